@@ -1,0 +1,1 @@
+//! What the shards run: bars, indicators, host windows; and who runs and watches them.

@@ -1,0 +1,9 @@
+//! Captures in and out: decoders, the capture format, generators, merging and the replay pipeline.
+//!
+//! **Invariant:** bytes from a file never reach an `unwrap`; what cannot be read is counted by cause or ends in a
+//! [`ReadError`] that names file and place.
+#![forbid(unsafe_code)]
+
+pub mod source;
+
+pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};

@@ -1,0 +1,3 @@
+//! Developer commands: ci, tidy, bench, fuzz, yardstick.
+
+fn main() {}
