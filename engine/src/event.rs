@@ -101,10 +101,8 @@ pub mod flag {
     pub const CANCEL: u8 = 8;
     /// Trade: the new values of a trade that a [`CANCEL`] just took back.
     pub const CORRECTION: u8 = 16;
-    /// Trade: counts for volume, notional and count, but not for open, high, low and close.
-    pub const VOLUME_ONLY: u8 = 32;
     /// Trade flags that leave the hot path.
-    pub const TRADE_SPECIAL: u8 = CANCEL | CORRECTION | VOLUME_ONLY;
+    pub const TRADE_SPECIAL: u8 = CANCEL | CORRECTION;
 
     /// BookLevel, Order: the bid side; the ask side without it.
     pub const BID: u8 = 1;

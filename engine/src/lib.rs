@@ -2,19 +2,34 @@
 //!
 //! **Invariant:** nothing here reads a clock, opens a socket or a file, spawns a thread, or knows tokio or CUDA.
 //! Time comes in as data, effects go out as values; the same input log gives the same bytes.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
+
+pub mod units;
 
 pub mod event;
+pub mod slot;
+
+pub mod ring;
+pub mod sequencer;
+pub mod watermark;
+
+pub mod router;
+
 pub mod ledger;
 pub mod operator;
 pub mod output;
-pub mod slot;
 pub mod snapshot;
-pub mod units;
+
+pub mod shard;
 
 pub use event::{Event, FlowPayload, NamePayload, OrderPayload, flag, kind};
 pub use ledger::{Fate, Ledger};
 pub use operator::{Analyzer, Context, GapSpan, Operator};
 pub use output::{BarState, BarWords, Cause, Emit, Lane, Output, OutputSink, output_kind};
+pub use ring::{FullPolicy, Receiver, RingStats, Sender, ring};
+pub use router::{Placement, Router};
+pub use sequencer::{FRAME_EVENTS, Sequencer, SequencerOptions};
+pub use shard::{AnalyzerStage, Digest, Progress, Shard, Stage};
 pub use slot::{KeyMeta, SLOT_COUNT, name_hash, slot_of};
 pub use units::{EventTime, Notional, Price, Size, UnitError, Volume, WindowWidth};
+pub use watermark::{Fence, FenceOptions, IdleDetector, WatermarkTracker};

@@ -124,6 +124,11 @@ pub trait Analyzer: Send {
     /// Takes outputs of its upstream stage in order.
     fn on_outputs(&mut self, outputs: &[Output], out: &mut Emit<'_>);
 
+    /// Every upstream output with `ts <= watermark` has been delivered.
+    fn on_watermark(&mut self, watermark: u64, out: &mut Emit<'_>) {
+        let _ = (watermark, out);
+    }
+
     /// The input ended: emit what is still open.
     fn on_end(&mut self, out: &mut Emit<'_>);
 

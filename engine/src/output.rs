@@ -54,6 +54,12 @@ pub mod output_kind {
     pub const HOST: u8 = 3;
     /// A row of `count` integers, named by the stream's columns.
     pub const INTEGERS: u8 = 4;
+    /// A late event set aside: words are event time, price, size, flags, frame.
+    pub const LATE: u8 = 5;
+    /// Between stages only, never a result: the watermark moved to `ts`.
+    pub const WATERMARK: u8 = 128;
+    /// Between stages only, never a result: the input ended.
+    pub const END: u8 = 129;
 }
 
 /// How settled a record is.

@@ -1,0 +1,147 @@
+//! Splits a log among shards: data events go to the shard that owns their slot, control records to all.
+
+use crate::event::{Event, kind};
+use crate::ring::Sender;
+use crate::slot::{SLOT_COUNT, slot_of};
+
+#[derive(Clone, Copy)]
+struct Route {
+    shard: u32,
+    local: u32,
+}
+
+const UNROUTED: Route = Route { shard: u32::MAX, local: u32::MAX };
+
+/// Where each slot lives. Any map gives the same outputs; a good one spreads the load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    shard_of_slot: Vec<u32>,
+    shards: u32,
+}
+
+impl Placement {
+    /// Slots dealt out in turn, so that neighbours in the hash space do not share a shard by accident of count.
+    ///
+    /// # Panics
+    /// For zero shards.
+    #[must_use]
+    pub fn round_robin(shards: u32) -> Self {
+        assert!(shards > 0, "a pipeline has at least one shard");
+        Self { shard_of_slot: (0..SLOT_COUNT as u32).map(|slot| slot % shards).collect(), shards }
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        self.shards
+    }
+}
+
+/// One reader's side of the rings to every shard.
+pub struct Router {
+    placement: Placement,
+    routes: Vec<Route>,
+    local_count: Vec<u32>,
+    staging: Vec<Vec<Event>>,
+    outlets: Vec<Sender<Event>>,
+    stalls: u64,
+}
+
+impl Router {
+    /// A router over one ring per shard.
+    ///
+    /// # Panics
+    /// When the number of rings differs from the number of shards.
+    #[must_use]
+    pub fn new(placement: Placement, outlets: Vec<Sender<Event>>) -> Self {
+        assert_eq!(placement.shards() as usize, outlets.len(), "one ring per shard");
+        Self {
+            routes: Vec::new(),
+            local_count: vec![0; outlets.len()],
+            staging: outlets.iter().map(|_| Vec::with_capacity(4 * crate::sequencer::FRAME_EVENTS)).collect(),
+            placement,
+            outlets,
+            stalls: 0,
+        }
+    }
+
+    /// Introduces the next key of the log: its name's hash decides slot and shard, and the shard is told with a DEFINE.
+    /// Keys must be defined in order, before their first event.
+    pub fn define(&mut self, name: u64, source: u16) {
+        let slot = slot_of(name);
+        let shard = self.placement.shard_of_slot[usize::from(slot)];
+        let local = &mut self.local_count[shard as usize];
+        self.routes.push(Route { shard, local: *local });
+        self.staging[shard as usize].push(Event::control(
+            kind::DEFINE,
+            0,
+            *local,
+            source,
+            [name, u64::from(slot)],
+        ));
+        *local += 1;
+    }
+
+    /// Keys defined.
+    #[must_use]
+    pub fn defined(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// Sends a run of the log. `idle` is called while a ring is full (that is back-pressure). Returns `false` when a
+    /// shard is gone.
+    pub fn route(&mut self, log: &[Event], mut idle: impl FnMut()) -> bool {
+        let mut open = true;
+        for events in log.chunks(crate::sequencer::FRAME_EVENTS + 2) {
+            if self.staging.len() == 1 {
+                // One shard: local and log keys are the same numbers, so events go straight into the ring.
+                open &= self.flush_one(0, &mut idle);
+                let outlet = &mut self.outlets[0];
+                open &= outlet.send_all(events, &mut idle);
+                continue;
+            }
+            for event in events {
+                if event.kind >= kind::CONTROL {
+                    for staged in &mut self.staging {
+                        staged.push(*event);
+                    }
+                    continue;
+                }
+                // An undefined key is our own bug upstream; it goes to shard 0, which counts it.
+                let route = self.routes.get(event.key as usize).copied().unwrap_or(UNROUTED);
+                let shard = if route.shard == u32::MAX { 0 } else { route.shard as usize };
+                self.staging[shard].push(Event { key: route.local, ..*event });
+            }
+            for shard in 0..self.staging.len() {
+                open &= self.flush_one(shard, &mut idle);
+            }
+        }
+        open
+    }
+
+    fn flush_one(&mut self, shard: usize, idle: &mut impl FnMut()) -> bool {
+        let staged = &mut self.staging[shard];
+        if staged.is_empty() {
+            return true;
+        }
+        let stalls = &mut self.stalls;
+        let open = self.outlets[shard].send_all(staged, || {
+            *stalls += 1;
+            idle();
+        });
+        staged.clear();
+        open
+    }
+
+    /// Times a ring was found full.
+    #[must_use]
+    pub fn stalls(&self) -> u64 {
+        self.stalls
+    }
+
+    /// The rings' sending ends, for counters.
+    #[must_use]
+    pub fn outlets(&self) -> &[Sender<Event>] {
+        &self.outlets
+    }
+}

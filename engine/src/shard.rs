@@ -1,0 +1,476 @@
+//! A shard: operators, what they read beside their events, and their outputs. Synchronous and single-threaded; who
+//! runs it, on which thread, is not its business.
+
+use crate::event::{Event, kind};
+use crate::ledger::Ledger;
+use crate::operator::{Analyzer, Context, GapSpan, Operator};
+use crate::output::{Emit, Lane, Output, OutputSink, output_kind};
+use crate::slot::{KeyMeta, SLOT_COUNT};
+use crate::snapshot::{self, SnapshotError};
+use crate::watermark::WatermarkTracker;
+
+/// Declared losses kept: enough for a feed that gaps every second over the longest default window.
+const GAPS_MAX: usize = 1_024;
+
+/// An operator over events, with the analyzers fused behind it.
+pub struct Stage {
+    operator: Box<dyn Operator>,
+    lane: Lane,
+    analyzers: Vec<AnalyzerStage>,
+    /// Kept out of [`Ledger`] on purpose: control records are nobody's input.
+    name: String,
+}
+
+/// An analyzer over its upstream's outputs, with further analyzers behind it.
+pub struct AnalyzerStage {
+    analyzer: Box<dyn Analyzer>,
+    lane: Lane,
+    children: Vec<AnalyzerStage>,
+    name: String,
+}
+
+impl Stage {
+    /// A stage writing to stream number `stream`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, stream: u16, operator: Box<dyn Operator>) -> Self {
+        Self { operator, lane: Lane::new(stream), analyzers: Vec::new(), name: name.into() }
+    }
+
+    /// Adds an analyzer over this stage's outputs.
+    #[must_use]
+    pub fn with(mut self, analyzer: AnalyzerStage) -> Self {
+        self.analyzers.push(analyzer);
+        self
+    }
+
+    /// The stage's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The operator's account.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.operator.ledger()
+    }
+}
+
+impl AnalyzerStage {
+    /// A stage writing to stream number `stream`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, stream: u16, analyzer: Box<dyn Analyzer>) -> Self {
+        Self { analyzer, lane: Lane::new(stream), children: Vec::new(), name: name.into() }
+    }
+
+    /// Adds an analyzer over this one's outputs.
+    #[must_use]
+    pub fn with(mut self, child: AnalyzerStage) -> Self {
+        self.children.push(child);
+        self
+    }
+
+    fn on_outputs(&mut self, outputs: &[Output], out: &mut dyn OutputSink) {
+        let mut fan = Fan { analyzers: &mut self.children, out };
+        self.analyzer.on_outputs(outputs, &mut Emit::new(&mut self.lane, &mut fan));
+    }
+
+    fn on_watermark(&mut self, watermark: u64, out: &mut dyn OutputSink) {
+        let mut fan = Fan { analyzers: &mut self.children, out };
+        let mut emit = Emit::new(&mut self.lane, &mut fan);
+        self.analyzer.on_watermark(watermark, &mut emit);
+        emit.flush();
+        for child in &mut self.children {
+            child.on_watermark(watermark, out);
+        }
+    }
+
+    fn on_end(&mut self, out: &mut dyn OutputSink) {
+        let mut fan = Fan { analyzers: &mut self.children, out };
+        let mut emit = Emit::new(&mut self.lane, &mut fan);
+        self.analyzer.on_end(&mut emit);
+        emit.flush();
+        for child in &mut self.children {
+            child.on_end(out);
+        }
+    }
+
+    fn flush(&mut self, out: &mut dyn OutputSink) {
+        let mut fan = Fan { analyzers: &mut self.children, out };
+        Emit::new(&mut self.lane, &mut fan).flush();
+        for child in &mut self.children {
+            child.flush(out);
+        }
+    }
+
+    fn visit<'a>(&'a self, see: &mut impl FnMut(&'a str, &'a Lane)) {
+        see(&self.name, &self.lane);
+        for child in &self.children {
+            child.visit(see);
+        }
+    }
+
+    fn save(&self, writer: &mut snapshot::Writer) {
+        writer.section(section::LANE, |bytes| save_lane(&self.lane, bytes));
+        writer.section(section::ANALYZER, |bytes| self.analyzer.save(bytes));
+        for child in &self.children {
+            child.save(writer);
+        }
+    }
+
+    fn restore(&mut self, reader: &mut snapshot::Reader<'_>) -> Result<(), SnapshotError> {
+        restore_lane(&mut self.lane, reader.section(section::LANE, "lane")?)?;
+        self.analyzer.restore(reader.section(section::ANALYZER, "analyzer")?)?;
+        self.children.iter_mut().try_for_each(|child| child.restore(reader))
+    }
+}
+
+/// Hands outputs to the analyzers behind a stage and on to the sink.
+struct Fan<'a> {
+    analyzers: &'a mut [AnalyzerStage],
+    out: &'a mut dyn OutputSink,
+}
+
+impl OutputSink for Fan<'_> {
+    fn accept(&mut self, outputs: &[Output]) {
+        for analyzer in self.analyzers.iter_mut() {
+            analyzer.on_outputs(outputs, self.out);
+        }
+        self.out.accept(outputs);
+    }
+}
+
+/// What [`Shard::process`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Records consumed.
+    pub consumed: usize,
+    /// The barrier it stopped behind, if it met one.
+    pub barrier: Option<u64>,
+}
+
+/// Operators and their state for a set of slots.
+pub struct Shard {
+    context: Context,
+    tracker: WatermarkTracker,
+    stages: Vec<Stage>,
+    events: u64,
+    controls: u64,
+    gaps_forgotten: u64,
+}
+
+mod section {
+    pub(super) const SHARD: u32 = 1;
+    pub(super) const LANE: u32 = 2;
+    pub(super) const OPERATOR: u32 = 3;
+    pub(super) const ANALYZER: u32 = 4;
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct ShardState {
+    keys: Vec<KeyMeta>,
+    frame: u64,
+    watermark: u64,
+    gaps: Vec<GapSpan>,
+    ended: bool,
+    tracker: WatermarkTracker,
+    events: u64,
+    controls: u64,
+    gaps_forgotten: u64,
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct LaneState {
+    sequences: Vec<u64>,
+    digests: Vec<u128>,
+    emitted: u64,
+}
+
+fn save_lane(lane: &Lane, bytes: &mut Vec<u8>) {
+    let state = LaneState {
+        sequences: lane.sequences().to_vec(),
+        digests: lane.digests().to_vec(),
+        emitted: lane.emitted(),
+    };
+    snapshot::append(bytes, &state);
+}
+
+fn restore_lane(lane: &mut Lane, bytes: &[u8]) -> Result<(), SnapshotError> {
+    let state: LaneState = snapshot::read(bytes, "lane")?;
+    if state.sequences.len() != SLOT_COUNT || state.digests.len() != SLOT_COUNT {
+        return Err(SnapshotError::Section { section: "lane", problem: "not one entry per slot" });
+    }
+    lane.restore(&state.sequences, &state.digests, state.emitted);
+    Ok(())
+}
+
+impl Shard {
+    /// A shard running these stages.
+    #[must_use]
+    pub fn new(stages: Vec<Stage>) -> Self {
+        Self {
+            context: Context::default(),
+            tracker: WatermarkTracker::default(),
+            stages,
+            events: 0,
+            controls: 0,
+            gaps_forgotten: 0,
+        }
+    }
+
+    /// Applies records in log order. Stops behind a BARRIER so that the caller can snapshot exactly there.
+    pub fn process(&mut self, records: &[Event], out: &mut dyn OutputSink) -> Progress {
+        let mut at = 0;
+        while at < records.len() {
+            let rest = &records[at..];
+            let run = rest.iter().position(Event::is_control).unwrap_or(rest.len());
+            if run > 0 {
+                self.apply(&rest[..run], out);
+                at += run;
+            }
+            if let Some(record) = records.get(at) {
+                at += 1;
+                self.control(record, out);
+                if record.kind == kind::BARRIER {
+                    return Progress { consumed: at, barrier: Some(record.payload[0]) };
+                }
+            }
+        }
+        Progress { consumed: at, barrier: None }
+    }
+
+    /// Hands everything buffered to the sink. Call once a turn, so that nothing waits for a full buffer.
+    pub fn flush(&mut self, out: &mut dyn OutputSink) {
+        for stage in &mut self.stages {
+            let mut fan = Fan { analyzers: &mut stage.analyzers, out };
+            Emit::new(&mut stage.lane, &mut fan).flush();
+            for analyzer in &mut stage.analyzers {
+                analyzer.flush(out);
+            }
+        }
+    }
+
+    fn apply(&mut self, events: &[Event], out: &mut dyn OutputSink) {
+        self.events += events.len() as u64;
+        for stage in &mut self.stages {
+            let mut fan = Fan { analyzers: &mut stage.analyzers, out };
+            stage.operator.on_events(&self.context, events, &mut Emit::new(&mut stage.lane, &mut fan));
+        }
+    }
+
+    fn control(&mut self, record: &Event, out: &mut dyn OutputSink) {
+        self.controls += 1;
+        match record.kind {
+            kind::MARK => {
+                self.context.frame = record.payload[0];
+                self.observe(record, out);
+            }
+            kind::WATERMARK | kind::IDLE => self.observe(record, out),
+            kind::DEFINE
+                // Defined in order by the router; a repeated definition (a restart's replay) changes nothing.
+                if record.key as usize == self.context.keys.len() => {
+                    self.context.keys.push(KeyMeta {
+                        name: record.payload[0],
+                        slot: record.payload[1] as u16 % SLOT_COUNT as u16,
+                        source: record.source,
+                    });
+                }
+            kind::GAP => {
+                if self.context.gaps.len() == GAPS_MAX {
+                    self.context.gaps.remove(0);
+                    self.gaps_forgotten += 1;
+                }
+                self.context.gaps.push(GapSpan {
+                    source: record.source,
+                    from: record.payload[1],
+                    to: record.ts_event,
+                    lost: record.payload[0],
+                });
+            }
+            kind::END => {
+                self.context.end();
+                for stage in &mut self.stages {
+                    let mut fan = Fan { analyzers: &mut stage.analyzers, out };
+                    let mut emit = Emit::new(&mut stage.lane, &mut fan);
+                    stage.operator.on_watermark(&self.context, &mut emit);
+                    emit.flush();
+                    for analyzer in &mut stage.analyzers {
+                        analyzer.on_watermark(u64::MAX, out);
+                        analyzer.on_end(out);
+                    }
+                }
+                let end = Output { kind: output_kind::END, ..Output::default() };
+                out.accept(std::slice::from_ref(&end));
+            }
+            // A timer's effect (idle) is its own record; a barrier's is the caller's. Kinds of later versions pass.
+            _ => {}
+        }
+    }
+
+    fn observe(&mut self, record: &Event, out: &mut dyn OutputSink) {
+        let Some(watermark) = self.tracker.observe(record) else { return };
+        if !self.context.advance(watermark) {
+            return;
+        }
+        self.context.idle_close = record.kind == kind::IDLE;
+        for stage in &mut self.stages {
+            let mut fan = Fan { analyzers: &mut stage.analyzers, out };
+            let mut emit = Emit::new(&mut stage.lane, &mut fan);
+            stage.operator.on_watermark(&self.context, &mut emit);
+            // Analyzers are told only after everything up to the watermark reached them.
+            emit.flush();
+            for analyzer in &mut stage.analyzers {
+                analyzer.on_watermark(watermark, out);
+            }
+        }
+        let marker = Output { kind: output_kind::WATERMARK, ts: watermark, ..Output::default() };
+        out.accept(std::slice::from_ref(&marker));
+        self.context.idle_close = false;
+    }
+
+    /// What the shard knows of keys, frame and watermark.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Data events applied.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The stages, in order.
+    #[must_use]
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// Every output lane with its stage's name, operators and analyzers, in stream order of the configuration.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<(&str, &Lane)> {
+        let mut lanes = Vec::new();
+        for stage in &self.stages {
+            lanes.push((stage.name.as_str(), &stage.lane));
+            for analyzer in &stage.analyzers {
+                analyzer.visit(&mut |name, lane| lanes.push((name, lane)));
+            }
+        }
+        lanes
+    }
+
+    /// The whole state. Outputs still buffered belong to nobody: flush first.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut writer = snapshot::Writer::new();
+        let state = ShardState {
+            keys: self.context.keys.clone(),
+            frame: self.context.frame,
+            watermark: self.context.watermark,
+            gaps: self.context.gaps.clone(),
+            ended: self.context.ended,
+            tracker: self.tracker.clone(),
+            events: self.events,
+            controls: self.controls,
+            gaps_forgotten: self.gaps_forgotten,
+        };
+        writer.section(section::SHARD, |bytes| snapshot::append(bytes, &state));
+        for stage in &self.stages {
+            writer.section(section::LANE, |bytes| save_lane(&stage.lane, bytes));
+            writer.section(section::OPERATOR, |bytes| stage.operator.save(bytes));
+            for analyzer in &stage.analyzers {
+                analyzer.save(&mut writer);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Takes over a snapshot written by a shard of the same stages.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] by what is wrong; the shard is then unusable and must be dropped.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let mut reader = snapshot::Reader::open(bytes)?;
+        let state: ShardState = snapshot::read(reader.section(section::SHARD, "shard")?, "shard")?;
+        self.context = Context {
+            keys: state.keys,
+            frame: state.frame,
+            watermark: state.watermark,
+            gaps: state.gaps,
+            ended: state.ended,
+            idle_close: false,
+        };
+        self.tracker = state.tracker;
+        self.events = state.events;
+        self.controls = state.controls;
+        self.gaps_forgotten = state.gaps_forgotten;
+        for stage in &mut self.stages {
+            restore_lane(&mut stage.lane, reader.section(section::LANE, "lane")?)?;
+            stage.operator.restore(reader.section(section::OPERATOR, "operator")?)?;
+            for analyzer in &mut stage.analyzers {
+                analyzer.restore(&mut reader)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sum of digests per slot over all lanes of all shards, and one number over all slots: what `verify` compares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    slots: Vec<u128>,
+    outputs: u64,
+}
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self { slots: vec![0; SLOT_COUNT], outputs: 0 }
+    }
+}
+
+impl Digest {
+    /// Adds a lane.
+    pub fn add(&mut self, lane: &Lane) {
+        for (sum, digest) in self.slots.iter_mut().zip(lane.digests()) {
+            *sum = sum.wrapping_add(*digest);
+        }
+        self.outputs += lane.emitted();
+    }
+
+    /// Adds all lanes of a shard.
+    pub fn add_shard(&mut self, shard: &Shard) {
+        for (_, lane) in shard.lanes() {
+            self.add(lane);
+        }
+    }
+
+    /// Adds another digest.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, digest) in self.slots.iter_mut().zip(&other.slots) {
+            *sum = sum.wrapping_add(*digest);
+        }
+        self.outputs += other.outputs;
+    }
+
+    /// Digest of one slot.
+    #[must_use]
+    pub fn slots(&self) -> &[u128] {
+        &self.slots
+    }
+
+    /// Outputs digested.
+    #[must_use]
+    pub fn outputs(&self) -> u64 {
+        self.outputs
+    }
+
+    /// One number over all slots: BLAKE3 of the slot digests in order, first 16 bytes, as hex.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for digest in &self.slots {
+            hasher.update(&digest.to_le_bytes());
+        }
+        hasher.finalize().as_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
