@@ -1,1 +1,9 @@
 //! What the shards run: bars, indicators, host windows; and who runs and watches them.
+//!
+//! **Invariant:** an operator's outputs are a function of its events and watermarks alone; it knows no clock, thread,
+//! socket or file. Only [`runtime`](self) and supervision know threads.
+#![forbid(unsafe_code)]
+
+pub mod bars;
+
+pub use bars::{BarOptions, BarSpec, LatePolicy, TimeBars};

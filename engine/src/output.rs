@@ -159,6 +159,12 @@ pub struct BarWords {
 const _: () = assert!(size_of::<BarWords>() == OUTPUT_WORDS * 8);
 
 impl BarWords {
+    /// The words as an output carries them.
+    #[must_use]
+    pub fn to_words(self) -> [u64; OUTPUT_WORDS] {
+        zerocopy::transmute!(self)
+    }
+
     /// Total volume.
     #[must_use]
     pub fn volume(&self) -> crate::Volume {
@@ -177,7 +183,7 @@ impl BarWords {
         crate::Notional(join(self.notional) as i128)
     }
 
-    /// Volume-weighted average price, clamped to nothing: it lies within `[low, high]` by arithmetic. `None`
+    /// Volume-weighted average price; it lies within `[low, high]` by arithmetic. `None`
     /// when only zero sizes traded.
     #[must_use]
     pub fn vwap(&self) -> Option<crate::Price> {

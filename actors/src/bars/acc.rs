@@ -1,0 +1,158 @@
+//! The accumulator of one bar.
+
+use tidegate_engine::output::split;
+use tidegate_engine::{BarState, BarWords, Cause, Context, Event, KeyMeta, Output, flag, output_kind};
+
+/// Start of an accumulator that holds no bar: further than any width from every valid stamp, so the hot path's
+/// one comparison also finds out that nothing is open.
+pub(super) const EMPTY: u64 = 1 << 63;
+
+/// One bar being built: two cache lines. The first is all a trade's prices need, the second its sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[repr(C, align(64))]
+pub struct Acc {
+    /// Time bars: window start. Measure bars: ordinal of the first trade among the key's trades. [`EMPTY`] if none.
+    pub(super) start: u64,
+    pub(super) first_ts: u64,
+    pub(super) last_ts: u64,
+    pub(super) open: i64,
+    pub(super) high: i64,
+    pub(super) low: i64,
+    pub(super) close: i64,
+    pub(super) trades: u64,
+    pub(super) volume: u128,
+    pub(super) buy_volume: u128,
+    pub(super) notional: i128,
+    pub(super) frame_first: u64,
+    pub(super) frame_last: u64,
+}
+
+const _: () = assert!(size_of::<Acc>() == 128);
+
+impl Acc {
+    pub(super) const VACANT: Self = Self {
+        start: EMPTY,
+        first_ts: u64::MAX,
+        last_ts: 0,
+        open: 0,
+        high: i64::MIN,
+        low: i64::MAX,
+        close: 0,
+        trades: 0,
+        volume: 0,
+        buy_volume: 0,
+        notional: 0,
+        frame_first: 0,
+        frame_last: 0,
+    };
+
+    /// An empty bar at `start`, first touched in `frame`.
+    pub(super) fn at(start: u64, frame: u64) -> Self {
+        Self { start, frame_first: frame, frame_last: frame, ..Self::VACANT }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.start != EMPTY
+    }
+
+    /// Adds a trade. Open and close follow (event time, arrival), so any order of arrival gives the same bar up to
+    /// equal stamps. Selects instead of branches where disorder would make a branch unpredictable.
+    #[inline(always)]
+    pub(super) fn add(&mut self, event: &Event, frame: u64) {
+        let (ts, price, size) = (event.ts_event, event.price(), event.size());
+        let newest = ts >= self.last_ts;
+        self.close = if newest { price } else { self.close };
+        self.last_ts = if newest { ts } else { self.last_ts };
+        if ts < self.first_ts {
+            self.open = price;
+            self.first_ts = ts;
+        }
+        self.high = self.high.max(price);
+        self.low = self.low.min(price);
+        self.trades += 1;
+        self.volume += u128::from(size);
+        self.buy_volume += u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg());
+        self.notional += i128::from(price) * i128::from(size);
+        self.frame_last = frame;
+    }
+
+    /// Takes a trade's sums back. Its prices may still stand in open, high, low or close: see [`Acc::needs_rebuild`].
+    pub(super) fn subtract(&mut self, event: &Event) {
+        let (price, size) = (event.price(), event.size());
+        self.trades -= 1;
+        self.volume -= u128::from(size);
+        self.buy_volume -= u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg());
+        self.notional -= i128::from(price) * i128::from(size);
+    }
+
+    /// Whether taking `event` back may change open, high, low or close.
+    pub(super) fn needs_rebuild(&self, event: &Event) -> bool {
+        let price = event.price();
+        price >= self.high
+            || price <= self.low
+            || event.ts_event <= self.first_ts
+            || event.ts_event >= self.last_ts
+    }
+
+    /// Forgets all prices and takes them anew from the trades that remain, in log order.
+    pub(super) fn rebuild_prices<'a>(&mut self, trades: impl Iterator<Item = &'a Event>) {
+        let vacant = Self::VACANT;
+        (self.first_ts, self.last_ts) = (vacant.first_ts, vacant.last_ts);
+        (self.open, self.high, self.low, self.close) = (vacant.open, vacant.high, vacant.low, vacant.close);
+        for event in trades {
+            let (ts, price) = (event.ts_event, event.price());
+            if ts >= self.last_ts {
+                (self.close, self.last_ts) = (price, ts);
+            }
+            if ts < self.first_ts {
+                (self.open, self.first_ts) = (price, ts);
+            }
+            self.high = self.high.max(price);
+            self.low = self.low.min(price);
+        }
+    }
+
+    /// The bar as a record. `ts_open` and `ts` are the window's bounds.
+    pub(super) fn output(
+        &self,
+        context: &Context,
+        key: u32,
+        bounds: (u64, u64),
+        state: BarState,
+        cause: Cause,
+        revision: u32,
+    ) -> Output {
+        let meta: KeyMeta = context.keys()[key as usize];
+        let (ts_open, ts) = bounds;
+        // A bar whose every trade was taken back has no prices: it says so by `trades == 0` and zeros.
+        let priced = self.trades > 0;
+        let price = |value: i64| if priced { value } else { 0 };
+        let words = BarWords {
+            ts_open,
+            open: price(self.open),
+            high: price(self.high),
+            low: price(self.low),
+            close: price(self.close),
+            volume: split(self.volume),
+            buy_volume: split(self.buy_volume),
+            notional: split(self.notional as u128),
+            trades: self.trades,
+            frame_first: self.frame_first,
+            frame_last: self.frame_last,
+            missing: context.missing(meta.source, ts_open, ts),
+            revision: u64::from(revision),
+        };
+        Output {
+            name: meta.name,
+            ts,
+            slot: meta.slot,
+            kind: output_kind::BAR,
+            state: state as u8,
+            cause: cause as u8,
+            count: tidegate_engine::output::OUTPUT_WORDS as u8,
+            words: words.to_words(),
+            key,
+            ..Output::default()
+        }
+    }
+}

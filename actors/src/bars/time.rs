@@ -1,0 +1,465 @@
+//! Tumbling bars of event time.
+
+use super::acc::{Acc, EMPTY};
+use super::history::History;
+use super::retained::{Retained, RetainedState};
+use super::{BarOptions, LatePolicy};
+use std::collections::VecDeque;
+use tidegate_engine::snapshot::{self, SnapshotError};
+use tidegate_engine::{
+    BarState, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, WindowWidth, flag, kind,
+    output_kind,
+};
+
+const NONE: u32 = u32::MAX;
+
+/// Windows a key may hold open beside its newest one. Disorder within the watermark's bound needs
+/// `disorder / width + 1`; more is a broken clock at the source.
+const PARKED_PER_KEY_MAX: u32 = 64;
+
+/// A window that is open but no longer its key's newest.
+#[derive(Clone, Copy, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Parked {
+    acc: Acc,
+    /// Next parked window of the key, or of the free list.
+    next: u32,
+}
+
+/// The keys that opened a window, in the order they did: closing walks this, not all keys.
+#[derive(Clone, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Due {
+    start: u64,
+    keys: Vec<u32>,
+}
+
+/// OHLC, volume, exact notional and count per key and window of `width`, aligned to the epoch.
+///
+/// A window closes when the watermark reaches its end. The newest window of each key sits in one flat array; older open
+/// windows (disorder) are parked in a slab; closed ones stay amendable for the horizon.
+pub struct TimeBars {
+    width: u64,
+    options: BarOptions,
+    newest: Vec<Acc>,
+    parked: Vec<Parked>,
+    parked_head: Vec<u32>,
+    parked_free: u32,
+    due: VecDeque<Due>,
+    due_spare: Vec<Vec<u32>>,
+    retained: Retained,
+    history: History,
+    ledger: Ledger,
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct State {
+    width: u64,
+    newest: Vec<Acc>,
+    parked: Vec<Parked>,
+    parked_head: Vec<u32>,
+    parked_free: u32,
+    due: Vec<Due>,
+    retained: RetainedState,
+    history: Vec<[u64; 4]>,
+    history_cut: u64,
+    delivered: u64,
+    by_fate: [u64; tidegate_engine::ledger::FATE_COUNT],
+}
+
+/// `kind` and `flags` of an event as one number, so that one compare finds a plain trade.
+const PLAIN_MASK: u16 = 0x00ff | (flag::TRADE_SPECIAL as u16) << 8;
+const PLAIN: u16 = kind::TRADE as u16;
+
+#[inline(always)]
+pub(super) fn is_plain_trade(event: &Event) -> bool {
+    u16::from_le_bytes([event.kind, event.flags]) & PLAIN_MASK == PLAIN
+}
+
+impl TimeBars {
+    /// Bars of `width`.
+    #[must_use]
+    pub fn new(width: WindowWidth, options: BarOptions) -> Self {
+        Self {
+            width: width.ns(),
+            options,
+            newest: Vec::new(),
+            parked: Vec::new(),
+            parked_head: Vec::new(),
+            parked_free: NONE,
+            due: VecDeque::new(),
+            due_spare: Vec::new(),
+            retained: Retained::new(options.retained_bars_max),
+            history: History::new(options.history_events_max),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// Bytes of state per key that is always there, without what disorder and retention add.
+    pub const BYTES_PER_KEY: usize = size_of::<Acc>() + size_of::<u32>() * 2 + size_of::<u64>();
+
+    fn grow(&mut self, keys: usize) {
+        if self.newest.len() < keys {
+            self.newest.resize(keys, Acc::VACANT);
+            self.parked_head.resize(keys, NONE);
+            self.retained.grow(keys);
+        }
+    }
+
+    /// The bar of `key` as it stands now, forming: what it would be if the window closed at once. `None` when no
+    /// window is open.
+    #[must_use]
+    pub fn peek(&self, context: &Context, key: u32) -> Option<Output> {
+        let acc = self.newest.get(key as usize).filter(|acc| acc.is_open())?;
+        let bounds = (acc.start, acc.start + self.width);
+        Some(acc.output(context, key, bounds, BarState::Forming, Cause::Watermark, 0))
+    }
+
+    /// Everything but a plain trade for the key's newest window.
+    #[cold]
+    #[inline(never)]
+    fn other(&mut self, context: &Context, event: &Event, out: &mut Emit<'_>) {
+        if event.kind != kind::TRADE {
+            return self.ledger.count(Fate::NotMine);
+        }
+        if event.key as usize >= self.newest.len() {
+            return self.ledger.count(Fate::Undefined);
+        }
+        if event.flags & flag::CANCEL != 0 {
+            return self.cancel(context, event, out);
+        }
+        let correction = event.flags & flag::CORRECTION != 0;
+        let start = event.ts_event - event.ts_event % self.width;
+        if start + self.width <= context.watermark() {
+            return self.late(context, event, start, correction, out);
+        }
+        match self.open_window(context, event.key, start) {
+            Some(acc) => {
+                acc.add(event, context.frame());
+                self.remember(event);
+                if correction {
+                    self.ledger.count(Fate::Corrected);
+                }
+            }
+            None => self.ledger.count(Fate::OverBound),
+        }
+    }
+
+    /// The open window of `key` at `start`, opened if need be.
+    fn open_window(&mut self, context: &Context, key: u32, start: u64) -> Option<&mut Acc> {
+        let at = key as usize;
+        let newest = self.newest[at].start;
+        if newest == start {
+            return Some(&mut self.newest[at]);
+        }
+        if newest == EMPTY || start > newest {
+            if newest != EMPTY {
+                let parked = self.park(key)?;
+                self.parked[parked as usize].acc = self.newest[at];
+            }
+            self.newest[at] = Acc::at(start, context.frame());
+            self.note_due(key, start);
+            return Some(&mut self.newest[at]);
+        }
+        let mut next = self.parked_head[at];
+        while next != NONE {
+            if self.parked[next as usize].acc.start == start {
+                return Some(&mut self.parked[next as usize].acc);
+            }
+            next = self.parked[next as usize].next;
+        }
+        let parked = self.park(key)?;
+        self.parked[parked as usize].acc = Acc::at(start, context.frame());
+        self.note_due(key, start);
+        Some(&mut self.parked[parked as usize].acc)
+    }
+
+    /// Links a fresh parked place to the key, unless it holds too many.
+    fn park(&mut self, key: u32) -> Option<u32> {
+        let mut held = 0;
+        let mut next = self.parked_head[key as usize];
+        while next != NONE {
+            held += 1;
+            next = self.parked[next as usize].next;
+        }
+        if held >= PARKED_PER_KEY_MAX {
+            return None;
+        }
+        let place = if self.parked_free == NONE {
+            self.parked.push(Parked { acc: Acc::VACANT, next: NONE });
+            self.parked.len() as u32 - 1
+        } else {
+            let place = self.parked_free;
+            self.parked_free = self.parked[place as usize].next;
+            place
+        };
+        self.parked[place as usize].next = self.parked_head[key as usize];
+        self.parked_head[key as usize] = place;
+        Some(place)
+    }
+
+    fn note_due(&mut self, key: u32, start: u64) {
+        // Almost always the last list, or a new one behind it.
+        let at = self.due.iter().rposition(|due| due.start <= start).map_or(0, |at| at + 1);
+        if at > 0 && self.due[at - 1].start == start {
+            self.due[at - 1].keys.push(key);
+            return;
+        }
+        let mut keys = self.due_spare.pop().unwrap_or_default();
+        keys.push(key);
+        self.due.insert(at, Due { start, keys });
+    }
+
+    /// Removes and returns the open window of `key` at `start`.
+    fn take_window(&mut self, key: u32, start: u64) -> Option<Acc> {
+        let at = key as usize;
+        if self.newest[at].start == start {
+            return Some(std::mem::replace(&mut self.newest[at], Acc::VACANT));
+        }
+        let (mut before, mut next) = (NONE, self.parked_head[at]);
+        while next != NONE {
+            let Parked { acc, next: after } = self.parked[next as usize];
+            if acc.start == start {
+                if before == NONE {
+                    self.parked_head[at] = after;
+                } else {
+                    self.parked[before as usize].next = after;
+                }
+                self.parked[next as usize].next = self.parked_free;
+                self.parked_free = next;
+                return Some(acc);
+            }
+            (before, next) = (next, after);
+        }
+        None
+    }
+
+    fn late(&mut self, context: &Context, event: &Event, start: u64, correction: bool, out: &mut Emit<'_>) {
+        let end = start + self.width;
+        let policy = if correction { LatePolicy::Amend } else { self.options.late };
+        match policy {
+            LatePolicy::Drop => return self.ledger.count(Fate::LateDropped),
+            LatePolicy::Side => {
+                out.push(late_record(context, event));
+                return self.ledger.count(Fate::LateSide);
+            }
+            LatePolicy::Amend => {}
+        }
+        if end.saturating_add(self.options.horizon_ns) <= context.watermark() {
+            return self.ledger.count(Fate::TooLate);
+        }
+        let cause = if correction { Cause::Correction } else { Cause::Late };
+        match self.retained.find(event.key, |bar| bar.acc.start == start) {
+            Some(index) => {
+                if let Some(bar) = self.retained.get_mut(index) {
+                    bar.acc.add(event, context.frame());
+                    bar.revision += 1;
+                    let bounds = (start, end);
+                    out.push(bar.acc.output(
+                        context,
+                        event.key,
+                        bounds,
+                        BarState::Amended,
+                        cause,
+                        bar.revision,
+                    ));
+                }
+            }
+            None => {
+                // The window had no trade in time: this is its first version, late but final.
+                let mut acc = Acc::at(start, context.frame());
+                acc.add(event, context.frame());
+                out.push(acc.output(context, event.key, (start, end), BarState::Final, cause, 0));
+                self.retained.push(acc, event.key, end, 0);
+            }
+        }
+        self.remember(event);
+        self.ledger.count(if correction { Fate::Corrected } else { Fate::LateAmended });
+    }
+
+    /// Keeps an applied trade of the cold path for cancels to come.
+    fn remember(&mut self, event: &Event) {
+        if self.options.history {
+            self.history.push(std::slice::from_ref(event));
+        }
+    }
+
+    fn cancel(&mut self, context: &Context, event: &Event, out: &mut Emit<'_>) {
+        let Some((trade, _)) = self.history.take_back(event) else {
+            return self.ledger.count(Fate::Unmatched);
+        };
+        let (key, start) = (trade.key, trade.ts_event - trade.ts_event % self.width);
+        let (width, history) = (self.width, &self.history);
+        let amend = |acc: &mut Acc| {
+            let rebuild = acc.needs_rebuild(&trade);
+            acc.subtract(&trade);
+            if rebuild {
+                // Newest first from the log; prices want log order.
+                let mut trades: Vec<&Event> = history
+                    .trades_of(key)
+                    .map(|(_, event)| event)
+                    .filter(|event| event.ts_event.wrapping_sub(start) < width)
+                    .collect();
+                trades.reverse();
+                acc.rebuild_prices(trades.into_iter());
+            }
+        };
+        let mut next = self.parked_head[key as usize];
+        if self.newest[key as usize].start == start {
+            amend(&mut self.newest[key as usize]);
+            return self.ledger.count(Fate::Cancelled);
+        }
+        while next != NONE {
+            let parked = &mut self.parked[next as usize];
+            if parked.acc.start == start {
+                amend(&mut parked.acc);
+                return self.ledger.count(Fate::Cancelled);
+            }
+            next = parked.next;
+        }
+        let end = start + self.width;
+        let found = self.retained.find(key, |bar| bar.acc.start == start);
+        match found.and_then(|index| self.retained.get_mut(index)) {
+            Some(bar) if end.saturating_add(self.options.horizon_ns) > context.watermark() => {
+                amend(&mut bar.acc);
+                bar.revision += 1;
+                let (state, cause) = (BarState::Amended, Cause::Cancel);
+                out.push(bar.acc.output(context, key, (start, end), state, cause, bar.revision));
+                self.ledger.count(Fate::Cancelled);
+            }
+            _ => self.ledger.count(Fate::Unmatched),
+        }
+    }
+}
+
+/// A trade set aside, as it came.
+pub(super) fn late_record(context: &Context, event: &Event) -> Output {
+    let meta: KeyMeta = context.keys()[event.key as usize];
+    let mut output = Output {
+        name: meta.name,
+        ts: event.ts_event,
+        slot: meta.slot,
+        kind: output_kind::LATE,
+        state: BarState::Final as u8,
+        cause: Cause::Late as u8,
+        count: 5,
+        key: event.key,
+        ..Output::default()
+    };
+    output.words[..5].copy_from_slice(&[
+        event.ts_event,
+        event.payload[0],
+        event.payload[1],
+        u64::from(event.flags),
+        context.frame(),
+    ]);
+    output
+}
+
+impl Operator for TimeBars {
+    fn on_events(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
+        self.grow(context.keys().len());
+        let counted = self.ledger.counted();
+        let frame = context.frame();
+        let width = self.width;
+        let mut at = 0;
+        while at < events.len() {
+            // The loop below holds only the array; the cold path needs all of `self`, so it ends the loop.
+            let newest = self.newest.as_mut_slice();
+            let rest = &events[at..];
+            let mut done = rest.len();
+            for (index, event) in rest.iter().enumerate() {
+                let Some(acc) = newest.get_mut(event.key as usize) else {
+                    done = index;
+                    break;
+                };
+                if !is_plain_trade(event) || event.ts_event.wrapping_sub(acc.start) >= width {
+                    done = index;
+                    break;
+                }
+                acc.add(event, frame);
+            }
+            if self.options.history {
+                self.history.push(&rest[..done]);
+            }
+            at += done;
+            if let Some(event) = events.get(at) {
+                self.other(context, event, out);
+                at += 1;
+            }
+        }
+        self.ledger.close_batch(events.len() as u64, counted);
+    }
+
+    fn on_watermark(&mut self, context: &Context, out: &mut Emit<'_>) {
+        let watermark = context.watermark();
+        let cause = if context.ended() {
+            Cause::End
+        } else if context.idle_close() {
+            Cause::Idle
+        } else {
+            Cause::Watermark
+        };
+        let mut closed_any = false;
+        while self.due.front().is_some_and(|due| due.start + self.width <= watermark) {
+            let Some(Due { start, mut keys }) = self.due.pop_front() else { break };
+            closed_any = true;
+            let end = start + self.width;
+            for &key in &keys {
+                let Some(acc) = self.take_window(key, start) else { continue };
+                // Only cancels can have emptied it; a bar nobody saw need not be withdrawn.
+                if acc.trades > 0 {
+                    out.push(acc.output(context, key, (start, end), BarState::Final, cause, 0));
+                }
+                if self.options.horizon_ns > 0 {
+                    self.retained.push(acc, key, end, 0);
+                }
+            }
+            keys.clear();
+            self.due_spare.push(keys);
+        }
+        if closed_any {
+            let horizon = self.options.horizon_ns;
+            self.retained.evict(|bar| bar.end.saturating_add(horizon) <= watermark);
+            if self.options.history {
+                self.history.evict_before(watermark.saturating_sub(self.width + horizon));
+            }
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.ledger
+    }
+
+    fn save(&self, bytes: &mut Vec<u8>) {
+        let (history, history_cut) = self.history.save();
+        let state = State {
+            width: self.width,
+            newest: self.newest.clone(),
+            parked: self.parked.clone(),
+            parked_head: self.parked_head.clone(),
+            parked_free: self.parked_free,
+            due: self.due.iter().cloned().collect(),
+            retained: self.retained.save(),
+            history,
+            history_cut,
+            delivered: self.ledger.delivered,
+            by_fate: self.ledger.by_fate,
+        };
+        snapshot::append(bytes, &state);
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let state: State = snapshot::read(bytes, "time bars")?;
+        if state.width != self.width {
+            return Err(SnapshotError::Section { section: "time bars", problem: "of another width" });
+        }
+        self.newest = state.newest;
+        self.parked = state.parked;
+        self.parked_head = state.parked_head;
+        self.parked_free = state.parked_free;
+        self.due = state.due.into();
+        self.retained.restore(state.retained);
+        self.history.restore(&state.history, state.history_cut);
+        self.ledger = Ledger { delivered: state.delivered, by_fate: state.by_fate };
+        Ok(())
+    }
+}
