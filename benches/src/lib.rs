@@ -1,1 +1,8 @@
 //! The benchmarks: work W1, hand-written loops beside the engine, hops and end-to-end paths.
+#![forbid(unsafe_code)]
+
+pub mod hand;
+pub mod hops;
+pub mod indicators;
+pub mod measure;
+pub mod w1;
