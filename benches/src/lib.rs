@@ -1,6 +1,7 @@
 //! The benchmarks: work W1, hand-written loops beside the engine, hops and end-to-end paths.
 #![forbid(unsafe_code)]
 
+pub mod engine_run;
 pub mod hand;
 pub mod hops;
 pub mod indicators;

@@ -113,7 +113,6 @@ impl History {
             .map(|(after, event)| (after as u64, event))
     }
 
-
     pub(super) fn save(&self) -> (Vec<[u64; 4]>, u64) {
         let events = self.blocks.iter().flat_map(|block| &block.events);
         (events.map(|event| zerocopy::transmute!(*event)).collect(), self.cut)

@@ -1,0 +1,132 @@
+//! W1 through the engine itself: reader thread -> ring -> shard thread, every semantic on.
+
+use std::time::Instant;
+use tidegate_actors::bars::{BarOptions, BarSpec};
+use tidegate_engine::{
+    Digest, Event, FullPolicy, Output, Placement, Router, Sequencer, SequencerOptions, Shard, Stage,
+    WindowWidth, name_hash, ring,
+};
+
+use crate::hand::Job;
+
+/// Events a ring holds: 256 KiB, so that both ends stay in their own second-level cache.
+pub const RING_EVENTS: usize = 8_192;
+
+/// What an engine run did.
+#[derive(Debug, Clone)]
+pub struct EngineRun {
+    /// Events per second from the first event read to the last output digested.
+    pub rate: f64,
+    /// Bars written.
+    pub bars: u64,
+    /// Digest over all outputs.
+    pub digest: String,
+    /// Late events, by any policy.
+    pub late: u64,
+}
+
+/// The stages of a job.
+#[must_use]
+pub fn stages(job: Job) -> Vec<Stage> {
+    let options = BarOptions { horizon_ns: 2_000_000_000, ..BarOptions::default() };
+    let bars = Stage::new("bars.1s", 0, BarSpec::Time(WindowWidth::SECOND).operator(options));
+    match job {
+        Job::A => vec![bars],
+        Job::B => vec![bars],
+    }
+}
+
+/// Runs `events` (keys `0..symbols`) through `shards` shards, each on a thread of its own, fed by one reader thread
+/// that sequences (frames, fence, watermarks) and routes.
+///
+/// # Panics
+/// When a thread panics: that is a bug, and a benchmark must not hide it.
+#[must_use]
+pub fn engine(job: Job, events: &[Event], symbols: usize, disorder_ns: u64, shards: u32) -> EngineRun {
+    let (outlets, inlets): (Vec<_>, Vec<_>) =
+        (0..shards).map(|_| ring::<Event>(RING_EVENTS, FullPolicy::Wait)).unzip();
+    let mut router = Router::new(Placement::round_robin(shards), outlets);
+    for key in 0..symbols as u32 {
+        router.define(name_hash(&key.to_le_bytes()), 0);
+    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = inlets
+            .into_iter()
+            .map(|mut inlet| {
+                scope.spawn(move || {
+                    let mut shard = Shard::new(stages(job));
+                    let mut sink = |outputs: &[Output]| {
+                        std::hint::black_box(outputs);
+                    };
+                    while !inlet.is_finished() {
+                        let count = inlet.drain(4_096, |run| {
+                            shard.process(run, &mut sink);
+                        });
+                        if count == 0 {
+                            std::hint::spin_loop();
+                        }
+                    }
+                    shard.flush(&mut sink);
+                    shard
+                })
+            })
+            .collect();
+        let start = Instant::now();
+        let mut sequencer = Sequencer::new(SequencerOptions { disorder_ns, ..SequencerOptions::default() });
+        let mut emit = |frame: &[Event]| {
+            assert!(router.route(frame, std::hint::spin_loop), "a shard is gone");
+        };
+        for chunk in events.chunks(4_000) {
+            sequencer.push(chunk, &mut emit);
+        }
+        sequencer.finish(&mut emit);
+        drop(router);
+        let mut digest = Digest::default();
+        let (mut bars, mut late) = (0, 0);
+        for worker in workers {
+            let shard = worker.join().expect("a shard panicked");
+            digest.add_shard(&shard);
+            bars += shard.lanes()[0].1.emitted();
+            let ledger = shard.stages()[0].ledger();
+            assert_eq!(ledger.imbalance(), 0);
+            late += ledger.delivered - ledger.of(tidegate_engine::Fate::Applied);
+        }
+        let rate = events.len() as f64 / start.elapsed().as_secs_f64();
+        EngineRun { rate, bars, digest: digest.short(), late }
+    })
+}
+
+/// The log of `events` as a sequencer writes it: frames with MARK and WATERMARK, END last.
+#[must_use]
+pub fn log_of(events: &[Event], disorder_ns: u64) -> Vec<Event> {
+    let mut log = Vec::with_capacity(events.len() + events.len() / 500 + 16);
+    let mut sequencer = Sequencer::new(SequencerOptions { disorder_ns, ..SequencerOptions::default() });
+    let mut emit = |frame: &[Event]| log.extend_from_slice(frame);
+    for chunk in events.chunks(4_000) {
+        sequencer.push(chunk, &mut emit);
+    }
+    sequencer.finish(&mut emit);
+    log
+}
+
+/// One shard over a ready log on this thread: what the second core of [`engine`] does, without the ring.
+#[must_use]
+pub fn shard_only(job: Job, log: &[Event], symbols: usize) -> Shard {
+    let mut shard = Shard::new(stages(job));
+    let mut sink = |outputs: &[Output]| {
+        std::hint::black_box(outputs);
+    };
+    let defines: Vec<Event> = (0..symbols as u32)
+        .map(|key| {
+            let name = name_hash(&key.to_le_bytes());
+            let payload = [name, u64::from(tidegate_engine::slot_of(name))];
+            Event::control(tidegate_engine::kind::DEFINE, 0, key, 0, payload)
+        })
+        .collect();
+    shard.process(&defines, &mut sink);
+    for chunk in log.chunks(4_096) {
+        shard.process(chunk, &mut sink);
+    }
+    shard.flush(&mut sink);
+    shard
+}
