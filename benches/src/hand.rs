@@ -13,6 +13,7 @@ use std::ops::AddAssign;
 
 use tidegate_engine::{Event, kind};
 
+use crate::hops::Patience;
 use crate::indicators::{COLUMNS, Indicators};
 use crate::w1::BAR_NS;
 
@@ -317,7 +318,8 @@ pub const RING_EVENTS: usize = 8_192;
 pub const RING_CHUNK: usize = 512;
 
 /// [`hand_loop`] behind an `rtrb` ring: a reader thread copies the records into the ring chunk by chunk, the calling
-/// thread folds them. Both spin.
+/// thread folds them. Both spin,
+/// and yield when that takes long.
 #[must_use]
 pub fn hand_ring(job: Job, events: &[Event], symbols: usize) -> Summary {
     match job {
@@ -330,22 +332,21 @@ fn through_ring<F: Finish<f64>>(events: &[Event], symbols: usize) -> Summary {
     let (mut producer, mut consumer) = rtrb::RingBuffer::new(RING_EVENTS);
     std::thread::scope(|scope| {
         scope.spawn(move || {
+            let mut patience = Patience::default();
             for mut chunk in events.chunks(RING_CHUNK) {
                 while !chunk.is_empty() {
                     let (_, rest) = producer.push_partial_slice(chunk);
-                    if rest.len() == chunk.len() {
-                        std::hint::spin_loop();
-                    }
+                    patience.after(rest.len() < chunk.len());
                     chunk = rest;
                 }
             }
         });
         let mut state = Plain::<F>::new(symbols);
-        let mut taken = 0;
+        let (mut taken, mut patience) = (0, Patience::default());
         while taken < events.len() {
             let count = consumer.slots().min(RING_CHUNK);
+            patience.after(count > 0);
             if count == 0 {
-                std::hint::spin_loop();
                 continue;
             }
             let chunk = consumer.read_chunk(count).expect("only this thread pops, so slots() cannot shrink");

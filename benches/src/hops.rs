@@ -27,19 +27,46 @@ pub fn ring_hop(round_trips: u32, events: usize, chunk: usize) -> RingHop {
     RingHop { one_way_ns: ping_pong(round_trips), chunked_per_s: chunked(events, chunk) }
 }
 
+/// How a waiting thread waits: it spins, and once that has taken longer than any hop does, it yields, because on a
+/// shared machine the thread it waits for may need this very core.
+#[derive(Debug, Default)]
+pub struct Patience {
+    idle_turns: u32,
+}
+
+impl Patience {
+    /// Turns without work before it yields: about 20 us of spinning.
+    pub const SPINS_MAX: u32 = 1_000;
+
+    /// Ends a turn. Waits a little unless there was work.
+    #[inline]
+    pub fn after(&mut self, worked: bool) {
+        if worked {
+            self.idle_turns = 0;
+        } else if self.idle_turns < Self::SPINS_MAX {
+            self.idle_turns += 1;
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
 fn spin_push(ring: &mut Producer<Event>, mut event: Event) {
+    let mut patience = Patience::default();
     while let Err(rtrb::PushError::Full(back)) = ring.push(event) {
         event = back;
-        std::hint::spin_loop();
+        patience.after(false);
     }
 }
 
 fn spin_pop(ring: &mut Consumer<Event>) -> Event {
+    let mut patience = Patience::default();
     loop {
         if let Ok(event) = ring.pop() {
             return event;
         }
-        std::hint::spin_loop();
+        patience.after(false);
     }
 }
 
@@ -75,20 +102,18 @@ fn chunked(events: usize, chunk: usize) -> f64 {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let source = vec![Event { ts_event: 1, ..Event::default() }; chunk];
-            let mut left = events;
+            let (mut left, mut patience) = (events, Patience::default());
             while left > 0 {
                 let (pushed, _) = producer.push_partial_slice(&source[..chunk.min(left)]);
                 left -= pushed.len();
-                if pushed.is_empty() {
-                    std::hint::spin_loop();
-                }
+                patience.after(!pushed.is_empty());
             }
         });
-        let (mut taken, mut sum) = (0, 0u64);
+        let (mut taken, mut sum, mut patience) = (0, 0u64, Patience::default());
         while taken < events {
             let count = consumer.slots().min(chunk);
+            patience.after(count > 0);
             if count == 0 {
-                std::hint::spin_loop();
                 continue;
             }
             let read = consumer.read_chunk(count).expect("only this thread pops, so slots() cannot shrink");

@@ -1,4 +1,5 @@
-//! Measures the hand-written loops over W1 in turns and prints one line of JSON each.
+//! Measures the hand-written loops over W1 in turns and prints one line of JSON each: those of one thread by time on
+//! a core, those of two by wall time.
 //!
 //! `hand [events] [rounds]`, by default 20,000,000 and 7.
 
@@ -25,16 +26,16 @@ fn main() {
         };
         let letter = job.letter();
         contestants.extend([
-            Contestant::rate(format!("hand_loop.{letter}"), work.events, move || {
+            Contestant::cpu_rate(format!("hand_loop.{letter}"), work.events, move || {
                 check(hand_loop(job, ordered, symbols));
             }),
             Contestant::rate(format!("hand_ring.{letter}"), work.events, move || {
                 check(hand_ring(job, ordered, symbols));
             }),
-            Contestant::rate(format!("hand_full.{letter}"), work.events, move || {
+            Contestant::cpu_rate(format!("hand_full.{letter}"), work.events, move || {
                 check(hand_full(job, ordered, symbols, 0));
             }),
-            Contestant::rate(format!("hand_full.{letter}.reversed"), work.events, move || {
+            Contestant::cpu_rate(format!("hand_full.{letter}.reversed"), work.events, move || {
                 check(hand_full(job, reversed, symbols, REVERSED_LATENESS_NS));
             }),
         ]);
