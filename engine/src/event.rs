@@ -50,7 +50,8 @@ pub mod kind {
     pub const CONTROL: u8 = 128;
     /// No on-time event of `source` is older than `ts_event` from here on. `payload = [0, 0]`.
     pub const WATERMARK: u8 = 128;
-    /// Head of a frame: `payload = [sequence of the frame's first event, receive time ns]`.
+    /// Head of a frame: `payload = [sequence of the frame's first event, receive time ns]`; `key` is the number of data
+    /// records up to the next control record, 0 when unknown.
     pub const MARK: u8 = 129;
     /// A point in the log that snapshots and hand-offs cut at: `payload = [barrier id, 0]`.
     pub const BARRIER: u8 = 130;

@@ -310,18 +310,28 @@ impl<'a> Emit<'a> {
 
     /// Emits one record. `slot`, `name`, `key` and the payload are the caller's; `sequence` and `stream` are set here.
     #[inline]
-    pub fn push(&mut self, mut output: Output) {
+    pub fn push(&mut self, output: Output) {
+        self.push_with(|place| *place = output);
+    }
+
+    /// Like [`Emit::push`], filling the record where it will stay. `fill` finds a default record.
+    #[inline]
+    pub fn push_with(&mut self, fill: impl FnOnce(&mut Output)) {
+        let lane = &mut *self.lane;
+        let at = lane.buffer.len();
+        lane.buffer.push(Output::default());
+        let output = &mut lane.buffer[at];
+        fill(output);
         let slot = usize::from(output.slot) % SLOT_COUNT;
-        let sequence = &mut self.lane.sequences[slot];
+        let sequence = &mut lane.sequences[slot];
         *sequence += 1;
         output.sequence = *sequence;
-        output.stream = self.lane.stream;
+        output.stream = lane.stream;
         output.reserved = 0;
-        let digest = &mut self.lane.digests[slot];
+        let digest = &mut lane.digests[slot];
         *digest = digest.wrapping_add(xxh3_128(output.record_bytes()));
-        self.lane.buffer.push(output);
-        self.lane.emitted += 1;
-        if self.lane.buffer.len() == Lane::BUFFER_MAX {
+        lane.emitted += 1;
+        if at + 1 == Lane::BUFFER_MAX {
             self.flush();
         }
     }

@@ -37,6 +37,14 @@ impl Placement {
     }
 }
 
+/// Writes the number of data records behind the last staged MARK into it, unless another control record came between.
+fn note_run(staged: &mut [Event]) {
+    let Some(last) = staged.iter().rposition(Event::is_control) else { return };
+    if staged[last].kind == kind::MARK {
+        staged[last].key = (staged.len() - 1 - last) as u32;
+    }
+}
+
 /// One reader's side of the rings to every shard.
 pub struct Router {
     placement: Placement,
@@ -92,6 +100,7 @@ impl Router {
     /// shard is gone.
     pub fn route(&mut self, log: &[Event], mut idle: impl FnMut()) -> bool {
         let mut open = true;
+        // Frame by frame, as the sequencer hands them over; a longer run of the log is cut, which only costs counts.
         for events in log.chunks(crate::sequencer::FRAME_EVENTS + 2) {
             if self.staging.len() == 1 {
                 // One shard: local and log keys are the same numbers, so events go straight into the ring.
@@ -103,7 +112,10 @@ impl Router {
             for event in events {
                 if event.kind >= kind::CONTROL {
                     for staged in &mut self.staging {
-                        staged.push(*event);
+                        note_run(staged);
+                        // A frame's head counts anew for each shard; the count is known at the next control record.
+                        let key = if event.kind == kind::MARK { 0 } else { event.key };
+                        staged.push(Event { key, ..*event });
                     }
                     continue;
                 }
@@ -113,6 +125,7 @@ impl Router {
                 self.staging[shard].push(Event { key: route.local, ..*event });
             }
             for shard in 0..self.staging.len() {
+                note_run(&mut self.staging[shard]);
                 open &= self.flush_one(shard, &mut idle);
             }
         }

@@ -98,6 +98,8 @@ impl Sequencer {
             newest.max(if event.kind < kind::CONTROL { event.ts_event } else { 0 })
         });
         self.newest = newest;
+        let run = self.frame[1..].iter().position(Event::is_control).unwrap_or(self.frame.len() - 1);
+        self.frame[0].key = run as u32;
         self.sequence += (self.frame.len() - 1) as u64;
         let watermark = newest.saturating_sub(self.options.disorder_ns);
         if watermark > self.watermark {

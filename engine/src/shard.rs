@@ -154,6 +154,8 @@ pub struct Shard {
     context: Context,
     tracker: WatermarkTracker,
     stages: Vec<Stage>,
+    /// Data records of the current frame still to come before its next control record.
+    run_left: usize,
     events: u64,
     controls: u64,
     gaps_forgotten: u64,
@@ -173,6 +175,7 @@ struct ShardState {
     watermark: u64,
     gaps: Vec<GapSpan>,
     ended: bool,
+    run_left: u64,
     tracker: WatermarkTracker,
     events: u64,
     controls: u64,
@@ -212,6 +215,7 @@ impl Shard {
             context: Context::default(),
             tracker: WatermarkTracker::default(),
             stages,
+            run_left: 0,
             events: 0,
             controls: 0,
             gaps_forgotten: 0,
@@ -221,19 +225,28 @@ impl Shard {
     /// Applies records in log order. Stops behind a BARRIER so that the caller can snapshot exactly there.
     pub fn process(&mut self, records: &[Event], out: &mut dyn OutputSink) -> Progress {
         let mut at = 0;
-        while at < records.len() {
+        while let Some(record) = records.get(at) {
             let rest = &records[at..];
-            let run = rest.iter().position(Event::is_control).unwrap_or(rest.len());
+            // A frame's head says how many data records follow, so they are not looked at twice: the first touch of a
+            // record fetches it from another core, and that wait belongs into the operators' loop, where it overlaps
+            // with work.
+            let run = if self.run_left > 0 {
+                self.run_left.min(rest.len())
+            } else if record.is_control() {
+                0
+            } else {
+                rest.iter().position(Event::is_control).unwrap_or(rest.len())
+            };
             if run > 0 {
+                self.run_left = self.run_left.saturating_sub(run);
                 self.apply(&rest[..run], out);
                 at += run;
+                continue;
             }
-            if let Some(record) = records.get(at) {
-                at += 1;
-                self.control(record, out);
-                if record.kind == kind::BARRIER {
-                    return Progress { consumed: at, barrier: Some(record.payload[0]) };
-                }
+            at += 1;
+            self.control(record, out);
+            if record.kind == kind::BARRIER {
+                return Progress { consumed: at, barrier: Some(record.payload[0]) };
             }
         }
         Progress { consumed: at, barrier: None }
@@ -263,6 +276,7 @@ impl Shard {
         match record.kind {
             kind::MARK => {
                 self.context.frame = record.payload[0];
+                self.run_left = record.key as usize;
                 self.observe(record, out);
             }
             kind::WATERMARK | kind::IDLE => self.observe(record, out),
@@ -369,6 +383,7 @@ impl Shard {
             watermark: self.context.watermark,
             gaps: self.context.gaps.clone(),
             ended: self.context.ended,
+            run_left: self.run_left as u64,
             tracker: self.tracker.clone(),
             events: self.events,
             controls: self.controls,
@@ -400,6 +415,7 @@ impl Shard {
             ended: state.ended,
             idle_close: false,
         };
+        self.run_left = state.run_left as usize;
         self.tracker = state.tracker;
         self.events = state.events;
         self.controls = state.controls;

@@ -1,5 +1,6 @@
 //! The accumulator of one bar.
 
+use std::hint::select_unpredictable;
 use tidegate_engine::output::split;
 use tidegate_engine::{BarState, BarWords, Cause, Context, Event, KeyMeta, Output, flag, output_kind};
 
@@ -56,17 +57,32 @@ impl Acc {
     }
 
     /// Adds a trade. Open and close follow (event time, arrival), so any order of arrival gives the same bar up to
-    /// equal stamps. Selects instead of branches where disorder would make a branch unpredictable.
+    /// equal stamps. Selects instead of branches: disorder makes them unpredictable.
     #[inline(always)]
     pub(super) fn add(&mut self, event: &Event, frame: u64) {
-        let (ts, price, size) = (event.ts_event, event.price(), event.size());
-        let newest = ts >= self.last_ts;
-        self.close = if newest { price } else { self.close };
-        self.last_ts = if newest { ts } else { self.last_ts };
+        let (ts, price) = (event.ts_event, event.price());
+        self.close = select_unpredictable(ts >= self.last_ts, price, self.close);
+        self.last_ts = self.last_ts.max(ts);
         if ts < self.first_ts {
             self.open = price;
             self.first_ts = ts;
         }
+        self.add_sums(event, frame);
+    }
+
+    /// Adds a trade known to be no older than any before it, to a bar that has one: then it is the close, and not
+    /// the open. Same result as [`Acc::add`], without its comparisons.
+    #[inline(always)]
+    pub(super) fn add_newest(&mut self, event: &Event, frame: u64) {
+        debug_assert!(event.ts_event >= self.last_ts && self.trades > 0);
+        self.close = event.price();
+        self.last_ts = event.ts_event;
+        self.add_sums(event, frame);
+    }
+
+    #[inline(always)]
+    fn add_sums(&mut self, event: &Event, frame: u64) {
+        let (price, size) = (event.price(), event.size());
         self.high = self.high.max(price);
         self.low = self.low.min(price);
         self.trades += 1;
@@ -112,7 +128,7 @@ impl Acc {
         }
     }
 
-    /// The bar as a record. `ts_open` and `ts` are the window's bounds.
+    /// The bar as a record. `bounds` are the window's: `ts_open` and `ts`.
     pub(super) fn output(
         &self,
         context: &Context,
@@ -122,8 +138,25 @@ impl Acc {
         cause: Cause,
         revision: u32,
     ) -> Output {
+        let mut output = Output::default();
+        self.fill(context, key, bounds, state, cause, revision, &mut output);
+        output
+    }
+
+    /// [`Acc::output`], written where it will stay.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the in-place form of `output`")]
+    pub(super) fn fill(
+        &self,
+        context: &Context,
+        key: u32,
+        (ts_open, ts): (u64, u64),
+        state: BarState,
+        cause: Cause,
+        revision: u32,
+        output: &mut Output,
+    ) {
         let meta: KeyMeta = context.keys()[key as usize];
-        let (ts_open, ts) = bounds;
         // A bar whose every trade was taken back has no prices: it says so by `trades == 0` and zeros.
         let priced = self.trades > 0;
         let price = |value: i64| if priced { value } else { 0 };
@@ -142,17 +175,14 @@ impl Acc {
             missing: context.missing(meta.source, ts_open, ts),
             revision: u64::from(revision),
         };
-        Output {
-            name: meta.name,
-            ts,
-            slot: meta.slot,
-            kind: output_kind::BAR,
-            state: state as u8,
-            cause: cause as u8,
-            count: tidegate_engine::output::OUTPUT_WORDS as u8,
-            words: words.to_words(),
-            key,
-            ..Output::default()
-        }
+        output.name = meta.name;
+        output.ts = ts;
+        output.slot = meta.slot;
+        output.kind = output_kind::BAR;
+        output.state = state as u8;
+        output.cause = cause as u8;
+        output.count = tidegate_engine::output::OUTPUT_WORDS as u8;
+        output.words = words.to_words();
+        output.key = key;
     }
 }

@@ -114,7 +114,7 @@ impl MeasureBars {
         }
         if self.options.horizon_ns > 0 {
             let span = self.ordinals[key as usize] - acc.start;
-            self.retained.push(acc, key, ts, span);
+            self.retained.push(&acc, key, ts, span);
         }
     }
 

@@ -49,7 +49,7 @@ impl Retained {
         }
     }
 
-    pub(super) fn push(&mut self, acc: Acc, key: u32, end: u64, span: u64) -> u64 {
+    pub(super) fn push(&mut self, acc: &Acc, key: u32, end: u64, span: u64) {
         if self.bars.len() == self.bars_max {
             self.bars.pop_front();
             self.base += 1;
@@ -57,9 +57,8 @@ impl Retained {
         }
         let index = self.base + self.bars.len() as u64;
         let last = &mut self.last[key as usize];
-        self.bars.push_back(Closed { acc, end, span, key, revision: 0, previous: *last });
+        self.bars.push_back(Closed { acc: *acc, end, span, key, revision: 0, previous: *last });
         *last = index + 1;
-        index
     }
 
     /// Drops bars from the front whose retention is over.

@@ -47,8 +47,13 @@ pub struct TimeBars {
     due_spare: Vec<Vec<u32>>,
     retained: Retained,
     history: History,
+    /// Newest stamp seen so far, of any key: only decides which of two equal loops runs.
+    newest_ts: u64,
     ledger: Ledger,
 }
+
+/// Events the slower loop takes after time went back, before the faster one is tried again.
+const DISORDERED_RUN: usize = 512;
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct State {
@@ -61,6 +66,7 @@ struct State {
     retained: RetainedState,
     history: Vec<[u64; 4]>,
     history_cut: u64,
+    newest_ts: u64,
     delivered: u64,
     by_fate: [u64; tidegate_engine::ledger::FATE_COUNT],
 }
@@ -89,6 +95,7 @@ impl TimeBars {
             due_spare: Vec::new(),
             retained: Retained::new(options.retained_bars_max),
             history: History::new(options.history_events_max),
+            newest_ts: 0,
             ledger: Ledger::default(),
         }
     }
@@ -113,6 +120,77 @@ impl TimeBars {
         Some(acc.output(context, key, bounds, BarState::Forming, Cause::Watermark, 0))
     }
 
+    /// The loop for events none of which is older than any before it: each is its bar's newest. Returns how many it
+    /// took; the next one, if any, goes back in time.
+    fn apply_ordered(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) -> usize {
+        let frame = context.frame();
+        let width = self.width;
+        let mut at = 0;
+        let mut last_ts = self.newest_ts;
+        loop {
+            // The loop below holds only the array; the cold path needs all of `self`, so it ends the loop.
+            let newest = self.newest.as_mut_slice();
+            let rest = &events[at..];
+            let mut done = rest.len();
+            for (index, event) in rest.iter().enumerate() {
+                let Some(acc) = newest.get_mut(event.key as usize) else {
+                    done = index;
+                    break;
+                };
+                let ts = event.ts_event;
+                if !is_plain_trade(event) || ts.wrapping_sub(acc.start) >= width || ts < last_ts {
+                    done = index;
+                    break;
+                }
+                last_ts = ts;
+                acc.add_newest(event, frame);
+            }
+            self.remember(&rest[..done]);
+            at += done;
+            self.newest_ts = last_ts;
+            let Some(event) = events.get(at) else { return at };
+            if event.ts_event < last_ts {
+                return at;
+            }
+            self.other(context, event, out);
+            last_ts = event.ts_event;
+            at += 1;
+        }
+    }
+
+    /// The loop for events in any order.
+    fn apply_any(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
+        let frame = context.frame();
+        let width = self.width;
+        let mut at = 0;
+        while at < events.len() {
+            let newest = self.newest.as_mut_slice();
+            let rest = &events[at..];
+            let mut done = rest.len();
+            let mut newest_ts = self.newest_ts;
+            for (index, event) in rest.iter().enumerate() {
+                let Some(acc) = newest.get_mut(event.key as usize) else {
+                    done = index;
+                    break;
+                };
+                if !is_plain_trade(event) || event.ts_event.wrapping_sub(acc.start) >= width {
+                    done = index;
+                    break;
+                }
+                newest_ts = newest_ts.max(event.ts_event);
+                acc.add(event, frame);
+            }
+            self.newest_ts = newest_ts;
+            self.remember(&rest[..done]);
+            at += done;
+            if let Some(event) = events.get(at) {
+                self.other(context, event, out);
+                self.newest_ts = self.newest_ts.max(event.ts_event);
+                at += 1;
+            }
+        }
+    }
+
     /// Everything but a plain trade for the key's newest window.
     #[cold]
     #[inline(never)]
@@ -134,7 +212,7 @@ impl TimeBars {
         match self.open_window(context, event.key, start) {
             Some(acc) => {
                 acc.add(event, context.frame());
-                self.remember(event);
+                self.remember(std::slice::from_ref(event));
                 if correction {
                     self.ledger.count(Fate::Corrected);
                 }
@@ -208,12 +286,9 @@ impl TimeBars {
         self.due.insert(at, Due { start, keys });
     }
 
-    /// Removes and returns the open window of `key` at `start`.
-    fn take_window(&mut self, key: u32, start: u64) -> Option<Acc> {
+    /// Removes and returns the parked window of `key` at `start`.
+    fn take_parked(&mut self, key: u32, start: u64) -> Option<Acc> {
         let at = key as usize;
-        if self.newest[at].start == start {
-            return Some(std::mem::replace(&mut self.newest[at], Acc::VACANT));
-        }
         let (mut before, mut next) = (NONE, self.parked_head[at]);
         while next != NONE {
             let Parked { acc, next: after } = self.parked[next as usize];
@@ -268,17 +343,18 @@ impl TimeBars {
                 let mut acc = Acc::at(start, context.frame());
                 acc.add(event, context.frame());
                 out.push(acc.output(context, event.key, (start, end), BarState::Final, cause, 0));
-                self.retained.push(acc, event.key, end, 0);
+                self.retained.push(&acc, event.key, end, 0);
             }
         }
-        self.remember(event);
+        self.remember(std::slice::from_ref(event));
         self.ledger.count(if correction { Fate::Corrected } else { Fate::LateAmended });
     }
 
-    /// Keeps an applied trade of the cold path for cancels to come.
-    fn remember(&mut self, event: &Event) {
+    /// Keeps applied trades for cancels to come.
+    #[inline]
+    fn remember(&mut self, events: &[Event]) {
         if self.options.history {
-            self.history.push(std::slice::from_ref(event));
+            self.history.push(events);
         }
     }
 
@@ -304,7 +380,12 @@ impl TimeBars {
         };
         let mut next = self.parked_head[key as usize];
         if self.newest[key as usize].start == start {
-            amend(&mut self.newest[key as usize]);
+            let newest = &mut self.newest[key as usize];
+            amend(newest);
+            if newest.trades == 0 {
+                // The loop takes an open newest bar to hold a trade; an emptied one opens anew with its next.
+                *newest = Acc::VACANT;
+            }
             return self.ledger.count(Fate::Cancelled);
         }
         while next != NONE {
@@ -358,33 +439,13 @@ impl Operator for TimeBars {
     fn on_events(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
         self.grow(context.keys().len());
         let counted = self.ledger.counted();
-        let frame = context.frame();
-        let width = self.width;
         let mut at = 0;
         while at < events.len() {
-            // The loop below holds only the array; the cold path needs all of `self`, so it ends the loop.
-            let newest = self.newest.as_mut_slice();
-            let rest = &events[at..];
-            let mut done = rest.len();
-            for (index, event) in rest.iter().enumerate() {
-                let Some(acc) = newest.get_mut(event.key as usize) else {
-                    done = index;
-                    break;
-                };
-                if !is_plain_trade(event) || event.ts_event.wrapping_sub(acc.start) >= width {
-                    done = index;
-                    break;
-                }
-                acc.add(event, frame);
-            }
-            if self.options.history {
-                self.history.push(&rest[..done]);
-            }
-            at += done;
-            if let Some(event) = events.get(at) {
-                self.other(context, event, out);
-                at += 1;
-            }
+            at += self.apply_ordered(context, &events[at..], out);
+            // Time went back. Whoever does that once tends to go on, so the loop for it takes a while.
+            let run = DISORDERED_RUN.min(events.len() - at);
+            self.apply_any(context, &events[at..at + run], out);
+            at += run;
         }
         self.ledger.close_batch(events.len() as u64, counted);
     }
@@ -404,13 +465,27 @@ impl Operator for TimeBars {
             closed_any = true;
             let end = start + self.width;
             for &key in &keys {
-                let Some(acc) = self.take_window(key, start) else { continue };
+                let parked;
+                let acc = if self.newest[key as usize].start == start {
+                    &self.newest[key as usize]
+                } else if let Some(acc) = self.take_parked(key, start) {
+                    parked = acc;
+                    &parked
+                } else {
+                    continue; // emptied by cancels and opened anew: closed by its later entry
+                };
                 // Only cancels can have emptied it; a bar nobody saw need not be withdrawn.
                 if acc.trades > 0 {
-                    out.push(acc.output(context, key, (start, end), BarState::Final, cause, 0));
+                    out.push_with(|output| {
+                        acc.fill(context, key, (start, end), BarState::Final, cause, 0, output);
+                    });
                 }
                 if self.options.horizon_ns > 0 {
                     self.retained.push(acc, key, end, 0);
+                }
+                let newest = &mut self.newest[key as usize];
+                if newest.start == start {
+                    *newest = Acc::VACANT;
                 }
             }
             keys.clear();
@@ -441,6 +516,7 @@ impl Operator for TimeBars {
             retained: self.retained.save(),
             history,
             history_cut,
+            newest_ts: self.newest_ts,
             delivered: self.ledger.delivered,
             by_fate: self.ledger.by_fate,
         };
@@ -459,6 +535,7 @@ impl Operator for TimeBars {
         self.due = state.due.into();
         self.retained.restore(state.retained);
         self.history.restore(&state.history, state.history_cut);
+        self.newest_ts = state.newest_ts;
         self.ledger = Ledger { delivered: state.delivered, by_fate: state.by_fate };
         Ok(())
     }
