@@ -1,1 +1,4 @@
 //! What the shards run: bars, indicators, host windows; and who runs and watches them.
+#![forbid(unsafe_code)]
+
+pub mod indicators;
