@@ -4,11 +4,12 @@ use super::set::{IndicatorBar, IndicatorError, IndicatorSet};
 use super::spec::IndicatorSpec;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::SnapshotError;
-use tidegate_engine::{Analyzer, BarState, Emit, Output, output_kind};
+use tidegate_engine::{Analyzer, BarState, Cause, Emit, Output, output_kind};
 
 /// Computes a row of indicators per final bar of one stream and emits it as [`output_kind::VALUES`].
 ///
-/// Forming and amended bars are ignored: an indicator is as of its bar's first finality. Values that are not
+/// Forming and amended bars are ignored: an indicator is as of its bar's first finality. So is a bar that only a late
+/// trade or correction brought about (final, but behind bars already taken): it would break the series' time order. Values that are not
 /// defined yet are [`super::UNDEFINED`].
 #[derive(Clone, Debug)]
 pub struct IndicatorAnalyzer {
@@ -48,6 +49,9 @@ impl IndicatorAnalyzer {
     }
 }
 
+const LATE: u8 = Cause::Late as u8;
+const CORRECTION: u8 = Cause::Correction as u8;
+
 impl Analyzer for IndicatorAnalyzer {
     fn on_outputs(&mut self, outputs: &[Output], out: &mut Emit<'_>) {
         let columns = self.set.column_count();
@@ -56,6 +60,7 @@ impl Analyzer for IndicatorAnalyzer {
             if output.kind != output_kind::BAR
                 || output.stream != self.stream
                 || output.state != BarState::Final as u8
+                || matches!(output.cause, LATE | CORRECTION)
             {
                 continue;
             }

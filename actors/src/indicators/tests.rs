@@ -261,6 +261,7 @@ fn only_final_bars_of_its_stream_count() {
     let others = [
         Output { state: BarState::Forming as u8, ..bar },
         Output { state: BarState::Amended as u8, ..bar },
+        Output { cause: tidegate_engine::Cause::Late as u8, ..bar },
         Output { stream: 3, ..bar },
         Output { kind: output_kind::HOST, ..bar },
     ];
