@@ -46,18 +46,26 @@ fn main() {
         let mut row = [0.0; 16];
         best_set = best_set.min(ns_per_bar(&bars, |batch| {
             for bar in batch {
-                set.update(bar.key, &IndicatorBar::from(&bar.bar()), &mut row);
+                set.update(
+                    bar.key,
+                    &IndicatorBar::from(zerocopy::transmute_ref!(&bar.words) as &BarWords),
+                    &mut row,
+                );
                 black_box(&row);
             }
         }));
 
         let mut analyzer = IndicatorAnalyzer::new(0, &specs).expect("valid indicators");
         analyzer.reserve(KEYS as usize);
-        let (mut lane, mut sink) = (Lane::new(1), |rows: &[Output]| drop(black_box(rows)));
+        let (mut lane, mut sink) = (Lane::new(1), |rows: &[Output]| {
+            black_box(rows);
+        });
         let mut emit = Emit::new(&mut lane, &mut sink);
         best_all = best_all.min(ns_per_bar(&bars, |batch| analyzer.on_outputs(batch, &mut emit)));
 
-        let (mut lane, mut sink) = (Lane::new(1), |rows: &[Output]| drop(black_box(rows)));
+        let (mut lane, mut sink) = (Lane::new(1), |rows: &[Output]| {
+            black_box(rows);
+        });
         let mut emit = Emit::new(&mut lane, &mut sink);
         best_emit = best_emit.min(ns_per_bar(&bars, |batch| batch.iter().for_each(|bar| emit.push(*bar))));
     }

@@ -4,7 +4,7 @@ use super::set::{IndicatorBar, IndicatorError, IndicatorSet};
 use super::spec::IndicatorSpec;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::SnapshotError;
-use tidegate_engine::{Analyzer, BarState, Cause, Emit, Output, output_kind};
+use tidegate_engine::{Analyzer, BarState, BarWords, Cause, Emit, Output, output_kind};
 
 /// Computes a row of indicators per final bar of one stream and emits it as [`output_kind::VALUES`].
 ///
@@ -64,7 +64,13 @@ impl Analyzer for IndicatorAnalyzer {
             {
                 continue;
             }
-            self.set.update(output.key, &IndicatorBar::from(&output.bar()), &mut row);
+            let bar: &BarWords = zerocopy::transmute_ref!(&output.words); // a view: copying 128 bytes for 6 fields would show
+            self.set.update(output.key, &IndicatorBar::from(bar), &mut row);
+            // Columns beyond the last are never written: zero. A plain loop is moved as vectors, `map` is not.
+            let mut words = [0; OUTPUT_WORDS];
+            for (word, value) in words.iter_mut().zip(&row) {
+                *word = value.to_bits();
+            }
             out.push(Output {
                 name: output.name,
                 sequence: 0,
@@ -75,7 +81,7 @@ impl Analyzer for IndicatorAnalyzer {
                 state: BarState::Final as u8,
                 cause: output.cause,
                 count: columns as u8,
-                words: row.map(f64::to_bits), // columns beyond the last are never written: zero
+                words,
                 key: output.key,
                 reserved: 0,
             });

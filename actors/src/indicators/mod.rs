@@ -2,7 +2,7 @@
 //!
 //! Formulas, warm-up and seeding follow TA-Lib (C library, `ta_func/ta_{SMA,EMA,RSI,MACD,BBANDS,ATR}.c`,
 //! classic compatibility, no unstable period). Windowed sums are exact integers, so a million bars or a huge
-//! outlier leave no drift behind; recursive averages are `f64` with TA-Lib's order of operations.
+//! outlier leave no drift behind; recursive averages are `f64` in one fixed order of operations.
 //!
 //! **Invariant:** an indicator is a function of the final bars in order, as each first became final. An
 //! amended bar does not rewrite history.

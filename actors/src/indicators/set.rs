@@ -92,13 +92,14 @@ enum Step {
         column: usize,
         window: u32,
         scale: f64,
-        deviations: f64,
+        reach: f64,
         narrow_max: u128,
     },
     Rsi {
         at: usize,
         column: usize,
         window: u32,
+        share: f64,
     },
     Macd {
         at: usize,
@@ -111,6 +112,7 @@ enum Step {
         at: usize,
         column: usize,
         window: u32,
+        share: f64,
     },
     Vwap {
         at: usize,
@@ -144,7 +146,7 @@ impl IndicatorSet {
         if columns > OUTPUT_WORDS {
             return Err(IndicatorError::TooManyColumns { columns });
         }
-        let ring = specs.iter().map(|spec| ring_of(spec)).max().unwrap_or(0);
+        let ring = specs.iter().map(ring_of).max().unwrap_or(0);
         let mut set = Self {
             specs: specs.to_vec(),
             steps: Vec::new(),
@@ -186,10 +188,12 @@ impl IndicatorSet {
                     column,
                     window,
                     scale: f64::from(window) * UNIT,
-                    deviations,
+                    reach: deviations / (f64::from(window) * UNIT),
                     narrow_max: u128::MAX / u128::from(window),
                 },
-                IndicatorSpec::Rsi { window } => Step::Rsi { at, column, window },
+                IndicatorSpec::Rsi { window } => {
+                    Step::Rsi { at, column, window, share: 1.0 / f64::from(window) }
+                }
                 IndicatorSpec::Macd { fast, slow, signal } => {
                     // The slow mean's seed starts at the first bar, like that of `ema:SLOW`: same numbers, one state.
                     // The fast one's starts `slow - fast` bars later, so it is nobody else's.
@@ -198,7 +202,9 @@ impl IndicatorSet {
                     let spans = [fast, slow, signal];
                     Step::Macd { at, column, spans, k: spans.map(k_of), slow_column }
                 }
-                IndicatorSpec::Atr { window } => Step::Atr { at, column, window },
+                IndicatorSpec::Atr { window } => {
+                    Step::Atr { at, column, window, share: 1.0 / f64::from(window) }
+                }
                 IndicatorSpec::Vwap { window } => Step::Vwap { at, column, window },
             };
             self.stride += step.word_count();
@@ -405,14 +411,14 @@ fn settle(average: f64) -> f64 {
     if average.abs() < NOTHING { 0.0 } else { average }
 }
 
-/// Wilder's mean: sum, then `(previous * (n - 1) + value) / n`. `index` counts values from 0.
+/// Wilder's mean: sum, then `(previous * (n - 1) + value) / n`. `index` counts values from 0, `share` is `1 / n`: a
+/// product costs a fifth of a quotient, and its rounding decays like everything in the mean.
 #[inline(always)]
-fn wilder(held: f64, value: f64, index: u32, window: u32) -> f64 {
-    let n = f64::from(window);
+fn wilder(held: f64, value: f64, index: u32, window: u32, share: f64) -> f64 {
     if index >= window {
-        settle((held * (n - 1.0) + value) / n)
+        settle((held * f64::from(window - 1) + value) * share)
     } else if index + 1 == window {
-        (held + value) / n
+        (held + value) / f64::from(window)
     } else {
         held + value
     }
@@ -430,13 +436,11 @@ fn exponential(held: f64, value: f64, index: u32, window: u32, k: f64) -> f64 {
     }
 }
 
-/// A sum as float; sums of real prices fit 64 bits, and that conversion is one instruction.
+/// Exactly rounded below 2^64 in magnitude, where sums of real prices are.
 #[inline(always)]
 fn sum_to_f64(sum: i128) -> f64 {
-    match i64::try_from(sum) {
-        Ok(small) => small as f64,
-        Err(_) => sum as f64,
-    }
+    let magnitude = wide_to_f64(sum.unsigned_abs());
+    if sum < 0 { -magnitude } else { magnitude }
 }
 
 /// The same operations on every machine, unlike a library's conversion, and branch-free.
@@ -476,7 +480,7 @@ fn take<B: Block>(
                 block.set_wide(at, sum as u128);
                 row[column] = if index + 1 >= window { sum_to_f64(sum) / scale } else { UNDEFINED };
             }
-            Step::Bollinger { at, column, window, scale, deviations, narrow_max } => {
+            Step::Bollinger { at, column, window, scale, reach, narrow_max } => {
                 let leaving = if index >= window { block.word(back(window)) as i64 } else { 0 };
                 let sum = block.wide(at) as i128 + i128::from(bar.close) - i128::from(leaving);
                 // Squares need up to 143 bits: 126 for one, 17 for the window. The fifth word takes what overflows.
@@ -504,26 +508,26 @@ fn take<B: Block>(
                     spread_wide(window, top, squares, sum)
                 };
                 let mid = sum_to_f64(sum) / scale;
-                let reach = deviations * (spread.sqrt() / scale);
+                let reach = spread.sqrt() * reach;
                 row[column] = mid;
                 row[column + 1] = mid + reach;
                 row[column + 2] = mid - reach;
             }
-            Step::Rsi { at, column, window } => {
+            Step::Rsi { at, column, window, share } => {
                 if index == 0 {
                     row[column] = UNDEFINED;
                     continue;
                 }
-                let moved = bar.close.abs_diff(previous) as f64 / UNIT;
+                let moved = bar.close.abs_diff(previous) as f64; // a ratio needs no unit
                 let (up, down) = if bar.close > previous { (moved, 0.0) } else { (0.0, moved) };
-                let gain = wilder(block.float(at), up, index - 1, window);
-                let loss = wilder(block.float(at + 1), down, index - 1, window);
+                let gain = wilder(block.float(at), up, index - 1, window, share);
+                let loss = wilder(block.float(at + 1), down, index - 1, window, share);
                 block.set_float(at, gain);
                 block.set_float(at + 1, loss);
                 let total = gain + loss;
                 row[column] = if index < window {
                     UNDEFINED
-                } else if total < 1e-14 {
+                } else if total < 1e-14 * UNIT {
                     0.0 // TA-Lib's `TA_IS_ZERO`
                 } else {
                     100.0 * (gain / total)
@@ -558,14 +562,14 @@ fn take<B: Block>(
                     row[column + 2] = line - mean;
                 }
             }
-            Step::Atr { at, column, window } => {
+            Step::Atr { at, column, window, share } => {
                 if index == 0 {
                     row[column] = UNDEFINED;
                     continue;
                 }
                 let range = bar.high.abs_diff(bar.low);
                 let reach = range.max(bar.high.abs_diff(previous)).max(bar.low.abs_diff(previous));
-                let mean = wilder(block.float(at), reach as f64 / UNIT, index - 1, window);
+                let mean = wilder(block.float(at), reach as f64 / UNIT, index - 1, window, share);
                 block.set_float(at, mean);
                 row[column] = if index >= window { mean } else { UNDEFINED };
             }

@@ -12,8 +12,11 @@ fn specs(text: &str) -> Vec<IndicatorSpec> {
     text.split(' ').map(|spec| spec.parse().unwrap()).collect()
 }
 
+/// Texts by column.
+type Columns = HashMap<String, Vec<String>>;
+
 /// Reference data, or a loud absence.
-fn reference() -> Option<(Vec<IndicatorBar>, HashMap<String, Vec<String>>)> {
+fn reference() -> Option<(Vec<IndicatorBar>, Columns)> {
     let root = std::env::var_os("TIDEGATE_DATA")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"), PathBuf::from);
     let folder = root.join("indicators");
@@ -37,7 +40,7 @@ fn reference() -> Option<(Vec<IndicatorBar>, HashMap<String, Vec<String>>)> {
     flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let mut columns: HashMap<String, Vec<String>> = HashMap::new();
+    let mut columns = Columns::new();
     for line in lines {
         for (name, value) in names.iter().zip(line.split(',')) {
             columns.entry((*name).to_string()).or_default().push(value.to_string());

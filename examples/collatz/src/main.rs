@@ -3,9 +3,8 @@
 use std::time::Instant;
 use tidegate_actors::registry::{ParamError, Params, Registry};
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{
-    BarState, Context, Emit, Event, Fate, KeyMeta, Lane, Ledger, Operator, Output, kind::INTEGER, output_kind,
-};
+use tidegate_engine::{Context, Emit, Event, Fate, KeyMeta, Lane, Ledger, Operator, Output};
+use tidegate_engine::{kind::INTEGER, output_kind::INTEGERS};
 
 /// Direct-mapped memo of (n, terms from n down to 1): a collision replaces, so it never grows.
 struct Collatz(Vec<(u64, u32)>, Ledger);
@@ -13,35 +12,34 @@ struct Collatz(Vec<(u64, u32)>, Ledger);
 impl Collatz {
     fn build(params: &Params) -> Result<Box<dyn Operator>, ParamError> {
         params.only(&["memo_bits"])?;
-        let bits = params
-            .read_or("memo_bits", 20, "memo of 2^n entries, 1 to 26", |n: &u32| (1..=26).contains(n))?;
+        let bits = params.read_or("memo_bits", 20u32, "log2 entries, 1 to 26", |n| (1..=26).contains(n))?;
         Ok(Box::new(Self(vec![(1, 1); 1 << bits], Ledger::default())))
     }
 
     /// Terms from `n` to 1; `None` when a term leaves 64 bits, or for 0, which never gets to 1.
     fn terms(&mut self, n: u64) -> Option<u32> {
-        let (mask, mut term, mut steps) = (self.0.len() - 1, n, 0);
-        while n != 0 && term != 1 && self.0[term as usize & mask].0 != term {
+        let (mask, mut term, mut steps) = (self.0.len() - 1, n.ne(&0).then_some(n)?, 0);
+        while term != 1 && self.0[term as usize & mask].0 != term {
             let next = if term % 2 == 0 { u128::from(term / 2) } else { u128::from(term) * 3 + 1 };
             term = u64::try_from(next).ok()?;
             steps += 1;
         }
         let known = if term == 1 { 1 } else { self.0[term as usize & mask].1 };
         self.0[n as usize & mask] = (n, steps + known);
-        (n != 0).then_some(steps + known)
+        Some(steps + known)
     }
 }
 
 impl Operator for Collatz {
     fn on_events(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
-        let (counted, meta) = (self.1.counted(), context.keys()[0]);
-        for &Event { kind, ts_event: ts, payload: [n, _], .. } in events {
-            let terms =
-                if kind == INTEGER { self.terms(n).ok_or(Fate::OverBound) } else { Err(Fate::NotMine) };
-            let Ok(terms) = terms.map_err(|fate| self.1.count(fate)) else { continue };
-            let mut row = Output { name: meta.name, slot: meta.slot, ts, count: 2, ..Output::default() };
-            (row.kind, row.state) = (output_kind::INTEGERS, BarState::Final as u8);
-            row.words[..2].copy_from_slice(&[n, u64::from(terms)]);
+        let counted = self.1.counted();
+        for &Event { kind, key, ts_event: ts, payload: [n, _], .. } in events {
+            let meta = context.keys().get(key as usize).ok_or(Fate::Undefined);
+            let meta = if kind == INTEGER { meta } else { Err(Fate::NotMine) };
+            let row = meta.and_then(|meta| Ok((meta, self.terms(n).ok_or(Fate::OverBound)?)));
+            let Ok((meta, terms)) = row.map_err(|fate| self.1.count(fate)) else { continue };
+            let mut row = Output { name: meta.name, slot: meta.slot, key, ts, count: 2, ..Output::default() };
+            (row.kind, row.state, row.words[0], row.words[1]) = (INTEGERS, 1, n, u64::from(terms));
             out.push(row);
         }
         self.1.close_batch(events.len() as u64, counted);
@@ -65,9 +63,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut operator = registry.build("collatz", &"memo_bits=20".parse()?)?;
     let context = Context::standalone(vec![KeyMeta::default()]);
     let (start, mut lane, mut longest) = (Instant::now(), Lane::new(0), (0, 0));
-    let mut sink = |rows: &[Output]| {
-        longest = rows.iter().map(|row| (row.words[1], row.words[0])).fold(longest, Ord::max);
-    };
+    let mut sink =
+        |rows: &[Output]| longest = rows.iter().map(|r| (r.words[1], r.words[0])).fold(longest, Ord::max);
     let mut out = Emit::new(&mut lane, &mut sink);
     for first in (1..=1_000_000u64).step_by(64) {
         let event = |at| Event { kind: INTEGER, payload: [first + at as u64, 0], ..Event::default() };
@@ -75,8 +72,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     out.flush();
     let (rate, (terms, from)) = (1.0 / start.elapsed().as_secs_f64(), longest);
+    println!("{rate:.1} M/s, longest: {terms} terms from {from}; {}", operator.ledger());
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let memory = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
-    println!("{rate:.1} M sequences/s, longest {terms} terms from {from}, {memory}, {}", operator.ledger());
+    println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
     Ok(())
 }
