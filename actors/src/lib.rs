@@ -1,9 +1,15 @@
 //! What the shards run: bars, indicators, host windows; and who runs and watches them.
 //!
 //! **Invariant:** an operator's outputs are a function of its events and watermarks alone; it knows no clock, thread,
-//! socket or file. Only [`runtime`](self) and supervision know threads.
+//! socket or file. Only `runtime` and `supervision` know threads.
 #![forbid(unsafe_code)]
 
 pub mod bars;
+pub mod hosts;
+pub mod indicators;
+pub mod rollup;
+pub mod session;
+
+pub mod registry;
 
 pub use bars::{BarOptions, BarSpec, LatePolicy, TimeBars};

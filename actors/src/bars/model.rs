@@ -64,6 +64,9 @@ pub(super) fn time_bars(log: &[Event], width: u64, horizon: u64) -> Vec<ModelBar
                         written.push(bar(*key, *start, &window.trades, 0, true));
                     }
                 }
+                // What cancels emptied before it closed was never seen, so nothing is left to amend.
+                windows
+                    .retain(|_, window| !window.closed || window.revision > 0 || !window.trades.is_empty());
             }
             kind::TRADE => {
                 let start = event.ts_event - event.ts_event % width;

@@ -228,6 +228,13 @@ impl TimeBars {
         if newest == start {
             return Some(&mut self.newest[at]);
         }
+        let mut next = self.parked_head[at];
+        while next != NONE {
+            if self.parked[next as usize].acc.start == start {
+                return Some(&mut self.parked[next as usize].acc);
+            }
+            next = self.parked[next as usize].next;
+        }
         if newest == EMPTY || start > newest {
             if newest != EMPTY {
                 let parked = self.park(key)?;
@@ -236,13 +243,6 @@ impl TimeBars {
             self.newest[at] = Acc::at(start, context.frame());
             self.note_due(key, start);
             return Some(&mut self.newest[at]);
-        }
-        let mut next = self.parked_head[at];
-        while next != NONE {
-            if self.parked[next as usize].acc.start == start {
-                return Some(&mut self.parked[next as usize].acc);
-            }
-            next = self.parked[next as usize].next;
         }
         let parked = self.park(key)?;
         self.parked[parked as usize].acc = Acc::at(start, context.frame());
@@ -474,14 +474,14 @@ impl Operator for TimeBars {
                 } else {
                     continue; // emptied by cancels and opened anew: closed by its later entry
                 };
-                // Only cancels can have emptied it; a bar nobody saw need not be withdrawn.
+                // Only cancels can have emptied it; a bar nobody saw need not be withdrawn, or kept.
                 if acc.trades > 0 {
                     out.push_with(|output| {
                         acc.fill(context, key, (start, end), BarState::Final, cause, 0, output);
                     });
-                }
-                if self.options.horizon_ns > 0 {
-                    self.retained.push(acc, key, end, 0);
+                    if self.options.horizon_ns > 0 {
+                        self.retained.push(acc, key, end, 0);
+                    }
                 }
                 let newest = &mut self.newest[key as usize];
                 if newest.start == start {

@@ -1,0 +1,603 @@
+//! What each host did per window of time: traffic, flows, distinct peers and ports, failures.
+
+use std::collections::VecDeque;
+use tidegate_engine::output::OUTPUT_WORDS;
+use tidegate_engine::snapshot::{self, SnapshotError};
+use tidegate_engine::{
+    BarState, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, WindowWidth, flag, kind,
+    output_kind,
+};
+
+/// Names of a [`output_kind::HOST`] record's words, in order.
+///
+/// | word | meaning |
+/// |---|---|
+/// | `ts_open` | start of the window, ns |
+/// | `packets` | packets in both directions |
+/// | `bytes_in`, `bytes_out` | bytes received and sent |
+/// | `flows` | flows that started |
+/// | `peers`, `ports` | distinct peers and service ports: exact up to 32, then estimated, standard error 3.25 % |
+/// | `unanswered` | connections the host asked for (SYN) less those answered (SYN and ACK) in the same window |
+/// | `resets` | records with RST in either direction: refused, failed or torn down |
+/// | `records` | events |
+/// | `estimated` | bit 0: `peers` is an estimate; bit 1: `ports` is |
+/// | `frame_first`, `frame_last` | input frames of the first and last record |
+/// | `missing` | events its source is known to have lost while the window was open |
+pub const HOST_COLUMNS: [&str; 14] = [
+    "ts_open",
+    "packets",
+    "bytes_in",
+    "bytes_out",
+    "flows",
+    "peers",
+    "ports",
+    "unanswered",
+    "resets",
+    "records",
+    "estimated",
+    "frame_first",
+    "frame_last",
+    "missing",
+];
+
+/// Which windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Width of a window, aligned to the epoch.
+    pub width: WindowWidth,
+    /// Most windows a host may hold open, at least 2: the watermark's lag over the width, and one more. A record that
+    /// would open one more counts as [`Fate::OverBound`].
+    pub open_max: u32,
+}
+
+const NONE: u32 = u32::MAX;
+/// Distinct values that are kept one by one.
+const EXACT_MAX: usize = 32;
+/// HyperLogLog registers: `2^10`, standard error `1.04 / sqrt(1024)` = 3.25 %.
+const REGISTERS: usize = 1 << 10;
+
+const TCP: u8 = 6;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+/// Distinct values: a small exact set, then a sketch from the pool.
+#[derive(Clone, Copy, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Distinct {
+    count: u32,
+    /// Place in the pool, or [`NONE`] while exact.
+    sketch: u32,
+    values: [u32; EXACT_MAX],
+}
+
+#[derive(Clone, Copy, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Window {
+    start: u64,
+    packets: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    flows: u64,
+    asked: u64,
+    answered: u64,
+    resets: u64,
+    records: u64,
+    frame_first: u64,
+    frame_last: u64,
+    peers: Distinct,
+    ports: Distinct,
+    /// Next open window of the host, or next free place.
+    next: u32,
+}
+
+/// Sketches in one piece, places reused.
+#[derive(Clone, Default)]
+struct Pool {
+    registers: Vec<u8>,
+    free: Vec<u32>,
+}
+
+/// Hosts that opened a window, in the order they did: closing walks this, not all hosts.
+#[derive(Clone, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Due {
+    start: u64,
+    keys: Vec<u32>,
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Saved {
+    width: u64,
+    heads: Vec<u32>,
+    windows: Vec<Window>,
+    window_free: u32,
+    registers: Vec<u8>,
+    sketch_free: Vec<u32>,
+    due: Vec<Due>,
+    delivered: u64,
+    by_fate: [u64; tidegate_engine::ledger::FATE_COUNT],
+}
+
+/// Tumbling windows over [`kind::FLOW`] events of each host. Closed by the watermark; records of one window are written
+/// in the order in which its hosts first appeared. Late events count as [`Fate::LateDropped`].
+pub struct HostWindows {
+    width: u64,
+    open_max: u32,
+    heads: Vec<u32>,
+    windows: Vec<Window>,
+    window_free: u32,
+    pool: Pool,
+    due: VecDeque<Due>,
+    due_spare: Vec<Vec<u32>>,
+    /// `filled[zeros]`: values needed on average to leave that many of the registers zero.
+    filled: Box<[f64]>,
+    ledger: Ledger,
+}
+
+impl Distinct {
+    const EMPTY: Self = Self { count: 0, sketch: NONE, values: [0; EXACT_MAX] };
+
+    fn add(&mut self, value: u32, pool: &mut Pool) {
+        if self.sketch != NONE {
+            return pool.add(self.sketch, value);
+        }
+        let held = self.count as usize;
+        if self.values[..held].contains(&value) {
+            return;
+        }
+        if held < EXACT_MAX {
+            self.values[held] = value;
+            self.count += 1;
+            return;
+        }
+        self.sketch = pool.take();
+        for held in self.values.into_iter().chain([value]) {
+            pool.add(self.sketch, held);
+        }
+    }
+}
+
+impl Pool {
+    fn take(&mut self) -> u32 {
+        if let Some(place) = self.free.pop() {
+            self.registers[place as usize * REGISTERS..][..REGISTERS].fill(0);
+            return place;
+        }
+        let place = self.registers.len() / REGISTERS;
+        self.registers.resize((place + 1) * REGISTERS, 0);
+        place as u32
+    }
+
+    fn add(&mut self, sketch: u32, value: u32) {
+        let hash = mix(value);
+        let register = (hash >> 54) as usize; // the top 10 bits choose, the other 54 are counted
+        let rank = ((hash << 10) | (1 << 9)).leading_zeros() as u8 + 1;
+        let held = &mut self.registers[sketch as usize * REGISTERS + register];
+        *held = (*held).max(rank);
+    }
+
+    /// HyperLogLog (Flajolet et al. 2007) with occupancy counting in the small range. The harmonic sum is exact and no
+    /// library logarithm is used, so every machine gives the same number.
+    fn estimate(&self, sketch: u32, filled: &[f64]) -> u64 {
+        let registers = &self.registers[sketch as usize * REGISTERS..][..REGISTERS];
+        let zeros = registers.iter().filter(|&&rank| rank == 0).count();
+        let sum: u128 = registers.iter().map(|&rank| 1u128 << (64 - u32::from(rank.min(64)))).sum();
+        let count = REGISTERS as f64;
+        let alpha = 0.7213 / (1.0 + 1.079 / count);
+        let raw = alpha * count * count * 18_446_744_073_709_551_616.0 / sum as f64;
+        let estimate = if raw <= 2.5 * count && zeros > 0 { filled[zeros] } else { raw };
+        (estimate + 0.5) as u64
+    }
+}
+
+/// A fixed 64-bit mix (the finaliser of SplitMix64, Steele et al. 2014).
+fn mix(value: u32) -> u64 {
+    let mut z = u64::from(value).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl HostWindows {
+    /// Most bytes of state an open window of a host can take: its record and two sketches.
+    pub const BYTES_PER_WINDOW_MAX: usize = size_of::<Window>() + 2 * REGISTERS;
+
+    /// Windows of `options.width`.
+    #[must_use]
+    pub fn new(options: HostOptions) -> Self {
+        // Filling all but `zeros` of the registers takes `m / m + m / (m - 1) + ... + m / (zeros + 1)` values on average.
+        let mut filled = vec![0.0; REGISTERS + 1].into_boxed_slice();
+        for zeros in (0..REGISTERS).rev() {
+            filled[zeros] = filled[zeros + 1] + REGISTERS as f64 / (zeros + 1) as f64;
+        }
+        Self {
+            width: options.width.ns(),
+            open_max: options.open_max.max(2),
+            heads: Vec::new(),
+            windows: Vec::new(),
+            window_free: NONE,
+            pool: Pool::default(),
+            due: VecDeque::new(),
+            due_spare: Vec::new(),
+            filled,
+            ledger: Ledger::default(),
+        }
+    }
+
+    fn take(&mut self, context: &Context, event: &Event) {
+        if event.kind != kind::FLOW {
+            return self.ledger.count(Fate::NotMine);
+        }
+        let Some(&head) = self.heads.get(event.key as usize) else {
+            return self.ledger.count(Fate::Undefined);
+        };
+        let start = event.ts_event - event.ts_event % self.width;
+        let place = if head != NONE && self.windows[head as usize].start == start {
+            head
+        } else {
+            if start.saturating_add(self.width) <= context.watermark() {
+                return self.ledger.count(Fate::LateDropped);
+            }
+            match self.open(event.key, start, context.frame()) {
+                Some(place) => place,
+                None => return self.ledger.count(Fate::OverBound),
+            }
+        };
+        let window = &mut self.windows[place as usize];
+        let flow = event.as_flow();
+        let outbound = event.flags & flag::FLOW_OUTBOUND != 0;
+        window.packets += u64::from(flow.packets);
+        let bytes = if outbound { &mut window.bytes_out } else { &mut window.bytes_in };
+        *bytes += u64::from(flow.bytes);
+        window.flows += u64::from(event.flags & flag::FLOW_START != 0);
+        window.records += 1;
+        window.frame_last = context.frame();
+        if flow.protocol == TCP {
+            let (syn, ack) = (flow.tcp_flags & SYN != 0, flow.tcp_flags & ACK != 0);
+            if event.flags & flag::FLOW_RECORD != 0 {
+                // One record has the flags of the whole connection: no ACK means that nobody answered.
+                window.asked += u64::from(syn && !ack && event.flags & flag::FLOW_ORIGINATOR != 0);
+            } else {
+                window.asked += u64::from(syn && !ack && outbound);
+                window.answered += u64::from(syn && ack && !outbound);
+            }
+            window.resets += u64::from(flow.tcp_flags & RST != 0);
+        }
+        window.peers.add(flow.peer, &mut self.pool);
+        window.ports.add(u32::from(flow.port), &mut self.pool);
+    }
+
+    /// The open window of `key` at `start`, opened if the host may.
+    fn open(&mut self, key: u32, start: u64, frame: u64) -> Option<u32> {
+        let (mut place, mut held) = (self.heads[key as usize], 0);
+        while place != NONE {
+            if self.windows[place as usize].start == start {
+                return Some(place);
+            }
+            place = self.windows[place as usize].next;
+            held += 1;
+        }
+        if held >= self.open_max {
+            return None;
+        }
+        // The newest window comes first: nearly all records find it there.
+        let head = self.heads[key as usize];
+        let newest = head == NONE || start > self.windows[head as usize].start;
+        let next = if newest { head } else { self.windows[head as usize].next };
+        let window = Window {
+            start,
+            packets: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            flows: 0,
+            asked: 0,
+            answered: 0,
+            resets: 0,
+            records: 0,
+            frame_first: frame,
+            frame_last: frame,
+            peers: Distinct::EMPTY,
+            ports: Distinct::EMPTY,
+            next,
+        };
+        let place = if self.window_free == NONE {
+            self.windows.push(window);
+            self.windows.len() as u32 - 1
+        } else {
+            let place = self.window_free;
+            self.window_free = std::mem::replace(&mut self.windows[place as usize], window).next;
+            place
+        };
+        if newest {
+            self.heads[key as usize] = place;
+        } else {
+            self.windows[head as usize].next = place;
+        }
+        self.note_due(key, start);
+        Some(place)
+    }
+
+    fn note_due(&mut self, key: u32, start: u64) {
+        let at = self.due.iter().rposition(|due| due.start <= start).map_or(0, |at| at + 1);
+        if at > 0 && self.due[at - 1].start == start {
+            return self.due[at - 1].keys.push(key);
+        }
+        let mut keys = self.due_spare.pop().unwrap_or_default();
+        keys.push(key);
+        self.due.insert(at, Due { start, keys });
+    }
+
+    /// Unlinks the window of `key` at `start`; its place is the caller's to free.
+    fn unlink(&mut self, key: u32, start: u64) -> Option<u32> {
+        let (mut before, mut place) = (NONE, self.heads[key as usize]);
+        while place != NONE {
+            let Window { start: found, next, .. } = self.windows[place as usize];
+            if found == start {
+                match before {
+                    NONE => self.heads[key as usize] = next,
+                    _ => self.windows[before as usize].next = next,
+                }
+                return Some(place);
+            }
+            (before, place) = (place, next);
+        }
+        None
+    }
+
+    fn close(&mut self, context: &Context, key: u32, start: u64, cause: Cause, out: &mut Emit<'_>) {
+        let Some(place) = self.unlink(key, start) else { return };
+        let window = &mut self.windows[place as usize];
+        window.next = std::mem::replace(&mut self.window_free, place);
+        let (meta, end) = (context.keys()[key as usize], start.saturating_add(self.width));
+        let mut estimated = 0;
+        let mut distinct = |set: &Distinct, bit: u64| {
+            if set.sketch == NONE {
+                return u64::from(set.count);
+            }
+            estimated |= bit;
+            self.pool.free.push(set.sketch);
+            self.pool.estimate(set.sketch, &self.filled)
+        };
+        let (peers, ports) = (distinct(&window.peers, 1), distinct(&window.ports, 2));
+        let mut words = [0; OUTPUT_WORDS];
+        words[..HOST_COLUMNS.len()].copy_from_slice(&[
+            start,
+            window.packets,
+            window.bytes_in,
+            window.bytes_out,
+            window.flows,
+            peers,
+            ports,
+            window.asked.saturating_sub(window.answered),
+            window.resets,
+            window.records,
+            estimated,
+            window.frame_first,
+            window.frame_last,
+            context.missing(meta.source, start, end),
+        ]);
+        out.push(Output {
+            name: meta.name,
+            ts: end,
+            slot: meta.slot,
+            kind: output_kind::HOST,
+            state: BarState::Final as u8,
+            cause: cause as u8,
+            count: HOST_COLUMNS.len() as u8,
+            words,
+            key,
+            ..Output::default()
+        });
+    }
+}
+
+impl Operator for HostWindows {
+    fn on_events(&mut self, context: &Context, events: &[Event], _: &mut Emit<'_>) {
+        if self.heads.len() < context.keys().len() {
+            self.heads.resize(context.keys().len(), NONE);
+        }
+        let counted = self.ledger.counted();
+        for event in events {
+            self.take(context, event);
+        }
+        self.ledger.close_batch(events.len() as u64, counted);
+    }
+
+    fn on_watermark(&mut self, context: &Context, out: &mut Emit<'_>) {
+        let cause = match (context.ended(), context.idle_close()) {
+            (true, _) => Cause::End,
+            (_, true) => Cause::Idle,
+            _ => Cause::Watermark,
+        };
+        let (width, watermark) = (self.width, context.watermark());
+        while self.due.front().is_some_and(|due| due.start.saturating_add(width) <= watermark) {
+            let Some(Due { start, mut keys }) = self.due.pop_front() else { break };
+            for &key in &keys {
+                self.close(context, key, start, cause, out);
+            }
+            keys.clear();
+            self.due_spare.push(keys);
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.ledger
+    }
+
+    fn save(&self, snapshot: &mut Vec<u8>) {
+        let saved = Saved {
+            width: self.width,
+            heads: self.heads.clone(),
+            windows: self.windows.clone(),
+            window_free: self.window_free,
+            registers: self.pool.registers.clone(),
+            sketch_free: self.pool.free.clone(),
+            due: self.due.iter().cloned().collect(),
+            delivered: self.ledger.delivered,
+            by_fate: self.ledger.by_fate,
+        };
+        snapshot::append(snapshot, &saved);
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        let section = "hosts";
+        let saved: Saved = snapshot::read(snapshot, section)?;
+        if saved.width != self.width {
+            return Err(SnapshotError::Section { section, problem: "of another width" });
+        }
+        let place = |at: u32| at == NONE || (at as usize) < saved.windows.len();
+        let sketch = |at: u32| at == NONE || (at as usize + 1) * REGISTERS <= saved.registers.len();
+        let set = |set: &Distinct| set.count as usize <= EXACT_MAX && sketch(set.sketch);
+        let sound = saved.heads.iter().all(|&head| place(head))
+            && place(saved.window_free)
+            && saved.windows.iter().all(|w| place(w.next) && set(&w.peers) && set(&w.ports))
+            && saved.sketch_free.iter().all(|&at| sketch(at) && at != NONE)
+            && saved.due.iter().flat_map(|due| &due.keys).all(|&key| (key as usize) < saved.heads.len());
+        if !sound {
+            return Err(SnapshotError::Section { section, problem: "not valid state" });
+        }
+        (self.heads, self.windows, self.window_free) = (saved.heads, saved.windows, saved.window_free);
+        self.pool = Pool { registers: saved.registers, free: saved.sketch_free };
+        self.due = saved.due.into();
+        self.ledger = Ledger { delivered: saved.delivered, by_fate: saved.by_fate };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+    use tidegate_engine::{FlowPayload, KeyMeta, Lane};
+
+    const WIDTH: u64 = 10;
+
+    fn hosts(open_max: u32) -> HostWindows {
+        HostWindows::new(HostOptions { width: WindowWidth::from_ns(WIDTH).unwrap(), open_max })
+    }
+
+    fn context(count: u64) -> Context {
+        Context::standalone((0..count).map(|name| KeyMeta { name, slot: 0, source: 0 }).collect())
+    }
+
+    fn written(work: impl FnOnce(&mut Emit<'_>)) -> Vec<Output> {
+        let (mut lane, mut seen) = (Lane::new(0), Vec::new());
+        let mut sink = |outputs: &[Output]| seen.extend_from_slice(outputs);
+        let mut emit = Emit::new(&mut lane, &mut sink);
+        work(&mut emit);
+        emit.flush();
+        seen
+    }
+
+    fn flow(ts: u64, key: u32, flags: u8, peer: u32, port: u16, tcp_flags: u8) -> Event {
+        let payload =
+            FlowPayload { peer, port, tcp_flags, bytes: 40 + peer, packets: 2, protocol: TCP, duration: 0 };
+        Event::flow(ts, key, 0, flags, payload)
+    }
+
+    /// All but frames and `missing`, from the events of one window.
+    fn row_of(events: &[Event]) -> [u64; 11] {
+        let sum = |of: &dyn Fn(&Event) -> u64| events.iter().map(of).sum::<u64>();
+        let outbound = |event: &Event| event.flags & flag::FLOW_OUTBOUND != 0;
+        let flags = |event: &Event| event.as_flow().tcp_flags;
+        let distinct =
+            |of: &dyn Fn(&Event) -> u32| events.iter().map(of).collect::<BTreeSet<_>>().len() as u64;
+        let asked = sum(&|e| u64::from(outbound(e) && flags(e) & (SYN | ACK) == SYN));
+        let answered = sum(&|e| u64::from(!outbound(e) && flags(e) & (SYN | ACK) == SYN | ACK));
+        [
+            events[0].ts_event / WIDTH * WIDTH,
+            2 * events.len() as u64,
+            sum(&|e| if outbound(e) { 0 } else { u64::from(e.as_flow().bytes) }),
+            sum(&|e| if outbound(e) { u64::from(e.as_flow().bytes) } else { 0 }),
+            sum(&|e| u64::from(e.flags & flag::FLOW_START != 0)),
+            distinct(&|e| e.as_flow().peer),
+            distinct(&|e| u32::from(e.as_flow().port)),
+            asked.saturating_sub(answered),
+            sum(&|e| u64::from(flags(e) & RST != 0)),
+            events.len() as u64,
+            0,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn windows_equal_the_obvious_model(
+            steps in prop::collection::vec((0u32..3, 0u64..25, 0u8..8, 0u32..30, 0u16..30, 0u8..32, 0u64..4), 1..200),
+            cut in 0usize..200,
+        ) {
+            let (mut context, mut operator) = (context(3), hosts(8));
+            let mut model: BTreeMap<(u64, u32), Vec<Event>> = BTreeMap::new();
+            let (mut seen, mut late, mut now) = (Vec::new(), 0, 0);
+            for (at, &(key, back, flags, peer, port, tcp_flags, advance)) in steps.iter().enumerate() {
+                if at == cut {
+                    let mut bytes = Vec::new();
+                    operator.save(&mut bytes);
+                    operator = hosts(8);
+                    operator.restore(&bytes).unwrap();
+                }
+                now += advance;
+                let event = flow((now + 15).saturating_sub(back), key, flags, peer, port, tcp_flags);
+                let start = event.ts_event / WIDTH * WIDTH;
+                if start + WIDTH <= context.watermark() {
+                    late += 1;
+                } else {
+                    model.entry((start, key)).or_default().push(event);
+                }
+                seen.extend(written(|emit| operator.on_events(&context, &[event], emit)));
+                if context.advance(now) {
+                    seen.extend(written(|emit| operator.on_watermark(&context, emit)));
+                }
+            }
+            context.end();
+            seen.extend(written(|emit| operator.on_watermark(&context, emit)));
+            let starts: Vec<u64> = seen.iter().map(|output| output.words[0]).collect();
+            prop_assert!(starts.is_sorted());
+            let mut rows: Vec<_> = seen.iter().map(|o| ((o.words[0], o.key), o.words[..11].to_vec())).collect();
+            rows.sort();
+            let expected: Vec<_> = model.iter().map(|(at, events)| (*at, row_of(events).to_vec())).collect();
+            prop_assert_eq!(rows, expected);
+            prop_assert_eq!(operator.ledger().of(Fate::LateDropped), late);
+            prop_assert_eq!(operator.ledger().imbalance(), 0);
+        }
+    }
+
+    #[test]
+    fn estimates_stay_within_four_standard_errors() {
+        let mut squares = 0.0;
+        let mut runs = 0.0;
+        for (run, distinct) in
+            [33u32, 100, 500, 1_000, 2_000, 3_000, 5_000, 20_000, 60_000].into_iter().enumerate()
+        {
+            let (mut context, mut operator) = (context(1), hosts(2));
+            for salt in 0..20u32 {
+                let peer =
+                    |at: u32| at.wrapping_mul(2_654_435_761).wrapping_add(salt * 7_777_777 + run as u32);
+                let events: Vec<Event> =
+                    (0..distinct).map(|at| flow(u64::from(salt) * WIDTH, 0, 0, peer(at), 443, 0)).collect();
+                let rows = written(|emit| {
+                    operator.on_events(&context, &events, emit);
+                    operator.on_events(&context, &events, emit); // seen again, counted once
+                    context.advance((u64::from(salt) + 1) * WIDTH);
+                    operator.on_watermark(&context, emit);
+                });
+                let error = rows[0].words[5] as f64 / f64::from(distinct) - 1.0;
+                assert!(error.abs() < 4.0 * 0.0325, "{distinct}: off by {error}");
+                assert_eq!((rows[0].words[6], rows[0].words[10]), (1, 1));
+                squares += error * error;
+                runs += 1.0;
+            }
+            assert_eq!(operator.pool.registers.len(), REGISTERS, "one sketch, recycled");
+            assert_eq!(operator.windows.len(), 1);
+        }
+        let deviation = f64::sqrt(squares / runs);
+        assert!(deviation < 0.0325, "root mean square error {deviation}");
+    }
+
+    #[test]
+    fn bounds_are_counted() {
+        let (context, mut operator) = (context(1), hosts(2));
+        let events = [1, 11, 21, 2].map(|ts| flow(ts, 0, 0, 1, 1, 0));
+        written(|emit| operator.on_events(&context, &events, emit));
+        assert_eq!((operator.ledger().of(Fate::OverBound), operator.ledger().of(Fate::Applied)), (1, 3));
+        const { assert!(HostWindows::BYTES_PER_WINDOW_MAX < 2_600) };
+    }
+}
