@@ -29,7 +29,7 @@ pub use output::{BarState, BarWords, Cause, Emit, Lane, Output, OutputSink, outp
 pub use ring::{FullPolicy, Receiver, RingStats, Sender, ring};
 pub use router::{Placement, Router};
 pub use sequencer::{FRAME_EVENTS, Sequencer, SequencerOptions};
-pub use shard::{AnalyzerStage, Digest, Progress, Shard, Stage};
+pub use shard::{Analysis, AnalyzerStage, Digest, Progress, Shard, Stage};
 pub use slot::{KeyMeta, SLOT_COUNT, name_hash, slot_of};
 pub use units::{EventTime, Notional, Price, Size, UnitError, Volume, WindowWidth};
 pub use watermark::{Fence, FenceOptions, IdleDetector, WatermarkTracker};

@@ -431,6 +431,69 @@ impl Shard {
     }
 }
 
+/// The analyzers of a shard, taken off to run on a thread of their own behind a ring of outputs. The same analyzers in
+/// the same order, so the same bytes: placement does not show.
+pub struct Analysis {
+    /// By the upstream stream they read.
+    stages: Vec<(u16, Vec<AnalyzerStage>)>,
+}
+
+impl Shard {
+    /// Takes the analyzers off: from now on [`Shard::process`] only runs operators, and everything it hands to its
+    /// sink, watermark and end markers included, must go through [`Analysis::process`].
+    pub fn split_analysis(&mut self) -> Analysis {
+        let take = |stage: &mut Stage| (stage.lane.stream(), std::mem::take(&mut stage.analyzers));
+        Analysis { stages: self.stages.iter_mut().map(take).collect() }
+    }
+
+    /// Puts back what [`Shard::split_analysis`] took, to snapshot or digest the shard as a whole.
+    pub fn join_analysis(&mut self, analysis: Analysis) {
+        for (stage, (_, analyzers)) in self.stages.iter_mut().zip(analysis.stages) {
+            stage.analyzers = analyzers;
+        }
+    }
+}
+
+impl Analysis {
+    /// Applies upstream outputs in order and passes them on, with the analyzers' own, to `out`.
+    pub fn process(&mut self, outputs: &[Output], out: &mut dyn OutputSink) {
+        for run in outputs.chunk_by(|a, b| {
+            a.kind < output_kind::WATERMARK && a.stream == b.stream && b.kind < output_kind::WATERMARK
+        }) {
+            let first = &run[0];
+            match first.kind {
+                output_kind::WATERMARK => self.each(|analyzer, _| analyzer.on_watermark(first.ts, out)),
+                output_kind::END => self.each(|analyzer, _| {
+                    analyzer.on_watermark(u64::MAX, out);
+                    analyzer.on_end(out);
+                }),
+                _ => {
+                    let wanted = first.stream;
+                    self.each(|analyzer, stream| {
+                        if stream == wanted {
+                            analyzer.on_outputs(run, out);
+                        }
+                    });
+                }
+            }
+        }
+        out.accept(outputs);
+    }
+
+    fn each(&mut self, mut act: impl FnMut(&mut AnalyzerStage, u16)) {
+        for (stream, analyzers) in &mut self.stages {
+            for analyzer in analyzers {
+                act(analyzer, *stream);
+            }
+        }
+    }
+
+    /// Hands everything buffered to the sink.
+    pub fn flush(&mut self, out: &mut dyn OutputSink) {
+        self.each(|analyzer, _| analyzer.flush(out));
+    }
+}
+
 /// Sum of digests per slot over all lanes of all shards, and one number over all slots: what `verify` compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
