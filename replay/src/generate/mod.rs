@@ -4,9 +4,15 @@
 //! a float function that a platform may round its own way, iterates a hash map, or asks a clock; a golden test holds
 //! the hash of the first 100,000 events of each.
 
+mod market;
+mod network;
 mod random;
+#[cfg(test)]
+mod tests;
 mod w1;
 
+pub use market::{Market, MarketOptions};
+pub use network::{Network, NetworkOptions};
 pub use random::{Alias, Random, zipf_weights};
 pub use w1::{Reversed, W1, W1Options, reversed};
 
