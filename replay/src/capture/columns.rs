@@ -419,14 +419,17 @@ struct Column {
     transform: u8,
     step: u64,
     last: u64,
-    /// Dictionary entries, or the last value by key code.
+    /// Dictionary entries, or the last value by key code; filled up to a power of two, so that the disjunction of all
+    /// codes shows whether any is out of range (a maximum of 64-bit words has no vector instruction before AVX-512).
     table: Vec<u64>,
+    /// Entries that count.
+    entries: usize,
     values: [u64; MINI],
 }
 
 impl Default for Column {
     fn default() -> Self {
-        Self { transform: PLAIN, step: 1, last: 0, table: Vec::new(), values: [0; MINI] }
+        Self { transform: PLAIN, step: 1, last: 0, table: Vec::new(), entries: 0, values: [0; MINI] }
     }
 }
 
@@ -482,12 +485,16 @@ impl Decoder {
                         return Err(Flaw("a dictionary is larger than the block"));
                     }
                     read_sequence(&mut cursor, entries, &mut self.words, &mut column.table)?;
+                    column.entries = entries;
+                    let last = column.table[entries - 1];
+                    column.table.resize(entries.next_power_of_two(), last);
                 }
                 BY_KEY => {
                     let keys = keys
                         .filter(|keys| index >= PAYLOAD && keys.transform == DICTIONARY)
                         .ok_or(Flaw("a column refers to a key dictionary that is not there"))?;
-                    read_sequence(&mut cursor, keys.table.len(), &mut self.words, &mut column.table)?;
+                    read_sequence(&mut cursor, keys.entries, &mut self.words, &mut column.table)?;
+                    column.table.resize(keys.table.len(), 0);
                 }
                 _ => return Err(Flaw("unknown column transform")),
             }
@@ -524,19 +531,21 @@ impl Decoder {
                 }
                 DELTA => {
                     // Codes past `count` are junk, and the sum must not run over them.
+                    let mut last = column.last;
                     for (value, code) in values[..count].iter_mut().zip(codes) {
-                        column.last = column.last.wrapping_add(base).wrapping_add(code.wrapping_mul(step));
-                        *value = column.last;
+                        last = last.wrapping_add(base.wrapping_add(code.wrapping_mul(step)));
+                        *value = last;
                     }
+                    column.last = last;
                 }
                 DICTIONARY => {
-                    let mut most = 0;
+                    let mut seen = 0;
                     for code in &mut codes[..count] {
                         *code = base.wrapping_add(code.wrapping_mul(step));
-                        most = most.max(*code);
+                        seen |= *code;
                     }
                     let table = &column.table[..];
-                    if most >= table.len() as u64 {
+                    if seen >= table.len() as u64 {
                         return Err(Flaw("a code points past its dictionary"));
                     }
                     for (value, &code) in values[..count].iter_mut().zip(codes.iter()) {

@@ -74,7 +74,7 @@ impl W1 {
         let price = &mut self.prices[key as usize];
         // -1, 0, 0, +1; a price that reaches a cent turns back.
         *price = (*price + ((word & 1) as i32 - (word >> 1 & 1) as i32)).max(1);
-        let size = 1 + ((word >> 32) * 1_000 >> 32);
+        let size = 1 + (((word >> 32) * 1_000) >> 32);
         let side = if word & 4 == 0 { flag::BUY } else { flag::SELL };
         let ts = self.options.ts_start.wrapping_add(at.wrapping_mul(self.options.ts_step));
         Event::trade(ts, key, 0, Price(i64::from(*price) * TICK), Size(size * WHOLE), side)
