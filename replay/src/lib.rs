@@ -4,6 +4,8 @@
 //! [`ReadError`] that names file and place.
 #![forbid(unsafe_code)]
 
+pub mod capture;
+pub mod generate;
 pub mod source;
 
 pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};
