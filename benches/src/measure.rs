@@ -101,6 +101,8 @@ impl<'a> Contestant<'a> {
 /// Nanoseconds the calling thread has been on a core, where the kernel tells (Linux).
 #[must_use]
 pub fn thread_cpu_ns() -> Option<u64> {
+    // The kernel brings the figure up to date at its tick, every 4 ms, or when the thread is scheduled: now.
+    std::thread::yield_now();
     let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     statistics.split_whitespace().next()?.parse().ok()
 }

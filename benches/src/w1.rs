@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn popularity_follows_zipf() {
-        let mut counts = vec![0u32; SMALL.symbols];
+        let mut counts = [0u32; SMALL.symbols];
         generate(SMALL).iter().for_each(|event| counts[event.key as usize] += 1);
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let harmonic: f64 = (1..=SMALL.symbols).map(|rank| 1.0 / rank as f64).sum();

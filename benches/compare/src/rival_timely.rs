@@ -117,12 +117,14 @@ fn dataflow<F: Finish<i128> + 'static, const ORDERED: bool>(
             // Two seconds of slack, so that workers wait for each other only when one falls far behind.
             while probe.less_than(&second.saturating_sub(2)) {
                 worker.step();
+                give_way(peers);
             }
             rest = after;
         }
         input.close();
         while !probe.done() {
             worker.step();
+            give_way(peers);
         }
         let (sums, applied) = &*finish.borrow();
         Summary { applied: *applied, ..sums.summary() }
@@ -138,6 +140,13 @@ fn dataflow<F: Finish<i128> + 'static, const ORDERED: bool>(
         total.applied += part.applied;
     }
     total
+}
+
+/// Lets the worker that is waited for have the core, should it need this one.
+fn give_way(peers: usize) {
+    if peers > 1 {
+        std::thread::yield_now();
+    }
 }
 
 #[derive(Clone, Copy)]
