@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 use tidegate_actors::bars::{BarOptions, BarSpec};
+use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorSpec};
 use tidegate_engine::{
-    Digest, Event, FullPolicy, Output, Placement, Router, Sequencer, SequencerOptions, Shard, Stage,
-    WindowWidth, name_hash, ring,
+    AnalyzerStage, Digest, Event, FullPolicy, Output, Placement, Router, Sequencer, SequencerOptions, Shard,
+    Stage, WindowWidth, name_hash, ring,
 };
 
 use crate::hand::Job;
+use crate::hops::Patience;
 
 /// Events a ring holds: 256 KiB, so that both ends stay in their own second-level cache.
 pub const RING_EVENTS: usize = 8_192;
@@ -32,7 +34,14 @@ pub fn stages(job: Job) -> Vec<Stage> {
     let bars = Stage::new("bars.1s", 0, BarSpec::Time(WindowWidth::SECOND).operator(options));
     match job {
         Job::A => vec![bars],
-        Job::B => vec![bars],
+        Job::B => {
+            let specs: Vec<IndicatorSpec> = ["rsi:14", "ema:12", "ema:26", "macd:12:26:9", "bb:20:2"]
+                .iter()
+                .map(|text| text.parse().expect("a constant"))
+                .collect();
+            let analyzer = IndicatorAnalyzer::new(0, &specs).expect("at most 16 columns");
+            vec![bars.with(AnalyzerStage::new("ind.1s", 1, Box::new(analyzer)))]
+        }
     }
 }
 
@@ -58,13 +67,12 @@ pub fn engine(job: Job, events: &[Event], symbols: usize, disorder_ns: u64, shar
                     let mut sink = |outputs: &[Output]| {
                         std::hint::black_box(outputs);
                     };
+                    let mut patience = Patience::default();
                     while !inlet.is_finished() {
                         let count = inlet.drain(4_096, |run| {
                             shard.process(run, &mut sink);
                         });
-                        if count == 0 {
-                            std::hint::spin_loop();
-                        }
+                        patience.after(count > 0);
                     }
                     shard.flush(&mut sink);
                     shard
@@ -74,7 +82,8 @@ pub fn engine(job: Job, events: &[Event], symbols: usize, disorder_ns: u64, shar
         let start = Instant::now();
         let mut sequencer = Sequencer::new(SequencerOptions { disorder_ns, ..SequencerOptions::default() });
         let mut emit = |frame: &[Event]| {
-            assert!(router.route(frame, std::hint::spin_loop), "a shard is gone");
+            let mut patience = Patience::default();
+            assert!(router.route(frame, || patience.after(false)), "a shard is gone");
         };
         for chunk in events.chunks(4_000) {
             sequencer.push(chunk, &mut emit);
