@@ -4,6 +4,7 @@
 //! [`ReadError`] that names file and place.
 #![forbid(unsafe_code)]
 
+pub mod decode;
 pub mod source;
 
 pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};
