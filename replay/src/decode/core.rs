@@ -127,6 +127,23 @@ impl Core {
         self.account.accept(1);
     }
 
+    /// Whether the filter leaves nothing out.
+    pub(super) fn passes_all(&self) -> bool {
+        self.from == 0 && self.to == u64::MAX
+    }
+
+    /// Takes units of one event each that are already in the batch and pass the filter.
+    pub(super) fn accept_each(&mut self, events: &[Event]) {
+        let count = events.len() as u64;
+        if self.overflow_key != u32::MAX {
+            let overflowed = events.iter().filter(|event| event.key == self.overflow_key).count();
+            self.account.count_overflowed(overflowed as u64);
+        }
+        self.account.units += count;
+        self.account.accepted += count;
+        self.account.events += count;
+    }
+
     /// Ends a unit whose events were appended from `start` on: the filter is applied, then it is counted.
     pub(super) fn finish_unit(&mut self, events: &mut Vec<Event>, start: usize) {
         let mut kept = start;

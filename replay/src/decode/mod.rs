@@ -11,7 +11,9 @@ mod dbn;
 mod eve;
 mod flow;
 mod input;
+mod inspect;
 mod json;
+mod parquet;
 mod pcap;
 mod text;
 mod zeek;
@@ -19,6 +21,7 @@ mod zeek;
 pub use self::columns::{ColumnMap, ColumnMapError};
 pub use self::core::OVERFLOW_NAME;
 pub use self::dbn::{OhlcvBar, read_ohlcv};
+pub use self::inspect::{Gap, Inspection, KeyCount, inspect};
 
 use self::core::Core;
 use self::input::Input;
@@ -134,6 +137,10 @@ pub fn open(path: &Path, options: &ReadOptions) -> Result<Box<dyn Source>, ReadE
         Some(format) => format,
         None => detect(&mut input)?,
     };
+    if format == Format::Parquet && input.compression().is_none() && input.bytes_total() > 0 {
+        let core = Core::new(path, options);
+        return Ok(Box::new(parquet::open(parquet::Store::open(path)?, core, options)?));
+    }
     build(format, input, options)
 }
 
@@ -146,7 +153,12 @@ pub fn open_bytes(
     bytes: Vec<u8>,
     options: &ReadOptions,
 ) -> Result<Box<dyn Source>, ReadError> {
-    let input = Input::from_bytes(bytes, Path::new("memory"), options)?;
+    let label = Path::new("memory");
+    if format == Format::Parquet && !bytes.is_empty() {
+        let store = parquet::Store::Memory(bytes.into());
+        return Ok(Box::new(parquet::open(store, Core::new(label, options), options)?));
+    }
+    let input = Input::from_bytes(bytes, label, options)?;
     build(format, input, options)
 }
 
@@ -166,7 +178,10 @@ fn build(format: Format, mut input: Input, options: &ReadOptions) -> Result<Box<
         Format::Eve => Ok(Box::new(eve::open(input, core))),
         Format::Pcap => Ok(Box::new(pcap::open(input, core)?)),
         Format::Dbn => Ok(Box::new(dbn::open(input, core, options)?)),
-        _ => Err(unknown(input.path(), "not built in")),
+        Format::Parquet => Err(unknown(
+            input.path(),
+            "Parquet is read from its end, so it cannot be inside gzip or zstd; unpack it",
+        )),
     }
 }
 
@@ -311,5 +326,68 @@ pub(crate) mod testing {
                 check(bytes);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn formats_are_told_by_their_bytes() {
+        let of = |bytes: &[u8]| by_magic(bytes).or_else(|| by_text(bytes));
+        assert_eq!(of(b"PAR1...."), Some(Format::Parquet));
+        assert_eq!(of(b"DBN\x02...."), Some(Format::Dbn));
+        assert_eq!(of(&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0]), Some(Format::Pcap));
+        assert_eq!(of(b"ts,price,size\n"), Some(Format::Csv));
+        assert_eq!(of(b"#separator \\x09\n"), Some(Format::Zeek));
+        assert_eq!(of(b"{\"ts\":1,\"id.orig_h\":\"1.1.1.1\"}"), Some(Format::Zeek));
+        assert_eq!(of(b"{\"timestamp\":\"x\",\"event_type\":\"dns\"}"), Some(Format::Eve));
+        assert_eq!(of(b"17 {\"stream\":1}"), Some(Format::Json));
+        assert_eq!(of(b"\x00\x01\x02"), None);
+        assert_eq!(symbol_from_path(Path::new("/a/spy_20131007.csv.gz")), "SPY");
+    }
+
+    #[test]
+    fn empty_missing_and_unknown_files_say_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        let error = |path: &Path| open(path, &ReadOptions::default()).err().map(|error| error.to_string());
+        assert!(error(&path).unwrap().contains("cannot read"));
+        std::fs::write(&path, b"").unwrap();
+        assert!(error(&path).unwrap().contains("it is empty"));
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(b"").unwrap();
+        std::fs::write(&path, gz.finish().unwrap()).unwrap();
+        assert!(error(&path).unwrap().contains("it is empty"));
+        let path = folder.path().join("x");
+        std::fs::write(&path, b"\x00\x01\x02").unwrap();
+        assert!(error(&path).unwrap().contains("--format"));
+        assert!(error(folder.path()).is_some());
+        for format in Format::ALL {
+            assert_eq!(format.name().parse(), Ok(format));
+            let error = open_bytes(format, Vec::new(), &ReadOptions::default()).err().unwrap();
+            assert!(error.to_string().contains("it is empty"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_tail_is_reported_after_what_came_before() {
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(b"ts,symbol,price,size\n1,A,1,1\n2,A,1,1\n").unwrap();
+        let whole = gz.finish().unwrap();
+        for cut in [whole.len() - 1, whole.len() - 8] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x.csv.gz");
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut source = open(&path, &ReadOptions::default()).unwrap();
+            let (events, error) = testing::drain(source.as_mut());
+            assert_eq!(events.len(), 2);
+            assert!(matches!(error, Some(ReadError::Damaged { .. })), "{error:?}");
+        }
+        testing::torture(Format::Csv, &whole);
+        testing::torture(Format::Csv, b"ts,symbol,price,size,side\n1,\"A\",1,1,b\n2,A,1.5,1e2,s\n");
+        testing::torture(Format::Csv, &zstd::encode_all(&b"ts,p,v\n1,1,1\n"[..], 1).unwrap());
     }
 }

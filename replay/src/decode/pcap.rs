@@ -406,3 +406,153 @@ impl Decode for Pcap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{read_all, read_err, torture};
+    use super::super::{Format, ReadOptions};
+    use super::*;
+    use etherparse::PacketBuilder;
+    use tidegate_engine::{kind, name_hash};
+
+    fn legacy(link: u32, packets: &[(u32, u32, u32, Vec<u8>)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, link] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        for (sec, frac, wire, bytes) in packets {
+            for word in [*sec, *frac, bytes.len() as u32, *wire] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+
+    fn syn(vlan: bool) -> Vec<u8> {
+        let builder = PacketBuilder::ethernet2([1; 6], [2; 6]);
+        let builder = if vlan {
+            builder.single_vlan(5.try_into().unwrap()).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9)
+        } else {
+            builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9)
+        };
+        let mut out = Vec::new();
+        builder.tcp(40_000, 443, 1, 1_000).syn().write(&mut out, &[]).unwrap();
+        out
+    }
+
+    fn dns() -> Vec<u8> {
+        let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend_from_slice(b"\x03WWW\x07example\x03com\x00\x00\x10\x00\x01");
+        let mut out = Vec::new();
+        let builder = PacketBuilder::ethernet2([1; 6], [2; 6]).ipv6([1; 16], [2; 16], 9);
+        builder.udp(5_000, 53).write(&mut out, &query).unwrap();
+        out
+    }
+
+    fn arp() -> Vec<u8> {
+        let mut out = vec![0xff; 12];
+        out.extend_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        out.resize(42, 0);
+        out
+    }
+
+    #[test]
+    fn packets_become_flow_pairs_and_names() {
+        let file = legacy(
+            1,
+            &[
+                (5, 7, 1_500, syn(false)),
+                (6, 0, 90, dns()),
+                (6, 1, 42, arp()),
+                (6, 1, 60, syn(true)),
+                (7, 0, 60, syn(false)[..30].to_vec()),
+            ],
+        );
+        let (events, account, names) = read_all(Format::Pcap, &file, &ReadOptions::default());
+        assert_eq!((account.units, account.accepted, account.events), (5, 3, 7));
+        assert_eq!(
+            (account.refused(RejectCause::NotAnEvent), account.refused(RejectCause::Malformed)),
+            (1, 1)
+        );
+        assert_eq!(account.examples[0].1, Place::Packet(5));
+        assert_eq!(names[..2], ["10.0.0.1", "10.0.0.2"]);
+        let sent = events[0].as_flow();
+        assert_eq!(
+            (events[0].ts_event, events[0].flags),
+            (5_000_007_000, flag::FLOW_OUTBOUND | flag::FLOW_ORIGINATOR)
+        );
+        assert_eq!(
+            (sent.bytes, sent.packets, sent.port, sent.protocol, sent.tcp_flags),
+            (1_500, 1, 443, 6, 2)
+        );
+        assert_eq!(sent.peer, name_hash(b"10.0.0.2") as u32);
+        assert_eq!((events[1].key, events[1].flags), (1, 0));
+        assert_eq!((events[4].kind, events[4].as_name().record_type), (kind::NAME, 16));
+        assert_eq!(events[4].as_name().name, name_hash(b"www.example.com"));
+        assert!(events[4].key == events[2].key && events[2].flags & flag::FLOW_IPV6 != 0);
+    }
+
+    #[test]
+    fn every_link_type_leads_to_the_same_flow() {
+        let ip = syn(false)[14..].to_vec();
+        let framed = |head: &[u8]| [head, &ip].concat();
+        let mut cooked = vec![0; 14];
+        cooked.extend_from_slice(&[8, 0]);
+        let mut cooked2 = vec![8, 0];
+        cooked2.resize(20, 0);
+        let cases = [
+            (101, ip.clone()),
+            (12, ip.clone()),
+            (228, ip.clone()),
+            (0, framed(&[2, 0, 0, 0])),
+            (108, framed(&[0, 0, 0, 2])),
+            (113, framed(&cooked)),
+            (276, framed(&cooked2)),
+        ];
+        for (link, bytes) in cases {
+            let (events, _, _) =
+                read_all(Format::Pcap, &legacy(link, &[(1, 0, 60, bytes)]), &ReadOptions::default());
+            assert_eq!((events.len(), events[0].as_flow().port), (2, 443), "link type {link}");
+        }
+        let (events, account, _) =
+            read_all(Format::Pcap, &legacy(147, &[(1, 0, 60, ip)]), &ReadOptions::default());
+        assert_eq!((events.len(), account.refused(RejectCause::NotAnEvent)), (0, 1));
+    }
+
+    fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+        let mut body = body.to_vec();
+        body.resize(body.len().next_multiple_of(4), 0);
+        let length = body.len() as u32 + 12;
+        [&kind.to_le_bytes()[..], &length.to_le_bytes(), &body, &length.to_le_bytes()].concat()
+    }
+
+    fn ng() -> Vec<u8> {
+        let section = [&0x1a2b_3c4du32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat();
+        // Nanosecond stamps: option 9 of length 1.
+        let interface = [1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+        let packet = syn(false);
+        let ts = 1_700_000_000_123_456_789u64;
+        let mut head = Vec::new();
+        for word in [0, (ts >> 32) as u32, ts as u32, packet.len() as u32, 999] {
+            head.extend_from_slice(&word.to_le_bytes());
+        }
+        [block(0x0a0d_0d0a, &section), block(1, &interface), block(6, &[head, packet].concat())].concat()
+    }
+
+    #[test]
+    fn pcapng_keeps_nanoseconds() {
+        let (events, account, _) = read_all(Format::Pcap, &ng(), &ReadOptions::default());
+        assert_eq!((events.len(), account.units), (2, 1));
+        assert_eq!((events[0].ts_event, events[0].as_flow().bytes), (1_700_000_000_123_456_789, 999));
+    }
+
+    #[test]
+    fn damage_never_panics() {
+        let file = legacy(1, &[(5, 7, 1_500, syn(true)), (6, 0, 90, dns())]);
+        torture(Format::Pcap, &file);
+        torture(Format::Pcap, &ng());
+        let cut = read_err(Format::Pcap, &file[..file.len() - 1], &ReadOptions::default());
+        assert!(matches!(cut, ReadError::Damaged { place: Place::Packet(2), .. }), "{cut}");
+    }
+}
