@@ -133,7 +133,7 @@ fn binary_market_data() {
     }
     // Where trades fall into a bar's interval, the bar must hold their prices.
     let mut compared = 0;
-    for (name, events) in by_schema.iter().flat_map(|(_, versions)| versions) {
+    for (name, events) in by_schema.values().flatten() {
         for event in
             events.iter().filter(|event| event.kind == kind::TRADE && event.flags & flag::CANCEL == 0)
         {

@@ -26,12 +26,12 @@ use arrow::datatypes::{DataType, Field, Int32Type, Schema, TimeUnit as ArrowUnit
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use tidegate_engine::{Event, EventTime, Price, Size, flag};
+use tidegate_engine::{Event, Price, Size, flag};
 
 /// Rows of one decoded batch: columns of it fit the second-level cache.
 const BATCH_ROWS: usize = 16_384;
@@ -70,20 +70,44 @@ impl ChunkReader for Store {
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         match self {
-            Self::File(file, _) => Ok(Box::new(file.get_read(start)?)),
+            Self::File(file, _) => {
+                Ok(Box::new(BufReader::new(ReadAt { file: Arc::clone(file), offset: start })))
+            }
             Self::Memory(bytes) => Ok(Box::new(bytes.get_read(start)?)),
         }
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        // The library makes room for `length` before it reads, and a damaged footer may say anything.
+        // Room is made for `length` before anything is read, and a damaged footer may say anything.
         if start.checked_add(length as u64).is_none_or(|end| end > self.len()) {
             return Err(ParquetError::EOF(format!("{length} bytes at {start} of a file of {}", self.len())));
         }
         match self {
-            Self::File(file, _) => file.get_bytes(start, length),
+            Self::File(file, _) => {
+                let mut bytes = vec![0; length];
+                ReadAt { file: Arc::clone(file), offset: start }.read_exact(&mut bytes)?;
+                Ok(bytes.into())
+            }
             Self::Memory(bytes) => bytes.get_bytes(start, length),
         }
+    }
+}
+
+/// Reads a file from an offset of its own. Handles cloned from one file share one offset, which threads that decode
+/// side by side would move under each other.
+struct ReadAt {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for ReadAt {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        let count = std::os::unix::fs::FileExt::read_at(&*self.file, buf, self.offset)?;
+        #[cfg(windows)]
+        let count = std::os::windows::fs::FileExt::seek_read(&*self.file, buf, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
     }
 }
 
@@ -412,8 +436,19 @@ fn each_text<U: Default>(
     }
 }
 
-fn round_unit(value: f64, scale: f64) -> f64 {
-    (value * scale).round()
+/// `value * scale` to the nearest integer, ties away from zero: what [`f64::round`] says without the call that it is on
+/// processors without a rounding instruction. `None` outside `i64`, and for NaN.
+#[inline]
+fn round_unit(value: f64, scale: f64) -> Option<i64> {
+    let scaled = value * scale;
+    // The largest f64 below 2^63 is 2^63 - 1024; past 2^52 every value is whole and the remainder is 0.
+    let inside = scaled.abs() < 9_223_372_036_854_775_808.0;
+    if !inside {
+        return None;
+    }
+    let whole = scaled as i64;
+    let rest = scaled - whole as f64;
+    Some(whole + i64::from(rest >= 0.5) - i64::from(rest <= -0.5))
 }
 
 /// Integers of a decimal column in units of `10^-decimals`.
@@ -470,15 +505,12 @@ impl Parquet {
                     _ => TimeUnit::guess(floats.values().iter().find(|v| **v > 0.0).map_or(0, |v| *v as u64)),
                 };
                 self.time = TimeForm::Number(unit);
-                let (factor, max) = (unit.ns() as f64, EventTime::MAX.0 as f64);
+                let factor = unit.ns() as f64;
                 each(
                     floats.values(),
                     &mut self.ts,
                     &mut self.bad,
-                    |value| {
-                        let ns = round_unit(value, factor);
-                        (ns >= 0.0 && ns < max).then_some(ns as u64)
-                    },
+                    |value| round_unit(value, factor).and_then(|ns| u64::try_from(ns).ok()),
                     bad_time,
                 );
                 return Ok(());
@@ -515,11 +547,7 @@ impl Parquet {
                 as_float64(array)?.values(),
                 out,
                 bad,
-                |value| {
-                    let units = round_unit(value, 1e9);
-                    // False for NaN too.
-                    (units.abs() < 9.223_372_036_854_775e18).then_some(units as i64)
-                },
+                |value| round_unit(value, 1e9),
                 |value| match Price::from_f64(value) {
                     Err(error) => refusal(&error, false),
                     Ok(_) => (RejectCause::OutOfRange, format!("price {value} is out of range")),
@@ -570,9 +598,9 @@ impl Parquet {
                 as_float64(array)?.values(),
                 out,
                 bad,
-                |value| {
-                    let units = round_unit(value, 1e8);
-                    (units >= 0.0 && units < 1.844_674_407_370_955e19).then_some(units as u64)
+                |value| match round_unit(value, 1e8) {
+                    Some(units) => u64::try_from(units).ok(),
+                    None => Size::from_f64(value).ok().map(|size| size.0),
                 },
                 |value| match Size::from_f64(value) {
                     Err(error) => refusal(&error, value < 0.0),
@@ -654,15 +682,14 @@ impl Parquet {
                     keys.push(key);
                     continue;
                 }
-                let mut key = 0;
-                if !bad.contains_key(&row) {
-                    match core.key(value.to_string().as_bytes()) {
-                        Ok(found) => key = found,
-                        Err(refused) => drop(bad.insert(row, refused)),
-                    }
-                    if let Some(slot) = usize::try_from(value).ok().and_then(|at| table.get_mut(at)) {
-                        *slot = key;
-                    }
+                if bad.contains_key(&row) {
+                    keys.push(0);
+                    continue;
+                }
+                // Digits are a good name, so only an overfull dictionary could refuse, and that has a key too.
+                let key = core.key(value.to_string().as_bytes()).unwrap_or(0);
+                if let Some(slot) = usize::try_from(value).ok().and_then(|at| table.get_mut(at)) {
+                    *slot = key;
                 }
                 keys.push(key);
             }
@@ -838,6 +865,40 @@ mod tests {
         assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
         let last = all[0][49_999];
         assert_eq!((last.price(), last.size(), last.key), (599_990_000_000, 400_000_000, 49_999 % 7));
+    }
+
+    #[test]
+    fn threads_share_a_file_without_moving_each_others_offset() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.parquet");
+        std::fs::write(&path, plain(200_000, 10_000)).unwrap();
+        let read = |threads| {
+            let options = ReadOptions { decode_threads: threads, ..ReadOptions::default() };
+            let (events, error) = drain(open(&path, &options).unwrap().as_mut());
+            assert!(error.is_none(), "{error:?}");
+            events
+        };
+        assert_eq!(read(0), read(4));
+    }
+
+    #[test]
+    fn rounding_is_that_of_the_units() {
+        for value in [
+            0.0,
+            -0.0,
+            0.49e-9,
+            0.5e-9,
+            -0.5e-9,
+            1.5e-9,
+            167.41,
+            -3.7e9,
+            9.2e9,
+            1e10,
+            f64::NAN,
+            f64::INFINITY,
+        ] {
+            assert_eq!(round_unit(value, 1e9), Price::from_f64(value).ok().map(|price| price.0), "{value}");
+        }
     }
 
     #[test]
