@@ -24,7 +24,6 @@ use tidegate_engine::{Event, Price, Size, flag, kind};
 const LEVELS_MAX: usize = 100_000;
 
 pub(super) struct Json {
-    options: ReadOptions,
     mode: Mode,
     receive: TimeForm,
     /// Latest event time, for messages that carry none.
@@ -68,7 +67,7 @@ pub(super) fn open(
             mode = Mode::Plain(Box::new(Plain { headers, columns, time: TimeForm::default(), symbol }));
         }
     }
-    let decoder = Json { options: options.clone(), mode, receive: TimeForm::default(), latest: 0 };
+    let decoder = Json { mode, receive: TimeForm::default(), latest: 0 };
     Ok(Reader::new(core, ByLine { input, decoder }))
 }
 
@@ -337,7 +336,7 @@ impl DecodeLine for Json {
         match &self.mode {
             Mode::Binance => "json (binance stream)".to_owned(),
             Mode::Plain(plain) => format!("json (trades, time in {})", plain.time.name()),
-            Mode::Unknown => format!("json{}", if self.options.strict { " (strict)" } else { "" }),
+            Mode::Unknown => "json".to_owned(),
         }
     }
 }

@@ -14,7 +14,8 @@ pub(super) enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// Guesses by magnitude: each unit covers the years 1973 to 5138 of the next finer one's gap, so real clocks never clash.
+    /// Guesses by magnitude. A count of seconds reaches 10^11 in the year 5138 and a count of milliseconds passed it in
+    /// 1973, and so on down to nanoseconds, so clocks of our time never clash.
     pub(super) const fn guess(value: u64) -> Self {
         match value {
             0..100_000_000_000 => Self::Seconds,
