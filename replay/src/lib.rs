@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod decode;
 pub mod generate;
 pub mod source;
 

@@ -207,6 +207,7 @@ pub struct ReadAccount {
     /// Events made of them (a packet makes one per host).
     pub events: u64,
     refused: [u64; RejectCause::ALL.len()],
+    overflowed: u64,
     /// The first few refusals in words.
     pub examples: Vec<(RejectCause, Place, String)>,
 }
@@ -230,6 +231,17 @@ impl ReadAccount {
         self.units += 1;
         self.accepted += 1;
         self.events += events;
+    }
+
+    /// Counts `events` accepted events whose name was over the quota.
+    pub fn count_overflowed(&mut self, events: u64) {
+        self.overflowed += events;
+    }
+
+    /// Of the events, how many went to the overflow name because the quota of names was full.
+    #[must_use]
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed
     }
 
     /// Refusals of one cause.
