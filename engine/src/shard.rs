@@ -457,9 +457,8 @@ impl Shard {
 impl Analysis {
     /// Applies upstream outputs in order and passes them on, with the analyzers' own, to `out`.
     pub fn process(&mut self, outputs: &[Output], out: &mut dyn OutputSink) {
-        for run in outputs.chunk_by(|a, b| {
-            a.kind < output_kind::WATERMARK && a.stream == b.stream && b.kind < output_kind::WATERMARK
-        }) {
+        let result = |output: &Output| output.kind < output_kind::WATERMARK;
+        for run in outputs.chunk_by(|a, b| result(a) && result(b) && a.stream == b.stream) {
             let first = &run[0];
             match first.kind {
                 output_kind::WATERMARK => self.each(|analyzer, _| analyzer.on_watermark(first.ts, out)),
@@ -476,8 +475,9 @@ impl Analysis {
                     });
                 }
             }
+            // A marker follows everything it speaks of.
+            out.accept(run);
         }
-        out.accept(outputs);
     }
 
     fn each(&mut self, mut act: impl FnMut(&mut AnalyzerStage, u16)) {
