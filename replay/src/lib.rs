@@ -9,4 +9,13 @@ pub mod decode;
 pub mod generate;
 pub mod source;
 
+pub mod merge;
+pub mod plan;
+
+pub mod pipeline;
+
+pub use pipeline::{
+    LiveStats, LogOptions, ReplayError, ReplayOptions, ReplayReport, ResultSink, Speed, replay,
+};
+pub use plan::{Plan, PlanError, StreamInfo, StreamKind};
 pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};
