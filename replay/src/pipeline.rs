@@ -141,6 +141,8 @@ pub struct ReplayReport {
     pub inputs: Vec<InputReport>,
     /// Events that entered the log.
     pub logged: u64,
+    /// Control records of the inputs (gaps): they keep their place in the log but are no event.
+    pub controls: u64,
     /// Events the fence refused as absurdly far in the future.
     pub fenced: u64,
     /// Names seen.
@@ -174,7 +176,7 @@ impl ReplayReport {
         let logged = if self.stopped || self.failure.is_some() {
             0 // a source may have counted what was never asked of it
         } else {
-            i128::from(events) - i128::from(self.logged) - i128::from(self.fenced)
+            i128::from(events) - i128::from(self.logged + self.fenced + self.controls)
         };
         let operators: i128 = self
             .runtime
@@ -253,6 +255,7 @@ pub fn replay(
         let mut first_ts = None;
         let mut told = start;
         let mut defined = 0;
+        let mut controls = 0;
         let mut open = true;
         let mut stopped = false;
         let mut held: Vec<Event> = Vec::new();
@@ -287,7 +290,9 @@ pub fn replay(
             while !rest.is_empty() && !stopped {
                 let now = pace.due(rest);
                 sequencer.push(&rest[..now], &mut emit);
-                live.events += data_events(&rest[..now]);
+                let data = data_events(&rest[..now]);
+                live.events += data;
+                controls += now as u64 - data;
                 rest = &rest[now..];
                 if told.elapsed() >= Duration::from_millis(100) {
                     told = Instant::now();
@@ -329,6 +334,7 @@ pub fn replay(
                 .map(|(format, account)| InputReport { format, account: account.clone() })
                 .collect(),
             logged: runtime.events,
+            controls,
             fenced: sequencer.fenced(),
             names,
             span: first_ts.map(|first| (first, sequencer.newest())),

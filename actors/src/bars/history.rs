@@ -64,35 +64,30 @@ impl History {
         }
     }
 
-    /// Finds the latest trade that `cancel` takes back (same key, time, price, size), removes it and returns it with
-    /// the number of the key's plain trades logged after it.
-    pub(super) fn take_back(&mut self, cancel: &Event) -> Option<(Event, u64)> {
-        let mut after = 0;
-        for block in self.blocks.iter_mut().rev() {
-            for event in block.events.iter_mut().rev() {
-                if event.key != cancel.key || !is_trade_or_tomb(event) {
-                    continue;
-                }
-                if event.kind == kind::TRADE
-                    && event.ts_event == cancel.ts_event
-                    && event.payload == cancel.payload
-                {
-                    let found = *event;
-                    event.kind = TOMB;
-                    return Some((found, after));
-                }
-                after += 1;
-            }
+    /// The latest trade that `cancel` takes back (same key, time, price, size), with the number of the key's trades
+    /// logged after it.
+    pub(super) fn find(&self, cancel: &Event) -> Option<(Event, u64)> {
+        let same = |event: &Event| event.ts_event == cancel.ts_event && event.payload == cancel.payload;
+        self.trades_of(cancel.key).find(|(_, event)| same(event)).map(|(after, event)| (*event, after))
+    }
+
+    /// Removes the key's trade with `after` later ones. It keeps its place.
+    pub(super) fn bury(&mut self, key: u32, after: u64) {
+        if let Some(place) = self.place(key, after) {
+            place.kind = TOMB;
         }
-        None
+    }
+
+    fn place(&mut self, key: u32, after: u64) -> Option<&mut Event> {
+        let places = self.blocks.iter_mut().rev().flat_map(|block| block.events.iter_mut().rev());
+        let mut places = places.filter(|kept| kept.key == key && is_trade_or_tomb(kept));
+        places.nth(usize::try_from(after).ok()?)
     }
 
     /// Puts `event` where the key's trade with `after` later ones was taken back. Returns whether that place is still kept
     /// and vacant.
     pub(super) fn put_back(&mut self, event: &Event, after: u64) -> bool {
-        let places = self.blocks.iter_mut().rev().flat_map(|block| block.events.iter_mut().rev());
-        let mut places = places.filter(|kept| kept.key == event.key && is_trade_or_tomb(kept));
-        match usize::try_from(after).ok().and_then(|after| places.nth(after)) {
+        match self.place(event.key, after) {
             Some(place) if place.kind == TOMB => {
                 *place = *event;
                 true

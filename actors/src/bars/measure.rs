@@ -128,10 +128,18 @@ impl MeasureBars {
             return self.ledger.count(Fate::Undefined);
         }
         if event.flags & flag::CANCEL != 0 {
-            let Some((trade, after)) = self.history.take_back(event) else {
+            let Some((trade, after)) = self.history.find(event) else {
                 return self.ledger.count(Fate::Unmatched);
             };
             let ordinal = self.ordinals[event.key as usize] - 1 - after;
+            // Whether a bar can change is decided by event time alone. How long a trade happens to stay in the history
+            // depends on what else the shard holds, and must not show.
+            let kept_from = context.watermark().saturating_sub(self.options.history_ns);
+            if self.bar_of(context.watermark(), event.key, ordinal).is_none_or(|acc| acc.first_ts < kept_from)
+            {
+                return self.ledger.count(Fate::Unmatched);
+            }
+            self.history.bury(event.key, after);
             self.cancelled_at[event.key as usize] = ordinal;
             return self.amend(context, &trade, ordinal, Cause::Cancel, out);
         }
@@ -143,10 +151,25 @@ impl MeasureBars {
         self.amend(context, event, ordinal, Cause::Correction, out);
     }
 
+    /// The open or retained bar that holds the key's trade `ordinal`.
+    fn bar_of(&mut self, watermark: u64, key: u32, ordinal: u64) -> Option<&Acc> {
+        let open = &self.open[key as usize];
+        if open.is_open() && ordinal >= open.start {
+            return Some(open);
+        }
+        let index = self.retained.find(key, |bar| ordinal >= bar.acc.start)?;
+        let bar = self.retained.get_mut(index)?;
+        let alive = bar.end.saturating_add(self.options.horizon_ns) > watermark;
+        (alive && ordinal - bar.acc.start < bar.span).then_some(&bar.acc)
+    }
+
     /// Takes the trade at `ordinal` back (cancel) or puts its new values in its place (correction).
     fn amend(&mut self, context: &Context, trade: &Event, ordinal: u64, cause: Cause, out: &mut Emit<'_>) {
         let key = trade.key;
         let next = self.ordinals[key as usize];
+        if self.bar_of(context.watermark(), key, ordinal).is_none() {
+            return self.ledger.count(Fate::Unmatched);
+        }
         if cause == Cause::Correction && !self.history.put_back(trade, next - 1 - ordinal) {
             return self.ledger.count(Fate::Unmatched);
         }
@@ -231,9 +254,11 @@ impl Operator for MeasureBars {
             return;
         }
         let (watermark, horizon) = (context.watermark(), self.options.horizon_ns);
+        // By the front alone, which is another key's for another set of shards: so a bar's own age is checked again when it
+        // is to change.
         self.retained.evict(|bar| bar.end.saturating_add(horizon) <= watermark);
         if self.options.history {
-            self.history.evict_before(watermark.saturating_sub(horizon));
+            self.history.evict_before(watermark.saturating_sub(self.options.history_ns));
         }
     }
 

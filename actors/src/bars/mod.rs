@@ -55,6 +55,9 @@ pub struct BarOptions {
     /// Keep the trades of open and amendable windows, so that a cancel can rebuild open, high, low and close. Without
     /// it every cancel is counted as unmatched and changes nothing.
     pub history: bool,
+    /// How long (event time) measure bars keep trades for that. A bar can be cancelled from while its first trade is kept.
+    /// Time bars need no setting: they keep their width and the horizon.
+    pub history_ns: u64,
     /// Most trades kept for that, per shard (32 bytes each). Beyond it the oldest go first, and cancels that needed
     /// them are unmatched.
     pub history_events_max: usize,
@@ -68,6 +71,7 @@ impl Default for BarOptions {
             late: LatePolicy::Amend,
             horizon_ns: 10_000_000_000,
             history: false,
+            history_ns: 600_000_000_000,
             history_events_max: 8 << 20,
             retained_bars_max: 1 << 20,
         }

@@ -359,10 +359,15 @@ impl TimeBars {
     }
 
     fn cancel(&mut self, context: &Context, event: &Event, out: &mut Emit<'_>) {
-        let Some((trade, _)) = self.history.take_back(event) else {
+        let (key, start) = (event.key, event.ts_event - event.ts_event % self.width);
+        // By event time alone; how long a trade happens to stay in the history must not show.
+        if (start + self.width).saturating_add(self.options.horizon_ns) <= context.watermark() {
+            return self.ledger.count(Fate::Unmatched);
+        }
+        let Some((trade, after)) = self.history.find(event) else {
             return self.ledger.count(Fate::Unmatched);
         };
-        let (key, start) = (trade.key, trade.ts_event - trade.ts_event % self.width);
+        self.history.bury(key, after);
         let (width, history) = (self.width, &self.history);
         let amend = |acc: &mut Acc| {
             let rebuild = acc.needs_rebuild(&trade);
@@ -399,14 +404,14 @@ impl TimeBars {
         let end = start + self.width;
         let found = self.retained.find(key, |bar| bar.acc.start == start);
         match found.and_then(|index| self.retained.get_mut(index)) {
-            Some(bar) if end.saturating_add(self.options.horizon_ns) > context.watermark() => {
+            Some(bar) => {
                 amend(&mut bar.acc);
                 bar.revision += 1;
                 let (state, cause) = (BarState::Amended, Cause::Cancel);
                 out.push(bar.acc.output(context, key, (start, end), state, cause, bar.revision));
                 self.ledger.count(Fate::Cancelled);
             }
-            _ => self.ledger.count(Fate::Unmatched),
+            None => self.ledger.count(Fate::Unmatched),
         }
     }
 }
