@@ -111,37 +111,39 @@ impl Cells {
     }
 }
 
+/// A shard's counters and those of its ring of events.
+type Counters = (Arc<CachePadded<Cells>>, Arc<RingCounters>);
+
 /// Reads the counters of a runtime's shards, from any thread, also after the runtime has finished.
 #[derive(Clone, Debug)]
 pub struct StatsHandle {
-    shards: Arc<[(Arc<CachePadded<Cells>>, Arc<RingCounters>)]>,
+    shards: Arc<[Counters]>,
 }
 
 impl StatsHandle {
-    pub(crate) fn new(shards: Vec<(Arc<CachePadded<Cells>>, Arc<RingCounters>)>) -> Self {
+    pub(crate) fn new(shards: Vec<Counters>) -> Self {
         Self { shards: shards.into() }
     }
 
     /// Counters of every shard, in order. Each is right by itself; together they are not of one instant.
     #[must_use]
     pub fn stats(&self) -> Vec<ShardStats> {
-        let read =
-            |(shard, (cells, ring)): (usize, &(Arc<CachePadded<Cells>>, Arc<RingCounters>))| ShardStats {
-                shard: shard as u32,
-                phase: Phase::of(cells.phase.load(Relaxed)),
-                events: cells.events.load(Relaxed),
-                watermark: cells.watermark.load(Relaxed),
-                outputs: cells.outputs.load(Relaxed),
-                outputs_unread: cells.unread.load(Relaxed),
-                ring_depth: ring.stats().depth(),
-                turns_busy: cells.turns_busy.load(Relaxed),
-                turns_idle: cells.turns_idle.load(Relaxed),
-                panics: cells.panics.load(Relaxed),
-                restarts: cells.restarts.load(Relaxed),
-                quarantined: cells.quarantined.load(Relaxed),
-                lost_in_restart: cells.lost.load(Relaxed),
-                pin_failures: cells.pin_failures.load(Relaxed),
-            };
+        let read = |(shard, (cells, ring)): (usize, &Counters)| ShardStats {
+            shard: shard as u32,
+            phase: Phase::of(cells.phase.load(Relaxed)),
+            events: cells.events.load(Relaxed),
+            watermark: cells.watermark.load(Relaxed),
+            outputs: cells.outputs.load(Relaxed),
+            outputs_unread: cells.unread.load(Relaxed),
+            ring_depth: ring.stats().depth(),
+            turns_busy: cells.turns_busy.load(Relaxed),
+            turns_idle: cells.turns_idle.load(Relaxed),
+            panics: cells.panics.load(Relaxed),
+            restarts: cells.restarts.load(Relaxed),
+            quarantined: cells.quarantined.load(Relaxed),
+            lost_in_restart: cells.lost.load(Relaxed),
+            pin_failures: cells.pin_failures.load(Relaxed),
+        };
         self.shards.iter().enumerate().map(read).collect()
     }
 }

@@ -299,21 +299,12 @@ impl Worker {
                             shard.join_analysis(analysis);
                             pause
                         }
-                        Err(message) => self.failed_analysis(pause, message),
+                        Err(message) => failed_analysis(pause, message),
                     }
                 }
-                Err(panic) => self.failed_analysis(pause, panic_message(&*panic)),
+                Err(panic) => failed_analysis(pause, panic_message(&*panic)),
             }
         })
-    }
-
-    /// The analyzers are gone, whatever made the shard pause; its replies are dropped, which their receivers notice.
-    fn failed_analysis(&mut self, pause: Pause, message: String) -> Pause {
-        match pause {
-            // The operator failed too, and first.
-            Pause::Failed(first) if first != LOST_STAGE => Pause::Failed(first),
-            _ => Pause::Failed(message),
-        }
     }
 
     /// Turn after turn, until something needs the shard as a whole.
@@ -467,6 +458,15 @@ impl Worker {
 }
 
 const LOST_STAGE: &str = "the analysis thread is gone";
+
+/// The analyzers are gone, whatever made the shard pause; its replies are dropped, which their receivers notice.
+fn failed_analysis(pause: Pause, message: String) -> Pause {
+    match pause {
+        // The operator failed too, and first.
+        Pause::Failed(first) if first != LOST_STAGE => Pause::Failed(first),
+        _ => Pause::Failed(message),
+    }
+}
 
 /// The analysis thread: until the shard closes the ring, or an analyzer panics.
 fn analyse(
