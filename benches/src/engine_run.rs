@@ -12,7 +12,7 @@ use crate::hand::Job;
 use crate::hops::Patience;
 
 /// Events a ring holds: 256 KiB, so that both ends stay in their own second-level cache.
-pub const RING_EVENTS: usize = 8_192;
+pub const RING_EVENTS: usize = 32_768;
 
 /// What an engine run did.
 #[derive(Debug, Clone)]
