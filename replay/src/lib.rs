@@ -7,6 +7,10 @@
 pub mod capture;
 pub mod decode;
 pub mod generate;
+pub mod input;
+pub mod merge;
 pub mod source;
+pub mod write;
 
+pub use input::open_input;
 pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};
