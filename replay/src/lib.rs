@@ -9,8 +9,10 @@ pub mod decode;
 pub mod generate;
 pub mod input;
 pub mod merge;
+pub mod plan;
 pub mod source;
 pub mod write;
 
 pub use input::open_input;
+pub use plan::{Plan, PlanError, StreamInfo, StreamKind};
 pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};

@@ -3,9 +3,15 @@
 //! **Invariant:** a file under its final name is whole. While it is written it is called `NAME.part`; if writing stops
 //! half-way, a `.part` of text is cut back to its last whole record.
 
+mod csv;
+mod hold;
+mod jsonl;
+mod parquet;
 mod part;
+mod results;
 mod trades;
 
+pub use results::{BarRows, FileSummary, ResultFormat, ResultWriter, Revisions};
 pub use trades::{TradeFormat, TradeSummary, TradeWriter};
 
 use std::path::{Path, PathBuf};
