@@ -8,11 +8,18 @@ pub mod capture;
 pub mod decode;
 pub mod generate;
 pub mod input;
+pub mod source;
+
 pub mod merge;
 pub mod plan;
-pub mod source;
+
+pub mod pipeline;
+
 pub mod write;
 
 pub use input::open_input;
+pub use pipeline::{
+    LiveStats, LogOptions, ReplayError, ReplayOptions, ReplayReport, ResultSink, Speed, replay,
+};
 pub use plan::{Plan, PlanError, StreamInfo, StreamKind};
 pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};
