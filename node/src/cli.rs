@@ -3,7 +3,11 @@
 use crate::render::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use tidegate_engine::EventTime;
+use tidegate_actors::indicators::IndicatorSpec;
+use tidegate_actors::runtime::Placement;
+use tidegate_actors::{BarSpec, LatePolicy};
+use tidegate_engine::{EventTime, WindowWidth};
+use tidegate_replay::Speed;
 use tidegate_replay::capture::Codec;
 use tidegate_replay::decode::{ColumnMap, Format, ReadOptions};
 
@@ -53,6 +57,140 @@ pub(crate) enum Command {
                       capture cleanly with what was read so far."
     )]
     Record(RecordArgs),
+    /// Run inputs through the engine: bars, indicators and host windows, with a summary that balances.
+    #[command(
+        after_help = "Examples:\n  tidegate replay trades.csv.gz --bars 1s,1m,1000t --ind rsi:14,macd:12:26:9 --out results\n  \
+                      tidegate replay office.pcap --hosts 1m --out results --output parquet\n  \
+                      tidegate replay day.tgc --speed 10 --from 2026-01-05T15:00:00Z\n\nWithout --bars and --hosts: 1s and 1m \
+                      bars where there are trades, 1m host windows where there are packets or flows."
+    )]
+    Replay(ReplayArgs),
+    /// Prove that results do not depend on shards, batch size, placement or a restore half-way.
+    #[command(
+        after_help = "Examples:\n  tidegate verify day.tgc --shards 1,2,4\n  tidegate replay day.tgc --digest-out \
+                      day.digest\n  tidegate verify day.tgc --against day.digest\n\nExits with 1 when digests differ."
+    )]
+    Verify(VerifyArgs),
+    /// Watch the engine work on a made-up market and office network.
+    #[command(
+        after_help = "Examples:\n  tidegate demo\n  tidegate demo --plain --seconds 10\n\nEnd it with q or Ctrl-C."
+    )]
+    Demo(DemoArgs),
+}
+
+/// What is computed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Computing")]
+pub(crate) struct PlanArgs {
+    /// Bars: by time (250ms, 1s, 5m, 1h, 1d), trades (1000t), volume (50000v) or value (1000000$).
+    #[arg(long, value_name = "SPEC,…", value_delimiter = ',')]
+    pub(crate) bars: Vec<BarSpec>,
+    /// Indicators over every stream of bars: sma:N, ema:N, rsi:N, atr:N, vwap:N, bb:N:K, macd:FAST:SLOW:SIGNAL.
+    #[arg(long, value_name = "NAME:N,…", value_delimiter = ',')]
+    pub(crate) ind: Vec<IndicatorSpec>,
+    /// Windows of traffic per host.
+    #[arg(long, value_name = "WIDTH,…", value_delimiter = ',', value_parser = parse_width)]
+    pub(crate) hosts: Vec<WindowWidth>,
+    /// What a trade does whose bar has closed: amend the bar, go to a file of its own (side), or be dropped.
+    #[arg(long, value_name = "amend|side|drop", default_value = "amend")]
+    pub(crate) late: LatePolicy,
+    /// How far behind the newest event one may come and still be on time.
+    #[arg(long, value_name = "SPAN", default_value = "0", value_parser = parse_duration)]
+    pub(crate) disorder: u64,
+    /// How long after its end a bar can still be amended.
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) horizon: u64,
+    /// Keep no trades for cancels and corrections, which are then counted as unmatched; faster.
+    #[arg(long)]
+    pub(crate) no_history: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// Files of any format; several merge by event time, then in the order given.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// `max`, or so many times the speed of the recording.
+    #[arg(long, value_name = "max|N", default_value = "max", value_parser = parse_speed)]
+    pub(crate) speed: Speed,
+    /// Threads that compute.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) shards: u32,
+    /// Where indicators run: on the shard's thread (fused) or on one of their own (staged).
+    #[arg(long, value_name = "fused|staged", default_value = "fused")]
+    pub(crate) placement: Placement,
+    /// Write every stream into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The format of these files.
+    #[arg(long, value_enum, default_value_t = OutputArg::Csv, requires = "out")]
+    pub(crate) output: OutputArg,
+    /// Every revision of a bar, or only the last.
+    #[arg(long, value_enum, default_value_t = RevisionsArg::All, requires = "out")]
+    pub(crate) revisions: RevisionsArg,
+    /// Write the digest of all results here, for `verify --against`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) digest_out: Option<PathBuf>,
+    /// The summary as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputArg {
+    Csv,
+    Jsonl,
+    Parquet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RevisionsArg {
+    All,
+    Final,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Files of any format, as `replay` takes them.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Compare with the digest another run wrote; without --bars and --hosts, compute what that run computed.
+    #[arg(long, value_name = "FILE.digest")]
+    pub(crate) against: Option<PathBuf>,
+    /// Numbers of shards to run.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,4",
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) shards: Vec<u32>,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// The table as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Lines instead of a live view; so is it anyway when stdout is no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// How long, in seconds; an hour of the market passes in that time.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Threads that compute.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) shards: u32,
+    /// The summary as JSON; implies --plain.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How inputs are read.
@@ -258,6 +396,27 @@ fn parse_duration(text: &str) -> Result<u64, String> {
     let part: u64 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| bad())? };
     let part = u128::from(part) * u128::from(unit_ns as u64) / 10u128.pow(fraction.len() as u32);
     whole.checked_mul(unit_ns).and_then(|ns| ns.checked_add(u64::try_from(part).ok()?)).ok_or_else(bad)
+}
+
+/// A width of windows, as bars by time have it.
+fn parse_width(text: &str) -> Result<WindowWidth, String> {
+    match text.parse::<BarSpec>() {
+        Ok(BarSpec::Time(width)) => Ok(width),
+        _ => Err(format!("`{text}` is no width of a window; write e.g. 10s, 1m or 1h")),
+    }
+}
+
+/// `max` or a factor.
+fn parse_speed(text: &str) -> Result<Speed, String> {
+    if text == "max" {
+        return Ok(Speed::Max);
+    }
+    match text.trim_end_matches('x').parse::<f64>() {
+        Ok(times) if (1e-6..=1e6).contains(&times) => Ok(Speed::Times(times)),
+        _ => Err(format!(
+            "`{text}` is no speed; write `max`, or a factor from 0.000001 to 1000000 such as 1 or 10"
+        )),
+    }
 }
 
 /// An instant: RFC 3339, a date, a date and time in UTC, or nanoseconds since 1970.

@@ -1,9 +1,10 @@
 //! How a command ends: exit codes, and errors on their way to one.
 
 use std::process::ExitCode;
-use tidegate_replay::ReadError;
+use tidegate_actors::runtime::RuntimeError;
 use tidegate_replay::capture::WriteError;
 use tidegate_replay::write::OutputError;
+use tidegate_replay::{PlanError, ReadError, ReplayError};
 
 /// Exit codes, as `--help` and `docs/cli.md` list them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,23 @@ impl From<WriteError> for Failure {
 impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         Self::new(Exit::Output, error)
+    }
+}
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        Self::new(Exit::Usage, error)
+    }
+}
+
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Plan(error) => error.into(),
+            ReplayError::Runtime(error @ RuntimeError::Option { .. }) => Self::new(Exit::Usage, error),
+            ReplayError::Sink(error) => Self::new(Exit::Output, anyhow::anyhow!(error)),
+            error => Self::new(Exit::Internal, error),
+        }
     }
 }
 

@@ -51,6 +51,11 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
+    /// The flag itself, for whom it stops.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
     /// Whether the user wants the command to end.
     pub(crate) fn raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -10,9 +10,15 @@ mod interrupt;
 mod progress;
 mod render;
 
+mod demo;
+mod digest;
 mod generate;
 mod inspect;
+mod plan;
 mod record;
+mod replay;
+mod summary;
+mod verify;
 
 use clap::Parser;
 use cli::{Cli, Command};
@@ -25,6 +31,9 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args, &ui),
         Command::Generate(args) => generate::run(&args, &ui),
         Command::Record(args) => record::run(&args, &ui),
+        Command::Replay(args) => replay::run(&args, &ui),
+        Command::Verify(args) => verify::run(&args, &ui),
+        Command::Demo(args) => demo::run(&args, &ui),
     };
     match outcome {
         Ok(exit) => exit.into(),

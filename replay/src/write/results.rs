@@ -5,6 +5,7 @@ use super::csv::CsvTable;
 use super::hold::Hold;
 use super::jsonl::JsonlTable;
 use super::parquet::ParquetTable;
+use crate::pipeline::{ResultSink, SinkError};
 use crate::plan::{StreamInfo, StreamKind};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -54,6 +55,12 @@ pub struct BarRows {
     pub horizon_ns: u64,
     /// How far behind the newest stamp an event is still on time, as in the log's options.
     pub disorder_ns: u64,
+}
+
+impl ResultSink for ResultWriter {
+    fn record(&mut self, stream: &StreamInfo, name: &str, output: &Output) -> Result<(), SinkError> {
+        Ok(ResultWriter::record(self, stream, name, output)?)
+    }
 }
 
 /// What one file came to.
