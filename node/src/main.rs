@@ -1,3 +1,45 @@
 //! The binary: command line, configuration and wiring.
+//!
+//! **Invariant:** the only crate that reads the environment, the clock of the day or the terminal; it decides nothing
+//! about events.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+mod exit;
+mod interrupt;
+mod progress;
+mod render;
+
+mod demo;
+mod digest;
+mod generate;
+mod inspect;
+mod plan;
+mod record;
+mod replay;
+mod summary;
+mod verify;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = render::Ui::new(cli.color, cli.quiet);
+    let outcome = match cli.command {
+        Command::Inspect(args) => inspect::run(&args, &ui),
+        Command::Generate(args) => generate::run(&args, &ui),
+        Command::Record(args) => record::run(&args, &ui),
+        Command::Replay(args) => replay::run(&args, &ui),
+        Command::Verify(args) => verify::run(&args, &ui),
+        Command::Demo(args) => demo::run(&args, &ui),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            ui.error(&failure.error);
+            failure.exit.into()
+        }
+    }
+}

@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod decode;
 pub mod generate;
+pub mod input;
 pub mod source;
 
 pub mod merge;
@@ -14,6 +15,9 @@ pub mod plan;
 
 pub mod pipeline;
 
+pub mod write;
+
+pub use input::open_input;
 pub use pipeline::{
     LiveStats, LogOptions, ReplayError, ReplayOptions, ReplayReport, ResultSink, Speed, replay,
 };

@@ -1,6 +1,7 @@
 //! What is in a file, at a glance: kinds, keys, span, gaps, disorder, refusals.
 
-use super::{ReadOptions, open};
+use super::ReadOptions;
+use crate::input::open_input;
 use crate::source::{ReadError, RejectCause};
 use serde::Serialize;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -81,7 +82,7 @@ pub struct Gap {
 /// # Errors
 /// [`ReadError`] when the file cannot be opened at all.
 pub fn inspect(path: &Path, options: &ReadOptions) -> Result<Inspection, ReadError> {
-    let mut source = open(path, options)?;
+    let mut source = open_input(path, options)?;
     let mut by_kind = [0u64; 256];
     let mut by_key: Vec<u64> = Vec::new();
     let mut gaps: BinaryHeap<std::cmp::Reverse<Gap>> = BinaryHeap::new();
@@ -93,6 +94,10 @@ pub fn inspect(path: &Path, options: &ReadOptions) -> Result<Inspection, ReadErr
         let read = source.read(&mut events, BATCH);
         for event in &events {
             by_kind[usize::from(event.kind)] += 1;
+            // Control records have no name, and a gap's stamp is that of the event behind it.
+            if event.is_control() {
+                continue;
+            }
             let key = event.key as usize;
             if key >= by_key.len() {
                 by_key.resize(key + 1, 0);
