@@ -81,26 +81,20 @@ fn main() -> Result<ExitCode> {
         Command::Yardstick { part, data, out } => {
             // Relative folders are the caller's, not the workspace's.
             let (data, out) = (std::path::absolute(data)?, std::path::absolute(out)?);
-            shell::succeeds(yardstick("release").arg(part).arg("--data").arg(data).arg("--out").arg(out))?
+            let mut command = shell::cargo();
+            command.args([
+                "run",
+                "--quiet",
+                "--release",
+                "--locked",
+                "--package",
+                "tidegate-yardstick",
+                "--",
+            ]);
+            shell::succeeds(command.arg(part).arg("--data").arg(data).arg("--out").arg(out))?
         }
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The yardstick's own binary, built with `profile`.
-fn yardstick(profile: &str) -> std::process::Command {
-    let mut command = shell::cargo();
-    command.args([
-        "run",
-        "--quiet",
-        "--locked",
-        "--package",
-        "tidegate-yardstick",
-        "--profile",
-        profile,
-        "--",
-    ]);
-    command
 }
 
 fn bench(quick: bool, json: bool, detail: bool, compare: bool) -> Result<bool> {
