@@ -12,4 +12,8 @@ pub mod session;
 
 pub mod registry;
 
+pub mod runtime;
+pub mod supervision;
+
 pub use bars::{BarOptions, BarSpec, LatePolicy, TimeBars};
+pub use runtime::{Idle, IdleStrategy, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, StatsHandle};

@@ -7,7 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Words in an output's payload.
 pub const OUTPUT_WORDS: usize = 16;
-/// Bytes of an output that count: what is digested, stored and sent.
+const HEADER_BYTES: usize = 32;
+/// Most bytes of an output that count: what is digested, stored and sent.
 pub const OUTPUT_BYTES: usize = 160;
 
 /// One result. The first 160 bytes are a pure function of the slot's input log; `key` is where this shard keeps
@@ -215,10 +216,10 @@ impl Output {
         self.words[..usize::from(self.count).min(OUTPUT_WORDS)].iter().map(|&word| f64::from_bits(word))
     }
 
-    /// The bytes that count.
+    /// The bytes that count: the header and the words in use.
     #[must_use]
     pub fn record_bytes(&self) -> &[u8] {
-        &self.as_bytes()[..OUTPUT_BYTES]
+        &self.as_bytes()[..HEADER_BYTES + 8 * usize::from(self.count).min(OUTPUT_WORDS)]
     }
 }
 
@@ -272,7 +273,7 @@ impl Lane {
         self.stream
     }
 
-    /// Sum of record hashes per slot.
+    /// Sum of record hashes per slot, of everything flushed.
     #[must_use]
     pub fn digests(&self) -> &[u128] {
         &self.digests
@@ -328,8 +329,6 @@ impl<'a> Emit<'a> {
         output.sequence = *sequence;
         output.stream = lane.stream;
         output.reserved = 0;
-        let digest = &mut lane.digests[slot];
-        *digest = digest.wrapping_add(xxh3_128(output.record_bytes()));
         lane.emitted += 1;
         if at + 1 == Lane::BUFFER_MAX {
             self.flush();
@@ -339,6 +338,12 @@ impl<'a> Emit<'a> {
     /// Hands what is buffered to the sink.
     pub fn flush(&mut self) {
         if !self.lane.buffer.is_empty() {
+            // Digested here and not in `push_with`: the hash reads wider than the record is written, and right after the
+            // writes it would wait for the store buffer.
+            for output in &self.lane.buffer {
+                let digest = &mut self.lane.digests[usize::from(output.slot) % SLOT_COUNT];
+                *digest = digest.wrapping_add(xxh3_128(output.record_bytes()));
+            }
             self.sink.accept(&self.lane.buffer);
             self.lane.buffer.clear();
         }
@@ -379,7 +384,10 @@ mod tests {
     fn the_local_key_is_not_part_of_the_record() {
         let digest_with_key = |key| {
             let mut lane = Lane::new(0);
-            Emit::new(&mut lane, &mut |_: &[Output]| {}).push(Output { key, ..output(9, 1) });
+            let mut sink = |_: &[Output]| {};
+            let mut emit = Emit::new(&mut lane, &mut sink);
+            emit.push(Output { key, ..output(9, 1) });
+            emit.flush();
             lane.digests()[9]
         };
         assert_eq!(digest_with_key(1), digest_with_key(2));

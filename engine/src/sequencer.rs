@@ -1,6 +1,6 @@
 //! Makes a log out of a source's events: frames with their sequence, watermarks between them, absurd stamps fenced.
 //!
-//! Frames hold exactly [`FRAME_EVENTS`] events (the last one fewer), whatever chunks the reader came with, so the log,
+//! Frames end after [`FRAME_EVENTS`] events or [`FRAME_SPAN_NS`] of event time, whatever chunks the reader came with, so the log,
 //! and with it every output, does not depend on how fast or in which pieces the input was read.
 
 use crate::event::{Event, kind};
@@ -8,6 +8,17 @@ use crate::watermark::{Fence, FenceOptions};
 
 /// Events of one frame. With its MARK and WATERMARK it stays under 64 KiB.
 pub const FRAME_EVENTS: usize = 2_000;
+
+/// Event time a frame spans at most: so that sparse input is not held back until a frame is full, by a rule that
+/// replay follows too.
+pub const FRAME_SPAN_NS: u64 = 100_000_000;
+
+/// The newest stamp among data records; control records carry other times. Branch-free, so it vectorises.
+fn newest_of(events: &[Event]) -> u64 {
+    events
+        .iter()
+        .fold(0, |newest, event| newest.max(if event.kind < kind::CONTROL { event.ts_event } else { 0 }))
+}
 
 /// How a sequencer treats time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +43,8 @@ pub struct Sequencer {
     fence: Option<Fence>,
     admitted: Vec<Event>,
     frame: Vec<Event>,
+    /// The open frame ends before the first event at or after this.
+    deadline: u64,
     sequence: u64,
     newest: u64,
     watermark: u64,
@@ -46,6 +59,7 @@ impl Sequencer {
             options,
             admitted: Vec::new(),
             frame: Vec::with_capacity(FRAME_EVENTS + 2),
+            deadline: u64::MAX,
             sequence: 0,
             newest: 0,
             watermark: 0,
@@ -78,30 +92,38 @@ impl Sequencer {
     }
 
     fn append(&mut self, mut events: &[Event], emit: &mut impl FnMut(&[Event])) {
-        while !events.is_empty() {
+        while let Some(first) = events.first() {
             if self.frame.is_empty() {
                 self.frame.push(Event::control(kind::MARK, 0, 0, self.options.source, [self.sequence, 0]));
+                self.deadline = u64::MAX;
+            }
+            if self.deadline == u64::MAX && !first.is_control() {
+                self.deadline = first.ts_event.saturating_add(FRAME_SPAN_NS);
             }
             let room = FRAME_EVENTS + 1 - self.frame.len();
-            let (now, later) = events.split_at(room.min(events.len()));
+            let mut now = &events[..room.min(events.len())];
+            let mut newest = newest_of(now);
+            let mut full = now.len() == room;
+            if newest >= self.deadline {
+                let late = |event: &Event| !event.is_control() && event.ts_event >= self.deadline;
+                now = &now[..now.iter().position(late).unwrap_or(now.len())];
+                newest = newest_of(now);
+                full = true;
+            }
             self.frame.extend_from_slice(now);
-            events = later;
-            if self.frame.len() == FRAME_EVENTS + 1 {
+            self.newest = self.newest.max(newest);
+            events = &events[now.len()..];
+            if full {
                 self.close_frame(emit);
             }
         }
     }
 
     fn close_frame(&mut self, emit: &mut impl FnMut(&[Event])) {
-        // The maximum over data records only; GAP and the like carry other times. Branch-free, so it vectorises.
-        let newest = self.frame[1..].iter().fold(self.newest, |newest, event| {
-            newest.max(if event.kind < kind::CONTROL { event.ts_event } else { 0 })
-        });
-        self.newest = newest;
         let run = self.frame[1..].iter().position(Event::is_control).unwrap_or(self.frame.len() - 1);
         self.frame[0].key = run as u32;
         self.sequence += (self.frame.len() - 1) as u64;
-        let watermark = newest.saturating_sub(self.options.disorder_ns);
+        let watermark = self.newest.saturating_sub(self.options.disorder_ns);
         if watermark > self.watermark {
             self.watermark = watermark;
             self.frame.push(Event::control(kind::WATERMARK, watermark, 0, self.options.source, [0; 2]));

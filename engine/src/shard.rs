@@ -431,6 +431,25 @@ impl Shard {
     }
 }
 
+impl Shard {
+    /// Takes what the shard knows of keys and losses out of it, for a successor's [`Shard::resync`]. It is readable
+    /// even after an operator panicked: operators only ever see it behind a shared reference.
+    pub fn take_context(&mut self) -> Context {
+        std::mem::take(&mut self.context)
+    }
+
+    /// Readies a restored shard for records other than those that followed its snapshot: it forgets how long the
+    /// frame at hand was (data would be mistaken for it), and learns the keys and losses that `known` has beyond its own.
+    pub fn resync(&mut self, known: Option<&Context>) {
+        self.run_left = 0;
+        let Some(known) = known else { return };
+        if let Some(newer) = known.keys.get(self.context.keys.len()..) {
+            self.context.keys.extend_from_slice(newer);
+        }
+        self.context.gaps.clone_from(&known.gaps);
+    }
+}
+
 /// The analyzers of a shard, taken off to run on a thread of their own behind a ring of outputs. The same analyzers in
 /// the same order, so the same bytes: placement does not show.
 pub struct Analysis {
@@ -457,9 +476,8 @@ impl Shard {
 impl Analysis {
     /// Applies upstream outputs in order and passes them on, with the analyzers' own, to `out`.
     pub fn process(&mut self, outputs: &[Output], out: &mut dyn OutputSink) {
-        for run in outputs.chunk_by(|a, b| {
-            a.kind < output_kind::WATERMARK && a.stream == b.stream && b.kind < output_kind::WATERMARK
-        }) {
+        let result = |output: &Output| output.kind < output_kind::WATERMARK;
+        for run in outputs.chunk_by(|a, b| result(a) && result(b) && a.stream == b.stream) {
             let first = &run[0];
             match first.kind {
                 output_kind::WATERMARK => self.each(|analyzer, _| analyzer.on_watermark(first.ts, out)),
@@ -476,8 +494,9 @@ impl Analysis {
                     });
                 }
             }
+            // A marker follows everything it speaks of.
+            out.accept(run);
         }
-        out.accept(outputs);
     }
 
     fn each(&mut self, mut act: impl FnMut(&mut AnalyzerStage, u16)) {

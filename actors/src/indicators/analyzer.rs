@@ -15,12 +15,7 @@ use tidegate_engine::{Analyzer, BarState, BarWords, Cause, Emit, Output, output_
 pub struct IndicatorAnalyzer {
     stream: u16,
     set: IndicatorSet,
-    /// Rows on their way out. They are written word by word and digested as vectors; a few rows in between let the
-    /// words reach L1, where one at a time would wait for a store buffer that cannot forward them.
-    rows: Box<[Output; ROWS]>,
 }
-
-const ROWS: usize = 16;
 
 impl IndicatorAnalyzer {
     /// Indicators `specs`, in this order of columns, over the bars of the `stream`-th stream.
@@ -28,7 +23,7 @@ impl IndicatorAnalyzer {
     /// # Errors
     /// [`IndicatorError`] when the list is empty, has a duplicate or needs more than 16 columns.
     pub fn new(stream: u16, specs: &[IndicatorSpec]) -> Result<Self, IndicatorError> {
-        Ok(Self { stream, set: IndicatorSet::new(specs)?, rows: Box::new([Output::default(); ROWS]) })
+        Ok(Self { stream, set: IndicatorSet::new(specs)? })
     }
 
     /// Names of the columns, in order.
@@ -60,7 +55,6 @@ const CORRECTION: u8 = Cause::Correction as u8;
 impl Analyzer for IndicatorAnalyzer {
     fn on_outputs(&mut self, outputs: &[Output], out: &mut Emit<'_>) {
         let columns = self.set.column_count() as u8;
-        let mut held = 0;
         for output in outputs {
             if output.kind != output_kind::BAR
                 || output.stream != self.stream
@@ -70,19 +64,17 @@ impl Analyzer for IndicatorAnalyzer {
                 continue;
             }
             let bar: &BarWords = zerocopy::transmute_ref!(&output.words); // a view: copying 128 bytes would show
-            let row = &mut self.rows[held];
-            (row.name, row.ts, row.slot, row.key) = (output.name, output.ts, output.slot, output.key);
-            (row.kind, row.state, row.cause) = (output_kind::VALUES, BarState::Final as u8, output.cause);
-            row.count = columns;
-            // Words beyond the columns are never written: zero.
-            self.set.update(output.key, &IndicatorBar::from(bar), zerocopy::transmute_mut!(&mut row.words));
-            held += 1;
-            if held == ROWS {
-                self.rows.iter().for_each(|row| out.push(*row));
-                held = 0;
-            }
+            out.push_with(|row| {
+                (row.name, row.ts, row.slot, row.key) = (output.name, output.ts, output.slot, output.key);
+                (row.kind, row.state, row.cause) = (output_kind::VALUES, BarState::Final as u8, output.cause);
+                row.count = columns;
+                self.set.update(
+                    output.key,
+                    &IndicatorBar::from(bar),
+                    zerocopy::transmute_mut!(&mut row.words),
+                );
+            });
         }
-        self.rows[..held].iter().for_each(|row| out.push(*row));
     }
 
     fn on_watermark(&mut self, _: u64, _: &mut Emit<'_>) {}

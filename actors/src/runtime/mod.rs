@@ -1,0 +1,372 @@
+//! Runs shards on threads: rings in, rings out, counters beside, and an orderly end.
+//!
+//! ```text
+//! Router --ring--> tg-shard-N [--ring--> tg-analysis-N] --ring--> caller
+//!                     ^ commands (flume, once a turn)
+//!                     | lifecycle: tg-control (crate::supervision)
+//! ```
+//! **Invariant:** threads only ever change when something happens, never what: digests do not depend on the number of
+//! shards, on batches or on placement.
+
+mod idle;
+mod options;
+mod stats;
+pub(crate) mod worker;
+
+pub use idle::{Idle, IdleStrategy, IdleStrategyError};
+pub use options::{FailurePolicy, Outputs, Placement, PlacementError, RuntimeError, RuntimeOptions};
+pub use stats::{Phase, ShardStats, StatsHandle};
+
+use crate::supervision::{Berth, ShardStatus, Supervision};
+use crossbeam_utils::CachePadded;
+pub(crate) use stats::{Cells, add};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidegate_engine::{Digest, FullPolicy, Ledger, Output, Receiver, Router, Stage, ring};
+use worker::{Worker, WorkerParts};
+
+/// Makes the stages of one shard. Called once per shard and once more per restart; each time it must make the same.
+pub type StageFactory = Arc<dyn Fn() -> Vec<Stage> + Send + Sync>;
+
+/// What a shard can be told. Looked at once a turn. A quarantined shard answers no request: it drops the reply's sender.
+#[derive(Debug)]
+pub enum ShardCommand {
+    /// Snapshot now, between two turns, wherever in the log that is. The reply is dropped when the channel has no room.
+    Snapshot(flume::Sender<ShardSnapshot>),
+    /// From now on snapshot at each BARRIER record of the log, exactly there, and send it to this channel, which
+    /// replaces an earlier one. A barrier routed after this was sent is not missed.
+    WatchBarriers(flume::Sender<ShardSnapshot>),
+    /// End without reading the ring empty.
+    Stop,
+}
+
+/// A shard's state at one point of its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardSnapshot {
+    /// The shard.
+    pub shard: u32,
+    /// The barrier it was taken at; `None` for one between two turns.
+    pub barrier: Option<u64>,
+    /// Data events applied up to it.
+    pub events: u64,
+    /// The state, for [`Runtime::restore`].
+    pub bytes: Vec<u8>,
+}
+
+/// A stage over all shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageReport {
+    /// Its name.
+    pub name: String,
+    /// Where its events went.
+    pub ledger: Ledger,
+}
+
+/// An output stream over all shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneReport {
+    /// Name of the stage that writes it.
+    pub name: String,
+    /// The stream's number.
+    pub stream: u16,
+    /// Results written.
+    pub emitted: u64,
+}
+
+/// The end of a runtime, in numbers. Digest, stages and lanes speak of the shards that ended well; what a quarantined
+/// shard had computed is not trusted and not in them.
+#[derive(Clone, Debug)]
+pub struct RuntimeReport {
+    /// Over all lanes of all shards.
+    pub digest: Digest,
+    /// Stages in order.
+    pub stages: Vec<StageReport>,
+    /// Streams in order of the configuration.
+    pub lanes: Vec<LaneReport>,
+    /// Data events taken off the rings.
+    pub events: u64,
+    /// Panics caught.
+    pub panics: u64,
+    /// Restarts.
+    pub restarts: u64,
+    /// Of `events`, those only counted by quarantined shards.
+    pub quarantined: u64,
+    /// Of `events`, those between a restart's snapshot and the point where it resumed.
+    pub lost_in_restart: u64,
+    /// Counters per shard.
+    pub shards: Vec<ShardStats>,
+    /// The last failure of each shard that had one.
+    pub failures: Vec<(u32, String)>,
+}
+
+/// Shards on their threads, under a supervisor.
+///
+/// The calls that wait ([`Runtime::finish`], [`Runtime::stop`], and dropping it, which stops it) block their thread:
+/// from asynchronous code use a blocking task.
+pub struct Runtime {
+    router: Option<Router>,
+    outputs: Option<Vec<Receiver<Output>>>,
+    commands: Vec<flume::Sender<ShardCommand>>,
+    stats: StatsHandle,
+    stop: Arc<AtomicBool>,
+    supervision: Option<Supervision>,
+}
+
+/// Commands that may wait for one shard.
+const COMMANDS_MAX: usize = 64;
+
+impl Runtime {
+    /// Starts the supervisor and, through it, a thread per shard.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when an option is out of range or the system refuses a thread.
+    pub fn start(make_stages: StageFactory, options: RuntimeOptions) -> Result<Self, RuntimeError> {
+        Self::launch(make_stages, options, &[])
+    }
+
+    /// Starts from snapshots, one per shard, as a runtime of the same stages and as many shards took them. The router
+    /// starts empty: keys are to be defined again in the same order, which changes nothing in the shards.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`], and [`RuntimeError::Snapshots`] unless there is one per shard. A snapshot that a shard
+    /// then refuses is a failure of that shard, see [`FailurePolicy`].
+    pub fn restore(
+        make_stages: StageFactory,
+        options: RuntimeOptions,
+        snapshots: &[ShardSnapshot],
+    ) -> Result<Self, RuntimeError> {
+        options.validate()?;
+        let complete = snapshots.len() == options.shards as usize
+            && (0..options.shards).all(|shard| snapshots.iter().any(|snapshot| snapshot.shard == shard));
+        if !complete {
+            return Err(RuntimeError::Snapshots { found: snapshots.len(), shards: options.shards });
+        }
+        Self::launch(make_stages, options, snapshots)
+    }
+
+    fn launch(
+        make: StageFactory,
+        options: RuntimeOptions,
+        snapshots: &[ShardSnapshot],
+    ) -> Result<Self, RuntimeError> {
+        options.validate()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut outlets, mut outputs, mut commands) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut berths, mut counters) = (Vec::new(), Vec::new());
+        for shard in 0..options.shards {
+            let (sender, input) = ring(options.ring_events, FullPolicy::Wait);
+            outlets.push(sender);
+            let output = match options.outputs {
+                Outputs::Discard => None,
+                Outputs::Ring { capacity } => {
+                    let (sender, receiver) = ring(capacity, FullPolicy::Wait);
+                    outputs.push(receiver);
+                    Some(sender)
+                }
+            };
+            let (command, commands_in) = flume::bounded(COMMANDS_MAX);
+            commands.push(command);
+            let cells = Arc::new(CachePadded::new(Cells::default()));
+            counters.push((Arc::clone(&cells), input.counters()));
+            let snapshot = snapshots.iter().find(|snapshot| snapshot.shard == shard);
+            let worker = Worker::new(WorkerParts {
+                shard,
+                make: Arc::clone(&make),
+                options,
+                input,
+                output,
+                commands: commands_in,
+                snapshot: snapshot.map(|snapshot| snapshot.bytes.clone()),
+                cells: Arc::clone(&cells),
+                stop: Arc::clone(&stop),
+            });
+            berths.push(Arc::new(Berth::new(shard, worker, cells)));
+        }
+        let supervision = Supervision::start(berths, options.failure)?;
+        let placement = tidegate_engine::Placement::round_robin(options.shards);
+        Ok(Self {
+            router: Some(Router::new(placement, outlets)),
+            outputs: Some(outputs),
+            commands,
+            stats: StatsHandle::new(counters),
+            stop,
+            supervision: Some(supervision),
+        })
+    }
+
+    /// The way in.
+    ///
+    /// # Panics
+    /// After [`Runtime::take_router`].
+    pub fn router(&mut self) -> &mut Router {
+        self.router.as_mut().expect("the router was taken; whoever has it routes")
+    }
+
+    /// The way in, for the thread that reads the input. Dropping it ends the input. `None` the second time.
+    pub fn take_router(&mut self) -> Option<Router> {
+        self.router.take()
+    }
+
+    /// The rings of outputs, one per shard; empty under [`Outputs::Discard`] and the second time. Besides results they
+    /// carry the markers [`tidegate_engine::output_kind::WATERMARK`] and `END`. They must be drained, or dropped.
+    pub fn take_outputs(&mut self) -> Vec<Receiver<Output>> {
+        self.outputs.take().unwrap_or_default()
+    }
+
+    /// Counters per shard, now.
+    #[must_use]
+    pub fn stats(&self) -> Vec<ShardStats> {
+        self.stats.stats()
+    }
+
+    /// Counters per shard, for another thread.
+    #[must_use]
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.stats.clone()
+    }
+
+    /// What the supervisor knows of its shards. Waits for its answer.
+    #[must_use]
+    pub fn status(&self) -> Vec<ShardStatus> {
+        self.supervision.as_ref().map(Supervision::status).unwrap_or_default()
+    }
+
+    /// Gives one shard a command.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Command`] when there is no such shard, it has ended, or its commands pile up.
+    pub fn control(&self, shard: u32, command: ShardCommand) -> Result<(), RuntimeError> {
+        let refused = |reason| RuntimeError::Command { shard, reason };
+        let commands = self.commands.get(shard as usize).ok_or(refused("there is no such shard"))?;
+        commands.try_send(command).map_err(|error| match error {
+            flume::TrySendError::Full(_) => refused("too many commands wait"),
+            flume::TrySendError::Disconnected(_) => refused("it has ended"),
+        })
+    }
+
+    /// Sends every shard's state at each further BARRIER to `watcher`, which needs room for one per shard.
+    ///
+    /// # Errors
+    /// As [`Runtime::control`].
+    pub fn watch_barriers(&self, watcher: &flume::Sender<ShardSnapshot>) -> Result<(), RuntimeError> {
+        let shards = 0..self.commands.len() as u32;
+        shards
+            .into_iter()
+            .try_for_each(|shard| self.control(shard, ShardCommand::WatchBarriers(watcher.clone())))
+    }
+
+    /// Ends the input, waits until all rings are empty and all threads have ended, and reports. A router that was taken
+    /// must have been dropped, or this waits for it; rings of outputs must be drained meanwhile, unless they were not
+    /// taken, and then their results are discarded.
+    #[must_use]
+    pub fn finish(mut self) -> RuntimeReport {
+        self.end()
+    }
+
+    /// Ends now, without reading the rings empty, and reports.
+    #[must_use]
+    pub fn stop(mut self) -> RuntimeReport {
+        self.stop_now();
+        self.end()
+    }
+
+    fn stop_now(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(supervision) = &self.supervision {
+            supervision.stop();
+        }
+    }
+
+    fn end(&mut self) -> RuntimeReport {
+        self.router = None;
+        self.outputs = None;
+        let ends = self.supervision.take().map(Supervision::join).unwrap_or_default();
+        let mut report = RuntimeReport {
+            digest: Digest::default(),
+            stages: Vec::new(),
+            lanes: Vec::new(),
+            events: 0,
+            panics: 0,
+            restarts: 0,
+            quarantined: 0,
+            lost_in_restart: 0,
+            shards: self.stats.stats(),
+            failures: Vec::new(),
+        };
+        for (shard, outcome, failure) in ends {
+            report.failures.extend(failure.map(|message| (shard, message)));
+            let Some(outcome) = outcome else { continue };
+            report.digest.merge(&outcome.digest);
+            // By place, not by name: every shard has the same stages in the same order.
+            for (at, (name, ledger)) in outcome.stages.into_iter().enumerate() {
+                match report.stages.get_mut(at) {
+                    Some(stage) => stage.ledger.merge(&ledger),
+                    None => report.stages.push(StageReport { name, ledger }),
+                }
+            }
+            for (at, (name, stream, emitted)) in outcome.lanes.into_iter().enumerate() {
+                match report.lanes.get_mut(at) {
+                    Some(lane) => lane.emitted += emitted,
+                    None => report.lanes.push(LaneReport { name, stream, emitted }),
+                }
+            }
+        }
+        for shard in &report.shards {
+            report.events += shard.events;
+            report.panics += shard.panics;
+            report.restarts += shard.restarts;
+            report.quarantined += shard.quarantined;
+            report.lost_in_restart += shard.lost_in_restart;
+        }
+        report
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if self.supervision.is_some() {
+            self.stop_now();
+            self.router = None;
+            self.outputs = None;
+            drop(self.supervision.take().map(Supervision::join));
+        }
+    }
+}
+
+/// Ties the calling thread to a core, by its number among the runtime's threads.
+fn pin(options: &RuntimeOptions, number: u32, cells: &Cells) {
+    if options.pin && !pin_to_core(number) {
+        add(&cells.pin_failures, 1);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn pin_to_core(number: u32) -> bool {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use std::sync::OnceLock;
+    // As the process was allowed at first: an analysis thread inherits its shard's single core.
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    let cores = CORES.get_or_init(|| {
+        // By the process's first thread, which nobody here ever ties.
+        let process = Some(rustix::process::getpid());
+        let allowed = sched_getaffinity(process).unwrap_or_default();
+        (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect()
+    });
+    match cores.len() {
+        0 => false,
+        1 => true,
+        count => {
+            let mut one = CpuSet::new();
+            one.set(cores[number as usize % count]);
+            sched_setaffinity(None, &one).is_ok()
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin_to_core(_number: u32) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests;

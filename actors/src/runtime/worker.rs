@@ -1,0 +1,498 @@
+//! What a shard's thread does: turns, snapshots between them, and an orderly end when an operator panics.
+
+use super::idle::Idle;
+use super::options::{FailurePolicy, Placement, RuntimeOptions};
+use super::stats::{Cells, Phase, add};
+use super::{ShardCommand, ShardSnapshot, StageFactory, pin};
+use crossbeam_utils::CachePadded;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidegate_engine::{
+    Analysis, Context, Digest, Event, FullPolicy, Ledger, Output, OutputSink, Receiver, Sender, Shard, kind,
+    output_kind, ring,
+};
+
+/// What a shard left behind when its input ended.
+pub(crate) struct ShardOutcome {
+    pub(crate) digest: Digest,
+    pub(crate) stages: Vec<(String, Ledger)>,
+    pub(crate) lanes: Vec<(String, u16, u64)>,
+}
+
+impl ShardOutcome {
+    fn of(shard: &Shard) -> Self {
+        let mut digest = Digest::default();
+        digest.add_shard(shard);
+        Self {
+            digest,
+            stages: shard.stages().iter().map(|stage| (stage.name().to_string(), stage.ledger())).collect(),
+            lanes: shard
+                .lanes()
+                .into_iter()
+                .map(|(name, lane)| (name.to_string(), lane.stream(), lane.emitted()))
+                .collect(),
+        }
+    }
+}
+
+/// Why a shard's thread ended.
+pub(crate) enum Exit {
+    /// Input ended or the runtime was stopped. A quarantined shard has no outcome.
+    Ended(Option<Box<ShardOutcome>>),
+    /// An operator or analyzer panicked, with this message. The worker can run again.
+    Failed(String),
+}
+
+/// Where outputs of a thread go.
+struct Outlet {
+    ring: Option<Sender<Output>>,
+    /// Whether these are results on their way out; else they are on their way to the analysis thread.
+    last: bool,
+    idle: Idle,
+    stop: Arc<AtomicBool>,
+    cells: Arc<CachePadded<Cells>>,
+}
+
+impl OutputSink for Outlet {
+    fn accept(&mut self, outputs: &[Output]) {
+        let results = if self.last {
+            outputs.iter().filter(|output| output.kind < output_kind::WATERMARK).count() as u64
+        } else {
+            0
+        };
+        let Some(ring) = &mut self.ring else {
+            add(&self.cells.outputs, results);
+            return;
+        };
+        let mut rest = outputs;
+        loop {
+            rest = &rest[ring.offer(rest)..];
+            if rest.is_empty() {
+                break;
+            }
+            // Not `send_all`: a stop must not wait for a reader that has itself stopped reading.
+            if ring.is_abandoned() || self.stop.load(Ordering::Acquire) {
+                add(&self.cells.unread, if self.last { rest.len() as u64 } else { 0 });
+                break;
+            }
+            self.idle.idle(false);
+        }
+        self.idle.idle(true);
+        add(&self.cells.outputs, results);
+    }
+}
+
+impl Outlet {
+    /// Whether the analysis thread behind this outlet has gone before its time.
+    fn has_lost_its_stage(&self) -> bool {
+        !self.last && self.ring.as_ref().is_some_and(Sender::is_abandoned)
+    }
+}
+
+/// Why [`Worker::turns`] handed the shard back.
+enum Pause {
+    Snapshot { barrier: Option<u64>, replies: Vec<flume::Sender<ShardSnapshot>> },
+    Ended,
+    Failed(String),
+}
+
+/// What one turn met beside plain records.
+#[derive(Default)]
+struct Turn {
+    consumed: usize,
+    barrier: Option<u64>,
+    failed: Option<String>,
+}
+
+/// Everything of a shard that outlives a panic: ring ends, the last snapshot, what is known of keys. It moves from one
+/// thread to its successor.
+pub(crate) struct Worker {
+    shard: u32,
+    make: StageFactory,
+    options: RuntimeOptions,
+    input: Receiver<Event>,
+    /// Records taken off the ring and not yet applied: behind a barrier, or behind a batch that failed.
+    pending: Vec<Event>,
+    outlet: Outlet,
+    commands: flume::Receiver<ShardCommand>,
+    barriers: Option<flume::Sender<ShardSnapshot>>,
+    snapshot: Option<Vec<u8>>,
+    /// Keys and losses the failed shard knew.
+    known: Option<Context>,
+    failed_before: bool,
+    /// Events applied since the snapshot, and those of the batch that failed.
+    since_snapshot: u64,
+    failing: u64,
+    pub(crate) quarantined: bool,
+    cells: Arc<CachePadded<Cells>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// The text of a panic.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    // Bounded, because it is kept and shown.
+    text.unwrap_or("a panic without a message").chars().take(500).collect()
+}
+
+/// Runs code that may panic. What it touched is dropped by the caller when it did.
+fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| panic_message(&*panic))
+}
+
+fn data_count(records: &[Event]) -> u64 {
+    records.iter().filter(|record| !record.is_control()).count() as u64
+}
+
+/// What a [`Worker`] is made of.
+pub(crate) struct WorkerParts {
+    pub(crate) shard: u32,
+    pub(crate) make: StageFactory,
+    pub(crate) options: RuntimeOptions,
+    pub(crate) input: Receiver<Event>,
+    pub(crate) output: Option<Sender<Output>>,
+    pub(crate) commands: flume::Receiver<ShardCommand>,
+    pub(crate) snapshot: Option<Vec<u8>>,
+    pub(crate) cells: Arc<CachePadded<Cells>>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: WorkerParts) -> Self {
+        let WorkerParts { shard, make, options, input, output, commands, snapshot, cells, stop } = parts;
+        let outlet = Outlet {
+            ring: output,
+            last: true,
+            idle: Idle::new(options.idle),
+            stop: Arc::clone(&stop),
+            cells: Arc::clone(&cells),
+        };
+        Self {
+            shard,
+            make,
+            options,
+            input,
+            pending: Vec::with_capacity(options.batch_max),
+            outlet,
+            commands,
+            barriers: None,
+            snapshot,
+            known: None,
+            failed_before: false,
+            since_snapshot: 0,
+            failing: 0,
+            quarantined: false,
+            cells,
+            stop,
+        }
+    }
+
+    /// The life of one thread.
+    pub(crate) fn run(&mut self) -> Exit {
+        pin(&self.options, self.shard, &self.cells);
+        if self.quarantined {
+            self.count_the_rest();
+            return Exit::Ended(None);
+        }
+        let mut shard = match self.build() {
+            Ok(shard) => shard,
+            Err(message) => return Exit::Failed(message),
+        };
+        self.cells.enter(Phase::Running);
+        loop {
+            let pause = match self.options.placement {
+                Placement::Fused => self.with_outlet(|worker, outlet| worker.turns(&mut shard, outlet)),
+                Placement::Staged => self.staged_turns(&mut shard),
+            };
+            let failed = match pause {
+                Pause::Snapshot { barrier, replies } => self.take_snapshot(&shard, barrier, &replies).err(),
+                Pause::Ended => match guarded(|| ShardOutcome::of(&shard)) {
+                    Ok(outcome) => return Exit::Ended(Some(Box::new(outcome))),
+                    Err(message) => Some(message),
+                },
+                Pause::Failed(message) => Some(message),
+            };
+            if let Some(message) = failed {
+                self.failed_before = true;
+                let known = shard.take_context();
+                // Analyzers may fail over an end that the operators had already consumed.
+                if known.ended() && !self.pending.iter().any(|record| record.kind == kind::END) {
+                    self.pending.push(Event::control(kind::END, 0, 0, 0, [0; 2]));
+                }
+                self.known = Some(known);
+                // A poisoned operator may well panic again while it is dropped.
+                let _ = guarded(move || drop(shard));
+                return Exit::Failed(message);
+            }
+        }
+    }
+
+    fn build(&mut self) -> Result<Shard, String> {
+        if self.failed_before {
+            add(&self.cells.lost, self.since_snapshot + self.failing);
+            (self.since_snapshot, self.failing) = (0, 0);
+        }
+        let (make, snapshot, known) = (&self.make, &self.snapshot, &self.known);
+        guarded(|| {
+            let mut shard = Shard::new(make());
+            if let Some(bytes) = snapshot {
+                shard.restore(bytes).map_err(|error| format!("snapshot refused: {error}"))?;
+            }
+            shard.resync(known.as_ref());
+            Ok(shard)
+        })?
+    }
+
+    /// Lends the outlet out, so that it can be borrowed beside the rest of the worker.
+    fn with_outlet<T>(&mut self, act: impl FnOnce(&mut Self, &mut Outlet) -> T) -> T {
+        let mut outlet = self.take_outlet();
+        let result = act(self, &mut outlet);
+        self.outlet = outlet;
+        result
+    }
+
+    fn take_outlet(&mut self) -> Outlet {
+        let empty = self.new_outlet(None, true);
+        std::mem::replace(&mut self.outlet, empty)
+    }
+
+    fn new_outlet(&self, ring: Option<Sender<Output>>, last: bool) -> Outlet {
+        Outlet {
+            ring,
+            last,
+            idle: Idle::new(self.options.idle),
+            stop: Arc::clone(&self.stop),
+            cells: Arc::clone(&self.cells),
+        }
+    }
+
+    /// Turns with the analyzers on a thread of their own. That thread lives until the next pause: to snapshot the whole,
+    /// both halves must have come to the same point, and the surest way is to let the second one run dry.
+    fn staged_turns(&mut self, shard: &mut Shard) -> Pause {
+        let analysis = shard.split_analysis();
+        let (sender, receiver) = ring(self.options.ring_events, FullPolicy::Wait);
+        let outlet = self.take_outlet();
+        let (options, shard_number) = (self.options, self.shard);
+        let cells = Arc::clone(&self.cells);
+        std::thread::scope(|scope| {
+            let spawned = std::thread::Builder::new()
+                .name(format!("tg-analysis-{shard_number}"))
+                .spawn_scoped(scope, move || {
+                    pin(&options, options.shards + shard_number, &cells);
+                    analyse(analysis, receiver, outlet, &options)
+                });
+            let thread = match spawned {
+                Ok(thread) => thread,
+                Err(error) => return Pause::Failed(format!("no analysis thread: {error}")),
+            };
+            let mut stage = self.new_outlet(Some(sender), false);
+            let pause = self.turns(shard, &mut stage);
+            drop(stage);
+            match thread.join() {
+                Ok((outlet, analysis)) => {
+                    self.outlet = outlet;
+                    match analysis {
+                        Ok(analysis) => {
+                            shard.join_analysis(analysis);
+                            pause
+                        }
+                        Err(message) => self.failed_analysis(pause, message),
+                    }
+                }
+                Err(panic) => self.failed_analysis(pause, panic_message(&*panic)),
+            }
+        })
+    }
+
+    /// The analyzers are gone, whatever made the shard pause; its replies are dropped, which their receivers notice.
+    fn failed_analysis(&mut self, pause: Pause, message: String) -> Pause {
+        match pause {
+            // The operator failed too, and first.
+            Pause::Failed(first) if first != LOST_STAGE => Pause::Failed(first),
+            _ => Pause::Failed(message),
+        }
+    }
+
+    /// Turn after turn, until something needs the shard as a whole.
+    fn turns(&mut self, shard: &mut Shard, out: &mut Outlet) -> Pause {
+        let mut idle = Idle::new(self.options.idle);
+        let keep_every = match self.options.failure {
+            FailurePolicy::Restart { .. } => self.options.snapshot_every_events,
+            FailurePolicy::Quarantine => None,
+        };
+        loop {
+            let replies = self.poll_commands();
+            if !replies.is_empty() {
+                return Pause::Snapshot { barrier: None, replies };
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return Pause::Ended;
+            }
+            if out.has_lost_its_stage() {
+                return Pause::Failed(LOST_STAGE.into());
+            }
+            let finished = self.pending.is_empty() && self.input.is_finished();
+            let turn = self.turn(shard, out);
+            if let Some(message) = turn.failed {
+                return Pause::Failed(message);
+            }
+            if let Some(barrier) = turn.barrier {
+                // Whoever asked for barriers before routing this one must be heard, so look once more.
+                let mut replies = self.poll_commands();
+                replies.extend(self.barriers.clone());
+                if !replies.is_empty() {
+                    return Pause::Snapshot { barrier: Some(barrier), replies };
+                }
+            }
+            if finished {
+                return Pause::Ended;
+            }
+            if keep_every.is_some_and(|every| self.since_snapshot >= every) {
+                return Pause::Snapshot { barrier: None, replies: Vec::new() };
+            }
+            idle.idle(turn.consumed > 0);
+        }
+    }
+
+    fn turn(&mut self, shard: &mut Shard, out: &mut Outlet) -> Turn {
+        let mut turn = Turn::default();
+        let mut since = 0;
+        let mut failing = 0;
+        let mut apply = |run: &[Event], pending: &mut Vec<Event>| {
+            if turn.barrier.is_some() || turn.failed.is_some() {
+                pending.extend_from_slice(run);
+                return;
+            }
+            let before = shard.events();
+            match guarded(|| shard.process(run, out)) {
+                Ok(progress) => {
+                    since += shard.events() - before;
+                    turn.barrier = progress.barrier;
+                    pending.extend_from_slice(&run[progress.consumed..]);
+                }
+                Err(message) => {
+                    // How far it came is unknown. The data is given up; what the records say about keys, time and the
+                    // end of the input is not, and the successor is told. Frames' lengths no longer hold.
+                    failing = data_count(run);
+                    pending.extend(run.iter().filter(|record| record.is_control()).map(|record| Event {
+                        key: if record.kind == kind::MARK { 0 } else { record.key },
+                        ..*record
+                    }));
+                    turn.failed = Some(message);
+                }
+            }
+        };
+        let consumed = if self.pending.is_empty() {
+            let pending = &mut self.pending;
+            self.input.drain(self.options.batch_max, |run| apply(run, pending))
+        } else {
+            let records = std::mem::take(&mut self.pending);
+            apply(&records, &mut self.pending);
+            records.len()
+        };
+        turn.consumed = consumed;
+        self.since_snapshot += since;
+        self.failing = failing;
+        if consumed > 0 && turn.failed.is_none() {
+            turn.failed = guarded(|| shard.flush(out)).err();
+        }
+        add(&self.cells.events, since + failing);
+        self.cells.watermark.store(shard.context().watermark(), Ordering::Relaxed);
+        add(if consumed > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
+        turn
+    }
+
+    /// Takes all waiting commands; returns who wants a snapshot.
+    fn poll_commands(&mut self) -> Vec<flume::Sender<ShardSnapshot>> {
+        let mut replies = Vec::new();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                ShardCommand::Snapshot(reply) => replies.push(reply),
+                ShardCommand::WatchBarriers(watcher) => self.barriers = Some(watcher),
+                ShardCommand::Stop => self.stop.store(true, Ordering::Release),
+            }
+        }
+        replies
+    }
+
+    fn take_snapshot(
+        &mut self,
+        shard: &Shard,
+        barrier: Option<u64>,
+        replies: &[flume::Sender<ShardSnapshot>],
+    ) -> Result<(), String> {
+        let bytes = guarded(|| shard.snapshot())?;
+        for reply in replies {
+            let snapshot =
+                ShardSnapshot { shard: self.shard, barrier, events: shard.events(), bytes: bytes.clone() };
+            // Never wait for a reader on the data path; whoever asks provides the room.
+            let _ = reply.try_send(snapshot);
+        }
+        self.snapshot = Some(bytes);
+        self.since_snapshot = 0;
+        Ok(())
+    }
+
+    /// A quarantined shard: nobody upstream may wait for it, so its events are taken and counted.
+    fn count_the_rest(&mut self) {
+        self.cells.enter(Phase::Quarantined);
+        self.barriers = None;
+        // The reader of the outputs learns that there will be none.
+        drop(self.take_outlet());
+        add(&self.cells.quarantined, self.failing);
+        let left = data_count(&self.pending);
+        add(&self.cells.events, left);
+        add(&self.cells.quarantined, left);
+        self.pending.clear();
+        let mut idle = Idle::new(self.options.idle);
+        loop {
+            // Dropped unanswered, which the askers notice.
+            drop(self.poll_commands());
+            self.barriers = None;
+            let finished = self.input.is_finished();
+            if finished || self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            let mut data = 0;
+            let taken = self.input.drain(self.options.batch_max, |run| data += data_count(run));
+            add(&self.cells.events, data);
+            add(&self.cells.quarantined, data);
+            add(if taken > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
+            idle.idle(taken > 0);
+        }
+    }
+}
+
+const LOST_STAGE: &str = "the analysis thread is gone";
+
+/// The analysis thread: until the shard closes the ring, or an analyzer panics.
+fn analyse(
+    mut analysis: Analysis,
+    mut input: Receiver<Output>,
+    mut outlet: Outlet,
+    options: &RuntimeOptions,
+) -> (Outlet, Result<Analysis, String>) {
+    let mut idle = Idle::new(options.idle);
+    loop {
+        if input.is_finished() {
+            return (outlet, Ok(analysis));
+        }
+        let turn = guarded(|| {
+            let taken = input.drain(options.batch_max, |run| analysis.process(run, &mut outlet));
+            if taken > 0 {
+                analysis.flush(&mut outlet);
+            }
+            taken
+        });
+        match turn {
+            Ok(taken) => idle.idle(taken > 0),
+            Err(message) => {
+                let _ = guarded(move || drop(analysis));
+                return (outlet, Err(message));
+            }
+        }
+    }
+}
