@@ -14,7 +14,8 @@ use tidegate_actors::hosts::{HostOptions, HostWindows};
 use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorSpec};
 use tidegate_actors::registry::{Params, Registry};
 use tidegate_engine::{
-    AnalyzerStage, EventTime, KeyMeta, Price, Shard, Size, Stage, WindowWidth, kind, snapshot,
+    AnalyzerStage, Digest, Event, EventTime, KeyMeta, Output, Price, Sequencer, SequencerOptions, Shard,
+    Size, Stage, WindowWidth, kind, snapshot,
 };
 use tidegate_replay::Source;
 use tidegate_replay::capture::CaptureReader;
@@ -130,6 +131,62 @@ pub fn shard() -> Shard {
         Stage::new("sessions", 4, sessions),
         Stage::new("hosts", 5, Box::new(hosts)),
     ])
+}
+
+/// Events as a capture or a wire could carry them, whatever they say, through sequencer and shard: 32 bytes each. Cut in
+/// two ways they give the same digest, and every account balances.
+pub fn pipeline(bytes: &[u8]) {
+    let mut events: Vec<Event> = Vec::with_capacity(bytes.len() / size_of::<Event>());
+    for chunk in bytes.chunks_exact(size_of::<Event>()) {
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&chunk[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        let (head, payload) = (word(8), [word(16), word(24)]);
+        let kind = (head >> 48) as u8;
+        // What only the product itself writes into a log is not an input.
+        if !matches!(kind, kind::CONTROL.. if kind != kind::GAP && kind != kind::BARRIER) {
+            let key = head as u32 % 5;
+            events.push(Event {
+                ts_event: word(0),
+                key,
+                source: 0,
+                kind,
+                flags: (head >> 56) as u8,
+                payload,
+            });
+        }
+    }
+    assert_eq!(run_pipeline(&events, events.len().max(1)), run_pipeline(&events, 7));
+}
+
+fn run_pipeline(events: &[Event], batch: usize) -> String {
+    let mut shard = shard();
+    let mut sink = |_: &[Output]| {};
+    for key in 0..4u32 {
+        let payload = [u64::from(key) * 0x9e37_79b9, u64::from(key)];
+        shard.process(&[Event::control(kind::DEFINE, 0, key, 0, payload)], &mut sink);
+    }
+    let mut emit = |frame: &[Event]| {
+        let mut rest = frame;
+        while !rest.is_empty() {
+            rest = &rest[shard.process(rest, &mut sink).consumed..];
+        }
+    };
+    let options = SequencerOptions { disorder_ns: 1_000_000_000, ..SequencerOptions::default() };
+    let mut sequencer = Sequencer::new(options);
+    for batch in events.chunks(batch) {
+        sequencer.push(batch, &mut emit);
+    }
+    sequencer.finish(&mut emit);
+    shard.flush(&mut sink);
+    for stage in shard.stages() {
+        assert_eq!(stage.ledger().imbalance(), 0, "{}: {}", stage.name(), stage.ledger());
+    }
+    let mut digest = Digest::default();
+    digest.add_shard(&shard);
+    digest.short()
 }
 
 /// Numbers and payloads of a snapshot's sections.

@@ -36,6 +36,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("zeek", zeek()),
         ("eve", eve()),
         ("capture", capture()),
+        ("pipeline", pipeline()),
         ("snapshot", snapshot()),
         ("units", texts(&["167.4100", "-0.5", "1.5e3", "9223372036.854775807", "1e-9", "NaN", "-inf"])),
         (
@@ -318,8 +319,19 @@ pub fn used_shard() -> Shard {
     let mut sink = |_: &[Output]| {};
     let define = |key: u32| Event::control(kind::DEFINE, 0, key, 0, [u64::from(key) * 7, u64::from(key)]);
     shard.process(&[define(0), define(1), define(2)], &mut sink);
-    let mut sequencer =
-        Sequencer::new(SequencerOptions { disorder_ns: 100_000_000, ..SequencerOptions::default() });
+    let options = SequencerOptions { disorder_ns: 100_000_000, ..SequencerOptions::default() };
+    let mut sequencer = Sequencer::new(options);
+    sequencer.push(&used_events(), &mut |frame| {
+        shard.process(frame, &mut sink);
+    });
+    sequencer.flush(&mut |frame| {
+        shard.process(frame, &mut sink);
+    });
+    shard.flush(&mut sink);
+    shard
+}
+
+fn used_events() -> Vec<Event> {
     let mut events = Vec::new();
     for at in 0..60u64 {
         let ts = NS + at * 300_000_000 - if at % 9 == 8 { 2_000_000_000 } else { 0 };
@@ -336,10 +348,26 @@ pub fn used_shard() -> Shard {
         events.push(Event::flow(ts, 2, 0, flag::FLOW_OUTBOUND, flow));
     }
     events.push(Event::control(kind::GAP, NS + 20_000_000_000, 0, 0, [3, NS]));
-    sequencer.push(&events, &mut |frame| drop(shard.process(frame, &mut sink)));
-    sequencer.flush(&mut |frame| drop(shard.process(frame, &mut sink)));
-    shard.flush(&mut sink);
-    shard
+    events
+}
+
+fn pipeline() -> Vec<Vec<u8>> {
+    let bytes = |events: &[Event]| {
+        let mut out = Vec::new();
+        for event in events {
+            let head = u64::from(event.key)
+                | u64::from(event.source) << 32
+                | u64::from(event.kind) << 48
+                | u64::from(event.flags) << 56;
+            for word in [event.ts_event, head, event.payload[0], event.payload[1]] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        out
+    };
+    let mut all: Vec<Vec<u8>> = generated().iter().map(|(_, events)| bytes(events)).collect();
+    all.push(bytes(&used_events()));
+    all
 }
 
 fn snapshot() -> Vec<Vec<u8>> {

@@ -70,9 +70,13 @@ fn compute(path: &Path) -> anyhow::Result<Bars> {
         if count == 0 {
             break;
         }
-        sequencer.push(&events, &mut |frame| drop(shard.process(frame, &mut sink)));
+        sequencer.push(&events, &mut |frame| {
+            shard.process(frame, &mut sink);
+        });
     }
-    sequencer.finish(&mut |frame| drop(shard.process(frame, &mut sink)));
+    sequencer.finish(&mut |frame| {
+        shard.process(frame, &mut sink);
+    });
     shard.flush(&mut sink);
     if defined > 1 {
         return Err(YardstickError::ManySymbols { path: path.to_owned(), symbols: defined }.into());

@@ -7,6 +7,7 @@
 use anyhow::Context;
 use clap::Parser;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 mod bars;
 mod indicators;
@@ -47,8 +48,17 @@ enum YardstickError {
     BadRow { path: PathBuf, line: u64, reason: String },
 }
 
-fn main() -> anyhow::Result<()> {
-    let Arguments { part, data, out } = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { part, data, out }: Arguments) -> anyhow::Result<()> {
     let known = PARTS.iter().find(|(name, _)| *name == part);
     let available = || PARTS.map(|(name, _)| name).join(", ");
     let (_, work) = known.ok_or_else(|| YardstickError::UnknownPart { part, available: available() })?;
