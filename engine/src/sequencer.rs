@@ -104,7 +104,8 @@ impl Sequencer {
             let mut now = &events[..room.min(events.len())];
             let mut newest = newest_of(now);
             let mut full = now.len() == room;
-            if newest >= self.deadline {
+            // A deadline not set is no deadline, even for the last instant there is.
+            if newest >= self.deadline && self.deadline != u64::MAX {
                 let late = |event: &Event| !event.is_control() && event.ts_event >= self.deadline;
                 now = &now[..now.iter().position(late).unwrap_or(now.len())];
                 newest = newest_of(now);
@@ -191,6 +192,21 @@ mod tests {
         sequencer.finish(&mut emit);
         assert_eq!(sequencer.sequence() + sequencer.fenced(), stamps.len() as u64);
         log
+    }
+
+    #[test]
+    fn the_last_instant_ends_no_frame_for_ever() {
+        for fence in [None, Some(FenceOptions::default())] {
+            let event = Event { ts_event: u64::MAX, kind: kind::SAMPLE, ..Event::default() };
+            let mut sequencer = Sequencer::new(SequencerOptions { fence, ..SequencerOptions::default() });
+            let mut frames = 0;
+            let mut emit = |_: &[Event]| frames += 1;
+            sequencer.push(&[event; 20], &mut emit);
+            sequencer.finish(&mut emit);
+            assert_eq!(sequencer.sequence() + sequencer.fenced(), 20);
+            assert_eq!(sequencer.fenced(), if fence.is_some() { 20 } else { 0 }, "beyond what a stamp may be");
+            assert!(frames <= 2);
+        }
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! that keeps one absurd stamp from closing everything.
 
 use crate::event::{Event, kind};
+use crate::units::EventTime;
 
 /// What a shard knows of its sources' progress. Driven by control records alone.
 #[derive(Debug, Default, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -168,7 +169,7 @@ impl Fence {
         if !self.suspects.is_empty() {
             return false;
         }
-        let limit = reached.saturating_add(self.options.jump_max_ns);
+        let limit = reached.saturating_add(self.options.jump_max_ns).min(EventTime::MAX.0);
         let newest = events.iter().fold(0, |newest, event| newest.max(event.ts_event));
         if newest > limit {
             return false;
@@ -179,6 +180,11 @@ impl Fence {
 
     /// Passes one event on, holds it back, or releases what was held; appends to `out` in order.
     pub fn admit(&mut self, event: Event, out: &mut Vec<Event>) {
+        // No number of others can confirm what no stamp may be: windows could not even have an end there.
+        if event.ts_event > EventTime::MAX.0 {
+            self.fenced += 1;
+            return;
+        }
         let near = |reached: u64| event.ts_event <= reached.saturating_add(self.options.jump_max_ns);
         if self.reached.is_some_and(near) {
             // Refuted: time goes on where it was.

@@ -1,3 +1,121 @@
-//! Developer commands: ci, tidy, bench, fuzz, yardstick.
+//! Developer commands: `cargo xtask ci | tidy | bench | fuzz | yardstick`.
+//!
+//! **Invariant:** nothing of the product is linked here, so the cheap checks run before anything big is built.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod ci;
+mod fuzz;
+mod shell;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Developer commands of Tidegate.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything continuous integration checks, then a table and `N passed, M failed` as the last line.
+    Ci,
+    /// Style as a test: sizes, headers, forbidden words, who may depend on whom, links.
+    Tidy,
+    /// The benchmarks: `tidegate bench`, and with options more.
+    Bench {
+        /// Fewer events, for a first look.
+        #[arg(long)]
+        quick: bool,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Also the single benches behind the table (`benches/README.md`).
+        #[arg(long)]
+        detail: bool,
+        /// Also the rivals on the same work (`benches/compare`); installs them first.
+        #[arg(long)]
+        compare: bool,
+    },
+    /// Fuzzes every decoder, or one target, and names what it found.
+    Fuzz {
+        /// A file of fuzz/fuzz_targets without `.rs`; all when absent.
+        target: Option<String>,
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// Writes what the scorers read: `yardstick PART --data DIR --out DIR`.
+    Yardstick {
+        /// Which part; the command lists them when it is none.
+        part: String,
+        /// Folder with the input.
+        #[arg(long)]
+        data: PathBuf,
+        /// Folder to write to; made if need be.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    let good = match Arguments::parse().command {
+        Command::Ci => ci::run()?,
+        Command::Tidy => {
+            let problems = tidy::check(&shell::root())?;
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            println!("tidy: {} problems", problems.len());
+            problems.is_empty()
+        }
+        Command::Bench { quick, json, detail, compare } => bench(quick, json, detail, compare)?,
+        Command::Fuzz { target, seconds } => {
+            let report = fuzz::run(target.as_deref(), seconds)?;
+            print!("{report}");
+            report.findings() == 0
+        }
+        Command::Yardstick { part, data, out } => {
+            // Relative folders are the caller's, not the workspace's.
+            let (data, out) = (std::path::absolute(data)?, std::path::absolute(out)?);
+            let mut command = shell::cargo();
+            command.args([
+                "run",
+                "--quiet",
+                "--release",
+                "--locked",
+                "--package",
+                "tidegate-yardstick",
+                "--",
+            ]);
+            shell::succeeds(command.arg(part).arg("--data").arg(data).arg("--out").arg(out))?
+        }
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn bench(quick: bool, json: bool, detail: bool, compare: bool) -> Result<bool> {
+    let release = ["run", "--quiet", "--release", "--locked", "--package"];
+    let mut command = shell::cargo();
+    command.args(release).args(["tidegate", "--", "bench"]);
+    command.args(quick.then_some("--quick")).args(json.then_some("--json"));
+    let mut good = shell::succeeds(&mut command)?;
+    if detail {
+        for bin in ["hand", "shard", "engine"] {
+            let mut command = shell::cargo();
+            command.args(release).args(["tidegate-benches", "--bin", bin, "--"]);
+            command.args(quick.then_some(["2000000", "3"]).iter().flatten());
+            good &= shell::succeeds(&mut command)?;
+        }
+    }
+    if compare {
+        let mut command = std::process::Command::new("sh");
+        command.current_dir(shell::root()).arg("benches/compare/run.sh");
+        command.args(quick.then_some(["2000000", "1"]).iter().flatten());
+        good &= shell::succeeds(&mut command)?;
+    }
+    Ok(good)
+}

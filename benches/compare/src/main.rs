@@ -3,6 +3,7 @@
 //! * `tidegate-compare w1 FILE [events]` writes W1 as Parquet for the rivals outside Rust, and the answers they must
 //!   find beside it, as `FILE.json`.
 //! * `tidegate-compare timely [events] [rounds]` measures Timely dataflow.
+#![forbid(unsafe_code)]
 #![allow(dead_code, reason = "the modules of the benches are shared, not all of them is used here")]
 
 #[path = "../../src/hand.rs"]

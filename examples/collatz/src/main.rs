@@ -1,5 +1,5 @@
 //! A user-defined operator registered by name: Collatz sequence lengths with a bounded memo.
-
+#![forbid(unsafe_code)]
 use std::time::Instant;
 use tidegate_actors::registry::{ParamError, Params, Registry};
 use tidegate_engine::snapshot::{self, SnapshotError};

@@ -1,0 +1,4 @@
+//! Our own capture format, as it is and with its checksums made good.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::capture(bytes));

@@ -1,0 +1,4 @@
+//! Trades in CSV, plain or compressed.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::decode(tidegate_fuzz::Format::Csv, bytes));

@@ -1,0 +1,4 @@
+//! Suricata's EVE log.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::decode(tidegate_fuzz::Format::Eve, bytes));

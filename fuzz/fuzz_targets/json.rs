@@ -1,0 +1,4 @@
+//! Exchange streams and plain trades in JSON lines.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::decode(tidegate_fuzz::Format::Json, bytes));

@@ -1,0 +1,4 @@
+//! Packet captures, pcap and pcapng.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::decode(tidegate_fuzz::Format::Pcap, bytes));

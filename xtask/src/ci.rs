@@ -1,0 +1,281 @@
+//! What continuous integration runs: cheap steps first, a table at the end.
+
+use crate::{fuzz, shell, tidy};
+use anyhow::{Context, Result};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Seconds for each fuzz target: enough for the seeds, their neighbours and the first hundred thousand mutants.
+const FUZZ_SECONDS: u32 = 8;
+
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped(String),
+}
+
+/// How a step ended and how many test cases it ran.
+struct Step {
+    name: &'static str,
+    outcome: Outcome,
+    took: Duration,
+    cases: Cases,
+}
+
+/// Test cases, by result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cases {
+    passed: u64,
+    failed: u64,
+}
+
+impl Cases {
+    /// Adds what a line such as `test result: ok. 5 passed; 0 failed; ...` says.
+    fn read(&mut self, line: &str) {
+        let Some(counts) = line.strip_prefix("test result: ") else { return };
+        let count = |word: &str| {
+            let part = counts.split([';', '.']).map(str::trim).find_map(|part| part.strip_suffix(word));
+            part.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        self.passed += count("passed");
+        self.failed += count("failed");
+    }
+}
+
+/// The steps so far.
+#[derive(Default)]
+struct Run(Vec<Step>);
+
+impl Run {
+    /// Runs a step and notes how it went; returns whether it passed.
+    fn step(&mut self, name: &'static str, work: impl FnOnce(&mut Cases) -> Result<Outcome>) -> bool {
+        println!("\n=== {name}");
+        let (start, mut cases) = (Instant::now(), Cases::default());
+        let outcome = work(&mut cases).unwrap_or_else(|error| {
+            println!("{error:?}");
+            Outcome::Failed
+        });
+        if let Outcome::Skipped(reason) = &outcome {
+            println!("SKIPPED: {reason}");
+        }
+        let passed = !matches!(outcome, Outcome::Failed);
+        self.0.push(Step { name, outcome, took: start.elapsed(), cases });
+        passed
+    }
+
+    fn cargo(&mut self, name: &'static str, arguments: &[&str], environment: &[(&str, &str)]) -> bool {
+        self.step(name, |cases| {
+            let mut command = shell::cargo();
+            command.args(arguments).envs(environment.iter().copied());
+            watch(&mut command, cases)
+        })
+    }
+
+    /// The table and the sum; whether all is well.
+    fn report(&self, took: Duration) -> bool {
+        println!("\n{:<12} {:>8} {:>9} {:>9} {:>9}", "step", "result", "passed", "failed", "seconds");
+        for step in &self.0 {
+            let result = match step.outcome {
+                Outcome::Passed => "ok",
+                Outcome::Failed => "FAILED",
+                Outcome::Skipped(_) => "skipped",
+            };
+            let Cases { passed, failed } = step.cases;
+            println!(
+                "{:<12} {result:>8} {passed:>9} {failed:>9} {:>9.1}",
+                step.name,
+                step.took.as_secs_f64()
+            );
+        }
+        for step in &self.0 {
+            if let Outcome::Skipped(reason) = &step.outcome {
+                println!("{} was skipped: {reason}", step.name);
+            }
+        }
+        println!("all of it took {:.0} seconds", took.as_secs_f64());
+        let sum = self.sum();
+        println!("{} passed, {} failed", sum.passed, sum.failed);
+        sum.failed == 0
+    }
+
+    /// A failed step without failed cases (a lint, a build) counts as one.
+    fn sum(&self) -> Cases {
+        self.0.iter().fold(Cases::default(), |sum, step| {
+            let failed = matches!(step.outcome, Outcome::Failed);
+            let counted = step.cases.failed.max(u64::from(failed));
+            Cases { passed: sum.passed + step.cases.passed, failed: sum.failed + counted }
+        })
+    }
+}
+
+/// Runs a command, shows its output and counts the test cases in it.
+fn watch(command: &mut Command, cases: &mut Cases) -> Result<Outcome> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("could not start cargo")?;
+    let stdout = child.stdout.take().context("no output to read")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        cases.read(&line);
+    }
+    Ok(if child.wait()?.success() { Outcome::Passed } else { Outcome::Failed })
+}
+
+/// Runs every step; whether all passed.
+pub(crate) fn run() -> Result<bool> {
+    let start = Instant::now();
+    let target = shell::target_dir()?;
+    let mut run = Run::default();
+    run.cargo("fmt", &["fmt", "--all", "--check"], &[]);
+    run.step("tidy", |cases| {
+        let problems = tidy::check(&shell::root())?;
+        problems.iter().for_each(|problem| println!("{problem}"));
+        cases.failed = problems.len() as u64;
+        Ok(if problems.is_empty() { Outcome::Passed } else { Outcome::Failed })
+    });
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    run.cargo("clippy", &clippy, &[]);
+    let strict = [("RUSTDOCFLAGS", "-Dwarnings")];
+    run.cargo("doc", &["doc", "--no-deps", "--workspace", "--locked"], &strict);
+    if run.cargo("build", &["test", "--workspace", "--locked", "--no-run"], &[]) {
+        run.cargo("test", &["test", "--workspace", "--locked", "--no-fail-fast"], &[]);
+        loom(&mut run, &target);
+        run.step("fuzz", |cases| {
+            let report = fuzz::run(None, FUZZ_SECONDS)?;
+            print!("{report}");
+            *cases = Cases { passed: report.clean(), failed: report.findings() };
+            Ok(if cases.failed == 0 { Outcome::Passed } else { Outcome::Failed })
+        });
+        run.step("yardstick", |cases| score(&target, cases));
+    } else {
+        println!("the workspace does not build: tests, loom, fuzz and yardstick would only say so again");
+    }
+    Ok(run.report(start.elapsed()))
+}
+
+/// Every interleaving of the ring's closing handshake. Its own folder: the flag reaches every dependency.
+fn loom(run: &mut Run, target: &Path) {
+    let folder = target.join("loom");
+    let folder = folder.to_string_lossy();
+    let arguments =
+        ["test", "--locked", "--package", "tidegate-engine", "--lib", "--target-dir", &folder, "loom"];
+    run.cargo("loom", &arguments, &[("RUSTFLAGS", "--cfg loom")]);
+}
+
+/// Where the public data is: TIDEGATE_DATA, or `../shared/data` beside the workspace.
+fn data() -> PathBuf {
+    std::env::var_os("TIDEGATE_DATA").map_or_else(|| shell::root().join("../shared/data"), PathBuf::from)
+}
+
+/// Runs the parts that are there over the public data and compares them with the references.
+fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
+    let data = data();
+    let scorer = data.join("../score/compare.py");
+    if !data.is_dir() || !scorer.is_file() {
+        return Ok(Outcome::Skipped(format!("no data and scorers at {}; set TIDEGATE_DATA", data.display())));
+    }
+    let data = data.canonicalize()?;
+    let python = python(target)?;
+    let out = target.join("yardstick");
+    for part in ["bars", "indicators"] {
+        // The tests of its crate have built it; cargo run would build its dependencies again, with fewer features.
+        let mut command = Command::new(target.join("debug/tidegate-yardstick"));
+        command.arg(part).arg("--data").arg(&data).arg("--out").arg(&out);
+        anyhow::ensure!(shell::succeeds(&mut command)?, "the yardstick could not write its {part}");
+    }
+    let mut compare = |reference: &Path, result: &Path, more: &[&str]| -> Result<()> {
+        let mut command = Command::new(&python);
+        command.arg(&scorer).arg(reference).arg(result).args(more);
+        println!("{}", result.display());
+        let agrees = shell::succeeds(&mut command)?;
+        *if agrees { &mut cases.passed } else { &mut cases.failed } += 1;
+        Ok(())
+    };
+    for result in files(&out.join("bars"), ".csv")? {
+        // spy_20131007_1s.csv is judged by trades/bars/spy_1s.csv.gz.
+        let name = result.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (Some((symbol, _)), Some((_, width))) = (name.split_once('_'), name.rsplit_once('_')) else {
+            continue;
+        };
+        let reference = data.join(format!("trades/bars/{symbol}_{width}.gz"));
+        if reference.is_file() {
+            compare(&reference, &result, &["--key", "start_ns"])?;
+        }
+    }
+    let references = files(&data.join("indicators"), ".csv.gz")?;
+    for (result, reference) in files(&out.join("indicators"), ".csv")?.iter().zip(&references) {
+        let text = std::fs::read_to_string(result)?;
+        let columns = text.lines().next().and_then(|head| head.split_once(',')).unwrap_or_default().1;
+        compare(reference, result, &["--key", "date", "--columns", columns])?;
+    }
+    Ok(if cases.failed == 0 && cases.passed > 0 { Outcome::Passed } else { Outcome::Failed })
+}
+
+fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A Python with what the scorers import, made once.
+fn python(target: &Path) -> Result<PathBuf> {
+    let folder = target.join("venv");
+    let python = folder.join("bin/python");
+    let ready = || {
+        let mut command = Command::new(&python);
+        command.args(["-c", "import numpy, pandas"]).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !ready() {
+        let mut make = Command::new("python3");
+        anyhow::ensure!(shell::succeeds(make.args(["-m", "venv"]).arg(&folder))?, "python3 -m venv failed");
+        let mut fill = Command::new(&python);
+        let fill = fill.args(["-m", "pip", "install", "--quiet", "numpy", "pandas"]);
+        anyhow::ensure!(shell::succeeds(fill)?, "pip could not install numpy and pandas");
+    }
+    Ok(python)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_summed() {
+        let mut cases = Cases::default();
+        for line in [
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s",
+            "test a ... ok",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s",
+            "running 3 tests",
+        ] {
+            cases.read(line);
+        }
+        assert_eq!(cases, Cases { passed: 15, failed: 2 });
+    }
+
+    #[test]
+    fn a_failed_step_is_never_lost_in_the_sum() {
+        let step = |outcome, passed, failed| Step {
+            name: "step",
+            outcome,
+            took: Duration::ZERO,
+            cases: Cases { passed, failed },
+        };
+        let run = Run(vec![
+            step(Outcome::Passed, 5, 0),
+            step(Outcome::Failed, 0, 0),
+            step(Outcome::Failed, 2, 3),
+            step(Outcome::Skipped("why".to_owned()), 0, 0),
+        ]);
+        assert_eq!(run.sum(), Cases { passed: 7, failed: 4 });
+    }
+}
