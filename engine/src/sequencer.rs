@@ -204,7 +204,11 @@ mod tests {
             sequencer.push(&[event; 20], &mut emit);
             sequencer.finish(&mut emit);
             assert_eq!(sequencer.sequence() + sequencer.fenced(), 20);
-            assert_eq!(sequencer.fenced(), if fence.is_some() { 20 } else { 0 }, "beyond what a stamp may be");
+            assert_eq!(
+                sequencer.fenced(),
+                if fence.is_some() { 20 } else { 0 },
+                "beyond what a stamp may be"
+            );
             assert!(frames <= 2);
         }
     }
