@@ -56,6 +56,11 @@ impl Interrupt {
         Arc::clone(&self.0)
     }
 
+    /// Asks for the end on the user's behalf.
+    pub(crate) fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the user wants the command to end.
     pub(crate) fn raised(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -81,12 +81,6 @@ impl Ui {
         }
     }
 
-    /// Says that something is wrong but the command goes on.
-    pub(crate) fn warn(&self, text: &str) {
-        let label = paint(self.color_stderr, Tone::Warn, "warning:");
-        let _ = writeln!(std::io::stderr(), "{label} {}", clean(text));
-    }
-
     /// Says why the command failed, with every cause.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         let label = paint(self.color_stderr, Tone::Bad, "error:");
