@@ -4,7 +4,7 @@ use super::FRAME;
 use super::board::{Board, lock};
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::render::{clean, duration, instant, rate, thousands};
+use crate::render::{clean, instant, rate, short_duration, thousands};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -101,22 +101,14 @@ fn throughput(frame: &mut Frame<'_>, board: &Board, area: Rect, style: Style) {
 
 /// Latency, watermark and shards.
 fn inside(frame: &mut Frame<'_>, board: &Board, area: Rect) {
-    let coarse = |ns: u64| duration(if ns >= 1_000_000 { ns / 10_000 * 10_000 } else { ns / 10 * 10 });
     let mut lines: Vec<Line<'_>> = board
         .latencies()
         .into_iter()
-        .map(|(name, ns)| Line::from(format!("{name:<6} {:>12}", coarse(ns))))
+        .map(|(name, ns)| Line::from(format!("{name:<6} {:>12}", short_duration(ns))))
         .collect();
-    lines.push(Line::from(format!("lag    {:>12} event time", coarse(board.watermark_lag()))));
+    lines.push(Line::from(format!("lag    {:>12} (event)", short_duration(board.watermark_lag()))));
     for shard in &board.shards {
-        let turns = (shard.turns_busy + shard.turns_idle).max(1);
-        let busy = 100 * shard.turns_busy / turns;
-        lines.push(Line::from(format!(
-            "#{} {} ring {} busy {busy} %",
-            shard.shard,
-            shard.phase.name(),
-            shard.ring_depth
-        )));
+        lines.push(Line::from(format!("#{} {}, ring {}", shard.shard, shard.phase.name(), shard.ring_depth)));
     }
     frame.render_widget(Paragraph::new(lines).block(block("latency, due to in hand")), area);
 }
