@@ -55,9 +55,7 @@ pub fn engine(job: Job, events: &[Event], symbols: usize, disorder_ns: u64, shar
     let (outlets, inlets): (Vec<_>, Vec<_>) =
         (0..shards).map(|_| ring::<Event>(RING_EVENTS, FullPolicy::Wait)).unzip();
     let mut router = Router::new(Placement::round_robin(shards), outlets);
-    for key in 0..symbols as u32 {
-        router.define(name_hash(&key.to_le_bytes()), 0);
-    }
+    define_all(&mut router, symbols);
     std::thread::scope(|scope| {
         let workers: Vec<_> = inlets
             .into_iter()
@@ -105,6 +103,39 @@ pub fn engine(job: Job, events: &[Event], symbols: usize, disorder_ns: u64, shar
     })
 }
 
+/// Introduces keys `0..symbols`.
+pub fn define_all(router: &mut Router, symbols: usize) {
+    for key in 0..symbols as u32 {
+        router.define(name_hash(&key.to_le_bytes()), 0);
+    }
+}
+
+/// The log dealt out to `shards` shards, as the router does it, for measuring shards one by one.
+#[must_use]
+pub fn dealt(log: &[Event], symbols: usize, shards: u32) -> Vec<Vec<Event>> {
+    let capacity = log.len() + symbols + 16;
+    let (outlets, mut inlets): (Vec<_>, Vec<_>) =
+        (0..shards).map(|_| ring::<Event>(capacity, FullPolicy::Wait)).unzip();
+    let mut router = Router::new(Placement::round_robin(shards), outlets);
+    define_all(&mut router, symbols);
+    let mut at = 0;
+    while at < log.len() {
+        // Frame by frame, as a sequencer hands them over.
+        let end = log[at + 1..].iter().position(|event| event.kind == tidegate_engine::kind::MARK);
+        let end = end.map_or(log.len(), |length| at + 1 + length);
+        assert!(router.route(&log[at..end], || unreachable!("the rings hold everything")));
+        at = end;
+    }
+    inlets
+        .iter_mut()
+        .map(|inlet| {
+            let mut part = Vec::with_capacity(capacity);
+            inlet.drain(usize::MAX, |run| part.extend_from_slice(run));
+            part
+        })
+        .collect()
+}
+
 /// The log of `events` as a sequencer writes it: frames with MARK and WATERMARK, END last.
 #[must_use]
 pub fn log_of(events: &[Event], disorder_ns: u64) -> Vec<Event> {
@@ -118,21 +149,13 @@ pub fn log_of(events: &[Event], disorder_ns: u64) -> Vec<Event> {
     log
 }
 
-/// One shard over a ready log on this thread: what the second core of [`engine`] does, without the ring.
+/// One shard over a [`dealt`] log on this thread: what the second core of [`engine`] does, without the ring.
 #[must_use]
-pub fn shard_only(job: Job, log: &[Event], symbols: usize) -> Shard {
+pub fn shard_only(job: Job, log: &[Event]) -> Shard {
     let mut shard = Shard::new(stages(job));
     let mut sink = |outputs: &[Output]| {
         std::hint::black_box(outputs);
     };
-    let defines: Vec<Event> = (0..symbols as u32)
-        .map(|key| {
-            let name = name_hash(&key.to_le_bytes());
-            let payload = [name, u64::from(tidegate_engine::slot_of(name))];
-            Event::control(tidegate_engine::kind::DEFINE, 0, key, 0, payload)
-        })
-        .collect();
-    shard.process(&defines, &mut sink);
     for chunk in log.chunks(4_096) {
         shard.process(chunk, &mut sink);
     }

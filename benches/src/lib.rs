@@ -5,5 +5,8 @@ pub mod engine_run;
 pub mod hand;
 pub mod hops;
 pub mod indicators;
+pub mod latency;
 pub mod measure;
+pub mod suite;
 pub mod w1;
+pub mod w1_parquet;

@@ -17,7 +17,8 @@ pub mod measure;
 mod rival_timely;
 #[path = "../../src/w1.rs"]
 pub mod w1;
-mod w1_parquet;
+#[path = "../../src/w1_parquet.rs"]
+pub mod w1_parquet;
 
 use std::sync::Arc;
 
