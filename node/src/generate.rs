@@ -3,6 +3,7 @@
 use crate::cli::{GenerateArgs, GenerateOut, Generated};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Bar;
+use crate::record::{finish, part_of};
 use crate::render::{Ui, bytes, thousands};
 use serde_json::json;
 use tidegate_replay::Source;
@@ -52,12 +53,12 @@ fn write(mut source: Box<dyn Source>, what: &str, out: &GenerateOut, ui: &Ui) ->
     let path = &out.out;
     let (written, left_out, size) = if is(out, "tgc") {
         let options = CaptureOptions::default().with_codec(out.codec.into());
-        let mut writer = CaptureWriter::create(path, options)?;
+        let mut writer = CaptureWriter::create(part_of(path), options)?;
         each(source.as_mut(), &bar, |events, source| {
             writer.define_all(source.names())?;
             Ok(writer.push(events)?)
         })?;
-        let summary = writer.finish()?;
+        let summary = finish(writer, path)?;
         (summary.events, 0, summary.bytes)
     } else {
         let format = match () {
