@@ -192,7 +192,7 @@ pub(crate) struct DemoArgs {
     /// Lines instead of a live view; so is it anyway when stdout is no terminal.
     #[arg(long)]
     pub(crate) plain: bool,
-    /// How long, in seconds; an hour of the market passes in that time.
+    /// How long, in seconds; four minutes of the market pass in each.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
     /// Everything random follows from it.

@@ -1,5 +1,5 @@
-//! `tidegate demo`: a made-up market and an office network through the real engine, an hour in a minute, with a view
-//! of what happens inside.
+//! `tidegate demo`: a made-up market and an office network through the real engine, four hours in a minute, with
+//! a view of what happens inside.
 
 mod board;
 mod feed;

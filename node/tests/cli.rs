@@ -290,6 +290,27 @@ fn a_paced_replay_measures_latency() {
     assert!(report["seconds"].as_f64() > Some(0.1), "twenty seconds at 100 times take 200 ms: {report}");
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_replay_cleanly() {
+    let folder = folder();
+    let path = folder.path();
+    ends(path, "generate market --events 20k --symbols 5 --session 3600s --out m.tgc", 0);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let line = "replay m.tgc --bars 1s --speed 1 --out r";
+    command.current_dir(path).args(line.split_whitespace()).stdout(std::process::Stdio::piped());
+    let child = command.spawn().expect("the binary starts");
+    while !path.join("r/bars.1s.csv.part").exists() {
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("ended early by the user"), "{text}");
+    assert!(path.join("r/bars.1s.csv").exists());
+}
+
 #[test]
 fn verify_proves_and_disproves() {
     let folder = folder();
