@@ -76,6 +76,19 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tidegate demo\n  tidegate demo --plain --seconds 10\n\nEnd it with q or Ctrl-C."
     )]
     Demo(DemoArgs),
+    /// Measure the engine on this machine, beside hand-written loops on the same work.
+    #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// A fifth of the work and fewer runs: a look in seconds.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print an object of figures instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What is computed.

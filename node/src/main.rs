@@ -10,6 +10,7 @@ mod interrupt;
 mod progress;
 mod render;
 
+mod bench;
 mod demo;
 mod digest;
 mod generate;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args, &ui),
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Demo(args) => demo::run(&args, &ui),
+        Command::Bench(args) => bench::run(&args, &ui),
     };
     match outcome {
         Ok(exit) => exit.into(),
