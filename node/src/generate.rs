@@ -15,8 +15,8 @@ use tidegate_replay::write::{TradeFormat, TradeWriter};
 const BATCH: usize = 32_768;
 
 pub(crate) fn run(args: &GenerateArgs, ui: &Ui) -> Outcome {
-    match &args.what {
-        &Generated::Market { ref out, events, symbols, session } => {
+    match args.what {
+        Generated::Market { ref out, events, symbols, session } => {
             let options = MarketOptions {
                 seed: out.seed,
                 events,
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &GenerateArgs, ui: &Ui) -> Outcome {
             };
             write(Box::new(Market::new(options)), "market", out, ui)
         }
-        &Generated::Network { ref out, events, desks, calm } => {
+        Generated::Network { ref out, events, desks, calm } => {
             if !is(out, "tgc") {
                 return Err(Failure::usage(format!(
                     "`{}`: packets go into a capture only; name it FILE.tgc",
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &GenerateArgs, ui: &Ui) -> Outcome {
             let options = if calm { options.quiet() } else { options };
             write(Box::new(Network::new(options)), "network", out, ui)
         }
-        &Generated::W1 { ref out, events, symbols } => {
+        Generated::W1 { ref out, events, symbols } => {
             let options = W1Options { seed: out.seed, events, symbols, ..W1Options::default() };
             write(Box::new(W1::new(options)), "w1", out, ui)
         }
