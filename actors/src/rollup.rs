@@ -342,9 +342,9 @@ fn merge(slices: &VecDeque<Slice>, start: u64, end: u64) -> BarWords {
         bar.trades += part.trades;
         bar.frame_first = bar.frame_first.min(part.frame_first);
         bar.frame_last = bar.frame_last.max(part.frame_last);
-        volume += part.volume().0;
-        buy_volume += part.buy_volume().0;
-        notional += part.notional().0;
+        volume = volume.wrapping_add(part.volume().0);
+        buy_volume = buy_volume.wrapping_add(part.buy_volume().0);
+        notional = notional.wrapping_add(part.notional().0);
     }
     (bar.volume, bar.buy_volume, bar.notional) = (split(volume), split(buy_volume), split(notional as u128));
     bar

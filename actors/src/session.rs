@@ -110,9 +110,9 @@ impl Session {
         self.high = self.high.max(other.high);
         self.low = self.low.min(other.low);
         self.trades += other.trades;
-        self.volume += other.volume;
-        self.buy_volume += other.buy_volume;
-        self.notional += other.notional;
+        self.volume = self.volume.wrapping_add(other.volume);
+        self.buy_volume = self.buy_volume.wrapping_add(other.buy_volume);
+        self.notional = self.notional.wrapping_add(other.notional);
         self.frame_first = self.frame_first.min(other.frame_first);
         self.frame_last = self.frame_last.max(other.frame_last);
     }

@@ -14,7 +14,7 @@ pub const FRAME_EVENTS: usize = 2_000;
 pub const FRAME_SPAN_NS: u64 = 100_000_000;
 
 /// The newest stamp among data records; control records carry other times. Branch-free, so it vectorises.
-fn newest_of(events: &[Event]) -> u64 {
+pub(crate) fn newest_of(events: &[Event]) -> u64 {
     events
         .iter()
         .fold(0, |newest, event| newest.max(if event.kind < kind::CONTROL { event.ts_event } else { 0 }))
@@ -92,16 +92,18 @@ impl Sequencer {
     }
 
     fn append(&mut self, mut events: &[Event], emit: &mut impl FnMut(&[Event])) {
-        while let Some(first) = events.first() {
+        while !events.is_empty() {
             if self.frame.is_empty() {
                 self.frame.push(Event::control(kind::MARK, 0, 0, self.options.source, [self.sequence, 0]));
                 self.deadline = u64::MAX;
             }
-            if self.deadline == u64::MAX && !first.is_control() {
-                self.deadline = first.ts_event.saturating_add(FRAME_SPAN_NS);
-            }
             let room = FRAME_EVENTS + 1 - self.frame.len();
             let mut now = &events[..room.min(events.len())];
+            if self.deadline == u64::MAX
+                && let Some(first) = now.iter().find(|event| !event.is_control())
+            {
+                self.deadline = first.ts_event.saturating_add(FRAME_SPAN_NS);
+            }
             let mut newest = newest_of(now);
             let mut full = now.len() == room;
             // A deadline not set is no deadline, even for the last instant there is.
@@ -213,6 +215,33 @@ mod tests {
         }
     }
 
+    /// Found by the fuzz target `pipeline`.
+    #[test]
+    fn where_a_control_record_stands_in_its_chunk_does_not_show() {
+        const DAY: u64 = 86_400_000_000_000;
+        let data = |ts| Event { ts_event: ts, kind: kind::SAMPLE, ..Event::default() };
+        let gap = |ts| Event::control(kind::GAP, ts, 0, 0, [1, 0]);
+        let log = |events: &[Event], cut: usize| {
+            let mut sequencer = Sequencer::new(SequencerOptions::default());
+            let mut log = Vec::new();
+            let mut emit = |frame: &[Event]| log.extend_from_slice(frame);
+            for part in [&events[..10], &events[10..cut], &events[cut..]] {
+                sequencer.push(part, &mut emit);
+            }
+            sequencer.finish(&mut emit);
+            log
+        };
+        let ordered: Vec<Event> = (0..10).map(|at| data(1_000 * DAY + at)).collect();
+        let far = [gap(1_000 * DAY + DAY / 10 * 9), data(1_001 * DAY + DAY / 2), data(1_000 * DAY + 20)];
+        let first = [data(1_000 * DAY + FRAME_SPAN_NS), gap(0), data(1_000 * DAY + 2 * FRAME_SPAN_NS)];
+        for tail in [&far[..], &first] {
+            let events = [&ordered[..], tail].concat();
+            for cut in 11..13 {
+                assert_eq!(log(&events, 10), log(&events, cut), "cut at {cut}");
+            }
+        }
+    }
+
     proptest! {
         /// The log does not show in which pieces the input came.
         #[test]
@@ -221,6 +250,38 @@ mod tests {
             cuts in proptest::collection::vec(0usize..3_000, 0..6),
         ) {
             prop_assert_eq!(log(&stamps, &[]), log(&stamps, &cuts));
+        }
+
+        /// Nor when losses are declared between the events and time jumps past the fence.
+        #[test]
+        fn any_cutting_of_a_troubled_input_gives_the_same_log(
+            steps in proptest::collection::vec((0u64..6, 0u64..40), 0..300),
+            cuts in proptest::collection::vec(1usize..40, 0..12),
+        ) {
+            const STEPS_NS: [u64; 4] = [1, 40_000_000, 200_000_000, 20_000_000_000_000];
+            let mut ts = 0;
+            let events = steps.iter().map(|&(what, count)| {
+                ts += STEPS_NS[(what % 4) as usize] * count;
+                let kind = if what >= 4 { kind::GAP } else { kind::SAMPLE };
+                // A loss is told with another time than that of the events around it.
+                let ts_event = if kind == kind::GAP { ts + 20_000_000_000_000 * count } else { ts };
+                Event { ts_event, kind, ..Event::default() }
+            });
+            let events: Vec<Event> = events.collect();
+            let log = |cuts: &[usize]| {
+                let mut sequencer = Sequencer::new(SequencerOptions::default());
+                let (mut log, mut rest) = (Vec::new(), events.as_slice());
+                let mut emit = |frame: &[Event]| log.extend_from_slice(frame);
+                for &cut in cuts {
+                    let (now, later) = rest.split_at(cut.min(rest.len()));
+                    sequencer.push(now, &mut emit);
+                    rest = later;
+                }
+                sequencer.push(rest, &mut emit);
+                sequencer.finish(&mut emit);
+                log
+            };
+            prop_assert_eq!(log(&[]), log(&cuts));
         }
 
         /// After a watermark, no frame holds an event older than it by more than the source's own lateness allows.

@@ -344,8 +344,8 @@ impl fmt::Display for Volume {
     }
 }
 
-/// Exact sum of price times size, in 1e-17 of the quote currency. `i128` holds at least
-/// 1.8e19 trades of the largest notional before it could overflow.
+/// Exact sum of price times size, in 1e-17 of the quote currency. `i128` holds 1.7e21 of it: a million years of the
+/// world's trading, or two trades of the largest price and size there are, after which it wraps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct Notional(pub i128);

@@ -170,7 +170,7 @@ impl Fence {
             return false;
         }
         let limit = reached.saturating_add(self.options.jump_max_ns).min(EventTime::MAX.0);
-        let newest = events.iter().fold(0, |newest, event| newest.max(event.ts_event));
+        let newest = crate::sequencer::newest_of(events); // of data: other records carry other times
         if newest > limit {
             return false;
         }

@@ -8,7 +8,8 @@ use tidegate_engine::{BarState, BarWords, Cause, Context, Event, KeyMeta, Output
 /// one comparison also finds out that nothing is open.
 pub(super) const EMPTY: u64 = 1 << 63;
 
-/// One bar being built: two cache lines. The first is all a trade's prices need, the second its sums.
+/// One bar being built: two cache lines. The first is all a trade's prices need, the second its sums. Sums wrap: only
+/// trades of absurd size reach that, and taking one of them back then still gives what was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[repr(C, align(64))]
 pub struct Acc {
@@ -86,9 +87,11 @@ impl Acc {
         self.high = self.high.max(price);
         self.low = self.low.min(price);
         self.trades += 1;
-        self.volume += u128::from(size);
-        self.buy_volume += u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg());
-        self.notional += i128::from(price) * i128::from(size);
+        self.volume = self.volume.wrapping_add(u128::from(size));
+        self.buy_volume = self
+            .buy_volume
+            .wrapping_add(u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg()));
+        self.notional = self.notional.wrapping_add(i128::from(price) * i128::from(size));
         self.frame_last = frame;
     }
 
@@ -96,9 +99,11 @@ impl Acc {
     pub(super) fn subtract(&mut self, event: &Event) {
         let (price, size) = (event.price(), event.size());
         self.trades -= 1;
-        self.volume -= u128::from(size);
-        self.buy_volume -= u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg());
-        self.notional -= i128::from(price) * i128::from(size);
+        self.volume = self.volume.wrapping_sub(u128::from(size));
+        self.buy_volume = self
+            .buy_volume
+            .wrapping_sub(u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg()));
+        self.notional = self.notional.wrapping_sub(i128::from(price) * i128::from(size));
     }
 
     /// Whether taking `event` back may change open, high, low or close.

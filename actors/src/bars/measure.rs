@@ -100,9 +100,10 @@ impl MeasureBars {
         acc.high = acc.high.max(price);
         acc.low = acc.low.min(price);
         acc.trades += 1;
-        acc.volume += u128::from(size);
-        acc.buy_volume += u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg());
-        acc.notional += i128::from(price) * i128::from(size);
+        acc.volume = acc.volume.wrapping_add(u128::from(size));
+        acc.buy_volume =
+            acc.buy_volume.wrapping_add(u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg()));
+        acc.notional = acc.notional.wrapping_add(i128::from(price) * i128::from(size));
         acc.frame_last = frame;
     }
 
