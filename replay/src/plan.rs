@@ -18,6 +18,9 @@ pub struct Plan {
     pub hosts: Vec<WindowWidth>,
 }
 
+/// Windows a host may hold open: its own and seven of disorder.
+const HOST_WINDOWS_MAX: u32 = 8;
+
 /// What a stream's records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamKind {
