@@ -241,7 +241,9 @@ pub struct Lane {
     stream: u16,
     sequences: Box<[u64]>,
     digests: Box<[u128]>,
-    buffer: Vec<Output>,
+    /// Records not yet handed on: the first `held` of a fixed buffer, so that each is written where it stays.
+    buffer: Box<[Output]>,
+    held: usize,
     emitted: u64,
 }
 
@@ -256,7 +258,8 @@ impl Lane {
             stream,
             sequences: vec![0; SLOT_COUNT].into_boxed_slice(),
             digests: vec![0; SLOT_COUNT].into_boxed_slice(),
-            buffer: Vec::with_capacity(Self::BUFFER_MAX),
+            buffer: vec![Output::default(); Self::BUFFER_MAX].into_boxed_slice(),
+            held: 0,
             emitted: 0,
         }
     }
@@ -293,7 +296,7 @@ impl Lane {
         self.sequences.copy_from_slice(sequences);
         self.digests.copy_from_slice(digests);
         self.emitted = emitted;
-        self.buffer.clear();
+        self.held = 0;
     }
 }
 
@@ -319,9 +322,8 @@ impl<'a> Emit<'a> {
     #[inline]
     pub fn push_with(&mut self, fill: impl FnOnce(&mut Output)) {
         let lane = &mut *self.lane;
-        let at = lane.buffer.len();
-        lane.buffer.push(Output::default());
-        let output = &mut lane.buffer[at];
+        let output = &mut lane.buffer[lane.held];
+        *output = Output::default();
         fill(output);
         let slot = usize::from(output.slot) % SLOT_COUNT;
         let sequence = &mut lane.sequences[slot];
@@ -330,22 +332,23 @@ impl<'a> Emit<'a> {
         output.stream = lane.stream;
         output.reserved = 0;
         lane.emitted += 1;
-        if at + 1 == Lane::BUFFER_MAX {
+        lane.held += 1;
+        if lane.held == Lane::BUFFER_MAX {
             self.flush();
         }
     }
 
     /// Hands what is buffered to the sink.
     pub fn flush(&mut self) {
-        if !self.lane.buffer.is_empty() {
+        let held = std::mem::take(&mut self.lane.held);
+        if held > 0 {
             // Digested here and not in `push_with`: the hash reads wider than the record is written, and right after the
             // writes it would wait for the store buffer.
-            for output in &self.lane.buffer {
+            for output in &self.lane.buffer[..held] {
                 let digest = &mut self.lane.digests[usize::from(output.slot) % SLOT_COUNT];
                 *digest = digest.wrapping_add(xxh3_128(output.record_bytes()));
             }
-            self.sink.accept(&self.lane.buffer);
-            self.lane.buffer.clear();
+            self.sink.accept(&self.lane.buffer[..held]);
         }
     }
 }
