@@ -6,7 +6,7 @@ use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorError, IndicatorSe
 use tidegate_engine::{AnalyzerStage, Stage, WindowWidth};
 
 /// What a pipeline computes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
     /// Bars, each a stream `bars.SPEC`.
     pub bars: Vec<BarSpec>,
@@ -16,17 +16,6 @@ pub struct Plan {
     pub bar_options: BarOptions,
     /// Host windows, a stream `hosts.WIDTH` each.
     pub hosts: Vec<WindowWidth>,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self {
-            bars: Vec::new(),
-            indicators: Vec::new(),
-            bar_options: BarOptions::default(),
-            hosts: Vec::new(),
-        }
-    }
 }
 
 /// Windows a host may hold open: its own and seven of disorder.
