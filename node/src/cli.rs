@@ -192,7 +192,7 @@ pub(crate) struct DemoArgs {
     /// Lines instead of a live view; so is it anyway when stdout is no terminal.
     #[arg(long)]
     pub(crate) plain: bool,
-    /// How long, in seconds; an hour of the market passes in that time.
+    /// How long, in seconds; four minutes of the market pass in each.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
     /// Everything random follows from it.
@@ -407,7 +407,7 @@ fn parse_duration(text: &str) -> Result<u64, String> {
     }
     let whole: u64 = whole.parse().map_err(|_| bad())?;
     let part: u64 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| bad())? };
-    let part = u128::from(part) * u128::from(unit_ns as u64) / 10u128.pow(fraction.len() as u32);
+    let part = u128::from(part) * u128::from(unit_ns) / 10u128.pow(fraction.len() as u32);
     whole.checked_mul(unit_ns).and_then(|ns| ns.checked_add(u64::try_from(part).ok()?)).ok_or_else(bad)
 }
 

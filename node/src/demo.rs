@@ -1,5 +1,5 @@
-//! `tidegate demo`: a made-up market and an office network through the real engine, an hour in a minute, with a view
-//! of what happens inside.
+//! `tidegate demo`: a made-up market and an office network through the real engine, four hours in a minute, with
+//! a view of what happens inside.
 
 mod board;
 mod feed;
@@ -9,7 +9,7 @@ use crate::cli::DemoArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::plan::{minute, usual_bars};
-use crate::render::{Ui, duration, rate, thousands};
+use crate::render::{Ui, rate, short_duration, thousands};
 use crate::summary;
 use board::Board;
 use std::io::IsTerminal;
@@ -94,11 +94,11 @@ fn lines(board: &Mutex<Board>, ui: &Ui, done: impl Fn() -> bool) {
         });
         ui.print(&format!(
             "{:>4} s  {:>11} events  {:>10}  {}  lag {}  bars {} final {} amended{top}\n",
-            board.elapsed.as_secs(),
+            board.elapsed.as_secs_f64().round(),
             thousands(board.events),
             rate(board.rate_now()),
             board.latency_text(),
-            duration(board.watermark_lag()),
+            short_duration(board.watermark_lag()),
             thousands(board.bars_final),
             thousands(board.bars_amended),
         ));

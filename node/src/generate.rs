@@ -3,6 +3,7 @@
 use crate::cli::{GenerateArgs, GenerateOut, Generated};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Bar;
+use crate::record::{finish, part_of};
 use crate::render::{Ui, bytes, thousands};
 use serde_json::json;
 use tidegate_replay::Source;
@@ -14,8 +15,8 @@ use tidegate_replay::write::{TradeFormat, TradeWriter};
 const BATCH: usize = 32_768;
 
 pub(crate) fn run(args: &GenerateArgs, ui: &Ui) -> Outcome {
-    match &args.what {
-        &Generated::Market { ref out, events, symbols, session } => {
+    match args.what {
+        Generated::Market { ref out, events, symbols, session } => {
             let options = MarketOptions {
                 seed: out.seed,
                 events,
@@ -25,7 +26,7 @@ pub(crate) fn run(args: &GenerateArgs, ui: &Ui) -> Outcome {
             };
             write(Box::new(Market::new(options)), "market", out, ui)
         }
-        &Generated::Network { ref out, events, desks, calm } => {
+        Generated::Network { ref out, events, desks, calm } => {
             if !is(out, "tgc") {
                 return Err(Failure::usage(format!(
                     "`{}`: packets go into a capture only; name it FILE.tgc",
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &GenerateArgs, ui: &Ui) -> Outcome {
             let options = if calm { options.quiet() } else { options };
             write(Box::new(Network::new(options)), "network", out, ui)
         }
-        &Generated::W1 { ref out, events, symbols } => {
+        Generated::W1 { ref out, events, symbols } => {
             let options = W1Options { seed: out.seed, events, symbols, ..W1Options::default() };
             write(Box::new(W1::new(options)), "w1", out, ui)
         }
@@ -52,12 +53,12 @@ fn write(mut source: Box<dyn Source>, what: &str, out: &GenerateOut, ui: &Ui) ->
     let path = &out.out;
     let (written, left_out, size) = if is(out, "tgc") {
         let options = CaptureOptions::default().with_codec(out.codec.into());
-        let mut writer = CaptureWriter::create(path, options)?;
+        let mut writer = CaptureWriter::create(part_of(path), options)?;
         each(source.as_mut(), &bar, |events, source| {
             writer.define_all(source.names())?;
             Ok(writer.push(events)?)
         })?;
-        let summary = writer.finish()?;
+        let summary = finish(writer, path)?;
         (summary.events, 0, summary.bytes)
     } else {
         let format = match () {

@@ -8,7 +8,7 @@ use crate::render::{Table, Ui, bytes, clean, thousands};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tidegate_replay::capture::{CaptureOptions, CaptureWriter, WriteError};
+use tidegate_replay::capture::{CaptureOptions, CaptureSummary, CaptureWriter, WriteError};
 use tidegate_replay::merge::Merge;
 use tidegate_replay::{RejectCause, open_input};
 
@@ -24,9 +24,8 @@ pub(crate) fn run(args: &RecordArgs, ui: &Ui) -> Outcome {
     let interrupt = Interrupt::listen()?;
     let started = Instant::now();
     let mut merge = Merge::new(sources);
-    let part = part_of(&args.out);
     let codec = CaptureOptions::default().with_codec(args.codec.into());
-    let mut writer = CaptureWriter::create(&part, codec)?;
+    let mut writer = CaptureWriter::create(part_of(&args.out), codec)?;
     let bar = Bar::new(ui, "recording", merge.progress().bytes_total);
     let mut events = Vec::new();
     while !interrupt.raised() {
@@ -40,8 +39,7 @@ pub(crate) fn run(args: &RecordArgs, ui: &Ui) -> Outcome {
         bar.at(merge.progress().bytes, "");
     }
     let stopped = interrupt.raised();
-    let summary = writer.finish()?;
-    std::fs::rename(&part, &args.out).map_err(|source| WriteError::Io { path: args.out.clone(), source })?;
+    let summary = finish(writer, &args.out)?;
     bar.clear();
     let failure = merge.take_failure();
     let accounts: Vec<_> = merge.accounts().collect();
@@ -96,10 +94,18 @@ pub(crate) fn run(args: &RecordArgs, ui: &Ui) -> Outcome {
 }
 
 /// The name a capture has until it is whole.
-fn part_of(path: &Path) -> PathBuf {
+pub(crate) fn part_of(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     part.into()
+}
+
+/// Ends a capture begun at [`part_of`] `path` and gives it its name.
+pub(crate) fn finish(writer: CaptureWriter, path: &Path) -> Result<CaptureSummary, WriteError> {
+    let summary = writer.finish()?;
+    std::fs::rename(part_of(path), path)
+        .map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
+    Ok(summary)
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

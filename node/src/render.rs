@@ -137,6 +137,10 @@ impl Table {
         self.rows.push(cells.iter().map(|(tone, cell)| (*tone, clean(cell))).collect());
     }
 
+    pub(crate) fn cells(&mut self, cells: Vec<(Tone, String)>) {
+        self.rows.push(cells);
+    }
+
     /// One name and value.
     pub(crate) fn fact(&mut self, name: &str, value: impl AsRef<str>) {
         self.rows.push(vec![(Tone::Faint, name.to_owned()), (Tone::Plain, clean(value.as_ref()))]);
@@ -232,6 +236,12 @@ pub(crate) fn duration(ns: u64) -> String {
             shown.map(|(n, unit)| format!("{n}{unit}")).collect::<Vec<_>>().join(" ")
         }
     }
+}
+
+/// The same to three digits, for what moves.
+pub(crate) fn short_duration(ns: u64) -> String {
+    let unit = 10u64.pow(ns.max(1).ilog10().saturating_sub(2));
+    duration(ns / unit * unit)
 }
 
 /// An instant in UTC to the nanosecond it has.

@@ -27,6 +27,8 @@ pub(crate) fn run(args: &ReplayArgs, ui: &Ui) -> Outcome {
     let inputs = plan::open_all(&args.files, &read)?;
     let what = plan::plan(&args.plan, &args.files, &read)?;
     let log = plan::log(&args.plan);
+    // Before the first file: a user who sees one may press Ctrl-C.
+    let interrupt = Interrupt::listen()?;
     let mut writer = match &args.out {
         Some(folder) => {
             let bars = BarRows {
@@ -53,7 +55,6 @@ pub(crate) fn run(args: &ReplayArgs, ui: &Ui) -> Outcome {
         None if paced => Some(&mut nowhere as &mut dyn ResultSink),
         None => None,
     };
-    let interrupt = Interrupt::listen()?;
     let options = ReplayOptions {
         runtime: RuntimeOptions {
             shards: args.shards,

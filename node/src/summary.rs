@@ -101,23 +101,27 @@ fn fates(ledger: &Ledger) -> impl Iterator<Item = (&'static str, u64)> + '_ {
     FATE_NAMES.into_iter().zip(ledger.by_fate).filter(|(_, count)| *count > 0)
 }
 
-/// Where the events went, operator by operator.
+/// Where the events went, operator by operator: a column each.
 fn ledger(report: &ReplayReport, ui: &Ui) -> String {
-    let mut table = Table::new(&["ledger", ">delivered", "=", ""]);
-    for stage in &report.runtime.stages {
-        let sum: Vec<String> =
-            fates(&stage.ledger).map(|(name, count)| format!("{} {name}", thousands(count))).collect();
-        let (tone, verdict) = match stage.ledger.imbalance() {
-            0 => (Tone::Good, "balances".to_owned()),
-            off => (Tone::Bad, format!("is off by {off}")),
-        };
-        table.toned([
-            (Tone::Plain, &stage.name),
-            (Tone::Plain, &thousands(stage.ledger.delivered)),
-            (Tone::Plain, &sum.join(" + ")),
-            (tone, &verdict),
-        ]);
+    let stages = &report.runtime.stages;
+    let names: Vec<String> = stages.iter().map(|stage| format!(">{}", stage.name)).collect();
+    let header: Vec<&str> = std::iter::once("ledger").chain(names.iter().map(String::as_str)).collect();
+    let mut table = Table::new(&header);
+    let mut line = |name: &str, cell: &dyn Fn(&Ledger) -> (Tone, String)| {
+        let cells = stages.iter().map(|stage| cell(&stage.ledger));
+        table.cells(std::iter::once((Tone::Plain, name.to_owned())).chain(cells).collect());
+    };
+    let count = |n: u64| (Tone::Plain, thousands(n));
+    line("delivered", &|ledger| count(ledger.delivered));
+    for (at, name) in FATE_NAMES.iter().enumerate() {
+        if stages.iter().any(|stage| stage.ledger.by_fate[at] > 0) {
+            line(&format!("  {name}"), &|ledger| count(ledger.by_fate[at]));
+        }
     }
+    line("balance", &|ledger| match ledger.imbalance() {
+        0 => (Tone::Good, "0".to_owned()),
+        off => (Tone::Bad, off.to_string()),
+    });
     table.render(ui, 0)
 }
 

@@ -100,8 +100,8 @@ impl Default for RuntimeOptions {
     fn default() -> Self {
         Self {
             shards: 1,
-            ring_events: 8_192,
-            batch_max: 4_096,
+            ring_events: 32_768,
+            batch_max: 1_024,
             idle: IdleStrategy::default(),
             placement: Placement::default(),
             pin: false,

@@ -1,6 +1,6 @@
 //! What the demo shows, gathered from results and counters.
 
-use crate::render::duration;
+use crate::render::short_duration;
 use hdrhistogram::Histogram;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,8 @@ pub(super) struct Row {
 /// The latest of one host.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Host {
+    /// End of its last window.
+    ts: u64,
     pub(super) packets: u64,
     pub(super) peers: u64,
     pub(super) ports: u64,
@@ -165,6 +167,7 @@ impl Board {
                     None => self.hosts.entry(name.to_owned()).or_default(),
                 };
                 // Words as `HOST_COLUMNS` has them.
+                host.ts = output.ts;
                 host.packets = output.words[1];
                 host.peers = output.words[5];
                 host.ports = output.words[6];
@@ -192,8 +195,7 @@ impl Board {
     }
 
     pub(super) fn latency_text(&self) -> String {
-        let coarse = |ns: u64| duration(if ns > 1_000_000 { ns / 10_000 * 10_000 } else { ns });
-        let parts = self.latencies().map(|(name, ns)| format!("{name} {}", coarse(ns)));
+        let parts = self.latencies().map(|(name, ns)| format!("{name} {}", short_duration(ns)));
         parts[..3].join(" ")
     }
 
@@ -220,7 +222,10 @@ impl Board {
 
     /// Hosts with the most distinct ports, then packets, in their last minute.
     pub(super) fn top_hosts(&self, count: usize) -> Vec<(&str, &Host)> {
-        let mut hosts: Vec<_> = self.hosts.iter().map(|(name, host)| (name.as_str(), host)).collect();
+        // A host that fell silent is no news.
+        let latest = self.hosts.values().map(|host| host.ts).max().unwrap_or(0);
+        let now = self.hosts.iter().filter(|(_, host)| host.ts == latest);
+        let mut hosts: Vec<_> = now.map(|(name, host)| (name.as_str(), host)).collect();
         let order = |host: &Host| (host.unanswered.max(host.ports), host.packets);
         hosts.sort_by(|a, b| order(b.1).cmp(&order(a.1)).then(a.0.cmp(b.0)));
         hosts.truncate(count);

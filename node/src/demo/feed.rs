@@ -1,4 +1,4 @@
-//! What the demo plays: two generators, cut to the same hour.
+//! What the demo plays: two generators, cut to the same length.
 
 use tidegate_engine::Event;
 use tidegate_replay::generate::{Market, MarketOptions, Network, NetworkOptions};
@@ -6,23 +6,25 @@ use tidegate_replay::{Names, Progress, ReadAccount, ReadError, Source};
 
 /// Indicators over every stream of bars.
 pub(super) const INDICATORS: [&str; 3] = ["rsi:14", "ema:12", "vwap:20"];
-/// Trades a second of wall time. The network brings about 20,000 more.
-const TRADES_PER_SECOND: u64 = 180_000;
-/// Event time the demo covers: long enough for all incidents of the network (scan at minute 10, flood at 20,
-/// exfiltration at 30) and for the market's gap (35 % in) and shock (55 % in).
-const SESSION_NS: u64 = 3_600_000_000_000;
+/// Event time passes so many times faster than ours: a minute shows four hours.
+const SPEED: u64 = 240;
+/// Trades asked for per second of wall time. Bursts take time of their own, so about a quarter of them fit, which with
+/// the network makes about 200,000 events a second.
+const TRADES_PER_SECOND: u64 = 600_000;
+/// Mean time between connections of the office, in event time.
+const CONNECTION_WAIT_NS: u64 = 250_000_000;
 
 /// The demo's inputs and their pace.
 pub(super) struct Feed {
     seed: u64,
     pub(super) seconds: u64,
-    /// Event time passes so many times faster than ours.
     pub(super) speed: f64,
+    session_ns: u64,
 }
 
 impl Feed {
     pub(super) fn new(seconds: u64, seed: u64) -> Self {
-        Self { seed, seconds, speed: SESSION_NS as f64 / 1e9 / seconds as f64 }
+        Self { seed, seconds, speed: SPEED as f64, session_ns: seconds * SPEED * 1_000_000_000 }
     }
 
     fn market(&self) -> Market {
@@ -30,18 +32,19 @@ impl Feed {
         Market::new(MarketOptions {
             seed: self.seed,
             events,
-            session_ns: SESSION_NS,
+            session_ns: self.session_ns,
             ..MarketOptions::default()
         })
     }
 
     fn network(&self) -> Network {
         let ts_start = MarketOptions::default().ts_start;
-        // An hour of this office at two in the afternoon is about 1.5 million events.
         Network::new(NetworkOptions {
             seed: self.seed,
-            events: 100_000_000,
+            // More than it comes to in any session; the clip ends it.
+            events: u64::MAX,
             ts_start,
+            connection_wait_ns: CONNECTION_WAIT_NS,
             ..NetworkOptions::default()
         })
     }
@@ -57,7 +60,7 @@ impl Feed {
     }
 
     pub(super) fn sources(&self) -> Vec<Box<dyn Source>> {
-        let end = MarketOptions::default().ts_start + SESSION_NS;
+        let end = MarketOptions::default().ts_start + self.session_ns;
         let clip = |source| Box::new(Clip { source, end, account: ReadAccount::default() });
         vec![clip(Box::new(self.market())), clip(Box::new(self.network()))]
     }
@@ -109,15 +112,18 @@ mod tests {
     use tidegate_actors::indicators::IndicatorSpec;
 
     #[test]
-    fn the_feed_ends_after_its_hour() {
+    fn the_feed_ends_when_it_should() {
         assert!(INDICATORS.iter().all(|text| text.parse::<IndicatorSpec>().is_ok()));
-        let feed = Feed { seed: 1, seconds: 1, speed: 3_600.0 };
-        let end = MarketOptions::default().ts_start + SESSION_NS;
+        let feed = Feed::new(2, 1);
+        let end = MarketOptions::default().ts_start + feed.session_ns;
+        let mut total = 0;
         for source in &mut feed.sources() {
             let mut events = Vec::new();
             while source.read(&mut events, 8_192).unwrap() > 0 {}
-            assert!(events.len() > 100_000 && events.iter().all(|event| event.ts_event < end));
+            assert!(!events.is_empty() && events.iter().all(|event| event.ts_event < end));
             assert_eq!(source.account().events, events.len() as u64);
+            total += events.len();
         }
+        assert!((200_000..800_000).contains(&total), "{total} events in two seconds");
     }
 }

@@ -4,7 +4,7 @@ use super::FRAME;
 use super::board::{Board, lock};
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::render::{clean, duration, instant, rate, thousands};
+use crate::render::{clean, instant, rate, short_duration, thousands};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -79,9 +79,19 @@ fn draw(frame: &mut Frame<'_>, board: &Board, seconds: u64, color: bool) {
     inside(frame, board, numbers);
     causes(frame, board, ledger, tint(Color::Yellow));
 
-    let [symbols, hosts] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(tables);
-    market(frame, board, symbols, (tint(Color::Green), tint(Color::Red)));
-    network(frame, board, hosts, tint(Color::Red));
+    // A number without room would lose digits, so columns go as a whole.
+    let wide = tables.width >= MARKET_WIDE + HOSTS_WIDE;
+    let hosts_width = match tables.width {
+        width if width >= MARKET_NARROW + HOSTS_WIDE => HOSTS_WIDE,
+        width if width >= MARKET_NARROW + HOSTS_NARROW => HOSTS_NARROW,
+        _ => 0,
+    };
+    let [symbols, hosts] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Length(hosts_width)]).areas(tables);
+    market(frame, board, symbols, wide, (tint(Color::Green), tint(Color::Red)));
+    if hosts_width > 0 {
+        network(frame, board, hosts, hosts_width == HOSTS_WIDE, tint(Color::Red));
+    }
 
     let [keys, bar] = Layout::horizontal([Constraint::Length(28), Constraint::Fill(1)]).areas(foot);
     frame.render_widget(Line::from(" q or Ctrl-C ends the demo").dim(), keys);
@@ -101,22 +111,14 @@ fn throughput(frame: &mut Frame<'_>, board: &Board, area: Rect, style: Style) {
 
 /// Latency, watermark and shards.
 fn inside(frame: &mut Frame<'_>, board: &Board, area: Rect) {
-    let coarse = |ns: u64| duration(if ns >= 1_000_000 { ns / 10_000 * 10_000 } else { ns / 10 * 10 });
     let mut lines: Vec<Line<'_>> = board
         .latencies()
         .into_iter()
-        .map(|(name, ns)| Line::from(format!("{name:<6} {:>12}", coarse(ns))))
+        .map(|(name, ns)| Line::from(format!("{name:<6} {:>12}", short_duration(ns))))
         .collect();
-    lines.push(Line::from(format!("lag    {:>12} event time", coarse(board.watermark_lag()))));
+    lines.push(Line::from(format!("lag    {:>12} (event)", short_duration(board.watermark_lag()))));
     for shard in &board.shards {
-        let turns = (shard.turns_busy + shard.turns_idle).max(1);
-        let busy = 100 * shard.turns_busy / turns;
-        lines.push(Line::from(format!(
-            "#{} {} ring {} busy {busy} %",
-            shard.shard,
-            shard.phase.name(),
-            shard.ring_depth
-        )));
+        lines.push(Line::from(format!("#{} {}, ring {}", shard.shard, shard.phase.name(), shard.ring_depth)));
     }
     frame.render_widget(Paragraph::new(lines).block(block("latency, due to in hand")), area);
 }
@@ -136,54 +138,70 @@ fn causes(frame: &mut Frame<'_>, board: &Board, area: Rect, style: Style) {
     frame.render_widget(Paragraph::new(lines).block(block("bars by cause")), area);
 }
 
-fn market(frame: &mut Frame<'_>, board: &Board, area: Rect, (up, down): (Style, Style)) {
-    let rows = board.top(usize::from(area.height.saturating_sub(3))).into_iter().map(|(name, row)| {
-        let change = 100.0 * (row.last.0 - row.first) as f64 / (row.first as f64).max(1.0);
-        let text = |text: String| Cell::from(Line::from(text).right_aligned());
-        Row::new([
-            Cell::from(clean(name)),
-            text(format!("{:.2}", row.last.to_f64())),
-            text(format!("{change:+.2} %")).style(if change < 0.0 { down } else { up }),
-            text(row.vwap.map_or("-".to_owned(), |vwap| format!("{:.4}", vwap.to_f64()))),
-            text(format!("{:.2}", row.high.to_f64())),
-            text(format!("{:.2}", row.low.to_f64())),
-            text(row.rsi.map_or("-".to_owned(), |rsi| format!("{rsi:.1}"))),
-            text(thousands(row.trades)),
-        ])
+/// Columns with one blank between them and a border around.
+const MARKET_COLUMNS: [(&str, u16); 8] = [
+    ("symbol", 6),
+    ("last", 9),
+    ("change", 9),
+    ("vwap", 11),
+    ("rsi 14", 6),
+    ("trades", 11),
+    ("high", 9),
+    ("low", 9),
+];
+const MARKET_NARROW: u16 = 6 + 9 + 9 + 11 + 6 + 11 + 5 + 2;
+const MARKET_WIDE: u16 = MARKET_NARROW + 2 * 10;
+const HOST_COLUMNS: [(&str, u16); 5] =
+    [("host", 15), ("ports", 7), ("unanswered", 10), ("peers", 7), ("packets", 9)];
+const HOSTS_NARROW: u16 = 15 + 7 + 10 + 2 + 2;
+const HOSTS_WIDE: u16 = HOSTS_NARROW + 8 + 10;
+
+/// A table whose first column stands left and whose others are numbers.
+fn table<'a>(columns: &[(&'a str, u16)], rows: Vec<Row<'a>>, title: &'a str) -> Table<'a> {
+    let header = columns.iter().enumerate().map(|(at, (name, _))| match at {
+        0 => Cell::from(*name),
+        _ => right((*name).to_owned()),
     });
-    let widths = [6, 8, 9, 10, 8, 8, 6, 11].map(Constraint::Length);
-    let right = |name| Cell::from(Line::from(name).right_aligned());
-    let header = Row::new([
-        Cell::from("symbol"),
-        right("last"),
-        right("change"),
-        right("vwap"),
-        right("high"),
-        right("low"),
-        right("rsi 14"),
-        right("trades"),
-    ]);
-    let table = Table::new(rows, widths).header(header.dim()).block(block("1 s bars, busiest symbols"));
-    frame.render_widget(table, area);
+    let widths = columns.iter().map(|(_, width)| Constraint::Length(*width));
+    Table::new(rows, widths).header(Row::new(header).dim()).block(block(title))
 }
 
-fn network(frame: &mut Frame<'_>, board: &Board, area: Rect, odd: Style) {
-    let rows = board.top_hosts(usize::from(area.height.saturating_sub(3))).into_iter().map(|(name, host)| {
-        let strange = host.ports > 200 || host.unanswered > 200;
-        let text = |n: u64| Cell::from(Line::from(thousands(n)).right_aligned());
-        let row = Row::new([
+fn right<'a>(text: String) -> Cell<'a> {
+    Cell::from(Line::from(text).right_aligned())
+}
+
+fn market(frame: &mut Frame<'_>, board: &Board, area: Rect, wide: bool, (up, down): (Style, Style)) {
+    let columns = if wide { &MARKET_COLUMNS[..] } else { &MARKET_COLUMNS[..6] };
+    let rows = board.top(usize::from(area.height.saturating_sub(3))).into_iter().map(|(name, row)| {
+        let change = 100.0 * (row.last.0 - row.first) as f64 / (row.first as f64).max(1.0);
+        let cells = [
             Cell::from(clean(name)),
-            text(host.packets),
-            text(host.peers),
-            text(host.ports),
-            text(host.unanswered),
-        ]);
+            right(format!("{:.2}", row.last.to_f64())),
+            right(format!("{change:+.2} %")).style(if change < 0.0 { down } else { up }),
+            right(row.vwap.map_or("-".to_owned(), |vwap| format!("{:.4}", vwap.to_f64()))),
+            right(row.rsi.map_or("-".to_owned(), |rsi| format!("{rsi:.1}"))),
+            right(thousands(row.trades)),
+            right(format!("{:.2}", row.high.to_f64())),
+            right(format!("{:.2}", row.low.to_f64())),
+        ];
+        Row::new(cells.into_iter().take(columns.len()))
+    });
+    frame.render_widget(table(columns, rows.collect(), "1 s bars, busiest symbols"), area);
+}
+
+fn network(frame: &mut Frame<'_>, board: &Board, area: Rect, wide: bool, odd: Style) {
+    let columns = if wide { &HOST_COLUMNS[..] } else { &HOST_COLUMNS[..3] };
+    let rows = board.top_hosts(usize::from(area.height.saturating_sub(3))).into_iter().map(|(name, host)| {
+        let strange = host.ports > 200 || host.unanswered > 50;
+        let cells = [
+            Cell::from(clean(name)),
+            right(thousands(host.ports)),
+            right(thousands(host.unanswered)),
+            right(thousands(host.peers)),
+            right(thousands(host.packets)),
+        ];
+        let row = Row::new(cells.into_iter().take(columns.len()));
         if strange { row.style(odd) } else { row }
     });
-    let widths = [15, 9, 6, 6, 10].map(Constraint::Length);
-    let right = |name| Cell::from(Line::from(name).right_aligned());
-    let header =
-        Row::new([Cell::from("host"), right("packets"), right("peers"), right("ports"), right("unanswered")]);
-    let table = Table::new(rows, widths).header(header.dim()).block(block("1 m windows, busiest hosts"));
-    frame.render_widget(table, area);
+    frame.render_widget(table(columns, rows.collect(), "1 m windows, most ports"), area);
 }
