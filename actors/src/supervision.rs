@@ -1,9 +1,9 @@
 //! Who starts, watches and restarts the shards: a small tree of actors on a control thread of its own.
 //!
-//! One [`Supervisor`]; under it, linked, one [`ShardActor`] per shard that owns the shard's thread. A thread that ends
+//! One `Supervisor`; under it, linked, one `ShardActor` per shard that owns the shard's thread. A thread that ends
 //! tells its actor. An operator's panic makes the actor fail, and the supervisor, told by the link, decides as the
 //! [`FailurePolicy`] says: it starts a new actor, and with it a new thread, on what the old thread left in its
-//! [`Berth`]. No event ever passes through here, only a handful of messages in a shard's life.
+//! `Berth`. No event ever passes through here, only a handful of messages in a shard's life.
 
 use crate::runtime::worker::{Exit, ShardOutcome, Worker};
 use crate::runtime::{FailurePolicy, Phase, RuntimeError, StatsHandle, add};

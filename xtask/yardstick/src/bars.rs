@@ -134,17 +134,18 @@ mod tests {
         std::fs::create_dir_all(data.join("trades")).unwrap();
         let file = std::fs::File::create(data.join("trades/x_1.csv.gz")).unwrap();
         let mut gz = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
-        gz.write_all(b"ts_ns,price,size\n1500000000,10,1\n2500000000,11,2\n1600000000,12.5,1\n").unwrap();
+        let rows = ["1381132801500000000,10,1", "1381132802500000000,11,2", "1381132801600000000,12.5,1"];
+        gz.write_all(format!("ts_ns,price,size\n{}\n", rows.join("\n")).as_bytes()).unwrap();
         gz.finish().unwrap();
         assert_eq!(write(&data, &out).unwrap(), 2);
         assert_eq!(
             std::fs::read_to_string(out.join("bars/x_1_1s.csv")).unwrap(),
             "start_ns,open,high,low,close,volume,trades,vwap\n\
-             1000000000,10,12.5,10,12.5,2,2,11.25\n2000000000,11,11,11,11,2,1,11\n"
+             1381132801000000000,10,12.5,10,12.5,2,2,11.25\n1381132802000000000,11,11,11,11,2,1,11\n"
         );
         assert_eq!(
             std::fs::read_to_string(out.join("bars/x_1_1m.csv")).unwrap(),
-            "start_ns,open,high,low,close,volume,trades,vwap\n0,10,12.5,10,11,4,3,11.125\n"
+            "start_ns,open,high,low,close,volume,trades,vwap\n1381132800000000000,10,12.5,10,11,4,3,11.125\n"
         );
     }
 }
