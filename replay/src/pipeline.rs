@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{
-    Idle, IdleStrategy, Outputs, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, ShardStats,
+    Idle, IdleStrategy, Outputs, Phase, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
+    ShardStats, StatsHandle,
 };
 use tidegate_engine::{
     Digest, Event, FenceOptions, FullPolicy, Ledger, Output, Receiver, Sequencer, SequencerOptions, Shard,
@@ -232,7 +233,7 @@ pub fn replay(
         let stop = &options.stop;
         let streams_ref = &streams;
         let collector = sink.map(|sink| {
-            let collector = Collector::new(receivers, names_out, marks_out);
+            let collector = Collector::new(stats.clone(), receivers, names_out, marks_out);
             std::thread::Builder::new()
                 .name("tg-collect".into())
                 .spawn_scoped(scope, move || collector.run(streams_ref, sink, stop))
@@ -403,9 +404,6 @@ struct Inlet {
     finished: bool,
 }
 
-/// Batches a shard may be ahead before one that is silent (quarantined) is no longer waited for.
-const AHEAD_MAX: usize = 4_096;
-
 struct Collector {
     inlets: Vec<Inlet>,
     names_in: flume::Receiver<(u64, Arc<str>)>,
@@ -413,10 +411,12 @@ struct Collector {
     marks: Receiver<Mark>,
     waiting: VecDeque<Mark>,
     histogram: Histogram<u64>,
+    stats: StatsHandle,
 }
 
 impl Collector {
     fn new(
+        stats: StatsHandle,
         receivers: Vec<Receiver<Output>>,
         names_in: flume::Receiver<(u64, Arc<str>)>,
         marks: Receiver<Mark>,
@@ -429,6 +429,7 @@ impl Collector {
             names: HashMap::new(),
             marks,
             waiting: VecDeque::new(),
+            stats,
             // Three digits up to an hour; construction with constants cannot fail.
             histogram: Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
                 .expect("constant bounds are valid"),
@@ -506,10 +507,17 @@ impl Collector {
 
     /// Moves the results up to the next watermark that all shards have reached into `batch`.
     fn next_batch(&mut self, batch: &mut Vec<Output>) -> Option<u64> {
-        let ahead = self.inlets.iter().map(|inlet| inlet.ready.len()).max().unwrap_or(0);
+        // However far the others are ahead, a shard that is merely slow is waited for: its full ring holds the reader, and
+        // so the others, back. Only one that will not speak again is left out.
         let silent = |inlet: &Inlet| inlet.ready.is_empty() && !inlet.finished;
-        if ahead == 0 || (ahead < AHEAD_MAX && self.inlets.iter().any(silent)) {
-            return None;
+        if self.inlets.iter().any(silent) {
+            let shards = self.stats.stats();
+            let gone = |shard: usize| {
+                shards.get(shard).is_none_or(|stats| matches!(stats.phase, Phase::Quarantined | Phase::Lost))
+            };
+            if self.inlets.iter().enumerate().any(|(shard, inlet)| silent(inlet) && !gone(shard)) {
+                return None;
+            }
         }
         let watermark =
             self.inlets.iter().filter_map(|inlet| inlet.ready.front()).map(|(ts, _)| *ts).min()?;
