@@ -21,6 +21,9 @@ pub(crate) fn render(report: &ReplayReport, files: &[FileSummary], paced: bool, 
             if report.stopped { ", ended early by the user" } else { "" }
         ),
     );
+    if report.read_ahead() > 0 {
+        facts.fact("not run", format!("{}, read ahead when it was stopped", thousands(report.read_ahead())));
+    }
     if report.fenced > 0 {
         facts.fact("fenced", format!("{}, absurdly far in the future", thousands(report.fenced)));
     }
@@ -151,7 +154,7 @@ pub(crate) fn to_json(report: &ReplayReport, files: &[FileSummary], paced: bool)
         })
     });
     json!({
-        "events": report.logged, "fenced": report.fenced, "names": report.names,
+        "events": report.logged, "fenced": report.fenced, "read_ahead": report.read_ahead(), "names": report.names,
         "first_ns": report.span.map(|span| span.0), "last_ns": report.span.map(|span| span.1),
         "seconds": report.elapsed.as_secs_f64(), "events_per_second": report.rate(),
         "latency_ns": report.latency.filter(|_| paced).map(|latency| json!({

@@ -169,6 +169,13 @@ impl ReplayReport {
         self.logged as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
+    /// Events the readers had already decoded when the replay was stopped early: read, counted by their reader, not run.
+    #[must_use]
+    pub fn read_ahead(&self) -> u64 {
+        let events: u64 = self.inputs.iter().map(|input| input.account.events).sum();
+        if self.stopped { events.saturating_sub(self.logged + self.fenced + self.controls) } else { 0 }
+    }
+
     /// Inputs minus everything they became, over readers, fence and operators: zero, always.
     #[must_use]
     pub fn imbalance(&self) -> i128 {
