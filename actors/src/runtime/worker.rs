@@ -57,30 +57,30 @@ struct Outlet {
 
 impl OutputSink for Outlet {
     fn accept(&mut self, outputs: &[Output]) {
-        let results = if self.last {
-            outputs.iter().filter(|output| output.kind < output_kind::WATERMARK).count() as u64
-        } else {
-            0
-        };
-        let Some(ring) = &mut self.ring else {
-            add(&self.cells.outputs, results);
-            return;
-        };
-        let mut rest = outputs;
-        loop {
-            rest = &rest[ring.offer(rest)..];
-            if rest.is_empty() {
-                break;
+        let mut unread = 0;
+        if let Some(ring) = &mut self.ring {
+            let mut rest = outputs;
+            loop {
+                rest = &rest[ring.offer(rest)..];
+                if rest.is_empty() {
+                    break;
+                }
+                // Not `send_all`: a stop must not wait for a reader that has itself stopped reading.
+                if ring.is_abandoned() || self.stop.load(Ordering::Acquire) {
+                    unread = rest.len() as u64;
+                    break;
+                }
+                self.idle.idle(false);
             }
-            // Not `send_all`: a stop must not wait for a reader that has itself stopped reading.
-            if ring.is_abandoned() || self.stop.load(Ordering::Acquire) {
-                add(&self.cells.unread, if self.last { rest.len() as u64 } else { 0 });
-                break;
-            }
-            self.idle.idle(false);
+            self.idle.idle(true);
         }
-        self.idle.idle(true);
-        add(&self.cells.outputs, results);
+        // These counters have one writer each, the thread with the last outlet: even adding zero from the other thread
+        // of a staged shard would write back an old value.
+        if self.last {
+            let results = outputs.iter().filter(|output| output.kind < output_kind::WATERMARK).count();
+            add(&self.cells.outputs, results as u64);
+            add(&self.cells.unread, unread);
+        }
     }
 }
 
