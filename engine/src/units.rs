@@ -350,7 +350,29 @@ impl fmt::Display for Volume {
 #[repr(transparent)]
 pub struct Notional(pub i128);
 
+/// Largest notional of one trade, 1e-17: 10^14 whole units of the quote currency. A sum of `i128` then holds sixteen
+/// million trades of that size, so no bar of real trades overflows.
+pub const TRADE_NOTIONAL_MAX: i128 = 100_000_000_000_000 * PRICE_SCALE as i128 * SIZE_SCALE as i128;
+
 impl Notional {
+    /// The exact product, in 1e-17.
+    ///
+    /// # Errors
+    /// [`UnitError::OutOfRange`] when it is beyond [`TRADE_NOTIONAL_MAX`] either way.
+    #[inline]
+    pub fn of(price: Price, size: Size) -> Result<Self, UnitError> {
+        let product = i128::from(price.0) * i128::from(size.0);
+        if product.unsigned_abs() <= TRADE_NOTIONAL_MAX.unsigned_abs() {
+            return Ok(Self(product));
+        }
+        Err(UnitError::OutOfRange {
+            what: "price times size",
+            text: format!("{price} * {size}"),
+            min: "-100000000000000",
+            max: "100000000000000",
+        })
+    }
+
     /// The exact quotient rounded half away from zero to a price unit, or `None` for zero volume.
     /// Rounding a mean of values in `[low, high]` stays in `[low, high]`.
     #[must_use]
@@ -366,6 +388,21 @@ impl Notional {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trade_no_bar_could_sum_is_refused() {
+        let most = Price(100_000 * PRICE_SCALE);
+        assert_eq!(Notional::of(most, Size(1_000_000_000 * SIZE_SCALE)).unwrap().0, TRADE_NOTIONAL_MAX);
+        assert!(Notional::of(most, Size(1_000_000_000 * SIZE_SCALE + 1)).is_err());
+        assert!(Notional::of(Price(-most.0), Size(1_000_000_000 * SIZE_SCALE)).is_ok());
+        let error = Notional::of(Price(i64::MIN), Size(u64::MAX)).unwrap_err().to_string();
+        assert!(
+            error.starts_with("price times size `-9223372036.854775808 * 184467440737.09551615` is"),
+            "{error}"
+        );
+        // Sixteen million of the largest fit, the sign included.
+        assert!(TRADE_NOTIONAL_MAX.checked_mul(16_000_000).is_some());
+    }
 
     #[test]
     fn prices_are_read_exactly() {

@@ -5,13 +5,22 @@ use super::ReadOptions;
 use super::input::{Input, Line};
 use crate::source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};
 use std::path::{Path, PathBuf};
-use tidegate_engine::Event;
+use tidegate_engine::{Event, Notional, Price, Size};
 
 /// The name that takes the events of every name over the quota.
 pub const OVERFLOW_NAME: &str = "(overflow)";
 
 /// A reason for refusing one unit.
 pub(super) type Refusal = (RejectCause, String);
+
+/// The trade, unless no bar could sum it.
+#[inline]
+pub(super) fn trade(ts: u64, key: u32, price: Price, size: Size, flags: u8) -> Result<Event, Refusal> {
+    match Notional::of(price, size) {
+        Ok(_) => Ok(Event::trade(ts, key, 0, price, size, flags)),
+        Err(error) => Err((RejectCause::OutOfRange, error.to_string())),
+    }
+}
 
 const CACHE_SLOTS: usize = 4096;
 

@@ -5,7 +5,7 @@
 
 use super::ReadOptions;
 use super::columns::{Columns, TsColumn, resolve, side_flag};
-use super::core::{ByLine, Core, DecodeLine, Reader, Refusal};
+use super::core::{ByLine, Core, DecodeLine, Reader, Refusal, trade};
 use super::input::{Input, Line};
 use super::text::{TimeForm, parse_price, parse_size, shown};
 use crate::source::{Place, ReadError, RejectCause};
@@ -233,7 +233,7 @@ impl Csv {
             (None, Some(symbol)) => core.key(symbol)?,
             (None, None) => 0,
         };
-        Ok(Some(Event::trade(ts, key, 0, price, size, flags)))
+        trade(ts, key, price, size, flags).map(Some)
     }
 
     #[inline]
@@ -346,11 +346,15 @@ mod tests {
     #[test]
     fn bad_rows_are_counted_by_cause_and_the_rest_is_read() {
         let text = "ts,symbol,price,size\n\
-            1,A,NaN,1\n1,A,inf,1\n1,A,1,-1\n1,A,1e40,1\n1,A,1.00000000001,1\n-5,A,1,1\n9999999999,A,1,1\n1,,1,1\n1,A\n1,A,1,1\n";
+            1,A,NaN,1\n1,A,inf,1\n1,A,1,-1\n1,A,1e40,1\n1,A,9e9,1e11\n1,A,1.00000000001,1\n-5,A,1,1\n9999999999,A,1,1\n1,,1,1\n1,A\n1,A,1,1\n";
         let (events, account, _) = rows(text);
-        assert_eq!((events.len(), account.units, account.imbalance()), (1, 10, 0));
+        assert_eq!((events.len(), account.units, account.imbalance()), (1, 11, 0));
         assert_eq!(account.refused(RejectCause::BadNumber), 4, "{account:?}");
-        assert_eq!(account.refused(RejectCause::OutOfRange), 1);
+        assert_eq!(
+            account.refused(RejectCause::OutOfRange),
+            2,
+            "one price, and one product of price and size"
+        );
         assert_eq!(account.refused(RejectCause::BadTime), 2);
         assert_eq!(account.refused(RejectCause::BadName), 1);
         assert_eq!(account.refused(RejectCause::Malformed), 1);

@@ -309,7 +309,7 @@ impl Dbn {
             Ok(At { key, ts })
         };
         let trade = |at: At, raw: i64, lots: u32, side: std::ffi::c_char| -> Result<Event, Refusal> {
-            Ok(Event::trade(at.ts, at.key, 0, price(raw)?, size(lots), aggressor(side)))
+            super::core::trade(at.ts, at.key, price(raw)?, size(lots), aggressor(side))
         };
         let is_trade = |action: std::ffi::c_char| action as u8 == b'T';
         let tbbo = matches!(self.records.schema, Some(Schema::Tbbo | Schema::Tcbbo));
@@ -396,14 +396,8 @@ fn mbo(msg: &MboMsg, at: At, fills: &mut Vec<(u64, u32)>, events: &mut Vec<Event
     }
     let bits = match action {
         b'T' => {
-            events.push(Event::trade(
-                at.ts,
-                at.key,
-                0,
-                price(msg.price)?,
-                size(msg.size),
-                aggressor(msg.side),
-            ));
+            let (price, size) = (price(msg.price)?, size(msg.size));
+            events.push(super::core::trade(at.ts, at.key, price, size, aggressor(msg.side))?);
             return Ok(());
         }
         b'A' => flag::ORDER_ADD,

@@ -7,7 +7,7 @@
 
 use super::ReadOptions;
 use super::columns::{Columns, TsColumn, resolve, side_flag};
-use super::core::{ByLine, Core, DecodeLine, Reader, Refusal};
+use super::core::{ByLine, Core, DecodeLine, Reader, Refusal, trade};
 use super::input::Input;
 use super::text::{
     TimeForm, TimeUnit, checked_time, parse_digits, parse_number_time, parse_price, parse_size, shown,
@@ -211,12 +211,13 @@ impl Json {
         let start = events.len();
         match head.e.as_deref() {
             Some("trade" | "aggTrade") => {
-                let trade: Trade<'_> = serde_json::from_slice(payload).map_err(|error| malformed(&error))?;
-                let ts = venue_time(trade.time)?;
-                let (price, size) = (parse_price(trade.p.as_bytes())?, parse_size(trade.q.as_bytes())?);
-                let flags = trade.m.map_or(0, |maker| if maker { flag::SELL } else { flag::BUY });
-                let key = core.key(trade.s.as_bytes())?;
-                events.push(Event::trade(ts, key, 0, price, size, flags));
+                let message: Trade<'_> =
+                    serde_json::from_slice(payload).map_err(|error| malformed(&error))?;
+                let ts = venue_time(message.time)?;
+                let (price, size) = (parse_price(message.p.as_bytes())?, parse_size(message.q.as_bytes())?);
+                let flags = message.m.map_or(0, |maker| if maker { flag::SELL } else { flag::BUY });
+                let key = core.key(message.s.as_bytes())?;
+                events.push(trade(ts, key, price, size, flags)?);
             }
             Some("depthUpdate") => {
                 let depth: Depth<'_> = serde_json::from_slice(payload).map_err(|error| malformed(&error))?;
@@ -295,7 +296,7 @@ impl Plain {
             (Some(at), _) => core.key(&value(at)?)?,
             (None, symbol) => core.key(symbol.as_deref().unwrap_or_default().as_bytes())?,
         };
-        Ok(Event::trade(ts, key, 0, price, size, flags))
+        trade(ts, key, price, size, flags)
     }
 }
 

@@ -31,7 +31,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use tidegate_engine::{Event, Price, Size, flag};
+use tidegate_engine::units::TRADE_NOTIONAL_MAX;
+use tidegate_engine::{Event, Notional, Price, Size, flag};
 
 /// Rows of one decoded batch: columns of it fit the second-level cache.
 const BATCH_ROWS: usize = 16_384;
@@ -746,6 +747,16 @@ impl Parquet {
                 self.flags.resize(rows, 0);
             }
         }
+        // Two passes that vectorise say of almost every batch that no product in it can be too large.
+        let highest = self.prices.iter().fold(0, |highest, price| highest.max(price.unsigned_abs()));
+        let largest = self.sizes.iter().fold(0, |largest, size| (*size).max(largest));
+        if u128::from(highest) * u128::from(largest) > TRADE_NOTIONAL_MAX.unsigned_abs() {
+            for (row, (&price, &size)) in self.prices.iter().zip(&self.sizes).enumerate() {
+                if let Err(error) = Notional::of(Price(price), Size(size)) {
+                    self.bad.entry(row).or_insert((RejectCause::OutOfRange, error.to_string()));
+                }
+            }
+        }
         let columns = self.ts.iter().zip(&self.prices).zip(&self.sizes).zip(&self.keys).zip(&self.flags);
         let made = columns.map(|((((&ts, &price), &size), &key), &flags)| {
             Event::trade(ts, key, 0, Price(price), Size(size), flags)
@@ -955,20 +966,34 @@ mod tests {
                         Some(1),
                         Some(1),
                         Some(1),
+                        Some(1),
                     ])),
                 ),
                 (
                     "price",
-                    Arc::new(Float64Array::from(vec![f64::NAN, 1.0, 1.0, f64::INFINITY, 1e12, 1.0, 2.0])),
+                    Arc::new(Float64Array::from(vec![
+                        f64::NAN,
+                        1.0,
+                        1.0,
+                        f64::INFINITY,
+                        1e12,
+                        1.0,
+                        2.0,
+                        9e9,
+                    ])),
                 ),
-                ("size", Arc::new(Int64Array::from(vec![1, 1, 1, 1, 1, -1, 1]))),
+                ("size", Arc::new(Int64Array::from(vec![1, 1, 1, 1, 1, -1, 1, 100_000_000_000]))),
             ],
             100,
         );
         let (events, account, names) = read_all(Format::Parquet, &bytes, &ReadOptions::default());
-        assert_eq!((events.len(), account.units, names[0].as_str()), (1, 7, "MEMORY"));
+        assert_eq!((events.len(), account.units, names[0].as_str()), (1, 8, "MEMORY"));
         assert_eq!(account.refused(RejectCause::BadNumber), 3, "{account:?}");
-        assert_eq!(account.refused(RejectCause::OutOfRange), 1);
+        assert_eq!(
+            account.refused(RejectCause::OutOfRange),
+            2,
+            "one price, and one product of price and size"
+        );
         assert_eq!((account.refused(RejectCause::BadTime), account.refused(RejectCause::Malformed)), (1, 1));
         assert_eq!(account.examples[0].1, Place::Row(1));
     }
