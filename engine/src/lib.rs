@@ -25,7 +25,7 @@ pub mod shard;
 pub use event::{Event, FlowPayload, NamePayload, OrderPayload, flag, kind};
 pub use ledger::{Fate, Ledger};
 pub use operator::{Analyzer, Context, GapSpan, Operator};
-pub use output::{BarState, BarWords, Cause, Emit, Lane, Output, OutputSink, output_kind};
+pub use output::{BarState, BarWords, Cause, Emit, Lane, Output, OutputSink, SlotAccount, output_kind};
 pub use ring::{FullPolicy, Receiver, RingStats, Sender, ring};
 pub use router::{Placement, Router};
 pub use sequencer::{FRAME_EVENTS, Sequencer, SequencerOptions};

@@ -109,6 +109,12 @@ pub trait Operator: Send {
     /// The account of every event delivered so far.
     fn ledger(&self) -> Ledger;
 
+    /// Trades and closed bars that left memory before their time because a bound on their number was reached. They are in
+    /// the results already; what is lost is that a late trade, cancel or correction could still have changed them.
+    fn cut(&self) -> u64 {
+        0
+    }
+
     /// Appends the whole state. The inverse is [`Operator::restore`] on an operator of the same configuration.
     fn save(&self, snapshot: &mut Vec<u8>);
 

@@ -2,7 +2,7 @@
 //! and digested per slot.
 
 use crate::slot::SLOT_COUNT;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Words in an output's payload.
@@ -235,12 +235,20 @@ impl<F: FnMut(&[Output])> OutputSink for F {
     }
 }
 
+/// What a lane keeps of one slot, side by side because every record needs both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct SlotAccount {
+    /// The last number given.
+    pub sequence: u64,
+    /// Sum of the records' XXH3-64 hashes, modulo 2^64. A record carries its own number, so a sum tells order too.
+    pub digest: u64,
+}
+
 /// One stage's numbering, digest and buffer. Numbers run per slot, so they do not depend on which other slots
 /// share the shard.
 pub struct Lane {
     stream: u16,
-    sequences: Box<[u64]>,
-    digests: Box<[u128]>,
+    accounts: Box<[SlotAccount]>,
     /// Records not yet handed on: the first `held` of a fixed buffer, so that each is written where it stays.
     buffer: Box<[Output]>,
     held: usize,
@@ -256,8 +264,7 @@ impl Lane {
     pub fn new(stream: u16) -> Self {
         Self {
             stream,
-            sequences: vec![0; SLOT_COUNT].into_boxed_slice(),
-            digests: vec![0; SLOT_COUNT].into_boxed_slice(),
+            accounts: vec![SlotAccount::default(); SLOT_COUNT].into_boxed_slice(),
             buffer: vec![Output::default(); Self::BUFFER_MAX].into_boxed_slice(),
             held: 0,
             emitted: 0,
@@ -276,25 +283,18 @@ impl Lane {
         self.stream
     }
 
-    /// Sum of record hashes per slot, of everything flushed.
+    /// Numbering and digest per slot, of everything flushed.
     #[must_use]
-    pub fn digests(&self) -> &[u128] {
-        &self.digests
-    }
-
-    /// Last number given per slot.
-    #[must_use]
-    pub fn sequences(&self) -> &[u64] {
-        &self.sequences
+    pub fn accounts(&self) -> &[SlotAccount] {
+        &self.accounts
     }
 
     /// Puts numbering and digests back as a snapshot had them.
     ///
     /// # Panics
-    /// When the slices are not [`SLOT_COUNT`] long; the snapshot reader has checked that.
-    pub fn restore(&mut self, sequences: &[u64], digests: &[u128], emitted: u64) {
-        self.sequences.copy_from_slice(sequences);
-        self.digests.copy_from_slice(digests);
+    /// When there is not one account per slot; the snapshot reader has checked that.
+    pub fn restore(&mut self, accounts: &[SlotAccount], emitted: u64) {
+        self.accounts.copy_from_slice(accounts);
         self.emitted = emitted;
         self.held = 0;
     }
@@ -312,23 +312,27 @@ impl<'a> Emit<'a> {
         Self { lane, sink }
     }
 
-    /// Emits one record. `slot`, `name`, `key` and the payload are the caller's; `sequence` and `stream` are set here.
+    /// Emits one record. `slot`, `name`, `key` and the payload are the caller's; `stream` is set here, `sequence` by
+    /// [`Emit::flush`].
     #[inline]
     pub fn push(&mut self, output: Output) {
         self.push_with(|place| *place = output);
     }
 
-    /// Like [`Emit::push`], filling the record where it will stay. `fill` finds a default record.
+    /// Like [`Emit::push`], filling the record where it will stay. `fill` finds the record that stood there before, and
+    /// sets `name`, `ts`, `slot`, `kind`, `state`, `cause`, `count`, `key` and the first `count` words; what is left of
+    /// the words is zeroed here.
     #[inline]
     pub fn push_with(&mut self, fill: impl FnOnce(&mut Output)) {
         let lane = &mut *self.lane;
         let output = &mut lane.buffer[lane.held];
-        *output = Output::default();
+        let before = output.count;
         fill(output);
-        let slot = usize::from(output.slot) % SLOT_COUNT;
-        let sequence = &mut lane.sequences[slot];
-        *sequence += 1;
-        output.sequence = *sequence;
+        // A lane's records are mostly of one length, so there is mostly nothing left over.
+        if output.count < before {
+            let rest = usize::from(output.count)..usize::from(before).min(OUTPUT_WORDS);
+            output.words[rest].fill(0);
+        }
         output.stream = lane.stream;
         output.reserved = 0;
         lane.emitted += 1;
@@ -338,18 +342,26 @@ impl<'a> Emit<'a> {
         }
     }
 
-    /// Hands what is buffered to the sink.
+    /// Numbers and digests what is buffered and hands it to the sink.
     pub fn flush(&mut self) {
-        let held = std::mem::take(&mut self.lane.held);
-        if held > 0 {
-            // Digested here and not in `push_with`: the hash reads wider than the record is written, and right after the
-            // writes it would wait for the store buffer.
-            for output in &self.lane.buffer[..held] {
-                let digest = &mut self.lane.digests[usize::from(output.slot) % SLOT_COUNT];
-                *digest = digest.wrapping_add(xxh3_128(output.record_bytes()));
-            }
-            self.sink.accept(&self.lane.buffer[..held]);
+        let Lane { accounts, buffer, held, .. } = &mut *self.lane;
+        let held = std::mem::take(held);
+        if held == 0 {
+            return;
         }
+        // Slots are scattered over more memory than stays in the nearest cache: here their loads wait side by side.
+        for output in &mut buffer[..held] {
+            let account = &mut accounts[usize::from(output.slot) % SLOT_COUNT];
+            account.sequence += 1;
+            output.sequence = account.sequence;
+        }
+        // Digested here and not in `push_with`: the hash reads wider than the record is written, and right after the
+        // writes it would wait for the store buffer.
+        for output in &buffer[..held] {
+            let account = &mut accounts[usize::from(output.slot) % SLOT_COUNT];
+            account.digest = account.digest.wrapping_add(xxh3_64(output.record_bytes()));
+        }
+        self.sink.accept(&self.lane.buffer[..held]);
     }
 }
 
@@ -378,9 +390,9 @@ mod tests {
             lane
         };
         let (both, one, two) = (emit_all(&[1, 2]), emit_all(&[1]), emit_all(&[2]));
-        assert_eq!(both.digests()[1], one.digests()[1]);
-        assert_eq!(both.digests()[2], two.digests()[2]);
-        assert_ne!(both.digests()[1], both.digests()[2]);
+        assert_eq!(both.accounts()[1], one.accounts()[1]);
+        assert_eq!(both.accounts()[2], two.accounts()[2]);
+        assert_ne!(both.accounts()[1].digest, both.accounts()[2].digest);
     }
 
     #[test]
@@ -391,7 +403,7 @@ mod tests {
             let mut emit = Emit::new(&mut lane, &mut sink);
             emit.push(Output { key, ..output(9, 1) });
             emit.flush();
-            lane.digests()[9]
+            lane.accounts()[9].digest
         };
         assert_eq!(digest_with_key(1), digest_with_key(2));
     }

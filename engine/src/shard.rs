@@ -4,7 +4,7 @@
 use crate::event::{Event, kind};
 use crate::ledger::Ledger;
 use crate::operator::{Analyzer, Context, GapSpan, Operator};
-use crate::output::{Emit, Lane, Output, OutputSink, output_kind};
+use crate::output::{Emit, Lane, Output, OutputSink, SlotAccount, output_kind};
 use crate::slot::{KeyMeta, SLOT_COUNT};
 use crate::snapshot::{self, SnapshotError};
 use crate::watermark::WatermarkTracker;
@@ -53,6 +53,12 @@ impl Stage {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.operator.ledger()
+    }
+
+    /// See [`Operator::cut`].
+    #[must_use]
+    pub fn cut(&self) -> u64 {
+        self.operator.cut()
     }
 }
 
@@ -184,26 +190,21 @@ struct ShardState {
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct LaneState {
-    sequences: Vec<u64>,
-    digests: Vec<u128>,
+    accounts: Vec<SlotAccount>,
     emitted: u64,
 }
 
 fn save_lane(lane: &Lane, bytes: &mut Vec<u8>) {
-    let state = LaneState {
-        sequences: lane.sequences().to_vec(),
-        digests: lane.digests().to_vec(),
-        emitted: lane.emitted(),
-    };
+    let state = LaneState { accounts: lane.accounts().to_vec(), emitted: lane.emitted() };
     snapshot::append(bytes, &state);
 }
 
 fn restore_lane(lane: &mut Lane, bytes: &[u8]) -> Result<(), SnapshotError> {
     let state: LaneState = snapshot::read(bytes, "lane")?;
-    if state.sequences.len() != SLOT_COUNT || state.digests.len() != SLOT_COUNT {
+    if state.accounts.len() != SLOT_COUNT {
         return Err(SnapshotError::Section { section: "lane", problem: "not one entry per slot" });
     }
-    lane.restore(&state.sequences, &state.digests, state.emitted);
+    lane.restore(&state.accounts, state.emitted);
     Ok(())
 }
 
@@ -516,7 +517,7 @@ impl Analysis {
 /// Sum of digests per slot over all lanes of all shards, and one number over all slots: what `verify` compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
-    slots: Vec<u128>,
+    slots: Vec<u64>,
     outputs: u64,
 }
 
@@ -529,8 +530,8 @@ impl Default for Digest {
 impl Digest {
     /// Adds a lane.
     pub fn add(&mut self, lane: &Lane) {
-        for (sum, digest) in self.slots.iter_mut().zip(lane.digests()) {
-            *sum = sum.wrapping_add(*digest);
+        for (sum, account) in self.slots.iter_mut().zip(lane.accounts()) {
+            *sum = sum.wrapping_add(account.digest);
         }
         self.outputs += lane.emitted();
     }
@@ -552,7 +553,7 @@ impl Digest {
 
     /// Digest of one slot.
     #[must_use]
-    pub fn slots(&self) -> &[u128] {
+    pub fn slots(&self) -> &[u64] {
         &self.slots
     }
 

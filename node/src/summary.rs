@@ -125,7 +125,17 @@ fn ledger(report: &ReplayReport, ui: &Ui) -> String {
         0 => (Tone::Good, "0".to_owned()),
         off => (Tone::Bad, off.to_string()),
     });
-    table.render(ui, 0)
+    let mut text = table.render(ui, 0);
+    let cut: u64 = stages.iter().map(|stage| stage.cut).sum();
+    if cut > 0 {
+        let note = format!(
+            "{} trades or closed bars were let go before their time because memory for them is bounded; a late trade, cancel or correction could no longer change them",
+            thousands(cut)
+        );
+        text.push_str(&ui.paint(Tone::Strong, &note));
+        text.push('\n');
+    }
+    text
 }
 
 /// The report as JSON.
@@ -150,7 +160,7 @@ pub(crate) fn to_json(report: &ReplayReport, files: &[FileSummary], paced: bool)
         let ledger = &stage.ledger;
         json!({
             "stage": stage.name, "delivered": ledger.delivered, "by_cause": map(&mut fates(ledger)),
-            "imbalance": ledger.imbalance() as i64,
+            "imbalance": ledger.imbalance() as i64, "cut": stage.cut,
         })
     });
     json!({

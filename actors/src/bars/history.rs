@@ -26,6 +26,10 @@ impl History {
         Self { blocks: VecDeque::new(), spare: Vec::new(), events_max, events: 0, cut: 0 }
     }
 
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
+    }
+
     pub(super) fn push(&mut self, mut events: &[Event]) {
         while !events.is_empty() {
             if self.blocks.back().is_none_or(|block| block.events.len() == BLOCK_EVENTS) {

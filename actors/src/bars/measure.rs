@@ -7,7 +7,7 @@ use super::BarOptions;
 use super::acc::Acc;
 use super::history::History;
 use super::retained::{Retained, RetainedState};
-use super::time::is_plain_trade;
+use super::time::Head;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{BarState, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, flag, kind};
 
@@ -100,9 +100,7 @@ impl MeasureBars {
         acc.high = acc.high.max(price);
         acc.low = acc.low.min(price);
         acc.trades += 1;
-        acc.volume = acc.volume.wrapping_add(u128::from(size));
-        acc.buy_volume =
-            acc.buy_volume.wrapping_add(u128::from(size & u64::from(event.flags & flag::BUY).wrapping_neg()));
+        acc.add_volume(event.flags, size);
         acc.notional = acc.notional.wrapping_add(i128::from(price) * i128::from(size));
         acc.frame_last = frame;
     }
@@ -220,7 +218,7 @@ impl Operator for MeasureBars {
         let frame = context.frame();
         for event in events {
             let at = event.key as usize;
-            if !is_plain_trade(event) || at >= self.open.len() {
+            if !Head::of(event).is_plain_trade() || at >= self.open.len() {
                 self.other(context, event, out);
                 continue;
             }
@@ -235,7 +233,7 @@ impl Operator for MeasureBars {
             self.ordinals[at] += 1;
             let full = match self.measure {
                 Measure::Ticks(ticks) => self.ordinals[at] - acc.start >= ticks,
-                Measure::Volume(volume) => acc.volume >= volume,
+                Measure::Volume(volume) => acc.volume() >= volume,
                 Measure::Value(value) => acc.notional.abs() >= value,
             };
             if full {
@@ -257,7 +255,7 @@ impl Operator for MeasureBars {
         let (watermark, horizon) = (context.watermark(), self.options.horizon_ns);
         // By the front alone, which is another key's for another set of shards: so a bar's own age is checked again when it
         // is to change.
-        self.retained.evict(|bar| bar.end.saturating_add(horizon) <= watermark);
+        self.retained.evict(|end| end.saturating_add(horizon) <= watermark);
         if self.options.history {
             self.history.evict_before(watermark.saturating_sub(self.options.history_ns));
         }
@@ -265,6 +263,10 @@ impl Operator for MeasureBars {
 
     fn ledger(&self) -> Ledger {
         self.ledger
+    }
+
+    fn cut(&self) -> u64 {
+        self.retained.cut() + self.history.cut()
     }
 
     fn save(&self, bytes: &mut Vec<u8>) {

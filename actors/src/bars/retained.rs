@@ -17,14 +17,23 @@ pub(super) struct Closed {
     previous: u64,
 }
 
+impl Closed {
+    const VACANT: Self = Self { acc: Acc::VACANT, end: 0, span: 0, key: 0, revision: 0, previous: 0 };
+}
+
 /// Closed bars in the order they closed, each linked to its key's previous one.
 pub(super) struct Retained {
-    bars: VecDeque<Closed>,
-    /// Absolute index of the front.
+    /// A ring of a power of two places; the bar of absolute index `i` lies in place `i % len`.
+    bars: Vec<Closed>,
+    /// Absolute index of the oldest bar, and of the one to come.
     base: u64,
+    next: u64,
+    /// Runs of bars with one `end`: that end, and the absolute index behind the run. Eviction looks only here, so it does
+    /// not fetch bars that have long left the cache.
+    ends: VecDeque<(u64, u64)>,
     /// Absolute index + 1 of each key's last closed bar.
     last: Vec<u64>,
-    bars_max: usize,
+    bars_max: u64,
     /// Bars dropped before their time because of `bars_max`.
     cut: u64,
 }
@@ -40,7 +49,15 @@ pub(super) struct RetainedState {
 
 impl Retained {
     pub(super) fn new(bars_max: usize) -> Self {
-        Self { bars: VecDeque::new(), base: 0, last: Vec::new(), bars_max: bars_max.max(1), cut: 0 }
+        Self {
+            bars: Vec::new(),
+            base: 0,
+            next: 0,
+            ends: VecDeque::new(),
+            last: Vec::new(),
+            bars_max: bars_max.max(1) as u64,
+            cut: 0,
+        }
     }
 
     pub(super) fn grow(&mut self, keys: usize) {
@@ -49,35 +66,83 @@ impl Retained {
         }
     }
 
-    pub(super) fn push(&mut self, acc: &Acc, key: u32, end: u64, span: u64) {
-        if self.bars.len() == self.bars_max {
-            self.bars.pop_front();
-            self.base += 1;
-            self.cut += 1;
-        }
-        let index = self.base + self.bars.len() as u64;
-        let last = &mut self.last[key as usize];
-        self.bars.push_back(Closed { acc: *acc, end, span, key, revision: 0, previous: *last });
-        *last = index + 1;
+    /// Where the key's last closed bar is; only to have it in the cache.
+    pub(super) fn last_of(&self, key: u32) -> u64 {
+        self.last[key as usize]
     }
 
-    /// Drops bars from the front whose retention is over.
-    pub(super) fn evict(&mut self, mut expired: impl FnMut(&Closed) -> bool) {
-        while self.bars.front().is_some_and(&mut expired) {
-            self.bars.pop_front();
-            self.base += 1;
+    /// Bars dropped before their time because of the bound on their number.
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    fn place(&self, index: u64) -> usize {
+        index as usize & (self.bars.len() - 1)
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, acc: &Acc, key: u32, end: u64, span: u64) {
+        let last = self.last[key as usize];
+        self.append(Closed { acc: *acc, end, span, key, revision: 0, previous: last });
+        self.last[key as usize] = self.next;
+    }
+
+    #[inline]
+    fn append(&mut self, bar: Closed) {
+        if self.next - self.base == (self.bars.len() as u64).min(self.bars_max) {
+            self.make_room();
         }
+        let place = self.place(self.next);
+        self.next += 1;
+        match self.ends.back_mut() {
+            Some((end, behind)) if *end == bar.end => *behind = self.next,
+            _ => self.ends.push_back((bar.end, self.next)),
+        }
+        self.bars[place] = bar;
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        if self.next - self.base == self.bars_max {
+            self.base += 1;
+            self.cut += 1;
+            if self.ends.front().is_some_and(|(_, behind)| *behind == self.base) {
+                self.ends.pop_front();
+            }
+            return;
+        }
+        let mut bars = vec![Closed::VACANT; (self.bars.len() * 2).max(256)];
+        for index in self.base..self.next {
+            let place = index as usize & (bars.len() - 1);
+            bars[place] = self.bars[self.place(index)];
+        }
+        self.bars = bars;
+    }
+
+    /// Drops bars from the front whose retention is over, by their end.
+    pub(super) fn evict(&mut self, mut expired: impl FnMut(u64) -> bool) {
+        while let Some(&(end, behind)) = self.ends.front()
+            && expired(end)
+        {
+            self.base = behind;
+            self.ends.pop_front();
+        }
+    }
+
+    fn get(&self, index: u64) -> Option<&Closed> {
+        (self.base..self.next).contains(&index).then(|| &self.bars[self.place(index)])
     }
 
     pub(super) fn get_mut(&mut self, index: u64) -> Option<&mut Closed> {
-        self.bars.get_mut(usize::try_from(index.checked_sub(self.base)?).ok()?)
+        let place = (self.base..self.next).contains(&index).then(|| self.place(index))?;
+        Some(&mut self.bars[place])
     }
 
     /// Absolute index of the key's most recent retained bar that `wanted` accepts.
     pub(super) fn find(&self, key: u32, mut wanted: impl FnMut(&Closed) -> bool) -> Option<u64> {
         let mut next = *self.last.get(key as usize)?;
         while let Some(index) = next.checked_sub(1) {
-            let bar = self.bars.get(usize::try_from(index.checked_sub(self.base)?).ok()?)?;
+            let bar = self.get(index)?;
             if wanted(bar) {
                 return Some(index);
             }
@@ -88,7 +153,7 @@ impl Retained {
 
     pub(super) fn save(&self) -> RetainedState {
         RetainedState {
-            bars: self.bars.iter().copied().collect(),
+            bars: (self.base..self.next).map(|index| self.bars[self.place(index)]).collect(),
             base: self.base,
             last: self.last.clone(),
             cut: self.cut,
@@ -96,9 +161,81 @@ impl Retained {
     }
 
     pub(super) fn restore(&mut self, state: RetainedState) {
-        self.bars = state.bars.into();
-        self.base = state.base;
+        *self = Self::new(self.bars_max as usize);
+        (self.base, self.next) = (state.base, state.base);
+        state.bars.into_iter().for_each(|bar| self.append(bar));
         self.last = state.last;
         self.cut = state.cut;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What is kept, written down plainly: bars in order of closing, their index and key.
+    fn model(pushes: &[(u32, u64, u64)], bars_max: usize) -> (Vec<(u64, u32, u64)>, u64) {
+        let (mut kept, mut cut) = (Vec::new(), 0);
+        for (index, &(key, end, expired_until)) in pushes.iter().enumerate() {
+            if kept.len() == bars_max {
+                kept.remove(0);
+                cut += 1;
+            }
+            kept.push((index as u64, key, end));
+            while kept.first().is_some_and(|(_, _, end)| *end <= expired_until) {
+                kept.remove(0);
+            }
+        }
+        (kept, cut)
+    }
+
+    proptest! {
+        #[test]
+        fn it_keeps_what_a_plain_list_keeps(
+            // Ends rise mostly, with some that come late; eviction follows at a distance.
+            steps in prop::collection::vec((0u32..4, 0u64..6, 0u64..900), 1..900),
+            bars_max in prop::sample::select(vec![1usize, 3, 300, 5_000]),
+            restore_at in 0usize..900,
+        ) {
+            let pushes: Vec<(u32, u64, u64)> = steps
+                .iter()
+                .enumerate()
+                .map(|(at, &(key, back, lag))| {
+                    let now = at as u64 / 3;
+                    (key, now.saturating_sub(back), now.saturating_sub(lag))
+                })
+                .collect();
+            let mut retained = Retained::new(bars_max);
+            retained.grow(4);
+            for (at, &(key, end, expired_until)) in pushes.iter().enumerate() {
+                if at == restore_at {
+                    let state = retained.save();
+                    retained = Retained::new(bars_max);
+                    retained.restore(state);
+                }
+                let acc = Acc { trades: at as u64, ..Acc::VACANT };
+                retained.push(&acc, key, end, 0);
+                retained.evict(|end| end <= expired_until);
+            }
+            let (kept, cut) = model(&pushes, bars_max);
+            prop_assert_eq!(retained.cut(), cut);
+            prop_assert_eq!(retained.save().bars.len(), kept.len());
+            for key in 0..4 {
+                // By chain, newest first.
+                let mut found = Vec::new();
+                retained.find(key, |bar| {
+                    found.push((bar.acc.trades, bar.key, bar.end));
+                    false
+                });
+                let mut wanted: Vec<_> = kept.iter().copied().filter(|(_, of, _)| *of == key).collect();
+                wanted.reverse();
+                prop_assert_eq!(found, wanted);
+            }
+            for (index, key, _) in &kept {
+                prop_assert_eq!(retained.get_mut(*index).map(|bar| bar.key), Some(*key));
+            }
+            prop_assert!(retained.get_mut(pushes.len() as u64).is_none());
+        }
     }
 }

@@ -268,3 +268,17 @@ fn specifications_read_back_as_written() {
         assert!(text.parse::<BarSpec>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn what_a_memory_bound_cuts_is_counted() {
+    let tight = BarOptions { retained_bars_max: 2, ..options() };
+    let mut shard = shard("1us".parse().unwrap(), tight);
+    let mut sink = |_: &[Output]| {};
+    shard.process(&defines(), &mut sink);
+    let log: Vec<Event> = (0..5).map(|n| trade(n * WIDTH, 0, 10, 1, 0)).collect();
+    shard.process(&log, &mut sink);
+    let watermark = Event::control(kind::WATERMARK, 5 * WIDTH, 0, 0, [0; 2]);
+    // All five close at once; the horizon keeps the last two and a half, the bound two.
+    shard.process(&[watermark], &mut sink);
+    assert_eq!(shard.stages()[0].cut(), 3);
+}

@@ -55,6 +55,7 @@ const CORRECTION: u8 = Cause::Correction as u8;
 impl Analyzer for IndicatorAnalyzer {
     fn on_outputs(&mut self, outputs: &[Output], out: &mut Emit<'_>) {
         let columns = self.set.column_count() as u8;
+        self.set.touch(outputs.iter().map(|output| output.key));
         for output in outputs {
             if output.kind != output_kind::BAR
                 || output.stream != self.stream

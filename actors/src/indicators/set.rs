@@ -60,14 +60,14 @@ pub enum IndicatorError {
 
 /// Indicators compiled into steps over one block of words per key, and the blocks.
 ///
-/// A block is `count u32 | ring position u32`, then the ring of the last closes that all windows share, then
-/// each step's own words. The all-zero block is the state before the first bar.
+/// A block is `count u32 | ring position u32`, then each step's own words, which every bar touches, then the ring of the
+/// last closes that all windows share. The all-zero block is the state before the first bar.
 #[derive(Clone, Debug)]
 pub struct IndicatorSet {
     specs: Vec<IndicatorSpec>,
     steps: Vec<Step>,
     columns: usize,
-    ring: usize,
+    ring: Ring,
     stride: usize,
     words: Vec<u64>,
 }
@@ -126,8 +126,13 @@ enum Step {
     },
 }
 
-/// First word of the shared ring.
-const RING_AT: usize = 1;
+/// Where in a block the ring of closes is, in words.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
+    at: usize,
+    len: usize,
+}
+
 const UNIT: f64 = units::PRICE_SCALE as f64;
 
 impl IndicatorSet {
@@ -146,16 +151,17 @@ impl IndicatorSet {
         if columns > OUTPUT_WORDS {
             return Err(IndicatorError::TooManyColumns { columns });
         }
-        let ring = specs.iter().map(ring_of).max().unwrap_or(0);
         let mut set = Self {
             specs: specs.to_vec(),
             steps: Vec::new(),
             columns,
-            ring,
-            stride: RING_AT + ring,
+            ring: Ring { at: 0, len: specs.iter().map(ring_of).max().unwrap_or(0) },
+            stride: 1, // the head
             words: Vec::new(),
         };
         set.compile();
+        set.ring.at = set.stride;
+        set.stride += set.ring.len;
         // Whole cache lines, so that neighbours do not share one.
         set.stride = set.stride.next_multiple_of(8);
         Ok(set)
@@ -276,6 +282,20 @@ impl IndicatorSet {
         take(&self.steps, self.ring, &mut block, bar, row);
     }
 
+    /// Reads a word of each cache line of the keys' blocks: loads that wait side by side here, and not one after the other
+    /// between the steps.
+    #[inline]
+    pub(super) fn touch(&self, keys: impl Iterator<Item = u32>) {
+        let mut seen = 0;
+        for key in keys {
+            let start = key as usize * self.stride;
+            if let Some(block) = self.words.get(start..start + self.stride) {
+                seen = block.iter().step_by(8).fold(seen, |seen, word| seen ^ word);
+            }
+        }
+        std::hint::black_box(seen);
+    }
+
     /// The row `key` would have if its forming bar closed as `bar`. State is unchanged.
     #[inline]
     pub fn peek(&self, key: u32, bar: &IndicatorBar, row: &mut [f64; OUTPUT_WORDS]) {
@@ -304,7 +324,7 @@ impl IndicatorSet {
         if fingerprint != self.fingerprint() {
             return Err(SnapshotError::Section { section, problem: "of other indicators" });
         }
-        let ring = self.ring.max(1) as u64;
+        let ring = self.ring.len.max(1) as u64;
         let sound = words.len().is_multiple_of(self.stride)
             && words.chunks_exact(self.stride).all(|block| block[0] >> 32 < ring && self.rings_sound(block));
         if !sound {
@@ -439,13 +459,20 @@ fn exponential(held: f64, value: f64, index: u32, window: u32, k: f64) -> f64 {
 /// Exactly rounded below 2^64 in magnitude, where sums of real prices are.
 #[inline(always)]
 fn sum_to_f64(sum: i128) -> f64 {
+    // One instruction, and the same number as below.
+    if let Ok(small) = i64::try_from(sum) {
+        return small as f64;
+    }
     let magnitude = wide_to_f64(sum.unsigned_abs());
     if sum < 0 { -magnitude } else { magnitude }
 }
 
-/// The same operations on every machine, unlike a library's conversion, and branch-free.
+/// The same operations on every machine, unlike a library's conversion.
 #[inline(always)]
 fn wide_to_f64(value: u128) -> f64 {
+    if let Ok(small) = i64::try_from(value) {
+        return small as f64;
+    }
     (value >> 64) as u64 as f64 * 18_446_744_073_709_551_616.0 + value as u64 as f64
 }
 
@@ -453,7 +480,7 @@ fn wide_to_f64(value: u128) -> f64 {
 #[inline(always)]
 fn take<B: Block>(
     steps: &[Step],
-    ring: usize,
+    ring: Ring,
     block: &mut B,
     bar: &IndicatorBar,
     row: &mut [f64; OUTPUT_WORDS],
@@ -463,9 +490,9 @@ fn take<B: Block>(
     let close = bar.close as f64 / UNIT; // exactly rounded: the double nearest to the decimal price
     let back = |window: u32| {
         let window = window as usize;
-        RING_AT + if position >= window { position - window } else { position + ring - window }
+        ring.at + if position >= window { position - window } else { position + ring.len - window }
     };
-    let previous = if ring > 0 { block.word(back(1)) as i64 } else { 0 };
+    let previous = if ring.len > 0 { block.word(back(1)) as i64 } else { 0 };
 
     for step in steps {
         match *step {
@@ -500,10 +527,13 @@ fn take<B: Block>(
                 }
                 // n^2 times the variance, exactly: n * sum of squares - square of sum.
                 let spread = if top == 0 && squares <= narrow_max {
-                    wide_to_f64(
-                        (u128::from(window) * squares)
-                            .wrapping_sub(sum.unsigned_abs().wrapping_mul(sum.unsigned_abs())),
-                    )
+                    let magnitude = sum.unsigned_abs();
+                    let square = match u64::try_from(magnitude) {
+                        // Where real sums are: one product instead of three.
+                        Ok(small) => u128::from(small) * u128::from(small),
+                        Err(_) => magnitude.wrapping_mul(magnitude),
+                    };
+                    wide_to_f64((u128::from(window) * squares).wrapping_sub(square))
                 } else {
                     spread_wide(window, top, squares, sum)
                 };
@@ -518,7 +548,7 @@ fn take<B: Block>(
                     row[column] = UNDEFINED;
                     continue;
                 }
-                let moved = bar.close.abs_diff(previous) as f64; // a ratio needs no unit
+                let moved = wide_to_f64(bar.close.abs_diff(previous).into()); // a ratio needs no unit
                 let (up, down) = if bar.close > previous { (moved, 0.0) } else { (0.0, moved) };
                 let gain = wilder(block.float(at), up, index - 1, window, share);
                 let loss = wilder(block.float(at + 1), down, index - 1, window, share);
@@ -569,7 +599,8 @@ fn take<B: Block>(
                 }
                 let range = bar.high.abs_diff(bar.low);
                 let reach = range.max(bar.high.abs_diff(previous)).max(bar.low.abs_diff(previous));
-                let mean = wilder(block.float(at), reach as f64 / UNIT, index - 1, window, share);
+                let mean =
+                    wilder(block.float(at), wide_to_f64(reach.into()) / UNIT, index - 1, window, share);
                 block.set_float(at, mean);
                 row[column] = if index >= window { mean } else { UNDEFINED };
             }
@@ -597,10 +628,10 @@ fn take<B: Block>(
         }
     }
 
-    if ring > 0 {
-        block.set(RING_AT + position, bar.close as u64);
+    if ring.len > 0 {
+        block.set(ring.at + position, bar.close as u64);
     }
-    let position = if position + 1 >= ring { 0 } else { position + 1 };
+    let position = if position + 1 >= ring.len { 0 } else { position + 1 };
     block.set(0, u64::from(index.saturating_add(1)) | (position as u64) << 32);
 }
 

@@ -60,6 +60,8 @@ pub struct StageReport {
     pub name: String,
     /// Where its events went.
     pub ledger: Ledger,
+    /// See [`tidegate_engine::Operator::cut`].
+    pub cut: u64,
 }
 
 /// An output stream over all shards.
@@ -298,10 +300,13 @@ impl Runtime {
             let Some(outcome) = outcome else { continue };
             report.digest.merge(&outcome.digest);
             // By place, not by name: every shard has the same stages in the same order.
-            for (at, (name, ledger)) in outcome.stages.into_iter().enumerate() {
+            for (at, stage) in outcome.stages.into_iter().enumerate() {
                 match report.stages.get_mut(at) {
-                    Some(stage) => stage.ledger.merge(&ledger),
-                    None => report.stages.push(StageReport { name, ledger }),
+                    Some(sum) => {
+                        sum.ledger.merge(&stage.ledger);
+                        sum.cut += stage.cut;
+                    }
+                    None => report.stages.push(stage),
                 }
             }
             for (at, (name, stream, emitted)) in outcome.lanes.into_iter().enumerate() {

@@ -3,21 +3,21 @@
 use super::idle::Idle;
 use super::options::{FailurePolicy, Placement, RuntimeOptions};
 use super::stats::{Cells, Phase, add};
-use super::{ShardCommand, ShardSnapshot, StageFactory, pin};
+use super::{ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
 use crossbeam_utils::CachePadded;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_engine::{
-    Analysis, Context, Digest, Event, FullPolicy, Ledger, Output, OutputSink, Receiver, Sender, Shard, kind,
+    Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, Receiver, Sender, Shard, kind,
     output_kind, ring,
 };
 
 /// What a shard left behind when its input ended.
 pub(crate) struct ShardOutcome {
     pub(crate) digest: Digest,
-    pub(crate) stages: Vec<(String, Ledger)>,
+    pub(crate) stages: Vec<StageReport>,
     pub(crate) lanes: Vec<(String, u16, u64)>,
 }
 
@@ -27,7 +27,15 @@ impl ShardOutcome {
         digest.add_shard(shard);
         Self {
             digest,
-            stages: shard.stages().iter().map(|stage| (stage.name().to_string(), stage.ledger())).collect(),
+            stages: shard
+                .stages()
+                .iter()
+                .map(|stage| StageReport {
+                    name: stage.name().to_string(),
+                    ledger: stage.ledger(),
+                    cut: stage.cut(),
+                })
+                .collect(),
             lanes: shard
                 .lanes()
                 .into_iter()
