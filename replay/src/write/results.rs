@@ -8,8 +8,6 @@ use super::parquet::ParquetTable;
 use crate::pipeline::{ResultSink, SinkError};
 use crate::plan::{StreamInfo, StreamKind};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use tidegate_actors::BarSpec;
 use tidegate_engine::{Output, output_kind};
 
 /// The formats results are written in.
@@ -161,14 +159,12 @@ impl ResultWriter {
             .map_err(|source| OutputError::Create { path: folder.to_owned(), source })?;
         let files = streams.iter().map(|stream| {
             let layout = match stream.kind {
-                StreamKind::Bars => Layout::Bars,
+                StreamKind::Bars | StreamKind::TradeBars => Layout::Bars,
                 StreamKind::Indicators => Layout::Values(stream.columns.clone()),
                 StreamKind::Hosts => Layout::Hosts(stream.columns.clone()),
             };
-            let by_time = stream.name.strip_prefix("bars.").map(BarSpec::from_str);
-            let hold = (bars.revisions == Revisions::Final && layout == Layout::Bars).then(|| {
-                Hold::new(bars.horizon_ns, bars.disorder_ns, matches!(by_time, Some(Ok(BarSpec::Time(_)))))
-            });
+            let hold = (bars.revisions == Revisions::Final && layout == Layout::Bars)
+                .then(|| Hold::new(bars.horizon_ns, bars.disorder_ns, stream.kind == StreamKind::Bars));
             let file = File::create(folder, stream.name.clone(), layout, format)?;
             Ok(StreamFiles { file, late: None, hold })
         });
