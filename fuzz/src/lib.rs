@@ -265,7 +265,7 @@ pub fn specs(bytes: &[u8]) {
     }
     if let Ok(params) = text.parse::<Params>() {
         let registry = Registry::new();
-        for name in ["hosts", "sessions"] {
+        for name in ["bars", "hosts", "sessions"] {
             drop(registry.build(name, &params));
         }
     }
