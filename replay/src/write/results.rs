@@ -5,6 +5,7 @@ use super::csv::CsvTable;
 use super::hold::Hold;
 use super::jsonl::JsonlTable;
 use super::parquet::ParquetTable;
+use super::row::Layout;
 use crate::pipeline::{ResultSink, SinkError};
 use crate::plan::{StreamInfo, StreamKind};
 use std::path::{Path, PathBuf};
@@ -72,16 +73,6 @@ pub struct FileSummary {
     pub rows: u64,
     /// Bytes.
     pub bytes: u64,
-}
-
-/// What a row holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Layout {
-    Bars,
-    Values(Vec<String>),
-    /// The first column is `ts_open`.
-    Hosts(Vec<String>),
-    Late,
 }
 
 /// One file of rows of one layout.
@@ -158,11 +149,7 @@ impl ResultWriter {
         std::fs::create_dir_all(folder)
             .map_err(|source| OutputError::Create { path: folder.to_owned(), source })?;
         let files = streams.iter().map(|stream| {
-            let layout = match stream.kind {
-                StreamKind::Bars | StreamKind::TradeBars => Layout::Bars,
-                StreamKind::Indicators => Layout::Values(stream.columns.clone()),
-                StreamKind::Hosts => Layout::Hosts(stream.columns.clone()),
-            };
+            let layout = Layout::of(stream);
             let hold = (bars.revisions == Revisions::Final && layout == Layout::Bars)
                 .then(|| Hold::new(bars.horizon_ns, bars.disorder_ns, stream.kind == StreamKind::Bars));
             let file = File::create(folder, stream.name.clone(), layout, format)?;
