@@ -80,14 +80,14 @@ struct KeyState {
     /// By start.
     slices: VecDeque<Slice>,
     /// Number and revision of closed windows that may still be amended, by number.
-    revisions: VecDeque<(u64, u64)>,
+    revisions: VecDeque<(u64, u32)>,
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct SavedKey {
     head: [u64; 4],
     slices: Vec<Slice>,
-    revisions: Vec<(u64, u64)>,
+    revisions: Vec<(u64, u32)>,
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -578,7 +578,7 @@ mod tests {
                 let end = start + u64::from(slices) * WIDTH;
                 let versions: Vec<&Output> = seen.iter().filter(|output| output.ts == end).collect();
                 for (revision, version) in versions.iter().enumerate() {
-                    prop_assert_eq!(version.bar().revision, revision as u64);
+                    prop_assert_eq!(version.bar().revision, revision as u32);
                     let state = if revision == 0 { BarState::Final } else { BarState::Amended };
                     prop_assert_eq!(version.state, state as u8);
                 }

@@ -244,6 +244,7 @@ impl Operator for SessionBars {
                     frame_last: session.frame_last,
                     missing: context.missing(meta.source, session.first_ts, time),
                     revision: 0,
+                    first_trade: 0,
                 };
                 out.push(Output {
                     name: meta.name,

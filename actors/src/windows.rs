@@ -146,10 +146,11 @@ impl WindowSpec {
         }
     }
 
-    /// Whether its windows follow from time; otherwise from the trades themselves.
+    /// Whether its bars end by their own measure (trades, volume, value) and are known by their first trade; other bars
+    /// are known by their end.
     #[must_use]
-    pub fn is_by_time(&self) -> bool {
-        matches!(self, Self::Tumbling(BarSpec::Time(_)) | Self::Sliding { .. } | Self::RollUp { .. })
+    pub fn is_by_measure(&self) -> bool {
+        matches!(self, Self::Tumbling(BarSpec::Ticks(_) | BarSpec::Volume(_) | BarSpec::Value(_)))
     }
 
     /// Width of tumbling windows of time.

@@ -26,10 +26,10 @@ const HOST_WINDOWS_MAX: u32 = 8;
 /// What a stream's records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamKind {
-    /// Bars of windows of time ([`tidegate_engine::BarWords`]).
+    /// Bars known by their name and end ([`tidegate_engine::BarWords`]).
     Bars,
-    /// Bars whose bounds follow from trades: by ticks, volume, value or session.
-    TradeBars,
+    /// Bars by ticks, volume or value, known by their name and first trade.
+    MeasureBars,
     /// Rows of floats.
     Indicators,
     /// Rows of a host's counters.
@@ -190,7 +190,7 @@ impl Streams {
     }
 
     fn add_bars(&mut self, bars: &WindowSpec) -> Result<(u16, String), PlanError> {
-        let kind = if bars.is_by_time() { StreamKind::Bars } else { StreamKind::TradeBars };
+        let kind = if bars.is_by_measure() { StreamKind::MeasureBars } else { StreamKind::Bars };
         self.add(format!("bars.{}", bars.name()), kind, Vec::new())
     }
 }

@@ -178,7 +178,8 @@ impl Acc {
             frame_first: self.frame_first,
             frame_last: self.frame_last,
             missing: context.missing(meta.source, ts_open, ts),
-            revision: u64::from(revision),
+            revision,
+            first_trade: 0,
         };
         output.name = meta.name;
         output.ts = ts;

@@ -29,7 +29,7 @@ impl ResultTable for JsonlTable {
         part.record(|row| {
             // Writing to memory cannot fail.
             let _ = write!(row, "{{\"ch\":\"{channel}\",\"seq\":{}", output.sequence);
-            if *layout == Layout::Bars {
+            if layout.is_bars() {
                 let _ = write!(row, ",\"x\":{}", output.state != BarState::Forming as u8);
             }
             let mut columns = columns.iter();

@@ -150,7 +150,7 @@ impl ResultWriter {
             .map_err(|source| OutputError::Create { path: folder.to_owned(), source })?;
         let files = streams.iter().map(|stream| {
             let layout = Layout::of(stream);
-            let hold = (bars.revisions == Revisions::Final && layout == Layout::Bars)
+            let hold = (bars.revisions == Revisions::Final && layout.is_bars())
                 .then(|| Hold::new(bars.horizon_ns, bars.disorder_ns, stream.kind == StreamKind::Bars));
             let file = File::create(folder, stream.name.clone(), layout, format)?;
             Ok(StreamFiles { file, late: None, hold })
@@ -228,7 +228,7 @@ mod tests {
         ]
     }
 
-    fn bar(ts: u64, revision: u64, close: i64) -> Output {
+    fn bar(ts: u64, revision: u32, close: i64) -> Output {
         let words = BarWords {
             ts_open: ts - 1_000_000_000,
             open: 1_500_000_000,
@@ -243,6 +243,7 @@ mod tests {
             frame_last: 8,
             missing: 0,
             revision,
+            first_trade: 0,
         };
         let (state, cause) =
             if revision > 0 { (BarState::Amended, Cause::Late) } else { (BarState::Final, Cause::Watermark) };

@@ -7,6 +7,8 @@ use tidegate_engine::{BarState, Cause, Output, Price};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Layout {
     Bars,
+    /// Bars that say their first trade, by which they are known.
+    MeasureBars,
     Values(Vec<String>),
     /// The first column is `ts_open`.
     Hosts(Vec<String>),
@@ -49,35 +51,46 @@ pub(super) enum Cell<'a> {
 impl Layout {
     pub(super) fn of(stream: &StreamInfo) -> Self {
         match stream.kind {
-            StreamKind::Bars | StreamKind::TradeBars => Self::Bars,
+            StreamKind::Bars => Self::Bars,
+            StreamKind::MeasureBars => Self::MeasureBars,
             StreamKind::Indicators => Self::Values(stream.columns.clone()),
             StreamKind::Hosts => Self::Hosts(stream.columns.clone()),
         }
+    }
+
+    pub(super) fn is_bars(&self) -> bool {
+        matches!(self, Self::Bars | Self::MeasureBars)
     }
 
     pub(super) fn columns(&self) -> Vec<Column> {
         let column = |name: &str, key: &str, kind| Column { name: name.into(), key: key.into(), kind };
         let named = |name: &String, kind| column(name, name, kind);
         match self {
-            Self::Bars => vec![
-                column("symbol", "k", Kind::Text),
-                column("ts_open", "t", Kind::Time),
-                column("ts_close", "T", Kind::Time),
-                column("open", "o", Kind::Price),
-                column("high", "h", Kind::Price),
-                column("low", "l", Kind::Price),
-                column("close", "c", Kind::Price),
-                column("volume", "v", Kind::Size),
-                column("buy_volume", "V", Kind::Size),
-                column("vwap", "w", Kind::Price),
-                column("trades", "n", Kind::Integer),
-                column("revision", "rev", Kind::Integer),
-                column("state", "state", Kind::Text),
-                column("cause", "cause", Kind::Text),
-                column("frame_first", "frame_first", Kind::Integer),
-                column("frame_last", "frame_last", Kind::Integer),
-                column("missing", "missing", Kind::Integer),
-            ],
+            Self::Bars | Self::MeasureBars => {
+                let mut columns = vec![
+                    column("symbol", "k", Kind::Text),
+                    column("ts_open", "t", Kind::Time),
+                    column("ts_close", "T", Kind::Time),
+                    column("open", "o", Kind::Price),
+                    column("high", "h", Kind::Price),
+                    column("low", "l", Kind::Price),
+                    column("close", "c", Kind::Price),
+                    column("volume", "v", Kind::Size),
+                    column("buy_volume", "V", Kind::Size),
+                    column("vwap", "w", Kind::Price),
+                    column("trades", "n", Kind::Integer),
+                    column("revision", "rev", Kind::Integer),
+                    column("state", "state", Kind::Text),
+                    column("cause", "cause", Kind::Text),
+                    column("frame_first", "frame_first", Kind::Integer),
+                    column("frame_last", "frame_last", Kind::Integer),
+                    column("missing", "missing", Kind::Integer),
+                ];
+                if *self == Self::MeasureBars {
+                    columns.push(column("first_trade", "first_trade", Kind::Integer));
+                }
+                columns
+            }
             Self::Values(names) => {
                 let mut columns =
                     vec![column("symbol", "k", Kind::Text), column("ts_close", "T", Kind::Time)];
@@ -109,7 +122,7 @@ impl Layout {
         let words = output.words;
         push(Cell::Text(name));
         match self {
-            Self::Bars => {
+            Self::Bars | Self::MeasureBars => {
                 let bar = output.bar();
                 push(Cell::Time(bar.ts_open));
                 push(Cell::Time(output.ts));
@@ -120,11 +133,14 @@ impl Layout {
                 push(Cell::Size(bar.buy_volume().0));
                 push(Cell::Price(bar.vwap()));
                 push(Cell::Integer(bar.trades));
-                push(Cell::Integer(bar.revision));
+                push(Cell::Integer(bar.revision.into()));
                 push(Cell::Text(BarState::name(output.state)));
                 push(Cell::Text(Cause::name(output.cause)));
                 for counter in [bar.frame_first, bar.frame_last, bar.missing] {
                     push(Cell::Integer(counter));
+                }
+                if *self == Self::MeasureBars {
+                    push(Cell::Integer(bar.first_trade.into()));
                 }
             }
             Self::Values(names) => {
