@@ -417,7 +417,7 @@ impl TimeBars {
 }
 
 /// A trade set aside, as it came.
-pub(super) fn late_record(context: &Context, event: &Event) -> Output {
+pub(crate) fn late_record(context: &Context, event: &Event) -> Output {
     let meta: KeyMeta = context.keys()[event.key as usize];
     let mut output = Output {
         name: meta.name,
