@@ -9,6 +9,8 @@ pub mod hosts;
 pub mod indicators;
 pub mod rollup;
 pub mod session;
+pub mod sliding;
+pub mod windows;
 
 pub mod registry;
 
@@ -17,3 +19,4 @@ pub mod supervision;
 
 pub use bars::{BarOptions, BarSpec, LatePolicy, TimeBars};
 pub use runtime::{Idle, IdleStrategy, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, StatsHandle};
+pub use windows::WindowSpec;

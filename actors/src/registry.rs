@@ -1,7 +1,9 @@
 //! Operators by name: the built-in ones and those a user brings.
 
+use crate::bars::{BarOptions, BarSpec};
 use crate::hosts::{HostOptions, HostWindows};
 use crate::session::{SessionBars, SessionLate, SessionOptions};
+use crate::windows::WindowSpec;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use tidegate_engine::{Operator, WindowWidth};
@@ -142,25 +144,10 @@ impl Params {
     pub fn width(&self, name: &'static str) -> Result<WindowWidth, ParamError> {
         let allowed = "a width of time such as 250ms, 10s, 1m, 1h or 1d, at most 366d";
         let text = self.text(name).ok_or(ParamError::Missing { name, allowed })?;
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (count, unit) = text.split_at(digits);
-        let unit_ns: Option<u64> = match unit {
-            "ns" => Some(1),
-            "us" => Some(1_000),
-            "ms" => Some(1_000_000),
-            "s" => Some(1_000_000_000),
-            "m" => Some(60_000_000_000),
-            "h" => Some(3_600_000_000_000),
-            "d" => Some(86_400_000_000_000),
-            _ => None,
-        };
-        let ns =
-            count.parse().ok().zip(unit_ns).and_then(|(count, unit): (u64, u64)| count.checked_mul(unit));
-        ns.and_then(WindowWidth::from_ns).ok_or_else(|| ParamError::Invalid {
-            name,
-            value: text.into(),
-            allowed,
-        })
+        match text.parse() {
+            Ok(BarSpec::Time(width)) => Ok(width),
+            _ => Err(ParamError::Invalid { name, value: text.into(), allowed }),
+        }
     }
 }
 
@@ -194,10 +181,11 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// The built-in operators: `hosts` (`width`, `open_max`) and `sessions` (`gap`, `late`, `open_max`).
+    /// The built-in operators: `bars` (`windows` as [`WindowSpec`] reads them, `late`, `horizon`, `history`), `hosts`
+    /// (`width`, `open_max`) and `sessions` (`gap`, `late`, `open_max`).
     #[must_use]
     pub fn new() -> Self {
-        let built_in: [(&str, Factory); 2] = [("hosts", hosts), ("sessions", sessions)];
+        let built_in: [(&str, Factory); 3] = [("bars", bars), ("hosts", hosts), ("sessions", sessions)];
         Self { factories: built_in.map(|(name, factory)| (name.to_string(), factory)).into() }
     }
 
@@ -255,6 +243,27 @@ fn distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
+fn bars(params: &Params) -> Result<Box<dyn Operator>, ParamError> {
+    params.only(&["windows", "late", "horizon", "history"])?;
+    let allowed = "windows over trades such as 1s, 1000t, 50000v, 1000000$, session:30s or sliding:1m/10s";
+    let text = params.text("windows").ok_or(ParamError::Missing { name: "windows", allowed })?;
+    let usual = BarOptions::default();
+    let horizon_ns = match params.text("horizon") {
+        Some(_) => params.width("horizon")?.ns(),
+        None => usual.horizon_ns,
+    };
+    let options = BarOptions {
+        late: params.read_or("late", usual.late, "amend, side or drop", |_| true)?,
+        history: params.read_or("history", usual.history, "true or false", |_| true)?,
+        horizon_ns,
+        ..usual
+    };
+    // A roll-up reads bars and no events: it is an analyzer.
+    let windows =
+        text.parse::<WindowSpec>().ok().and_then(|windows| windows.operator(options).ok().flatten());
+    windows.ok_or(ParamError::Invalid { name: "windows", value: text.into(), allowed })
+}
+
 fn hosts(params: &Params) -> Result<Box<dyn Operator>, ParamError> {
     params.only(&["width", "open_max"])?;
     let in_range = |n: &u32| (2..=64).contains(n);
@@ -289,7 +298,14 @@ mod tests {
     #[test]
     fn built_in_operators_are_made_by_name() {
         let registry = Registry::new();
-        for (name, params) in [("hosts", "width=10s"), ("sessions", "gap=5m late=drop open_max=3")] {
+        let all = [
+            ("bars", "windows=1s"),
+            ("bars", "windows=1000t history=true"),
+            ("bars", "windows=sliding:1m/10s late=side horizon=1m"),
+            ("hosts", "width=10s"),
+            ("sessions", "gap=5m late=drop open_max=3"),
+        ];
+        for (name, params) in all {
             let operator = registry.build(name, &params.parse().unwrap()).unwrap();
             assert_eq!(operator.ledger().delivered, 0);
         }
@@ -299,9 +315,12 @@ mod tests {
     fn errors_name_what_is_allowed() {
         assert_eq!(
             refusal("sesions", ""),
-            "there is no operator `sesions` (did you mean `sessions`?); there are: hosts, sessions"
+            "there is no operator `sesions` (did you mean `sessions`?); there are: bars, hosts, sessions"
         );
-        assert_eq!(refusal("bananas", ""), "there is no operator `bananas`; there are: hosts, sessions");
+        assert_eq!(
+            refusal("bananas", ""),
+            "there is no operator `bananas`; there are: bars, hosts, sessions"
+        );
         assert!(refusal("hosts", "").contains("parameter `width` is missing: a width of time such as"));
         assert!(refusal("hosts", "width=0s").contains("parameter `width` is `0s`"));
         assert!(refusal("hosts", "width=9999999999999d").contains("at most 366d"));
@@ -310,6 +329,11 @@ mod tests {
             refusal("hosts", "widht=1s")
                 .contains("there is no parameter `widht`; there are: width, open_max")
         );
+        assert!(
+            refusal("bars", "windows=1m@1s").contains("parameter `windows` is `1m@1s`: windows over trades")
+        );
+        assert!(refusal("bars", "windows=sliding:2s/1s horizon=366d").contains("parameter `windows`"));
+        assert!(refusal("bars", "windows=1s late=never").contains("amend, side or drop"));
         assert!(refusal("sessions", "gap=1s late=never").contains("side or drop"));
         for text in ["a", "=1", "a=", "a=1 a=2"] {
             assert!(matches!(text.parse::<Params>(), Err(ParamError::Form { .. })), "{text}");

@@ -1,7 +1,8 @@
 //! Roll-up: bars of a finer time stream merged into wider windows (1s -> 1m -> 1h), tumbling or sliding.
 //!
-//! **Invariant:** merging is exact, so a rolled bar equals the bar computed from the trades directly; only `missing` is an
-//! upper bound, since a loss across two slices counts in both.
+//! **Invariant:** merging is exact, so a rolled bar equals the bar computed from the trades directly. Two things only the trades
+//! tell: `missing` counts a loss once for each slice with trades that it touches (in others it is not seen), and the
+//! frames of trades that were taken back again.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -79,14 +80,14 @@ struct KeyState {
     /// By start.
     slices: VecDeque<Slice>,
     /// Number and revision of closed windows that may still be amended, by number.
-    revisions: VecDeque<(u64, u64)>,
+    revisions: VecDeque<(u64, u32)>,
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct SavedKey {
     head: [u64; 4],
     slices: Vec<Slice>,
-    revisions: Vec<(u64, u64)>,
+    revisions: Vec<(u64, u32)>,
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -376,7 +377,9 @@ impl Analyzer for RollUp {
     }
 
     fn on_watermark(&mut self, watermark: u64, out: &mut Emit<'_>) {
-        self.close_until(watermark, Cause::Watermark, out);
+        // Behind the end of the input the watermark is the end of time.
+        let cause = if watermark == u64::MAX { Cause::End } else { Cause::Watermark };
+        self.close_until(watermark, cause, out);
         self.watermark = self.watermark.max(watermark);
     }
 
@@ -575,7 +578,7 @@ mod tests {
                 let end = start + u64::from(slices) * WIDTH;
                 let versions: Vec<&Output> = seen.iter().filter(|output| output.ts == end).collect();
                 for (revision, version) in versions.iter().enumerate() {
-                    prop_assert_eq!(version.bar().revision, revision as u64);
+                    prop_assert_eq!(version.bar().revision, revision as u32);
                     let state = if revision == 0 { BarState::Final } else { BarState::Amended };
                     prop_assert_eq!(version.state, state as u8);
                 }

@@ -1,5 +1,6 @@
 //! Session bars: a bar lasts as long as its key keeps trading and closes after a gap of silence.
 
+use crate::bars::late_record;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use tidegate_engine::output::{OUTPUT_WORDS, split};
@@ -177,22 +178,7 @@ impl SessionBars {
         if self.options.late == SessionLate::Drop {
             return self.ledger.count(Fate::LateDropped);
         }
-        let meta = context.keys()[event.key as usize];
-        let mut words = [0; OUTPUT_WORDS];
-        let [price, size] = event.payload;
-        words[..5].copy_from_slice(&[event.ts_event, price, size, u64::from(event.flags), context.frame()]);
-        out.push(Output {
-            name: meta.name,
-            ts: event.ts_event,
-            slot: meta.slot,
-            kind: output_kind::LATE,
-            state: BarState::Final as u8,
-            cause: Cause::Late as u8,
-            count: 5,
-            words,
-            key: event.key,
-            ..Output::default()
-        });
+        out.push(late_record(context, event));
         self.ledger.count(Fate::LateSide);
     }
 }
@@ -244,6 +230,7 @@ impl Operator for SessionBars {
                     frame_last: session.frame_last,
                     missing: context.missing(meta.source, session.first_ts, time),
                     revision: 0,
+                    first_trade: 0,
                 };
                 out.push(Output {
                     name: meta.name,

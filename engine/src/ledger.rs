@@ -14,7 +14,7 @@ pub enum Fate {
     LateSide = 2,
     /// Late; dropped by policy.
     LateDropped = 3,
-    /// Late beyond the amend horizon; dropped.
+    /// Late beyond the amend horizon, or for a bar that was let go because memory is bounded; dropped.
     TooLate = 4,
     /// A cancel that took back its trade.
     Cancelled = 5,

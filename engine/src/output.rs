@@ -154,7 +154,11 @@ pub struct BarWords {
     /// Events its source is known to have lost while the window was open; 0 means complete.
     pub missing: u64,
     /// Revision, from 0.
-    pub revision: u64,
+    pub revision: u32,
+    /// Bars by ticks, volume or value: number of its first trade among the key's trades, from 0 and modulo 2^32, those taken
+    /// back included. With the name it says which bar a revision replaces, whose times a revision may move. 0 in other
+    /// bars, which are known by their end.
+    pub first_trade: u32,
 }
 
 const _: () = assert!(size_of::<BarWords>() == OUTPUT_WORDS * 8);

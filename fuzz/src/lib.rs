@@ -9,6 +9,7 @@ pub mod seeds;
 use std::cell::RefCell;
 use std::io::Cursor;
 use std::sync::OnceLock;
+use tidegate_actors::WindowSpec;
 use tidegate_actors::bars::{BarOptions, BarSpec};
 use tidegate_actors::hosts::{HostOptions, HostWindows};
 use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorSpec};
@@ -254,13 +255,17 @@ pub fn specs(bytes: &[u8]) {
         assert_eq!(bar.to_string().parse(), Ok(bar));
         drop(bar.operator(BarOptions::default()));
     }
+    if let Ok(windows) = text.parse::<WindowSpec>() {
+        assert_eq!(windows.to_string().parse(), Ok(windows.clone()));
+        drop((windows.operator(BarOptions::default()), windows.roll_up(0, BarOptions::default())));
+    }
     if let Ok(indicator) = text.parse::<IndicatorSpec>() {
         assert_eq!(indicator.to_string().parse(), Ok(indicator));
         assert_eq!(indicator.columns().len(), indicator.column_count());
     }
     if let Ok(params) = text.parse::<Params>() {
         let registry = Registry::new();
-        for name in ["hosts", "sessions"] {
+        for name in ["bars", "hosts", "sessions"] {
             drop(registry.build(name, &params));
         }
     }

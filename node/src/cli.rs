@@ -5,7 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::runtime::Placement;
-use tidegate_actors::{BarSpec, LatePolicy};
+use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_engine::{EventTime, WindowWidth};
 use tidegate_replay::Speed;
 use tidegate_replay::capture::Codec;
@@ -60,6 +60,7 @@ pub(crate) enum Command {
     /// Run inputs through the engine: bars, indicators and host windows, with a summary that balances.
     #[command(
         after_help = "Examples:\n  tidegate replay trades.csv.gz --bars 1s,1m,1000t --ind rsi:14,macd:12:26:9 --out results\n  \
+                      tidegate replay day.tgc --bars 1s,1m@1s,1h@1m@1s,sliding:5m/1m,session:30s --out results\n  \
                       tidegate replay office.pcap --hosts 1m --out results --output parquet\n  \
                       tidegate replay day.tgc --speed 10 --from 2026-01-05T15:00:00Z\n\nWithout --bars and --hosts: 1s and 1m \
                       bars where there are trades, 1m host windows where there are packets or flows."
@@ -95,9 +96,11 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub(crate) struct PlanArgs {
-    /// Bars: by time (250ms, 1s, 5m, 1h, 1d), trades (1000t), volume (50000v) or value (1000000$).
+    /// Bars: by time (250ms, 1s, 5m, 1h, 1d), trades (1000t), volume (50000v), value (1000000$), session (session:30s ends
+    /// after that silence), sliding windows (sliding:1m/10s: a minute, every ten seconds), or rolled up from finer bars of
+    /// the list (1s,1m@1s,1h@1m@1s).
     #[arg(long, value_name = "SPEC,…", value_delimiter = ',')]
-    pub(crate) bars: Vec<BarSpec>,
+    pub(crate) bars: Vec<WindowSpec>,
     /// Indicators over every stream of bars: sma:N, ema:N, rsi:N, atr:N, vwap:N, bb:N:K, macd:FAST:SLOW:SIGNAL.
     #[arg(long, value_name = "NAME:N,…", value_delimiter = ',')]
     pub(crate) ind: Vec<IndicatorSpec>,

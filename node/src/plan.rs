@@ -3,8 +3,8 @@
 use crate::cli::PlanArgs;
 use crate::exit::Failure;
 use std::path::PathBuf;
-use tidegate_actors::BarSpec;
 use tidegate_actors::bars::BarOptions;
+use tidegate_actors::{BarSpec, WindowSpec};
 use tidegate_engine::{WindowWidth, kind};
 use tidegate_replay::decode::ReadOptions;
 use tidegate_replay::{LogOptions, Plan, Source, open_input};
@@ -54,8 +54,8 @@ pub(crate) fn minute() -> WindowWidth {
 }
 
 /// One second and one minute.
-pub(crate) fn usual_bars() -> Vec<BarSpec> {
-    vec![BarSpec::Time(WindowWidth::SECOND), BarSpec::Time(minute())]
+pub(crate) fn usual_bars() -> Vec<WindowSpec> {
+    [WindowWidth::SECOND, minute()].map(|width| BarSpec::Time(width).into()).to_vec()
 }
 
 /// Whether the beginnings of the inputs hold trades, and flows.
@@ -115,12 +115,13 @@ pub(crate) fn from_description(value: &serde_json::Value) -> Option<(Plan, LogOp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU64;
 
     #[test]
     fn a_description_is_the_plan() {
         let plan = Plan {
-            bars: vec!["1s".parse().unwrap(), "1000t".parse().unwrap(), BarSpec::Value(NonZeroU64::MIN)],
+            bars: ["1s", "1000t", "1$", "session:30s", "sliding:1m/10s", "1m@1s"]
+                .map(|text| text.parse().unwrap())
+                .to_vec(),
             indicators: vec!["macd:12:26:9".parse().unwrap(), "bb:20:2.5".parse().unwrap()],
             hosts: vec![minute()],
             ..Plan::default()

@@ -200,3 +200,85 @@ pub(crate) fn verdict(report: &mut ReplayReport) -> Result<Exit, Failure> {
         None => Ok(Exit::Ok),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tidegate_actors::registry::{Params, Registry};
+    use tidegate_actors::runtime::{Runtime, RuntimeOptions, RuntimeReport};
+    use tidegate_engine::snapshot::SnapshotError;
+    use tidegate_engine::{Context, Emit, Event, Operator, Price, Size, Stage};
+    use tidegate_replay::generate::{Market, MarketOptions};
+    use tidegate_replay::{LogOptions, Plan, ReadError, ReplayOptions, replay};
+
+    fn replayed() -> ReplayReport {
+        let market = Market::new(MarketOptions { events: 1_000, ..MarketOptions::default() });
+        let plan = Plan { bars: vec!["1s".parse().unwrap()], ..Plan::default() };
+        let options = ReplayOptions::default();
+        replay(vec![Box::new(market)], &plan, LogOptions::default(), &options, None, &mut |_| {}).unwrap()
+    }
+
+    /// An operator with a bug.
+    struct Broken(Box<dyn Operator>);
+
+    impl Operator for Broken {
+        fn on_events(&mut self, _: &Context, _: &[Event], _: &mut Emit<'_>) {
+            panic!("a bug on purpose");
+        }
+        fn on_watermark(&mut self, _: &Context, _: &mut Emit<'_>) {}
+        fn ledger(&self) -> Ledger {
+            self.0.ledger()
+        }
+        fn save(&self, snapshot: &mut Vec<u8>) {
+            self.0.save(snapshot);
+        }
+        fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+            self.0.restore(snapshot)
+        }
+    }
+
+    /// What a runtime reports whose shard panicked.
+    fn failed() -> RuntimeReport {
+        let stages = Arc::new(|| {
+            let bars = Registry::new().build("bars", &Params::new().with("windows", "1s")).unwrap();
+            vec![Stage::new("bars.1s", 0, Box::new(Broken(bars)) as Box<dyn Operator>)]
+        });
+        let mut runtime = Runtime::start(stages, RuntimeOptions::default()).unwrap();
+        let router = runtime.router();
+        router.define(7, 0);
+        assert!(router.route(&[Event::trade(1, 0, 0, Price(1), Size(1), 0)], || {}));
+        runtime.finish()
+    }
+
+    #[track_caller]
+    fn internal(report: &mut ReplayReport, words: &str) {
+        let failure = verdict(report).unwrap_err();
+        assert_eq!(failure.exit as u8, 5);
+        let text = failure.error.to_string();
+        assert!(text.contains(words) && text.contains("a bug in Tidegate"), "{text}");
+    }
+
+    #[test]
+    fn a_bug_of_ours_ends_with_five() {
+        let ui = Ui::new(crate::render::Color::Never, true);
+        let mut report = replayed();
+        assert_eq!(verdict(&mut report).unwrap(), Exit::Ok);
+
+        // An event that nobody accounts for.
+        report.logged += 3;
+        internal(&mut report, "the ledger is off by 3 events");
+        report.logged -= 3;
+
+        // A shard that panicked goes before everything else, a damaged input included.
+        report.runtime = failed();
+        report.failure = Some(ReadError::UnknownFormat { path: "x".into(), reason: "noise".to_owned() });
+        internal(&mut report, "shard 0 failed: a bug on purpose");
+        assert!(render(&report, &[], false, &ui).contains("a bug on purpose"));
+        assert_eq!(to_json(&report, &[], false)["panics"].as_u64(), Some(report.runtime.panics));
+
+        // Without our bug it is the input's.
+        report.runtime = replayed().runtime;
+        assert_eq!(verdict(&mut report).unwrap_err().exit, Exit::Input);
+    }
+}

@@ -259,6 +259,26 @@ fn results_do_not_depend_on_how_they_are_computed_or_written() {
     keys.dedup();
     assert_eq!(keys.len(), text.lines().count(), "a bar is there twice");
 
+    // A reader who keeps the highest revision of each symbol and first trade ends up with the same.
+    let read = |run: &str| std::fs::read_to_string(path.join(run).join("bars.100t.csv")).unwrap();
+    let (revisions, last) = (read("one"), read("last"));
+    let mut bars = std::collections::BTreeMap::new();
+    for row in revisions.lines().skip(1) {
+        let fields: Vec<&str> = row.split(',').collect();
+        let (bar, revision) = ((fields[0], fields[17]), fields[11].parse::<u32>().unwrap());
+        let latest = bars.entry(bar).or_insert((revision, row));
+        *latest = (revision, row).max(*latest);
+    }
+    assert!(bars.len() < revisions.lines().count() - 1, "no bar by trades was amended");
+    let mut bars: Vec<&str> = bars.into_values().map(|(_, row)| row).collect();
+    let mut last: Vec<&str> = last.lines().skip(1).collect();
+    bars.sort_unstable();
+    last.sort_unstable();
+    assert_eq!(bars.len(), last.len());
+    for (bar, last) in bars.iter().zip(last) {
+        assert_eq!(*bar, last);
+    }
+
     // Late trades set aside have a file of their own.
     let side = json(path, &format!("{plan} --out side --late side"));
     let late = side["files"].as_array().unwrap().iter().find(|file| file["stream"] == "bars.1s.late");
@@ -309,6 +329,94 @@ fn ctrl_c_ends_a_replay_cleanly() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("ended early by the user"), "{text}");
     assert!(path.join("r/bars.1s.csv").exists());
+}
+
+/// `record` at work on a feed that does not end: it goes on until nobody reads it, or falls silent after some lines. The
+/// thread returns the feed, which must stay open for `record` to wait.
+#[cfg(unix)]
+fn recording(
+    path: &Path,
+    silent_after: Option<u64>,
+) -> (std::process::Child, std::thread::JoinHandle<std::fs::File>) {
+    assert!(Command::new("mkfifo").arg(path.join("feed")).status().unwrap().success());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.current_dir(path).args("record feed --format csv --out x.tgc".split_whitespace());
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("the binary starts");
+    let feed = path.join("feed");
+    let writer = std::thread::spawn(move || {
+        let mut feed = std::fs::File::options().write(true).open(feed).unwrap();
+        let mut text = "ts_event,symbol,price,size\n".to_owned();
+        for at in 0.. {
+            let ts = 1_767_623_400_000_000_000u64 + at * 1_000_003;
+            text += &format!("{ts},S{},{}.{:02},{}\n", at % 7, 100 + at * 7919 % 50, at % 97, 1 + at % 13);
+            let silent = silent_after == Some(at);
+            if silent || text.len() > 1 << 16 {
+                // A reader that has gone is the end of it.
+                if feed.write_all(text.as_bytes()).is_err() {
+                    break;
+                }
+                text.clear();
+            }
+            if silent {
+                break;
+            }
+        }
+        feed
+    });
+    // More than one block: one takes some 80 kB.
+    while std::fs::metadata(path.join("x.tgc.part")).map_or(0, |file| file.len()) < 100_000 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        std::thread::yield_now();
+    }
+    (child, writer)
+}
+
+#[cfg(unix)]
+fn interrupt(child: &std::process::Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_recording_cleanly() {
+    let folder = folder();
+    let path = folder.path();
+    let (child, writer) = recording(path, None);
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("ended by the user"), "{text}");
+    // All that the summary counts is in the file.
+    let events = json(path, "inspect x.tgc --json")["events"].as_u64().unwrap();
+    let digits: String = text.lines().last().unwrap().replace(',', "");
+    assert!(digits.contains(&format!("x.tgc: {events} events of 7 keys")), "{events} events, {text}");
+    assert!(!path.join("x.tgc.part").exists());
+    drop(writer.join());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_ctrl_c_leaves_whole_blocks() {
+    let folder = folder();
+    let path = folder.path();
+    let (mut child, writer) = recording(path, Some(1_000_000));
+    let feed = writer.join().unwrap();
+    // It waits for the feed, so the first cannot end it; when the second comes in is for the system to say.
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None => interrupt(&child),
+        }
+    };
+    assert_eq!(status.code(), Some(130));
+    drop(feed);
+    assert!(!path.join("x.tgc").exists());
+    std::fs::rename(path.join("x.tgc.part"), path.join("part.tgc")).unwrap();
+    let (text, error) = ends(path, "inspect part.tgc --json", 3);
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let events = found["events"].as_u64().unwrap();
+    assert!(events >= 32_768 && events.is_multiple_of(32_768), "{events}: {error}");
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! What to compute: the streams of a replay and the stages that make them.
 
+use tidegate_actors::WindowSpec;
 use tidegate_actors::bars::{BarOptions, BarSpec};
 use tidegate_actors::hosts::{HOST_COLUMNS, HostOptions, HostWindows};
-use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorError, IndicatorSet, IndicatorSpec};
+use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorError, IndicatorSpec};
+use tidegate_actors::rollup::RollUpError;
 use tidegate_engine::{AnalyzerStage, Stage, WindowWidth};
 
 /// What a pipeline computes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
-    /// Bars, each a stream `bars.SPEC`.
-    pub bars: Vec<BarSpec>,
+    /// Bars, each a stream `bars.SPEC`. A roll-up needs the finer bars it reads among them.
+    pub bars: Vec<WindowSpec>,
     /// Indicators over every bar stream, each a stream `ind.SPEC`. May be empty.
     pub indicators: Vec<IndicatorSpec>,
     /// How bars treat late trades and what they keep.
@@ -24,8 +26,10 @@ const HOST_WINDOWS_MAX: u32 = 8;
 /// What a stream's records are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamKind {
-    /// Bars ([`tidegate_engine::BarWords`]).
+    /// Bars known by their name and end ([`tidegate_engine::BarWords`]).
     Bars,
+    /// Bars by ticks, volume or value, known by their name and first trade.
+    MeasureBars,
     /// Rows of floats.
     Indicators,
     /// Rows of a host's counters.
@@ -61,6 +65,29 @@ pub enum PlanError {
         /// Its name.
         name: String,
     },
+    /// More streams than are numbered.
+    #[error(
+        "the plan has more than {} streams; indicators are one more for each of --bars",
+        Plan::STREAMS_MAX
+    )]
+    TooMany,
+    /// A roll-up without the bars it reads.
+    #[error("`{bars}` is rolled up from `{finer}`: add that to --bars as well")]
+    NoFiner {
+        /// The roll-up.
+        bars: String,
+        /// What it reads.
+        finer: String,
+    },
+    /// Windows that would hold more than they may.
+    #[error("bars `{bars}` are not possible with this --horizon")]
+    Windows {
+        /// The bars.
+        bars: String,
+        /// What is out of range.
+        #[source]
+        why: RollUpError,
+    },
     /// The list of indicators is not possible.
     #[error(transparent)]
     Indicators(#[from] IndicatorError),
@@ -75,33 +102,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] when the plan cannot be built.
     pub fn streams(&self) -> Result<Vec<StreamInfo>, PlanError> {
-        if self.bars.is_empty() && !self.indicators.is_empty() {
-            return Err(PlanError::NoBars);
-        }
-        let columns = if self.indicators.is_empty() {
-            Vec::new()
-        } else {
-            IndicatorSet::new(&self.indicators)?.columns()
-        };
-        let mut streams: Vec<StreamInfo> = Vec::new();
-        let mut add = |name: String, kind, columns| {
-            if streams.iter().any(|stream| stream.name == name) {
-                return Err(PlanError::Twice { name });
-            }
-            streams.push(StreamInfo { id: streams.len() as u16, name, kind, columns });
-            Ok(())
-        };
-        for bars in &self.bars {
-            add(format!("bars.{bars}"), StreamKind::Bars, Vec::new())?;
-            if !columns.is_empty() {
-                add(format!("ind.{bars}"), StreamKind::Indicators, columns.clone())?;
-            }
-        }
-        for &width in &self.hosts {
-            let columns = HOST_COLUMNS.iter().map(ToString::to_string).collect();
-            add(format!("hosts.{}", BarSpec::Time(width)), StreamKind::Hosts, columns)?;
-        }
-        if streams.is_empty() { Err(PlanError::Empty) } else { Ok(streams) }
+        Ok(self.build()?.0)
     }
 
     /// The stages of one shard.
@@ -109,24 +110,139 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] as [`Plan::streams`].
     pub fn stages(&self) -> Result<Vec<Stage>, PlanError> {
-        let streams = self.streams()?;
-        let mut next = streams.into_iter();
+        Ok(self.build()?.1)
+    }
+
+    fn build(&self) -> Result<(Vec<StreamInfo>, Vec<Stage>), PlanError> {
+        if self.bars.is_empty() && !self.indicators.is_empty() {
+            return Err(PlanError::NoBars);
+        }
+        let orphan = self.bars.iter().find(|bars| bars.over().is_some_and(|over| !self.bars.contains(over)));
+        if let Some((bars, over)) = orphan.and_then(|bars| Some((bars, bars.over()?))) {
+            return Err(PlanError::NoFiner { bars: bars.to_string(), finer: over.to_string() });
+        }
+        let mut streams = Streams(Vec::new());
         let mut stages = Vec::new();
         for bars in &self.bars {
-            let Some(stream) = next.next() else { break };
-            let mut stage = Stage::new(stream.name, stream.id, bars.operator(self.bar_options));
-            if !self.indicators.is_empty() {
-                let analyzer = IndicatorAnalyzer::new(stream.id, &self.indicators)?;
-                if let Some(stream) = next.next() {
-                    stage = stage.with(AnalyzerStage::new(stream.name, stream.id, Box::new(analyzer)));
-                }
-            }
-            stages.push(stage);
+            let Some(operator) = bars.operator(self.bar_options).map_err(|why| refused(bars, why))? else {
+                continue; // a roll-up stands behind the bars it reads
+            };
+            let (id, name) = streams.add_bars(bars)?;
+            let stage = Stage::new(name, id, operator);
+            stages.push(self.analyzers(bars, id, &mut streams)?.into_iter().fold(stage, Stage::with));
         }
-        for (&width, stream) in self.hosts.iter().zip(next) {
+        for &width in &self.hosts {
+            let name = format!("hosts.{}", BarSpec::Time(width));
+            let columns = HOST_COLUMNS.iter().map(ToString::to_string).collect();
+            let (id, name) = streams.add(name, StreamKind::Hosts, columns)?;
             let operator = HostWindows::new(HostOptions { width, open_max: HOST_WINDOWS_MAX });
-            stages.push(Stage::new(stream.name, stream.id, Box::new(operator)));
+            stages.push(Stage::new(name, id, Box::new(operator)));
         }
-        Ok(stages)
+        if stages.is_empty() { Err(PlanError::Empty) } else { Ok((streams.0, stages)) }
+    }
+
+    /// What reads the bars of stream `id`: indicators, and roll-ups with what reads them in turn.
+    fn analyzers(
+        &self,
+        bars: &WindowSpec,
+        id: u16,
+        streams: &mut Streams,
+    ) -> Result<Vec<AnalyzerStage>, PlanError> {
+        let mut analyzers = Vec::new();
+        if !self.indicators.is_empty() {
+            let indicators = IndicatorAnalyzer::new(id, &self.indicators)?;
+            let name = format!("ind.{}", bars.name());
+            let (id, name) = streams.add(name, StreamKind::Indicators, indicators.columns())?;
+            analyzers.push(AnalyzerStage::new(name, id, Box::new(indicators)));
+        }
+        for wider in self.bars.iter().filter(|wider| wider.over() == Some(bars)) {
+            let Some(roll_up) = wider.roll_up(id, self.bar_options).map_err(|why| refused(wider, why))?
+            else {
+                continue;
+            };
+            let (id, name) = streams.add_bars(wider)?;
+            let stage = AnalyzerStage::new(name, id, Box::new(roll_up));
+            analyzers.push(self.analyzers(wider, id, streams)?.into_iter().fold(stage, AnalyzerStage::with));
+        }
+        Ok(analyzers)
+    }
+}
+
+/// Streams as they get their numbers: in the order in which a shard lists its lanes.
+struct Streams(Vec<StreamInfo>);
+
+impl Streams {
+    fn add(
+        &mut self,
+        name: String,
+        kind: StreamKind,
+        columns: Vec<String>,
+    ) -> Result<(u16, String), PlanError> {
+        if self.0.iter().any(|stream| stream.name == name) {
+            return Err(PlanError::Twice { name });
+        }
+        if self.0.len() == Plan::STREAMS_MAX {
+            return Err(PlanError::TooMany);
+        }
+        let id = self.0.len() as u16;
+        self.0.push(StreamInfo { id, name: name.clone(), kind, columns });
+        Ok((id, name))
+    }
+
+    fn add_bars(&mut self, bars: &WindowSpec) -> Result<(u16, String), PlanError> {
+        let kind = if bars.is_by_measure() { StreamKind::MeasureBars } else { StreamKind::Bars };
+        self.add(format!("bars.{}", bars.name()), kind, Vec::new())
+    }
+}
+
+fn refused(bars: &WindowSpec, why: RollUpError) -> PlanError {
+    PlanError::Windows { bars: bars.to_string(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_engine::Shard;
+
+    fn plan(bars: &str) -> Plan {
+        let bars = bars.split(',').map(|text| text.parse().unwrap()).collect();
+        Plan { bars, indicators: vec!["rsi:14".parse().unwrap()], ..Plan::default() }
+    }
+
+    #[test]
+    fn streams_are_numbered_as_shards_list_their_lanes() {
+        let plan = plan("1h@1m@1s,1000t,1m@1s,session:30s,1s,sliding:1m/10s");
+        let streams = plan.streams().unwrap();
+        let shard = Shard::new(plan.stages().unwrap());
+        let lanes: Vec<_> =
+            shard.lanes().iter().map(|(name, lane)| (name.to_string(), lane.stream())).collect();
+        let expected: Vec<_> = streams.iter().map(|stream| (stream.name.clone(), stream.id)).collect();
+        assert_eq!(lanes, expected);
+        let names: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
+        assert_eq!(
+            names.iter().filter(|name| name.starts_with("bars.")).copied().collect::<Vec<_>>(),
+            [
+                "bars.1000t",
+                "bars.session-30s",
+                "bars.1s",
+                "bars.1m@1s",
+                "bars.1h@1m@1s",
+                "bars.sliding-1m-10s"
+            ]
+        );
+        assert_eq!(names.len(), 12, "indicators over each");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert_eq!(Plan::default().streams(), Err(PlanError::Empty));
+        let error = plan("1m,1h@1m@1s").streams().unwrap_err();
+        assert_eq!(error.to_string(), "`1h@1m@1s` is rolled up from `1m@1s`: add that to --bars as well");
+        assert!(matches!(plan("1s,1m@1s,1m@1s").streams(), Err(PlanError::Twice { .. })));
+        let many: Vec<_> = (1..40).map(|n| format!("{n}t")).collect();
+        assert_eq!(plan(&many.join(",")).streams(), Err(PlanError::TooMany));
+        let long = BarOptions { horizon_ns: 1 << 60, ..BarOptions::default() };
+        let error = Plan { bar_options: long, ..plan("sliding:2s/1s") }.streams().unwrap_err();
+        assert!(error.to_string().contains("sliding:2s/1s"), "{error}");
     }
 }

@@ -18,7 +18,7 @@ fn inputs() -> Vec<Box<dyn Source>> {
 fn plan() -> Plan {
     let parse = |text: &str| text.parse().unwrap();
     Plan {
-        bars: ["1s", "1m", "100t"].map(parse).to_vec(),
+        bars: ["1s", "1m", "100t", "10m@1m", "session:30s", "sliding:10s/4s"].map(parse).to_vec(),
         indicators: ["rsi:14", "ema:12"].iter().map(|text| text.parse().unwrap()).collect(),
         bar_options: BarOptions { history: true, ..BarOptions::default() },
         hosts: vec![WindowWidth::SECOND],

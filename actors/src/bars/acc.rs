@@ -225,7 +225,8 @@ impl Acc {
         words.frame_first = self.frame_first;
         words.frame_last = self.frame_last;
         words.missing = context.missing(meta.source, ts_open, ts);
-        words.revision = u64::from(revision);
+        words.revision = revision;
+        words.first_trade = 0;
         output.name = meta.name;
         output.ts = ts;
         output.slot = meta.slot;

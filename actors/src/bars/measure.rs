@@ -9,7 +9,9 @@ use super::history::History;
 use super::retained::{Retained, RetainedState};
 use super::time::Head;
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{BarState, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, flag, kind};
+use tidegate_engine::{
+    BarState, BarWords, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, flag, kind,
+};
 
 /// What ends a bar. The trade that reaches it belongs to the bar it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,22 @@ fn bounds(acc: &Acc) -> (u64, u64) {
     if acc.trades > 0 { (acc.first_ts, acc.last_ts) } else { (0, 0) }
 }
 
+/// A bar as a record that says which of its key's bars it is.
+fn record(
+    acc: &Acc,
+    context: &Context,
+    key: u32,
+    bounds: (u64, u64),
+    state: BarState,
+    cause: Cause,
+    revision: u32,
+) -> Output {
+    let mut output = acc.output(context, key, bounds, state, cause, revision);
+    let bar = BarWords { first_trade: acc.start as u32, ..output.bar() };
+    output.words = bar.to_words();
+    output
+}
+
 impl MeasureBars {
     /// Bars ending at `measure`.
     #[must_use]
@@ -73,7 +91,7 @@ impl MeasureBars {
     #[must_use]
     pub fn peek(&self, context: &Context, key: u32) -> Option<Output> {
         let acc = self.open.get(key as usize).filter(|acc| acc.is_open())?;
-        Some(acc.output(context, key, bounds(acc), BarState::Forming, Cause::Filled, 0))
+        Some(record(acc, context, key, bounds(acc), BarState::Forming, Cause::Filled, 0))
     }
 
     fn grow(&mut self, keys: usize) {
@@ -109,7 +127,7 @@ impl MeasureBars {
         let acc = std::mem::replace(&mut self.open[key as usize], Acc::VACANT);
         let (ts_open, ts) = bounds(&acc);
         if acc.trades > 0 {
-            out.push(acc.output(context, key, (ts_open, ts), BarState::Final, cause, 0));
+            out.push(record(&acc, context, key, (ts_open, ts), BarState::Final, cause, 0));
         }
         if self.options.horizon_ns > 0 {
             let span = self.ordinals[key as usize] - acc.start;
@@ -203,7 +221,7 @@ impl MeasureBars {
                 bar.revision += 1;
                 let bounds = if bar.acc.trades > 0 { bounds(&bar.acc) } else { (bar.end, bar.end) };
                 let state = BarState::Amended;
-                out.push(bar.acc.output(context, key, bounds, state, cause, bar.revision));
+                out.push(record(&bar.acc, context, key, bounds, state, cause, bar.revision));
                 self.ledger.count(fate);
             }
             _ => self.ledger.count(Fate::Unmatched),

@@ -13,6 +13,7 @@ mod time;
 pub use acc::Acc;
 pub use measure::{Measure, MeasureBars};
 pub use time::TimeBars;
+pub(crate) use time::late_record;
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -36,6 +36,8 @@ pub(super) struct Retained {
     bars_max: u64,
     /// Bars dropped before their time because of `bars_max`.
     cut: u64,
+    /// The newest `end` among those.
+    cut_until: u64,
 }
 
 /// A [`Retained`] as it is saved.
@@ -45,6 +47,7 @@ pub(super) struct RetainedState {
     base: u64,
     last: Vec<u64>,
     cut: u64,
+    cut_until: u64,
 }
 
 impl Retained {
@@ -57,6 +60,7 @@ impl Retained {
             last: Vec::new(),
             bars_max: bars_max.max(1) as u64,
             cut: 0,
+            cut_until: 0,
         }
     }
 
@@ -74,6 +78,11 @@ impl Retained {
     /// Bars dropped before their time because of the bound on their number.
     pub(super) fn cut(&self) -> u64 {
         self.cut
+    }
+
+    /// Whether a bar that ends at `end` may have been among those, so that not finding it says nothing.
+    pub(super) fn may_have_cut(&self, end: u64) -> bool {
+        self.cut > 0 && end <= self.cut_until
     }
 
     fn place(&self, index: u64) -> usize {
@@ -104,6 +113,7 @@ impl Retained {
     #[cold]
     fn make_room(&mut self) {
         if self.next - self.base == self.bars_max {
+            self.cut_until = self.cut_until.max(self.bars[self.place(self.base)].end);
             self.base += 1;
             self.cut += 1;
             if self.ends.front().is_some_and(|(_, behind)| *behind == self.base) {
@@ -157,6 +167,7 @@ impl Retained {
             base: self.base,
             last: self.last.clone(),
             cut: self.cut,
+            cut_until: self.cut_until,
         }
     }
 
@@ -166,6 +177,7 @@ impl Retained {
         state.bars.into_iter().for_each(|bar| self.append(bar));
         self.last = state.last;
         self.cut = state.cut;
+        self.cut_until = state.cut_until;
     }
 }
 

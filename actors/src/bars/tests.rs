@@ -75,7 +75,7 @@ fn as_model(output: &Output, time: bool) -> ModelBar {
         prices: [bar.open, bar.high, bar.low, bar.close],
         trades: bar.trades,
         sums: (bar.volume().0, bar.buy_volume().0, bar.notional().0),
-        revision: bar.revision,
+        revision: bar.revision.into(),
     }
 }
 
@@ -281,4 +281,65 @@ fn what_a_memory_bound_cuts_is_counted() {
     // All five close at once; the horizon keeps the last two and a half, the bound two.
     shard.process(&[watermark], &mut sink);
     assert_eq!(shard.stages()[0].cut(), 3);
+    // Late for a bar that was cut: not amended, and above all not written a second time as new.
+    let mut seen = Vec::new();
+    shard.process(&[trade(2 * WIDTH + 1, 0, 11, 1, 0)], &mut |outputs: &[Output]| {
+        seen.extend_from_slice(outputs)
+    });
+    shard.flush(&mut |outputs: &[Output]| seen.extend_from_slice(outputs));
+    assert!(seen.is_empty(), "{seen:?}");
+    assert_eq!(shard.stages()[0].ledger().of(Fate::TooLate), 1);
+}
+
+proptest! {
+    /// All revisions applied by (name, first trade), in any order of bars, are what the corrected trades give from the start.
+    #[test]
+    fn revisions_of_measure_bars_find_their_bar(
+        trades in prop::collection::vec((0u32..KEYS, 1i64..100, 1u64..5), 1..120),
+        corrections in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1i64..100), 0..12),
+        volume in any::<bool>(),
+    ) {
+        let measure = if volume { "1v" } else { "3t" };
+        let spec: BarSpec = measure.parse().unwrap();
+        let size = |n: u64| n * 30_000_000; // volume of 1 in one to four trades
+        // Each stamp once, so that a cancel means one trade.
+        let mut corrected: Vec<Event> = (1u64..)
+            .zip(&trades)
+            .map(|(ts, &(key, price, n))| trade(ts, key, price, size(n), 0))
+            .collect();
+        let mut log: Vec<Event> = Vec::new();
+        let mut due: Vec<(usize, usize, i64)> = corrections
+            .iter()
+            .map(|(which, when, price)| {
+                let which = which.index(trades.len());
+                (which + when.index(trades.len() - which), which, *price)
+            })
+            .collect();
+        due.sort_unstable();
+        let original = corrected.clone();
+        for (at, event) in original.iter().enumerate() {
+            log.push(*event);
+            for &(_, which, price) in due.iter().filter(|due| due.0 == at) {
+                let old = corrected[which];
+                let new = trade(old.ts_event, old.key, price, old.size(), 0);
+                log.push(Event { flags: flag::CANCEL, ..old });
+                log.push(Event { flags: flag::CORRECTION, ..new });
+                corrected[which] = new;
+            }
+        }
+        let latest = |log: &[Event]| {
+            let log: Vec<Event> = log.iter().copied().chain([Event::control(kind::END, 0, 0, 0, [0, 0])]).collect();
+            let (outputs, _) = run(spec, &log, &[], None);
+            let mut bars = std::collections::BTreeMap::new();
+            for output in outputs {
+                let bar = output.bar();
+                let told = (output.ts, bar.ts_open, bar.open, bar.high, bar.low, bar.close);
+                let sums = (bar.volume, bar.notional, bar.trades);
+                let before = bars.insert((output.key, bar.first_trade), (bar.revision, told, sums));
+                assert_eq!(bar.revision, before.map_or(0, |before: (u32, _, _)| before.0 + 1));
+            }
+            bars.into_iter().map(|(bar, (_, told, sums))| (bar, told, sums)).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(latest(&log), latest(&corrected));
+    }
 }

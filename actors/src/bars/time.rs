@@ -398,6 +398,8 @@ impl TimeBars {
                     ));
                 }
             }
+            // Its bar may have been let go for want of memory; a second first version of it would be wrong.
+            None if self.retained.may_have_cut(end) => return self.ledger.count(Fate::TooLate),
             None => {
                 // The window had no trade in time: this is its first version, late but final.
                 let mut acc = Acc::at(start, context.frame());
@@ -477,7 +479,7 @@ impl TimeBars {
 }
 
 /// A trade set aside, as it came.
-pub(super) fn late_record(context: &Context, event: &Event) -> Output {
+pub(crate) fn late_record(context: &Context, event: &Event) -> Output {
     let meta: KeyMeta = context.keys()[event.key as usize];
     let mut output = Output {
         name: meta.name,

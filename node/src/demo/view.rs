@@ -66,7 +66,7 @@ fn draw(frame: &mut Frame<'_>, board: &Board, seconds: u64, color: bool) {
     let tint = |c: Color| if color { Style::new().fg(c) } else { Style::new() };
     let title = Line::from(vec![
         Span::from(" Tidegate ").bold().reversed(),
-        Span::from(format!("  {} UTC  ", instant(board.newest / 1_000_000_000 * 1_000_000_000))),
+        Span::from(format!("  {}  ", instant(board.newest / 1_000_000_000 * 1_000_000_000))),
         Span::from(format!("{} events  ", thousands(board.events))),
         Span::styled(rate(board.rate_now()), tint(Color::Green).bold()),
     ]);
@@ -204,4 +204,88 @@ fn network(frame: &mut Frame<'_>, board: &Board, area: Rect, wide: bool, odd: St
         if strange { row.style(odd) } else { row }
     });
     frame.render_widget(table(columns, rows.collect(), "1 m windows, most ports"), area);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{board, feed};
+    use super::*;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use std::sync::Arc;
+    use tidegate_actors::bars::BarOptions;
+    use tidegate_replay::{LogOptions, Plan, ReplayOptions, replay};
+
+    /// What the demo has gathered after its first two seconds, without their pace.
+    fn played() -> Board {
+        let feed = feed::Feed::new(2, 1);
+        let plan = Plan {
+            bars: crate::plan::usual_bars(),
+            indicators: feed::INDICATORS.iter().map(|text| text.parse().unwrap()).collect(),
+            bar_options: BarOptions { history: true, ..BarOptions::default() },
+            hosts: vec![crate::plan::minute()],
+        };
+        let board = Arc::new(Mutex::new(Board::new(feed.speed, feed.first_ts())));
+        let mut sink = board::Sink(Arc::clone(&board));
+        let mut tell = |stats: &_| lock(&board).live(stats);
+        let options = ReplayOptions::default();
+        replay(feed.sources(), &plan, LogOptions::default(), &options, Some(&mut sink), &mut tell).unwrap();
+        drop(sink);
+        Arc::into_inner(board).unwrap().into_inner().unwrap()
+    }
+
+    fn lines(board: &Board, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, board, 60, true)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let symbols: Vec<&str> = buffer.content().iter().map(|cell| cell.symbol()).collect();
+        symbols.chunks(usize::from(width)).map(|line| line.concat()).collect()
+    }
+
+    #[track_caller]
+    fn has_line(lines: &[String], words: &[&str]) {
+        let found = lines.iter().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "no line with {words:?} in\n{}", lines.join("\n"));
+    }
+
+    #[test]
+    fn the_live_view_shows_what_was_gathered() {
+        let board = played();
+        assert!(board.bars_final > 0 && board.bars_amended > 0 && board.incomplete > 0);
+        let shown = lines(&board, 150, 40);
+        has_line(&shown, &["Tidegate", "2026-01-05T14:3", &format!("{} events", thousands(board.events))]);
+        has_line(&shown, &["final bars", &thousands(board.bars_final)]);
+        has_line(&shown, &["late", &thousands(board.by_cause[Cause::Late as usize])]);
+        has_line(&shown, &["cancelled", &thousands(board.by_cause[Cause::Cancel as usize])]);
+        has_line(&shown, &["with a gap", &thousands(board.incomplete)]);
+        has_line(&shown, &["all results", &thousands(board.rows_out)]);
+        for (name, ns) in board.latencies() {
+            has_line(&shown, &[name, &short_duration(ns)]);
+        }
+        has_line(&shown, &["#0", "ended", "ring 0"]);
+        // The busiest symbol and the most curious host stand first, with all their numbers.
+        let (symbol, row) = board.top(1)[0];
+        let (price, high) = (format!("{:.2}", row.last.to_f64()), format!("{:.2}", row.high.to_f64()));
+        let rsi = row.rsi.map_or("-".to_owned(), |rsi| format!("{rsi:.1}"));
+        has_line(&shown, &[symbol, &price, &rsi, &thousands(row.trades), &high]);
+        let (host, numbers) = board.top_hosts(1)[0];
+        has_line(&shown, &[host, &thousands(numbers.ports), &thousands(numbers.packets)]);
+        has_line(&shown, &["q or Ctrl-C ends the demo", "of 60 s"]);
+
+        // A narrow terminal loses columns as a whole, and then the hosts; no number is cut.
+        let narrow = lines(&board, 70, 24);
+        has_line(&narrow, &[symbol, &price, &thousands(row.trades)]);
+        assert!(!narrow.iter().any(|line| line.contains("unanswered")), "{}", narrow.join("\n"));
+        // However small it is, it is drawn.
+        for (width, height) in [(1, 1), (20, 5), (80, 8), (300, 100)] {
+            assert_eq!(lines(&board, width, height).len(), usize::from(height));
+        }
+    }
+
+    #[test]
+    fn a_view_without_anything_yet_is_drawn() {
+        let shown = lines(&Board::new(240.0, 0), 120, 30);
+        has_line(&shown, &["0 events"]);
+        has_line(&shown, &["busiest symbols"]);
+    }
 }

@@ -13,6 +13,7 @@ mod flow;
 mod input;
 mod inspect;
 mod json;
+mod pages;
 mod parquet;
 mod pcap;
 mod text;

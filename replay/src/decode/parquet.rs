@@ -3,12 +3,16 @@
 //! Only the columns that are needed are read, strings as dictionaries, so that a symbol costs one table look-up per row.
 //! Row groups may be decoded ahead by threads; they are taken in file order whatever the number of threads.
 //!
+//! Sizes of pages are checked before they are decoded ([`super::pages`]); beyond that, arrow bounds the text of a batch's column
+//! at 2 GiB.
+//!
 //! Integer prices and sizes are whole units unless the map says otherwise (`price=px@1e-9`). Integer timestamps are
 //! recognised by magnitude like those of CSV.
 
 use super::ReadOptions;
 use super::columns::{Columns, SideMeaning, TsColumn, resolve, side_flag};
 use super::core::{Core, Decode, Reader, Refusal};
+use super::pages::{self, Trouble};
 use super::text::{TimeForm, TimeUnit, checked_time, parse_price, parse_size, refusal};
 use crate::source::{Place, Progress, ReadError, RejectCause};
 use ::parquet::arrow::ProjectionMask;
@@ -18,8 +22,8 @@ use ::parquet::arrow::arrow_reader::{
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
 use ::parquet::file::reader::{ChunkReader, Length};
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, DictionaryArray, Float64Array, Int64Array, RecordBatch,
-    StringArray,
+    Array, ArrayRef, AsArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
+    RecordBatch, StringArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, TimeUnit as ArrowUnit};
@@ -133,20 +137,24 @@ struct Plan {
 }
 
 impl Plan {
-    fn group(&self, index: usize) -> Result<ParquetRecordBatchReader, String> {
-        guarded(|| {
+    fn group(&self, index: usize) -> Result<ParquetRecordBatchReader, Trouble> {
+        let group =
+            self.metadata.metadata().row_groups().get(index).ok_or("a row group is missing".to_owned())?;
+        pages::check(&self.store, group, BATCH_ROWS as u64, |leaf| self.mask.leaf_included(leaf))?;
+        let reader = guarded(|| {
             ParquetRecordBatchReaderBuilder::new_with_metadata(self.store.clone(), self.metadata.clone())
                 .with_row_groups(vec![index])
                 .with_projection(self.mask.clone())
                 .with_batch_size(BATCH_ROWS)
                 .build()
                 .map_err(|error| error.to_string())
-        })
+        })?;
+        Ok(reader)
     }
 }
 
-fn next_batch(reader: &mut ParquetRecordBatchReader) -> Result<Option<RecordBatch>, String> {
-    guarded(|| reader.next().transpose().map_err(|error| error.to_string()))
+fn next_batch(reader: &mut ParquetRecordBatchReader) -> Result<Option<RecordBatch>, Trouble> {
+    Ok(guarded(|| reader.next().transpose().map_err(|error| error.to_string()))?)
 }
 
 /// Batches in file order.
@@ -159,7 +167,7 @@ enum Batches {
     },
     /// Each thread decodes every n-th row group; `None` ends a group.
     Ahead {
-        threads: Vec<Receiver<Result<Option<RecordBatch>, String>>>,
+        threads: Vec<Receiver<Result<Option<RecordBatch>, Trouble>>>,
         groups: usize,
         at: usize,
     },
@@ -201,7 +209,7 @@ impl Batches {
         Self::Ahead { threads, groups, at: 0 }
     }
 
-    fn next(&mut self) -> Result<Option<RecordBatch>, String> {
+    fn next(&mut self) -> Result<Option<RecordBatch>, Trouble> {
         loop {
             match self {
                 Self::Here { plan, groups, next, reader } => match reader {
@@ -294,14 +302,13 @@ pub(super) fn open(store: Store, core: Core, options: &ReadOptions) -> Result<Re
     let columns = resolve(&headers, &options.map)
         .map_err(|reason| ReadError::Columns { path: path.clone(), reason })?;
     let (places, roots) = places(&columns);
-    // Strings come as dictionaries where that is their use: symbol and side.
+    // Strings come as dictionaries, so that a value that many rows refer to is in memory once.
     let fields: Vec<Field> = schema
         .fields()
         .iter()
         .enumerate()
         .map(|(at, field)| {
-            let wanted = columns.symbol == Some(at) || columns.side.is_some_and(|(side, _)| side == at);
-            if wanted && matches!(field.data_type(), DataType::Utf8) {
+            if roots.contains(&at) && matches!(field.data_type(), DataType::Utf8) {
                 let values = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
                 field.as_ref().clone().with_data_type(values)
             } else {
@@ -375,11 +382,6 @@ fn mark_nulls(array: &dyn Array, what: &str, bad: &mut Bad) {
     }
 }
 
-fn as_text(array: &ArrayRef) -> Result<StringArray, String> {
-    let cast = cast(array, &DataType::Utf8).map_err(|error| error.to_string())?;
-    cast.as_string_opt::<i32>().cloned().ok_or_else(|| "a column that is no text".to_owned())
-}
-
 fn as_int64(array: &ArrayRef) -> Result<Int64Array, String> {
     let cast = cast(array, &DataType::Int64).map_err(|error| error.to_string())?;
     cast.as_primitive_opt().cloned().ok_or_else(|| "a column that is no integer".to_owned())
@@ -419,17 +421,50 @@ fn each<T: Copy, U: Default>(
     }
 }
 
+/// Texts by row. A value of a dictionary is not copied for each row that has it: a few bytes of rows can refer to a great
+/// many of values.
+struct Texts {
+    values: StringArray,
+    rows: Option<Int32Array>,
+}
+
+impl Texts {
+    fn of(array: &ArrayRef) -> Result<Self, String> {
+        if let Some(dictionary) = array.as_dictionary_opt::<Int32Type>()
+            && let Some(values) = dictionary.values().as_string_opt::<i32>()
+        {
+            return Ok(Self { values: values.clone(), rows: Some(dictionary.keys().clone()) });
+        }
+        let cast = cast(array, &DataType::Utf8).map_err(|error| error.to_string())?;
+        let values =
+            cast.as_string_opt::<i32>().cloned().ok_or_else(|| "a column that is no text".to_owned())?;
+        Ok(Self { values, rows: None })
+    }
+
+    fn len(&self) -> usize {
+        self.rows.as_ref().map_or(self.values.len(), Array::len)
+    }
+
+    fn get(&self, row: usize) -> Option<&str> {
+        let at = match &self.rows {
+            Some(rows) if rows.is_null(row) => return None,
+            Some(rows) => usize::try_from(rows.value(row)).ok()?,
+            None => row,
+        };
+        (at < self.values.len() && !self.values.is_null(at)).then(|| self.values.value(at))
+    }
+}
+
 /// Takes values by their text.
 fn each_text<U: Default>(
-    array: &StringArray,
+    texts: &Texts,
     out: &mut Vec<U>,
     bad: &mut Bad,
-    mut parse: impl FnMut(&[u8]) -> Result<U, Refusal>,
+    mut parse: impl FnMut(usize, &[u8]) -> Result<U, Refusal>,
 ) {
     out.clear();
-    for row in 0..array.len() {
-        let parsed =
-            if array.is_null(row) { Ok(U::default()) } else { parse(array.value(row).trim().as_bytes()) };
+    for row in 0..texts.len() {
+        let parsed = texts.get(row).map_or(Ok(U::default()), |text| parse(row, text.trim().as_bytes()));
         out.push(parsed.unwrap_or_else(|refused| {
             bad.entry(row).or_insert(refused);
             U::default()
@@ -473,12 +508,10 @@ fn decimals(array: &Decimal128Array, wanted: i32, what: &'static str, out: &mut 
 impl Parquet {
     fn times(&mut self, array: &ArrayRef, time_of_day: Option<&ArrayRef>) -> Result<(), String> {
         if let Some(time_of_day) = time_of_day {
-            let (dates, times) = (as_text(array)?, as_text(time_of_day)?);
+            let (dates, times) = (Texts::of(array)?, Texts::of(time_of_day)?);
             let time = &mut self.time;
-            let mut row = 0;
-            each_text(&dates, &mut self.ts, &mut self.bad, |date| {
-                let joined = [date, b" ", times.value(row).trim().as_bytes()].concat();
-                row += 1;
+            each_text(&dates, &mut self.ts, &mut self.bad, |row, date| {
+                let joined = [date, b" ", times.get(row).unwrap_or_default().trim().as_bytes()].concat();
                 time.parse(&joined)
             });
             return Ok(());
@@ -518,7 +551,7 @@ impl Parquet {
             }
             _ => {
                 let time = &mut self.time;
-                each_text(&as_text(array)?, &mut self.ts, &mut self.bad, |text| time.parse(text));
+                each_text(&Texts::of(array)?, &mut self.ts, &mut self.bad, |_, text| time.parse(text));
                 return Ok(());
             }
         };
@@ -583,7 +616,7 @@ impl Parquet {
                     |value| (RejectCause::OutOfRange, format!("price {value}e-9 is out of range")),
                 );
             }
-            _ => each_text(&as_text(array)?, out, bad, |text| parse_price(text).map(|price| price.0)),
+            _ => each_text(&Texts::of(array)?, out, bad, |_, text| parse_price(text).map(|price| price.0)),
         }
         Ok(())
     }
@@ -624,7 +657,7 @@ impl Parquet {
                 decimals(array, 8, "size", &mut wide, bad);
                 each(&wide, out, bad, |value| u64::try_from(value).ok(), out_of_range);
             }
-            _ => each_text(&as_text(array)?, out, bad, |text| parse_size(text).map(|size| size.0)),
+            _ => each_text(&Texts::of(array)?, out, bad, |_, text| parse_size(text).map(|size| size.0)),
         }
         Ok(())
     }
@@ -696,7 +729,7 @@ impl Parquet {
             }
             return Ok(());
         }
-        each_text(&as_text(array)?, keys, bad, |text| core.key(text));
+        each_text(&Texts::of(array)?, keys, bad, |_, text| core.key(text));
         Ok(())
     }
 
@@ -711,9 +744,9 @@ impl Parquet {
             };
             flags.extend(booleans.iter().map(|value| value.map_or(0, of)));
         } else {
-            let text = as_text(array)?;
-            flags
-                .extend(text.iter().map(|value| value.map_or(0, |text| side_flag(text.as_bytes(), meaning))));
+            let text = Texts::of(array)?;
+            let of = |row| text.get(row).map_or(0, |text| side_flag(text.as_bytes(), meaning));
+            flags.extend((0..text.len()).map(of));
         }
         Ok(())
     }
@@ -786,10 +819,9 @@ impl Parquet {
 impl Decode for Parquet {
     fn fill(&mut self, core: &mut Core, events: &mut Vec<Event>, target: usize) -> Result<bool, ReadError> {
         while events.len() < target && !core.stopped() {
-            let damaged = |rows: u64, reason: String| core.damaged(Place::Row(rows + 1), shown_all(&reason));
             let (batch, used) = match self.batch.take() {
                 Some(at_hand) => at_hand,
-                None => match self.batches.next().map_err(|reason| damaged(self.rows, reason))? {
+                None => match self.batches.next().map_err(|trouble| refused(core, self.rows, trouble))? {
                     Some(batch) => (batch, 0),
                     None => return Ok(false),
                 },
@@ -816,6 +848,17 @@ impl Decode for Parquet {
     }
 }
 
+/// What is wrong behind `rows` rows, as an error of the source.
+fn refused(core: &Core, rows: u64, trouble: Trouble) -> ReadError {
+    match trouble {
+        Trouble::Damaged(reason) => core.damaged(Place::Row(rows + 1), shown_all(&reason)),
+        Trouble::DamagedAt(place, reason) => core.damaged(place, shown_all(&reason)),
+        Trouble::Limit(place, reason) => {
+            ReadError::Limit { path: core.path().to_path_buf(), place, reason: shown_all(&reason) }
+        }
+    }
+}
+
 /// A library's message made fit for ours.
 fn shown_all(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).take(300).collect()
@@ -829,8 +872,7 @@ mod tests {
     use ::parquet::arrow::ArrowWriter;
     use ::parquet::file::properties::WriterProperties;
     use arrow::array::{
-        BooleanArray, Float32Array, Int32Array, StringDictionaryBuilder, TimestampMicrosecondArray,
-        UInt32Array,
+        BooleanArray, Float32Array, StringDictionaryBuilder, TimestampMicrosecondArray, UInt32Array,
     };
 
     fn file(columns: Vec<(&str, ArrayRef)>, group_rows: usize) -> Vec<u8> {
@@ -1014,6 +1056,55 @@ mod tests {
         let (events, _) = drain(source.as_mut());
         assert_eq!((events.len(), events[1].price(), events[1].size()), (2, 2, 200_000_000));
         assert_eq!(&**source.names().name(0).unwrap(), "SPY");
+    }
+
+    /// Where the pages of the first row group's columns begin.
+    fn first_pages(bytes: &[u8]) -> Vec<usize> {
+        let store = Store::Memory(bytes.to_vec().into());
+        let metadata = ArrowReaderMetadata::load(&store, ArrowReaderOptions::new()).unwrap();
+        let columns = metadata.metadata().row_group(0).columns();
+        columns
+            .iter()
+            .map(|column| column.dictionary_page_offset().unwrap_or(column.data_page_offset()) as usize)
+            .collect()
+    }
+
+    #[test]
+    fn a_page_that_claims_to_unpack_to_too_much_is_refused_unread() {
+        for threads in [0, 2] {
+            let options = ReadOptions { decode_threads: threads, ..ReadOptions::default() };
+            let bytes = plain(20_000, 20_000);
+            for at in first_pages(&bytes) {
+                let mut forged = bytes.clone();
+                pages::forge::unpacks_to(&mut forged, at, i64::from(i32::MAX));
+                assert_eq!(forged.len(), bytes.len());
+                let (events, error) = drain(open_bytes(Format::Parquet, forged, &options).unwrap().as_mut());
+                let Some(ReadError::Limit { place, reason, .. }) = error else { panic!("{error:?}") };
+                assert_eq!((events.len(), place), (0, Place::Byte(at as u64)));
+                assert!(reason.contains("2147483647 bytes; 134217728 are allowed"), "{reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_text_of_many_rows_is_in_memory_once() {
+        // Ten gigabytes if each of the rows had its own.
+        let rows = 20_000;
+        let mut long = StringDictionaryBuilder::<Int32Type>::new();
+        let text = "9".repeat(500_000);
+        (0..rows).for_each(|_| long.append_value(&text));
+        let long: ArrayRef = Arc::new(long.finish());
+        let bytes = file(
+            vec![
+                ("ts", Arc::new(Int64Array::from_iter_values(1..=rows))),
+                ("price", Arc::clone(&long)),
+                ("size", long),
+            ],
+            20_000,
+        );
+        assert!(bytes.len() < 4 << 20, "{}", bytes.len());
+        let (events, account, _) = read_all(Format::Parquet, &bytes, &ReadOptions::default());
+        assert_eq!((events.len(), account.units - account.accepted), (0, rows as u64));
     }
 
     #[test]

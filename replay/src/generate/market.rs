@@ -1,7 +1,7 @@
 //! A demo market: 200 made-up symbols with bursts, a shock, a gap in the feed, and trades that come late, are taken
 //! back or corrected. Everything a bar must get right happens in it, at rates a person can still look through.
 
-use super::random::{Alias, Random, zipf_weights};
+use super::random::{Alias, Random, nearest, zipf_weights};
 use crate::source::{Names, Progress, ReadAccount, ReadError, Source};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,6 +13,12 @@ const WHOLE: u64 = 100_000_000;
 /// Share of the session, in 1/1000, at which the shock strikes, the recovery ends, and the feed loses events.
 const SHOCK: (u64, u64) = (550, 750);
 const GAP: u64 = 350;
+
+/// After so many of its trades a symbol goes back towards its opening by one part in so many: slow enough to walk freely for
+/// a session, while the standard deviation of a symbol that trades for ever stays at `step * sqrt(65,536 / 2)`, which is
+/// 6 % of the lowest price.
+const REVERT_TRADES: u64 = 256;
+const REVERT_SHARE: i128 = 256;
 
 /// Parameters of [`Market`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +80,7 @@ struct Symbol {
     round_lot: u64,
     /// State of the sector's walk it has already followed.
     sector_seen: i64,
+    trades: u64,
 }
 
 /// An event on its way, ordered by the instant it is delivered and then by its number.
@@ -163,6 +170,7 @@ impl Market {
                     follows: random.between(100, 320) as i64,
                     round_lot: if ticks > 25_000 { 40 } else { 100 },
                     sector_seen: 0,
+                    trades: 0,
                 }
             })
             .collect();
@@ -211,7 +219,11 @@ impl Market {
         let symbol = &mut self.symbols[key as usize];
         let moved = self.sectors[sector] - symbol.sector_seen;
         symbol.sector_seen = self.sectors[sector];
-        symbol.price += own + ((symbol.open * moved) >> 20) * symbol.follows / 256;
+        symbol.price += own + nearest(i128::from(symbol.open * moved) * i128::from(symbol.follows), 1 << 28);
+        symbol.trades += 1;
+        if symbol.trades.is_multiple_of(REVERT_TRADES) {
+            symbol.price -= nearest(i128::from(symbol.price - symbol.pushed - symbol.open), REVERT_SHARE);
+        }
         if self.options.shock && at >= SHOCK.0 {
             // Down within 5/1000 of the session, back by four fifths until the recovery ends; hardest in one sector.
             let depth = if sector == 2 { 90 } else { 25 }; // 1/1000 of the opening price

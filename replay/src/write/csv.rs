@@ -1,11 +1,12 @@
 //! Results as CSV: times in nanoseconds, prices and sizes as exact decimals, an undefined value as nothing.
 
 use super::part::Part;
-use super::results::{Layout, ResultTable};
+use super::results::ResultTable;
+use super::row::{Cell, Layout};
 use super::{OutputError, csv_field};
 use std::io::Write;
 use std::path::Path;
-use tidegate_engine::{BarState, Cause, Output, Price, Size};
+use tidegate_engine::{Output, Volume};
 
 pub(super) struct CsvTable {
     part: Part,
@@ -15,19 +16,8 @@ pub(super) struct CsvTable {
 impl CsvTable {
     pub(super) fn create(path: &Path, layout: Layout) -> Result<Self, OutputError> {
         let mut part = Part::create(path)?;
-        let header = match &layout {
-            Layout::Bars => {
-                "symbol,ts_open,ts_close,open,high,low,close,volume,buy_volume,vwap,trades,revision,\
-                             state,cause,frame_first,frame_last,missing"
-                    .to_owned()
-            }
-            Layout::Values(columns) => format!("symbol,ts_close,{}", columns.join(",")),
-            Layout::Hosts(columns) => {
-                format!("host,ts_open,ts_close,{}", columns.get(1..).unwrap_or_default().join(","))
-            }
-            Layout::Late => "symbol,ts_event,price,size,flags,frame".to_owned(),
-        };
-        part.record(|row| row.extend_from_slice(format!("{header}\n").as_bytes()))?;
+        let names: Vec<String> = layout.columns().into_iter().map(|column| column.name).collect();
+        part.record(|row| row.extend_from_slice(format!("{}\n", names.join(",")).as_bytes()))?;
         Ok(Self { part, layout })
     }
 }
@@ -36,9 +26,14 @@ impl ResultTable for CsvTable {
     fn row(&mut self, name: &str, output: &Output) -> Result<(), OutputError> {
         let layout = &self.layout;
         self.part.record(|row| {
-            csv_field(name, row);
-            // Writing to memory cannot fail.
-            let _ = write_row(layout, output, row);
+            let mut between = false;
+            layout.cells(name, output, |cell| {
+                if std::mem::replace(&mut between, true) {
+                    row.push(b',');
+                }
+                // Writing to memory cannot fail.
+                let _ = write_cell(cell, row);
+            });
             row.push(b'\n');
         })
     }
@@ -48,62 +43,16 @@ impl ResultTable for CsvTable {
     }
 }
 
-fn write_row(layout: &Layout, output: &Output, row: &mut Vec<u8>) -> std::io::Result<()> {
-    match layout {
-        Layout::Bars => {
-            let bar = output.bar();
-            write!(
-                row,
-                ",{},{},{},{},{},{},{},{},",
-                bar.ts_open,
-                output.ts,
-                Price(bar.open),
-                Price(bar.high),
-                Price(bar.low),
-                Price(bar.close),
-                bar.volume(),
-                bar.buy_volume(),
-            )?;
-            if let Some(vwap) = bar.vwap() {
-                write!(row, "{vwap}")?;
-            }
-            write!(
-                row,
-                ",{},{},{},{},{},{},{}",
-                bar.trades,
-                bar.revision,
-                BarState::name(output.state),
-                Cause::name(output.cause),
-                bar.frame_first,
-                bar.frame_last,
-                bar.missing
-            )
-        }
-        Layout::Values(_) => {
-            write!(row, ",{}", output.ts)?;
-            for value in output.values() {
-                row.push(b',');
-                if !value.is_nan() {
-                    write!(row, "{value}")?;
-                }
-            }
+fn write_cell(cell: Cell<'_>, row: &mut Vec<u8>) -> std::io::Result<()> {
+    match cell {
+        Cell::Text(text) => {
+            csv_field(text, row);
             Ok(())
         }
-        Layout::Hosts(columns) => {
-            write!(row, ",{},{}", output.words[0], output.ts)?;
-            for word in output.words.iter().take(columns.len()).skip(1) {
-                write!(row, ",{word}")?;
-            }
-            Ok(())
-        }
-        Layout::Late => {
-            let [ts, price, size, flags, frame] = late_words(output);
-            write!(row, ",{ts},{},{},{flags},{frame}", Price(price as i64), Size(size))
-        }
+        Cell::Time(number) | Cell::Integer(number) => write!(row, "{number}"),
+        Cell::Price(Some(price)) => write!(row, "{price}"),
+        Cell::Size(size) => write!(row, "{}", Volume(size)),
+        Cell::Float(value) if !value.is_nan() => write!(row, "{value}"),
+        Cell::Price(None) | Cell::Float(_) => Ok(()),
     }
-}
-
-/// Event time, price, size, flags and frame of a late trade.
-pub(super) fn late_words(output: &Output) -> [u64; 5] {
-    [output.words[0], output.words[1], output.words[2], output.words[3], output.words[4]]
 }

@@ -1,19 +1,21 @@
 //! Bars held back until nothing can amend them any more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tidegate_engine::{BarState, Cause, Output};
 
 /// Bars in order of their first record, each as its latest revision.
 pub(super) struct Hold {
     horizon_ns: u64,
-    /// A time bar is known by its name and end. Other bars have no such number: their revisions are matched by place.
-    by_time: bool,
+    /// Whether a bar is known by its name and end; others by name and first trade.
+    by_end: bool,
     bars: VecDeque<(Arc<str>, Output)>,
     /// Number of the first of `bars`.
     first: u64,
     /// Numbers of a name's bars, oldest first.
     of_name: HashMap<u64, VecDeque<u64>>,
+    /// Name and first trade of bars of which a revision came before the record it replaces.
+    early: HashSet<(u64, u32)>,
     /// The watermark is here at least.
     reached: u64,
     disorder_ns: u64,
@@ -22,13 +24,14 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    pub(super) fn new(horizon_ns: u64, disorder_ns: u64, by_time: bool) -> Self {
+    pub(super) fn new(horizon_ns: u64, disorder_ns: u64, by_end: bool) -> Self {
         Self {
             horizon_ns,
-            by_time,
+            by_end,
             bars: VecDeque::new(),
             first: 0,
             of_name: HashMap::new(),
+            early: HashSet::new(),
             reached: 0,
             disorder_ns,
             filled: (0, 0),
@@ -38,22 +41,26 @@ impl Hold {
     pub(super) fn take(&mut self, name: &str, output: &Output) {
         let numbers = self.of_name.entry(output.name).or_default();
         if output.state == BarState::Amended as u8 {
-            let same = |held: &Output| {
-                if self.by_time {
-                    return held.ts == output.ts;
-                }
-                let (held_bar, bar) = (held.bar(), output.bar());
-                held_bar.revision + 1 == bar.revision
-                    && (held_bar.frame_first, held_bar.frame_last) == (bar.frame_first, bar.frame_last)
-                    && held_bar.ts_open <= bar.ts_open
-                    && output.ts <= held.ts
+            let same = |held: &Output| match self.by_end {
+                true => held.ts == output.ts,
+                false => held.bar().first_trade == output.bar().first_trade,
             };
             let place = |number: &u64| (number - self.first) as usize;
             let found = numbers.iter().rev().map(place).find(|&at| same(&self.bars[at].1));
-            if let Some(at) = found {
-                self.bars[at].1 = *output;
-                return;
+            match found {
+                Some(at) => {
+                    let held = &mut self.bars[at].1;
+                    if held.bar().revision < output.bar().revision {
+                        *held = *output;
+                    }
+                    return;
+                }
+                None if self.by_end => {}
+                // A revision can move a bar's end to before that of the record it replaces, and so come first.
+                None => drop(self.early.insert((output.name, output.bar().first_trade))),
             }
+        } else if !self.early.is_empty() && self.early.remove(&(output.name, output.bar().first_trade)) {
+            return;
         } else if output.cause == Cause::Watermark as u8 {
             self.reached = self.reached.max(output.ts);
         } else if output.cause == Cause::Filled as u8 {

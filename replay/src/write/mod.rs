@@ -9,6 +9,7 @@ mod jsonl;
 mod parquet;
 mod part;
 mod results;
+mod row;
 mod trades;
 
 pub use results::{BarRows, FileSummary, ResultFormat, ResultWriter, Revisions};

@@ -2,9 +2,9 @@
 //! nothing is rounded; counters as 64-bit integers, indicators as floats that may be null.
 
 use super::OutputError;
-use super::csv::late_words;
 use super::part::Part;
-use super::results::{Layout, ResultTable};
+use super::results::ResultTable;
+use super::row::{Cell, Column, Kind, Layout};
 use super::trades::{parquet_error, parquet_properties};
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::errors::ParquetError;
@@ -15,7 +15,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidegate_engine::{BarState, Cause, Output};
+use tidegate_engine::Output;
 
 /// Rows of a record batch.
 const BATCH_ROWS: usize = 16_384;
@@ -25,11 +25,11 @@ pub(super) struct ParquetTable {
     layout: Layout,
     writer: ArrowWriter<Part>,
     schema: Arc<Schema>,
-    columns: Vec<Column>,
+    columns: Vec<Builder>,
     rows: usize,
 }
 
-enum Column {
+enum Builder {
     Text(StringBuilder),
     Time(TimestampNanosecondBuilder),
     Decimal(Decimal128Builder),
@@ -37,63 +37,17 @@ enum Column {
     Float(Float64Builder),
 }
 
-/// A value on its way into a column.
-enum Cell<'a> {
-    Text(&'a str),
-    Time(u64),
-    Decimal(Option<i128>),
-    Integer(u64),
-    Float(f64),
-}
-
-fn decimal(scale: i8) -> DataType {
-    DataType::Decimal128(38, scale)
-}
-
 fn schema(layout: &Layout) -> Schema {
-    let time = || DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
-    let field = |name: &str, kind| Field::new(name, kind, true);
-    let fields = match layout {
-        Layout::Bars => vec![
-            field("symbol", DataType::Utf8),
-            field("ts_open", time()),
-            field("ts_close", time()),
-            field("open", decimal(9)),
-            field("high", decimal(9)),
-            field("low", decimal(9)),
-            field("close", decimal(9)),
-            field("volume", decimal(8)),
-            field("buy_volume", decimal(8)),
-            field("vwap", decimal(9)),
-            field("trades", DataType::Int64),
-            field("revision", DataType::Int64),
-            field("state", DataType::Utf8),
-            field("cause", DataType::Utf8),
-            field("frame_first", DataType::Int64),
-            field("frame_last", DataType::Int64),
-            field("missing", DataType::Int64),
-        ],
-        Layout::Values(columns) => {
-            let mut fields = vec![field("symbol", DataType::Utf8), field("ts_close", time())];
-            fields.extend(columns.iter().map(|name| field(name, DataType::Float64)));
-            fields
-        }
-        Layout::Hosts(columns) => {
-            let mut fields =
-                vec![field("host", DataType::Utf8), field("ts_open", time()), field("ts_close", time())];
-            fields.extend(columns.iter().skip(1).map(|name| field(name, DataType::Int64)));
-            fields
-        }
-        Layout::Late => vec![
-            field("symbol", DataType::Utf8),
-            field("ts_event", time()),
-            field("price", decimal(9)),
-            field("size", decimal(8)),
-            field("flags", DataType::Int64),
-            field("frame", DataType::Int64),
-        ],
+    let kind = |kind| match kind {
+        Kind::Text => DataType::Utf8,
+        Kind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
+        Kind::Price => DataType::Decimal128(38, 9),
+        Kind::Size => DataType::Decimal128(38, 8),
+        Kind::Integer => DataType::Int64,
+        Kind::Float => DataType::Float64,
     };
-    Schema::new(fields)
+    let field = |column: Column| Field::new(column.name, kind(column.kind), true);
+    Schema::new(layout.columns().into_iter().map(field).collect::<Vec<_>>())
 }
 
 impl ParquetTable {
@@ -102,13 +56,13 @@ impl ParquetTable {
         let writer =
             ArrowWriter::try_new(Part::create(path)?, Arc::clone(&schema), Some(parquet_properties()))
                 .map_err(|error| parquet_error(path, error))?;
-        let columns = schema.fields().iter().map(|field| Column::of(field.data_type())).collect();
+        let columns = schema.fields().iter().map(|field| Builder::of(field.data_type())).collect();
         Ok(Self { path: path.to_owned(), layout, writer, schema, columns, rows: 0 })
     }
 
     fn empty(&mut self) -> Result<(), OutputError> {
         self.rows = 0;
-        let columns = self.columns.iter_mut().map(Column::finish).collect();
+        let columns = self.columns.iter_mut().map(Builder::finish).collect();
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
             .map_err(ParquetError::from)
             .and_then(|batch| self.writer.write(&batch))
@@ -116,7 +70,7 @@ impl ParquetTable {
     }
 }
 
-impl Column {
+impl Builder {
     fn of(kind: &DataType) -> Self {
         match kind {
             DataType::Utf8 => Self::Text(StringBuilder::new()),
@@ -131,7 +85,10 @@ impl Column {
         match (self, cell) {
             (Self::Text(column), Cell::Text(text)) => column.append_value(text),
             (Self::Time(column), Cell::Time(ns)) => column.append_option(i64::try_from(ns).ok()),
-            (Self::Decimal(column), Cell::Decimal(units)) => column.append_option(units),
+            (Self::Decimal(column), Cell::Price(price)) => {
+                column.append_option(price.map(|price| i128::from(price.0)));
+            }
+            (Self::Decimal(column), Cell::Size(size)) => column.append_option(i128::try_from(size).ok()),
             // Counters stay far below 2^63; one that did not would be shown as missing.
             (Self::Integer(column), Cell::Integer(n)) => column.append_option(i64::try_from(n).ok()),
             (Self::Float(column), Cell::Float(value)) => {
@@ -155,49 +112,11 @@ impl Column {
 impl ResultTable for ParquetTable {
     fn row(&mut self, name: &str, output: &Output) -> Result<(), OutputError> {
         let mut columns = self.columns.iter_mut();
-        let mut push = |cell| {
+        self.layout.cells(name, output, |cell| {
             if let Some(column) = columns.next() {
                 column.push(cell);
             }
-        };
-        push(Cell::Text(name));
-        match &self.layout {
-            Layout::Bars => {
-                let bar = output.bar();
-                push(Cell::Time(bar.ts_open));
-                push(Cell::Time(output.ts));
-                for price in [bar.open, bar.high, bar.low, bar.close] {
-                    push(Cell::Decimal(Some(i128::from(price))));
-                }
-                push(Cell::Decimal(i128::try_from(bar.volume().0).ok()));
-                push(Cell::Decimal(i128::try_from(bar.buy_volume().0).ok()));
-                push(Cell::Decimal(bar.vwap().map(|vwap| i128::from(vwap.0))));
-                push(Cell::Integer(bar.trades));
-                push(Cell::Integer(bar.revision));
-                push(Cell::Text(BarState::name(output.state)));
-                push(Cell::Text(Cause::name(output.cause)));
-                for counter in [bar.frame_first, bar.frame_last, bar.missing] {
-                    push(Cell::Integer(counter));
-                }
-            }
-            Layout::Values(_) => {
-                push(Cell::Time(output.ts));
-                output.values().for_each(|value| push(Cell::Float(value)));
-            }
-            Layout::Hosts(columns) => {
-                push(Cell::Time(output.words[0]));
-                push(Cell::Time(output.ts));
-                output.words.iter().take(columns.len()).skip(1).for_each(|&word| push(Cell::Integer(word)));
-            }
-            Layout::Late => {
-                let [ts, price, size, flags, frame] = late_words(output);
-                push(Cell::Time(ts));
-                push(Cell::Decimal(Some(i128::from(price as i64))));
-                push(Cell::Decimal(Some(i128::from(size))));
-                push(Cell::Integer(flags));
-                push(Cell::Integer(frame));
-            }
-        }
+        });
         self.rows += 1;
         if self.rows == BATCH_ROWS { self.empty() } else { Ok(()) }
     }

@@ -5,11 +5,10 @@ use super::csv::CsvTable;
 use super::hold::Hold;
 use super::jsonl::JsonlTable;
 use super::parquet::ParquetTable;
+use super::row::Layout;
 use crate::pipeline::{ResultSink, SinkError};
 use crate::plan::{StreamInfo, StreamKind};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use tidegate_actors::BarSpec;
 use tidegate_engine::{Output, output_kind};
 
 /// The formats results are written in.
@@ -74,16 +73,6 @@ pub struct FileSummary {
     pub rows: u64,
     /// Bytes.
     pub bytes: u64,
-}
-
-/// What a row holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Layout {
-    Bars,
-    Values(Vec<String>),
-    /// The first column is `ts_open`.
-    Hosts(Vec<String>),
-    Late,
 }
 
 /// One file of rows of one layout.
@@ -160,15 +149,9 @@ impl ResultWriter {
         std::fs::create_dir_all(folder)
             .map_err(|source| OutputError::Create { path: folder.to_owned(), source })?;
         let files = streams.iter().map(|stream| {
-            let layout = match stream.kind {
-                StreamKind::Bars => Layout::Bars,
-                StreamKind::Indicators => Layout::Values(stream.columns.clone()),
-                StreamKind::Hosts => Layout::Hosts(stream.columns.clone()),
-            };
-            let by_time = stream.name.strip_prefix("bars.").map(BarSpec::from_str);
-            let hold = (bars.revisions == Revisions::Final && layout == Layout::Bars).then(|| {
-                Hold::new(bars.horizon_ns, bars.disorder_ns, matches!(by_time, Some(Ok(BarSpec::Time(_)))))
-            });
+            let layout = Layout::of(stream);
+            let hold = (bars.revisions == Revisions::Final && layout.is_bars())
+                .then(|| Hold::new(bars.horizon_ns, bars.disorder_ns, stream.kind == StreamKind::Bars));
             let file = File::create(folder, stream.name.clone(), layout, format)?;
             Ok(StreamFiles { file, late: None, hold })
         });
@@ -245,7 +228,7 @@ mod tests {
         ]
     }
 
-    fn bar(ts: u64, revision: u64, close: i64) -> Output {
+    fn bar(ts: u64, revision: u32, close: i64) -> Output {
         let words = BarWords {
             ts_open: ts - 1_000_000_000,
             open: 1_500_000_000,
@@ -260,6 +243,7 @@ mod tests {
             frame_last: 8,
             missing: 0,
             revision,
+            first_trade: 0,
         };
         let (state, cause) =
             if revision > 0 { (BarState::Amended, Cause::Late) } else { (BarState::Final, Cause::Watermark) };
