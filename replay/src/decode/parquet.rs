@@ -409,12 +409,16 @@ fn each<T: Copy, U: Default>(
     why: impl Fn(T) -> Refusal,
 ) {
     out.clear();
-    out.reserve(values.len());
-    for (row, &value) in values.iter().enumerate() {
-        match convert(value) {
-            Some(converted) => out.push(converted),
-            None => {
-                out.push(U::default());
+    let mut all = true;
+    // Of a known length, and without a look at the reasons: those are found in a second pass, which is rare.
+    out.extend(values.iter().map(|&value| {
+        let converted = convert(value);
+        all &= converted.is_some();
+        converted.unwrap_or_default()
+    }));
+    if !all {
+        for (row, &value) in values.iter().enumerate() {
+            if convert(value).is_none() {
                 bad.entry(row).or_insert_with(|| why(value));
             }
         }
@@ -681,7 +685,14 @@ impl Parquet {
             && let Some(values) = dictionary.values().as_string_opt::<i32>()
         {
             let table = &mut self.symbols;
-            let same = table.values.as_ref().is_some_and(|known| Arc::ptr_eq(known, dictionary.values()));
+            // Every batch comes with an array of its own over the same bytes. The known one is held, so its memory cannot have
+            // become another's.
+            let same =
+                table.values.as_ref().and_then(|known| known.as_string_opt::<i32>()).is_some_and(|known| {
+                    known.len() == values.len()
+                        && std::ptr::eq(known.value_data(), values.value_data())
+                        && known.offsets().inner().ptr_eq(values.offsets().inner())
+                });
             if !same {
                 table.values = Some(Arc::clone(dictionary.values()));
                 table.keys.clear();
