@@ -29,8 +29,7 @@ pub(crate) fn run(args: &RecordArgs, ui: &Ui) -> Outcome {
     let bar = Bar::new(ui, "recording", merge.progress().bytes_total);
     let mut events = Vec::new();
     while !interrupt.raised() {
-        events.clear();
-        events.extend_from_slice(merge.batch());
+        merge.batch(&mut events);
         if events.is_empty() {
             break;
         }

@@ -30,7 +30,6 @@ pub struct Merge {
     heads: BinaryHeap<Reverse<(u64, usize)>>,
     started: bool,
     failure: Option<ReadError>,
-    merged: Vec<Event>,
 }
 
 impl Merge {
@@ -52,7 +51,6 @@ impl Merge {
             heads: BinaryHeap::new(),
             started: false,
             failure: None,
-            merged: Vec::new(),
         }
     }
 
@@ -99,18 +97,17 @@ impl Merge {
         Some(input.newest)
     }
 
-    /// The next events of the merged order; empty at the end of all inputs. A single input is handed on as it was read,
-    /// without a copy.
-    pub fn batch(&mut self) -> &[Event] {
-        if self.inputs.len() == 1 {
+    /// Puts the next events of the merged order in the place of what `events` held; none at the end of all inputs. Those of a
+    /// single input are read where they stay.
+    pub fn batch(&mut self, events: &mut Vec<Event>) {
+        if let [input] = self.inputs.as_mut_slice() {
+            std::mem::swap(&mut input.events, events);
             self.refill(0);
-            return &self.inputs[0].events;
+            std::mem::swap(&mut self.inputs[0].events, events);
+            return;
         }
-        let mut merged = std::mem::take(&mut self.merged);
-        merged.clear();
-        self.merge_into(&mut merged, READ_EVENTS);
-        self.merged = merged;
-        &self.merged
+        events.clear();
+        self.merge_into(events, READ_EVENTS);
     }
 
     fn merge_into(&mut self, out: &mut Vec<Event>, max: usize) {
@@ -233,12 +230,13 @@ mod tests {
             want.sort_unstable();
             let mut merge = Merge::new(sources);
             let mut out = Vec::new();
+            let mut batch = Vec::new();
             loop {
-                let batch = merge.batch();
+                merge.batch(&mut batch);
                 if batch.is_empty() {
                     break;
                 }
-                out.extend_from_slice(batch);
+                out.extend_from_slice(&batch);
             }
             let got: Vec<_> = out.iter().map(|e| (e.ts_event, e.payload[1] as usize, e.payload[0])).collect();
             prop_assert_eq!(got, want);

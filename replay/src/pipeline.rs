@@ -268,13 +268,10 @@ pub fn replay(
         let mut stopped = false;
         let mut held: Vec<Event> = Vec::new();
         loop {
-            let batch = merge.batch();
-            if batch.is_empty() {
+            merge.batch(&mut held);
+            if held.is_empty() {
                 break;
             }
-            // Moved out so that the names, and while pacing the progress, can be read meanwhile.
-            held.clear();
-            held.extend_from_slice(batch);
             for (name, hash, source) in merge.names_from(defined) {
                 if marks.is_some() {
                     let _ = names_in.send((hash, name));
@@ -666,8 +663,9 @@ fn restored(
         Sequencer::new(SequencerOptions { disorder_ns: log.disorder_ns, fence: log.fence, source: 0 });
     let (mut records, mut defined, mut restored) = (0, 0u32, false);
     let mut failure = None;
+    let mut held = Vec::new();
     loop {
-        let held = merge.batch().to_vec();
+        merge.batch(&mut held);
         for (_, hash, source) in merge.names_from(defined as usize) {
             let payload = [hash, u64::from(slot_of(hash))];
             shard.process(&[Event::control(kind::DEFINE, 0, defined, source, payload)], &mut sink);
