@@ -3,7 +3,7 @@
 use crate::close::CloseCode;
 use crate::wire::{
     BODY_BYTES_MAX, FLAG_PAST, FRAME_EVENTS_MAX, FrameError, FrameHead, FrameType, HEAD_BYTES, MAGIC,
-    NAME_BYTES_MAX, REASON_BYTES_MAX, VERSION,
+    NAME_BYTES_MAX, REASON_BYTES_MAX, SEQUENCE_MAX, VERSION,
 };
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{Event, Output, SLOT_COUNT};
@@ -436,6 +436,11 @@ impl<'a> Body<'a> {
         })
     }
 
+    fn sequence(&mut self, field: &'static str, min: u64) -> Result<u64, FrameError> {
+        let sequence = self.word(field)?;
+        self.bounded(sequence, field, min, SEQUENCE_MAX)
+    }
+
     fn zero(&mut self, count: usize) -> Result<(), FrameError> {
         let offset = self.offset();
         let bytes = self.take("reserved", count)?;
@@ -521,8 +526,8 @@ impl<'a> Frame<'a> {
                     ack_mode,
                     heartbeat_ms,
                     incarnation: body.word("incarnation")?,
-                    last: body.word("last")?,
-                    credit: body.word("credit")?,
+                    last: body.sequence("last", 0)?,
+                    credit: body.sequence("credit", 0)?,
                     names: body.word("names")?,
                     names_max: body.word("names_max")?,
                     streams: body.word("streams")?,
@@ -538,9 +543,8 @@ impl<'a> Frame<'a> {
                 Self::Define(Define { first, names: Texts::read(&mut body, count, "name", 1)? })
             }
             FrameType::Events => {
-                let sequence = body.word::<u64>("sequence")?;
+                let sequence = body.sequence("sequence", 1)?;
                 let events = (bytes.len() - 16) / size_of::<Event>();
-                body.bounded(sequence, "sequence", 1, u64::MAX - FRAME_EVENTS_MAX as u64)?;
                 let names = body.word("names")?;
                 body.zero(4)?;
                 let run = body.take("events", events * size_of::<Event>())?;
@@ -555,18 +559,22 @@ impl<'a> Frame<'a> {
             FrameType::Ack => {
                 let mode = Self::ack_mode(&mut body)?;
                 body.zero(7)?;
-                Self::Ack(Ack { mode, sequence: body.word("sequence")?, position: body.word("position")? })
+                Self::Ack(Ack {
+                    mode,
+                    sequence: body.sequence("sequence", 0)?,
+                    position: body.word("position")?,
+                })
             }
-            FrameType::Credit => Self::Credit { limit: body.word("limit")? },
+            FrameType::Credit => Self::Credit { limit: body.sequence("limit", 0)? },
             FrameType::Resume => Self::Resume { nonce: body.word("nonce")? },
             FrameType::Position => {
-                let (last, names) = (body.word("last")?, body.word("names")?);
+                let (last, names) = (body.sequence("last", 0)?, body.word("names")?);
                 body.zero(4)?;
                 Self::Position { last, names }
             }
             FrameType::Gap => {
-                let (first, last) = (body.word::<u64>("first")?, body.word::<u64>("last")?);
-                body.bounded(last, "last", first.max(1), u64::MAX - FRAME_EVENTS_MAX as u64)?;
+                let first = body.sequence("first", 1)?;
+                let last = body.sequence("last", first)?;
                 Self::Gap { first, last }
             }
             FrameType::Subscribe => Self::Subscribe(SubscribeFrame::read(&mut body)?),

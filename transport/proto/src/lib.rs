@@ -8,10 +8,13 @@ pub mod close;
 pub mod frame;
 pub mod time;
 pub mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 pub mod feed;
 
 pub mod hub;
+pub mod subscriber;
 pub mod subscription;
 
 pub use close::{Close, CloseCode};

@@ -22,6 +22,8 @@ pub const FRAME_EVENTS_MAX: usize = 2_048;
 pub const BODY_BYTES_MAX: usize = 16 + 65_536;
 /// Most bytes of a frame.
 pub const FRAME_BYTES_MAX: usize = HEAD_BYTES + BODY_BYTES_MAX;
+/// The largest sequence there is: arithmetic around it cannot overflow, and at a billion a second it lasts 146 years.
+pub const SEQUENCE_MAX: u64 = 1 << 62;
 /// Longest name of a key, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest reason of a close, in bytes.
@@ -158,12 +160,12 @@ const _: () = assert!(size_of::<Head>() == HEAD_BYTES);
 #[non_exhaustive]
 pub enum FrameError {
     /// A frame does not begin where one should.
-    #[error("at byte {offset}: a frame begins with {MAGIC:#010x}, found {found:#010x}")]
+    #[error("at byte {offset}: {found:#04x} is not part of `TGP1`, with which a frame begins")]
     Magic {
-        /// Place in the stream, in bytes.
+        /// Place in the stream of the first byte that is wrong.
         offset: u64,
         /// What is there.
-        found: u32,
+        found: u8,
     },
     /// Another version of the protocol.
     #[error("at byte {offset}: frame version {found}, this side speaks {VERSION}")]
@@ -293,20 +295,12 @@ impl FrameHead {
     /// # Errors
     /// [`FrameError`] for the first field that cannot be.
     pub fn read(bytes: &[u8], offset: u64) -> Result<Option<Self>, FrameError> {
-        let Ok((head, _)) = Head::ref_from_prefix(bytes) else {
-            // A stranger that speaks another protocol is told at its first bytes.
-            let magic = MAGIC.to_le_bytes();
-            let seen = bytes.len().min(4);
-            if bytes[..seen] != magic[..seen] {
-                let mut found = [0; 4];
-                found[..seen].copy_from_slice(&bytes[..seen]);
-                return Err(FrameError::Magic { offset, found: u32::from_le_bytes(found) });
-            }
-            return Ok(None);
-        };
-        if head.magic.get() != MAGIC {
-            return Err(FrameError::Magic { offset, found: head.magic.get() });
+        // A stranger that speaks another protocol is told at its first byte, however few have come.
+        let magic = MAGIC.to_le_bytes();
+        if let Some(at) = std::iter::zip(bytes, &magic).position(|(found, magic)| found != magic) {
+            return Err(FrameError::Magic { offset: offset + at as u64, found: bytes[at] });
         }
+        let Ok((head, _)) = Head::ref_from_prefix(bytes) else { return Ok(None) };
         if head.version != VERSION {
             return Err(FrameError::Version { offset: offset + 4, found: head.version });
         }

@@ -251,7 +251,7 @@ impl FeedClient {
                 self.credit = ack.credit;
                 // A process that never named its keys names them all again, so that the server can compare.
                 self.names_sent = ack.names.min(self.names_told);
-                let has = ack.last.min(u64::MAX - 1);
+                let has = ack.last;
                 if has + 1 < self.base {
                     let (first, last) = (has + 1, self.base - 1);
                     self.lost = Some((first, last));
@@ -294,11 +294,11 @@ impl FeedClient {
                 Ok(None)
             }
             Frame::Position { last, names } => {
-                if last.saturating_add(1) < self.base {
+                if last + 1 < self.base {
                     // A late double, or the declaration of a loss was itself lost; saying it again does no harm.
                     self.lost = Some((last + 1, self.base - 1));
                 } else {
-                    self.send = self.send.min(last.saturating_add(1)).max(self.base);
+                    self.send = self.send.min(last + 1).max(self.base);
                     self.names_sent = self.names_sent.min(names);
                 }
                 Ok(None)

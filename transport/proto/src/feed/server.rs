@@ -355,6 +355,13 @@ impl FeedServer {
             let reason = format!("acks `{}` were asked for, allowed are none and leader", hello.ack_mode);
             return Err(Close::new(CloseCode::ACK_MODE, reason));
         }
+        // HELLO may come doubled, but a connection speaks for one source and one numbering.
+        let link = self.connections.get(&connection).and_then(|link| link.feed.as_ref());
+        if let Some(source) = link.and_then(|feed| self.sources.get(usize::from(feed.rank)))
+            && (source.source_id, source.session) != (hello.source_id, hello.session)
+        {
+            return Err(Close::new(CloseCode::PROTOCOL, "a second source or session on one connection"));
+        }
         let rank = match self.by_id.get(&hello.source_id) {
             Some(&rank) => rank,
             None if self.sources.len() >= self.options.sources_max => {
@@ -380,9 +387,6 @@ impl FeedServer {
         };
         let source = &mut self.sources[usize::from(rank)];
         let again = source.connection == Some(connection);
-        if again && source.session != hello.session {
-            return Err(Close::new(CloseCode::PROTOCOL, "a second session on one connection"));
-        }
         let first_time = source.connections == 0;
         let new_session = source.session != hello.session;
         if new_session {

@@ -324,3 +324,28 @@ fn a_seed_is_a_run() {
         assert_eq!((a.trace, a.log), (b.trace, b.log), "seed {seed}");
     }
 }
+
+/// Found by the fuzz target `sessions`.
+#[test]
+fn a_connection_speaks_for_one_source() {
+    use crate::frame::{Hello, Plane};
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    let connection = server.open(MonoTime(0));
+    let mut hello = |source_id, session| {
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            plane: Plane::Feed,
+            ack_mode: AckMode::None,
+            source_id,
+            session,
+            name: "",
+        };
+        server.handle(connection, MonoTime(0), 0, &Frame::Hello(hello), &mut Vec::new()).map(drop)
+    };
+    assert_eq!(hello(1, 1), Ok(()));
+    assert_eq!(hello(1, 1), Ok(()), "doubled");
+    assert_eq!(hello(2, 1).unwrap_err().code, crate::CloseCode::PROTOCOL);
+    assert_eq!(hello(1, 2).unwrap_err().code, crate::CloseCode::PROTOCOL);
+    assert_eq!(server.sources().count(), 1);
+}
