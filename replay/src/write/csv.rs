@@ -15,20 +15,23 @@ pub(super) struct CsvTable {
 impl CsvTable {
     pub(super) fn create(path: &Path, layout: Layout) -> Result<Self, OutputError> {
         let mut part = Part::create(path)?;
-        let header = match &layout {
-            Layout::Bars => {
-                "symbol,ts_open,ts_close,open,high,low,close,volume,buy_volume,vwap,trades,revision,\
-                             state,cause,frame_first,frame_last,missing"
-                    .to_owned()
-            }
-            Layout::Values(columns) => format!("symbol,ts_close,{}", columns.join(",")),
-            Layout::Hosts(columns) => {
-                format!("host,ts_open,ts_close,{}", columns.get(1..).unwrap_or_default().join(","))
-            }
-            Layout::Late => "symbol,ts_event,price,size,flags,frame".to_owned(),
-        };
+        let header = header(&layout);
         part.record(|row| row.extend_from_slice(format!("{header}\n").as_bytes()))?;
         Ok(Self { part, layout })
+    }
+}
+
+/// The names of a layout's columns.
+pub(super) fn header(layout: &Layout) -> String {
+    match layout {
+        Layout::Bars => "symbol,ts_open,ts_close,open,high,low,close,volume,buy_volume,vwap,trades,revision,\
+                             state,cause,frame_first,frame_last,missing"
+            .to_owned(),
+        Layout::Values(columns) => format!("symbol,ts_close,{}", columns.join(",")),
+        Layout::Hosts(columns) => {
+            format!("host,ts_open,ts_close,{}", columns.get(1..).unwrap_or_default().join(","))
+        }
+        Layout::Late => "symbol,ts_event,price,size,flags,frame".to_owned(),
     }
 }
 
@@ -48,7 +51,7 @@ impl ResultTable for CsvTable {
     }
 }
 
-fn write_row(layout: &Layout, output: &Output, row: &mut Vec<u8>) -> std::io::Result<()> {
+pub(super) fn write_row(layout: &Layout, output: &Output, row: &mut Vec<u8>) -> std::io::Result<()> {
     match layout {
         Layout::Bars => {
             let bar = output.bar();

@@ -36,7 +36,7 @@ impl ResultTable for JsonlTable {
     }
 }
 
-fn write_row(
+pub(super) fn write_row(
     layout: &Layout,
     channel: &str,
     name: &str,

@@ -9,9 +9,11 @@ mod jsonl;
 mod parquet;
 mod part;
 mod results;
+mod rows;
 mod trades;
 
 pub use results::{BarRows, FileSummary, ResultFormat, ResultWriter, Revisions};
+pub use rows::{RowText, Rows};
 pub use trades::{TradeFormat, TradeSummary, TradeWriter};
 
 use std::path::{Path, PathBuf};
