@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod seeds;
+pub mod transport;
 
 use std::cell::RefCell;
 use std::io::Cursor;

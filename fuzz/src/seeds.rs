@@ -27,7 +27,10 @@ const NS: u64 = 1_700_000_000_000_000_000;
 /// Seeds by target.
 #[must_use]
 pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    let (frames, sessions) = crate::transport::seeds();
     vec![
+        ("frames", frames),
+        ("sessions", sessions),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),

@@ -2,11 +2,13 @@
 
 use crate::render::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_engine::{EventTime, WindowWidth};
+use tidegate_proto::subscription::{Conflation, Start, Subscription};
 use tidegate_replay::Speed;
 use tidegate_replay::capture::Codec;
 use tidegate_replay::decode::{ColumnMap, Format, ReadOptions};
@@ -77,9 +79,176 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tidegate demo\n  tidegate demo --plain --seconds 10\n\nEnd it with q or Ctrl-C."
     )]
     Demo(DemoArgs),
+    /// Serve: events in over QUIC, bars and indicators out to subscribers.
+    #[command(
+        after_help = "Examples:\n  tidegate serve\n  tidegate serve --bars 1s,5m --ind rsi:14 --listen 127.0.0.1:7443 --data \
+                      ~/tidegate\n\nCtrl-C ends it in order: open windows are closed, subscribers get what is left, and a summary \
+                      that balances is printed."
+    )]
+    Serve(ServeArgs),
+    /// Publish any input to a server, as fast as it takes it or at the speed of the recording.
+    #[command(
+        after_help = "Examples:\n  tidegate publish day.tgc\n  tidegate publish trades.csv.gz --speed 10 --count 1M\n  tidegate publish \
+                      --generate market --events 2M\n\nStarted again after a crash, it goes on where the server stands: nothing is lost, \
+                      nothing doubled."
+    )]
+    Publish(PublishArgs),
+    /// Print results of a server as they come.
+    #[command(
+        after_help = "Examples:\n  tidegate subscribe bars.1s --keys 'BTC*' --from snapshot\n  tidegate subscribe bars.1m,ind.1m --from \
+                      lookback:20 --output jsonl\n  tidegate subscribe bars.1s --conflate 500ms --on-lag disconnect"
+    )]
+    Subscribe(SubscribeArgs),
     /// Measure the engine on this machine, beside hand-written loops on the same work.
     #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
     Bench(BenchArgs),
+}
+
+/// Where a server listens unless told otherwise.
+const ADDRESS: &str = "127.0.0.1:7443";
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Address for feeds and subscribers (QUIC, UDP); port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
+    pub(crate) listen: SocketAddr,
+    /// Where certificates are kept; made on first use. Clients on this machine find the server's certificate here.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// Threads that compute.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) shards: u32,
+    /// Where indicators run: on the shard's thread (fused) or on one of their own (staged).
+    #[arg(long, value_name = "fused|staged", default_value = "fused")]
+    pub(crate) placement: Placement,
+    /// The summary as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where the server is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct ServerArgs {
+    /// Its address.
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
+    pub(crate) server: SocketAddr,
+    /// The server's data folder, for its certificate.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// A certificate to trust (PEM), in place of the one in the data folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The name the certificate must be good for.
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    pub(crate) server_name: String,
+    /// How long to try to connect, at first and after each break.
+    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) give_up_after: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// Files of any format; several merge by event time.
+    #[arg(value_name = "FILE", required_unless_present = "generate", conflicts_with = "generate")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Made-up events in place of files.
+    #[arg(long, value_enum, value_name = "market|network|w1")]
+    pub(crate) generate: Option<GenerateArg>,
+    /// Events to make.
+    #[arg(long, value_name = "N", default_value = "2M", value_parser = parse_count, requires = "generate")]
+    pub(crate) events: u64,
+    /// Symbols (or desks) to make.
+    #[arg(long, value_name = "N", requires = "generate", value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
+    pub(crate) symbols: Option<u32>,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1, requires = "generate")]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Who publishes; the server knows a source by its name.
+    #[arg(long, value_name = "NAME", default_value = "publish")]
+    pub(crate) name: String,
+    /// Which run this is. Left out, it follows from the input: the same input started again goes on where it stopped.
+    #[arg(long, value_name = "N")]
+    pub(crate) session: Option<u64>,
+    /// What the server's acknowledgements promise: nothing, or that events are in its log.
+    #[arg(long, value_enum, default_value_t = AckArg::Leader)]
+    pub(crate) ack: AckArg,
+    /// `max`, or so many times the speed of the recording.
+    #[arg(long, value_name = "max|N", default_value = "max", value_parser = parse_speed)]
+    pub(crate) speed: Speed,
+    /// Publish so many events at most.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// The account as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GenerateArg {
+    Market,
+    Network,
+    W1,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AckArg {
+    None,
+    Leader,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubscribeArgs {
+    /// Streams: bars.1s, ind.1m, …
+    #[arg(required = true, value_name = "STREAM,…", value_delimiter = ',')]
+    pub(crate) streams: Vec<String>,
+    /// Keys: names, or beginnings of names as `BTC*`; all when left out.
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
+    pub(crate) keys: Vec<String>,
+    /// Where to begin: with what comes (latest), the newest of each key (snapshot), a number of each slot, or the last few of
+    /// each key.
+    #[arg(long, value_name = "latest|snapshot|sequence:N|lookback:K", default_value = "latest", value_parser = parse_start)]
+    pub(crate) from: Start,
+    /// Only the newest of each key: at each delivery (latest), or at most once in a span.
+    #[arg(long, value_name = "none|latest|SPAN", default_value = "none", value_parser = parse_conflation)]
+    pub(crate) conflate: Conflation,
+    /// Records this reader may be behind; as many as the server keeps when left out.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) lag_budget: Option<u64>,
+    /// What happens when it is behind by more.
+    #[arg(long, value_enum, default_value_t = LagArg::DropOldest)]
+    pub(crate) on_lag: LagArg,
+    /// How records are printed. Lines of jsonl and csv are those that `replay --out` writes.
+    #[arg(long, value_enum, default_value_t = PrintArg::Table)]
+    pub(crate) output: PrintArg,
+    /// Print so many records at most.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) count: Option<u64>,
+    /// End when nothing has come for so long.
+    #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
+    pub(crate) idle_exit: Option<u64>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LagArg {
+    Conflate,
+    DropOldest,
+    Disconnect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrintArg {
+    Table,
+    Jsonl,
+    Csv,
 }
 
 #[derive(Debug, Args)]
@@ -432,6 +601,45 @@ fn parse_speed(text: &str) -> Result<Speed, String> {
         _ => Err(format!(
             "`{text}` is no speed; write `max`, or a factor from 0.000001 to 1000000 such as 1 or 10"
         )),
+    }
+}
+
+/// Where a subscription begins.
+fn parse_start(text: &str) -> Result<Start, String> {
+    let bad = || {
+        format!(
+            "`{text}` is no start; write latest, snapshot, sequence:N or lookback:K, with N and K at least 1"
+        )
+    };
+    let number = |text: &str| text.parse::<u64>().ok().filter(|&number| number > 0);
+    match text.split_once(':') {
+        None if text == "latest" => Ok(Start::Latest),
+        None if text == "snapshot" => Ok(Start::Snapshot),
+        Some(("sequence", text)) => {
+            let default = number(text).ok_or_else(bad)?;
+            Ok(Start::Sequence { default, slots: Vec::new() })
+        }
+        Some(("lookback", text)) => {
+            let count = number(text).and_then(|number| u32::try_from(number).ok());
+            count.map(Start::Lookback).ok_or_else(bad)
+        }
+        _ => Err(bad()),
+    }
+}
+
+/// How a subscription conflates.
+fn parse_conflation(text: &str) -> Result<Conflation, String> {
+    match text {
+        "none" => Ok(Conflation::None),
+        "latest" => Ok(Conflation::Latest),
+        span => {
+            let ms = parse_duration(span)? / 1_000_000;
+            let max = Subscription::EVERY_MS_MAX;
+            match u32::try_from(ms) {
+                Ok(ms) if (1..=max).contains(&ms) => Ok(Conflation::Every(ms)),
+                _ => Err(format!("`{text}` is out of range; allowed are none, latest, and 1ms to 1h")),
+            }
+        }
     }
 }
 

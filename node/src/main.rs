@@ -15,9 +15,13 @@ mod demo;
 mod digest;
 mod generate;
 mod inspect;
+mod place;
 mod plan;
+mod publish;
 mod record;
 mod replay;
+mod serve;
+mod subscribe;
 mod summary;
 mod verify;
 
@@ -35,6 +39,9 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args, &ui),
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Demo(args) => demo::run(&args, &ui),
+        Command::Serve(args) => serve::run(&args, &ui),
+        Command::Publish(args) => publish::run(&args, &ui),
+        Command::Subscribe(args) => subscribe::run(&args, &ui),
         Command::Bench(args) => bench::run(&args, &ui),
     };
     match outcome {

@@ -17,9 +17,9 @@ pub(crate) fn open_all(files: &[PathBuf], options: &ReadOptions) -> Result<Vec<B
     files.iter().map(|file| Ok(open_input(file, options)?)).collect()
 }
 
-/// The plan asked for, or the usual one for what the inputs hold.
-pub(crate) fn plan(args: &PlanArgs, files: &[PathBuf], read: &ReadOptions) -> Result<Plan, Failure> {
-    let mut plan = Plan {
+/// The plan as the command line has it, which may be empty.
+pub(crate) fn asked(args: &PlanArgs) -> Plan {
+    Plan {
         bars: args.bars.clone(),
         indicators: args.ind.clone(),
         bar_options: BarOptions {
@@ -29,7 +29,12 @@ pub(crate) fn plan(args: &PlanArgs, files: &[PathBuf], read: &ReadOptions) -> Re
             ..BarOptions::default()
         },
         hosts: args.hosts.clone(),
-    };
+    }
+}
+
+/// The plan asked for, or the usual one for what the inputs hold.
+pub(crate) fn plan(args: &PlanArgs, files: &[PathBuf], read: &ReadOptions) -> Result<Plan, Failure> {
+    let mut plan = asked(args);
     if plan.bars.is_empty() && (plan.hosts.is_empty() || !plan.indicators.is_empty()) {
         let (trades, flows) = contents(files, read)?;
         if trades || !flows || !plan.indicators.is_empty() {

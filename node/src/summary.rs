@@ -3,6 +3,7 @@
 use crate::exit::{Exit, Failure};
 use crate::render::{Table, Tone, Ui, bytes, clean, duration, instant, rate, thousands};
 use serde_json::{Map, Value, json};
+use tidegate_actors::runtime::StageReport;
 use tidegate_engine::Ledger;
 use tidegate_engine::ledger::FATE_NAMES;
 use tidegate_replay::write::FileSummary;
@@ -86,7 +87,7 @@ pub(crate) fn render(report: &ReplayReport, files: &[FileSummary], paced: bool, 
     }
     text += &format!("\n{}", streams.render(ui, 0));
 
-    text += &format!("\n{}", ledger(report, ui));
+    text += &format!("\n{}", ledger(&report.runtime.stages, ui));
     if runtime.panics > 0 {
         for (shard, reason) in &runtime.failures {
             text += &format!("{} shard {shard}: {}\n", ui.paint(Tone::Bad, "failed"), clean(reason));
@@ -105,8 +106,7 @@ fn fates(ledger: &Ledger) -> impl Iterator<Item = (&'static str, u64)> + '_ {
 }
 
 /// Where the events went, operator by operator: a column each.
-fn ledger(report: &ReplayReport, ui: &Ui) -> String {
-    let stages = &report.runtime.stages;
+pub(crate) fn ledger(stages: &[StageReport], ui: &Ui) -> String {
     let names: Vec<String> = stages.iter().map(|stage| format!(">{}", stage.name)).collect();
     let header: Vec<&str> = std::iter::once("ledger").chain(names.iter().map(String::as_str)).collect();
     let mut table = Table::new(&header);

@@ -11,35 +11,50 @@ use tidegate_engine::{BarState, Output, Volume};
 
 pub(super) struct JsonlTable {
     part: Part,
+    lines: Lines,
+}
+
+/// How the lines of one stream are written.
+pub(super) struct Lines {
     layout: Layout,
     columns: Vec<Column>,
     channel: String,
 }
 
+impl Lines {
+    pub(super) fn new(layout: Layout, channel: String) -> Self {
+        let columns = layout.columns();
+        Self { layout, columns, channel }
+    }
+
+    /// Appends a row with its line end.
+    pub(super) fn write(&self, name: &str, output: &Output, row: &mut Vec<u8>) {
+        let Self { layout, columns, channel } = self;
+        // Writing to memory cannot fail.
+        let _ = write!(row, "{{\"ch\":\"{channel}\",\"seq\":{}", output.sequence);
+        if layout.is_bars() {
+            let _ = write!(row, ",\"x\":{}", output.state != BarState::Forming as u8);
+        }
+        let mut columns = columns.iter();
+        layout.cells(name, output, |cell| {
+            if let Some(column) = columns.next() {
+                let _ = write!(row, ",\"{}\":", column.key).and_then(|()| write_cell(cell, row));
+            }
+        });
+        row.extend_from_slice(b"}\n");
+    }
+}
+
 impl JsonlTable {
     pub(super) fn create(path: &Path, layout: Layout, channel: String) -> Result<Self, OutputError> {
-        let columns = layout.columns();
-        Ok(Self { part: Part::create(path)?, layout, columns, channel })
+        Ok(Self { part: Part::create(path)?, lines: Lines::new(layout, channel) })
     }
 }
 
 impl ResultTable for JsonlTable {
     fn row(&mut self, name: &str, output: &Output) -> Result<(), OutputError> {
-        let Self { part, layout, columns, channel } = self;
-        part.record(|row| {
-            // Writing to memory cannot fail.
-            let _ = write!(row, "{{\"ch\":\"{channel}\",\"seq\":{}", output.sequence);
-            if layout.is_bars() {
-                let _ = write!(row, ",\"x\":{}", output.state != BarState::Forming as u8);
-            }
-            let mut columns = columns.iter();
-            layout.cells(name, output, |cell| {
-                if let Some(column) = columns.next() {
-                    let _ = write!(row, ",\"{}\":", column.key).and_then(|()| write_cell(cell, row));
-                }
-            });
-            row.extend_from_slice(b"}\n");
-        })
+        let Self { part, lines } = self;
+        part.record(|row| lines.write(name, output, row))
     }
 
     fn finish(self: Box<Self>) -> Result<u64, OutputError> {

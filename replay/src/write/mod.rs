@@ -10,9 +10,11 @@ mod parquet;
 mod part;
 mod results;
 mod row;
+mod rows;
 mod trades;
 
 pub use results::{BarRows, FileSummary, ResultFormat, ResultWriter, Revisions};
+pub use rows::{RowText, Rows};
 pub use trades::{TradeFormat, TradeSummary, TradeWriter};
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,206 @@
+//! `tidegate subscribe`: a server's results as they come.
+
+use crate::cli::{LagArg, PrintArg, SubscribeArgs};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::place;
+use crate::render::{Ui, clean, instant, thousands};
+use std::collections::HashMap;
+use std::io::{BufWriter, Write};
+use std::time::Duration;
+use tidegate_engine::{BarState, Output, Price, output_kind};
+use tidegate_proto::hub::StreamMeta;
+use tidegate_proto::subscription::{Keys, LagPolicy, Subscription};
+use tidegate_proto::{CloseCode, LossCause, StreamKind};
+use tidegate_quic::{Subscriber, Update};
+use tidegate_replay::StreamInfo;
+use tidegate_replay::write::{RowText, Rows};
+
+/// How long a wait may be before Ctrl-C is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(args: &SubscribeArgs, ui: &Ui) -> Outcome {
+    let subscription = Subscription {
+        streams: args.streams.clone(),
+        keys: Keys::of_patterns(args.keys.iter().map(String::as_str)),
+        start: args.from.clone(),
+        conflation: args.conflate,
+        policy: match args.on_lag {
+            LagArg::Conflate => LagPolicy::Conflate,
+            LagArg::DropOldest => LagPolicy::DropOldest,
+            LagArg::Disconnect => LagPolicy::Disconnect,
+        },
+        lag_budget: args.lag_budget.unwrap_or(0),
+    };
+    let options = place::client(&args.server)?;
+    let interrupt = Interrupt::listen()?;
+    let network = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::internal(format!("no runtime for the network: {error}")))?;
+    network.block_on(async {
+        let subscriber = Subscriber::connect(options, "tidegate subscribe", subscription).await;
+        follow(args, subscriber.map_err(place::failure)?, &interrupt, ui).await
+    })
+}
+
+async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &Interrupt, ui: &Ui) -> Outcome {
+    let mut printer = Printer::new(args.output);
+    let (mut records, mut lost) = (0u64, 0u64);
+    let mut silent = Duration::ZERO;
+    let idle = args.idle_exit.map(Duration::from_nanos);
+    let outcome = loop {
+        if interrupt.raised() || args.count.is_some_and(|count| records >= count) {
+            break Exit::Ok;
+        }
+        let update = match tokio::time::timeout(LOOK, subscriber.next()).await {
+            Ok(update) => update.map_err(place::failure)?,
+            Err(_) => {
+                // Nothing waits, so what was printed can be seen.
+                if !printer.flush() {
+                    break Exit::Ok;
+                }
+                silent += LOOK;
+                if idle.is_some_and(|idle| silent >= idle) {
+                    break Exit::Ok;
+                }
+                continue;
+            }
+        };
+        match update {
+            Some(Update::Record { name, stream, output, .. }) => {
+                silent = Duration::ZERO;
+                records += 1;
+                if !printer.record(&name, &stream, &output) {
+                    break Exit::Ok; // the reader of our output went away
+                }
+            }
+            Some(Update::Loss(loss)) => {
+                lost += loss.count;
+                let streams = subscriber.streams();
+                let stream = streams.get(usize::from(loss.stream)).map_or("?", |stream| &stream.name);
+                let why = match loss.cause {
+                    LossCause::Dropped => "dropped: this reader was behind",
+                    LossCause::Conflated => "conflated: this reader was behind",
+                    LossCause::Expired => "no longer kept by the server",
+                };
+                let most = if loss.exact { "" } else { "at most " };
+                ui.note(&format!("{most}{} records of {stream} {why}", thousands(loss.count)));
+            }
+            Some(Update::Reconnected) => {
+                ui.note("the connection broke; another one goes on where it stopped")
+            }
+            Some(Update::Live(_) | Update::Conflated(_)) => {}
+            Some(Update::Ended(close)) => {
+                ui.note(&format!("the server ended the subscription ({close})"));
+                let orderly = matches!(close.code, CloseCode::SHUTTING_DOWN | CloseCode::FINISHED);
+                break if orderly { Exit::Ok } else { Exit::Input };
+            }
+            None => break Exit::Ok,
+        }
+    };
+    printer.flush();
+    subscriber.close().await;
+    let losses = if lost > 0 { format!(", {} not received", thousands(lost)) } else { String::new() };
+    ui.note(&format!("{} records{losses}", thousands(records)));
+    Ok(outcome)
+}
+
+/// Records on stdout.
+struct Printer {
+    output: PrintArg,
+    out: BufWriter<std::io::Stdout>,
+    rows: HashMap<u16, Rows>,
+    line: Vec<u8>,
+    last: Option<u16>,
+}
+
+impl Printer {
+    fn new(output: PrintArg) -> Self {
+        Self {
+            output,
+            out: BufWriter::new(std::io::stdout()),
+            rows: HashMap::new(),
+            line: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Prints a record; returns whether anybody still reads.
+    fn record(&mut self, name: &str, stream: &StreamMeta, output: &Output) -> bool {
+        self.line.clear();
+        // Another stream has other columns.
+        let changed = self.last.replace(output.stream) != Some(output.stream);
+        match self.output {
+            PrintArg::Table => table(name, stream, output, changed, &mut self.line),
+            PrintArg::Jsonl | PrintArg::Csv => {
+                let text = if self.output == PrintArg::Csv { RowText::Csv } else { RowText::Jsonl };
+                let rows = self
+                    .rows
+                    .entry(output.stream)
+                    .or_insert_with(|| Rows::new(&info(output.stream, stream), text));
+                if changed && let Some(header) = rows.header() {
+                    self.line.extend_from_slice(header.as_bytes());
+                    self.line.push(b'\n');
+                }
+                rows.write(name, output, &mut self.line);
+            }
+        }
+        self.out.write_all(&self.line).is_ok()
+    }
+
+    fn flush(&mut self) -> bool {
+        self.out.flush().is_ok()
+    }
+}
+
+fn info(id: u16, stream: &StreamMeta) -> StreamInfo {
+    let kind = match stream.kind {
+        StreamKind::Bars => tidegate_replay::StreamKind::Bars,
+        StreamKind::MeasureBars => tidegate_replay::StreamKind::MeasureBars,
+        StreamKind::Values | StreamKind::Integers => tidegate_replay::StreamKind::Indicators,
+        StreamKind::Hosts => tidegate_replay::StreamKind::Hosts,
+    };
+    StreamInfo { id, name: stream.name.clone(), kind, columns: stream.columns.clone() }
+}
+
+/// A line for people.
+fn table(name: &str, stream: &StreamMeta, output: &Output, head: bool, line: &mut Vec<u8>) {
+    let name = clean(name);
+    let at = instant(output.ts);
+    // Writing to memory cannot fail.
+    let _ = match (output.kind, stream.kind) {
+        (output_kind::LATE, _) => writeln!(line, "{:<9} {name:<12} {at:<30} late", stream.name),
+        (_, StreamKind::Bars | StreamKind::MeasureBars) => {
+            if head {
+                let _ = writeln!(
+                    line,
+                    "{:<9} {:<12} {:<30} {:>12} {:>12} {:>12} {:>12} {:>14} {:>7} state",
+                    "stream", "key", "close time", "open", "high", "low", "close", "volume", "trades"
+                );
+            }
+            let bar = output.bar();
+            let [open, high, low, close] =
+                [bar.open, bar.high, bar.low, bar.close].map(|p| Price(p).to_string());
+            let state = BarState::name(output.state);
+            let revision = if bar.revision > 0 { format!(" {}", bar.revision) } else { String::new() };
+            writeln!(
+                line,
+                "{:<9} {name:<12} {at:<30} {open:>12} {high:>12} {low:>12} {close:>12} {:>14} {:>7} {state}{revision}",
+                stream.name,
+                bar.volume().to_string(),
+                bar.trades
+            )
+        }
+        (_, StreamKind::Values) => {
+            let values = stream.columns.iter().zip(output.values());
+            let values: Vec<String> = values.map(|(column, value)| format!("{column} {value:.6}")).collect();
+            writeln!(line, "{:<9} {name:<12} {at:<30} {}", stream.name, values.join("  "))
+        }
+        _ => {
+            let values = stream.columns.iter().zip(output.words);
+            let values: Vec<String> = values.map(|(column, value)| format!("{column} {value}")).collect();
+            writeln!(line, "{:<9} {name:<12} {at:<30} {}", stream.name, values.join("  "))
+        }
+    };
+}

@@ -1,0 +1,210 @@
+//! The real binary as a server: what is served equals what a replay computes, whatever happens to feeds on the way.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+const BIN: &str = env!("CARGO_BIN_EXE_tidegate");
+/// The same computation, served and replayed.
+const WHAT: &str = "--bars 1s,1m --ind rsi:14,vwap:20";
+
+fn command(folder: &Path, line: &str) -> Command {
+    let mut command = Command::new(BIN);
+    command.current_dir(folder).args(line.split_whitespace());
+    command
+}
+
+#[track_caller]
+fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
+    let output = command(folder, line).output().expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(code), "tidegate {line}\n{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+#[track_caller]
+fn json(folder: &Path, line: &str) -> Value {
+    serde_json::from_str(&ends(folder, line, 0).0).expect("one JSON value")
+}
+
+/// A process that does not outlive its test. Its output is read as it comes: a full pipe would hold it up.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(folder: &Path, line: &str) -> Self {
+        let mut child = command(folder, line)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// The next line, when it comes.
+    #[track_caller]
+    fn line(&mut self) -> String {
+        self.lines.recv().expect("a line before the end")
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
+    }
+
+    /// What it still says, and how it ended.
+    fn rest(mut self) -> (String, Option<i32>) {
+        let rest: String = self.lines.iter().map(|line| line + "\n").collect();
+        (rest, self.child.wait().expect("it ends").code())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server on a free port, and the words that lead to it.
+fn serve(folder: &Path) -> (Running, String) {
+    let mut server = Running::start(folder, &format!("serve --json --listen 127.0.0.1:0 --data data {WHAT}"));
+    let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
+    let address = hello["listening"].as_str().expect("an address");
+    (server, format!("--server {address} --data data"))
+}
+
+fn summary(server: Running) -> Value {
+    server.signal("-INT");
+    let (rest, code) = server.rest();
+    assert_eq!(code, Some(0), "{rest}");
+    serde_json::from_str(&rest).expect("a summary")
+}
+
+/// Lines by stream, sorted within it: order between keys is not promised, everything else is.
+fn sorted(lines: &str) -> BTreeMap<String, Vec<String>> {
+    let mut streams: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in lines.lines() {
+        let record: Value = serde_json::from_str(line).expect("a record");
+        streams.entry(record["ch"].as_str().unwrap().to_owned()).or_default().push(line.to_owned());
+    }
+    streams.values_mut().for_each(|lines| lines.sort());
+    streams
+}
+
+/// What a replay of the capture comes to: its lines and its summary.
+fn replayed(folder: &Path) -> (BTreeMap<String, Vec<String>>, Value) {
+    let summary = json(folder, &format!("replay day.tgc {WHAT} --out results --output jsonl --json"));
+    let mut lines = String::new();
+    for stream in ["bars.1s", "ind.1s", "bars.1m", "ind.1m"] {
+        lines += &std::fs::read_to_string(folder.join(format!("results/{stream}.jsonl"))).expect("results");
+    }
+    (sorted(&lines), summary)
+}
+
+fn capture(events: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    ends(folder.path(), &format!("generate market --events {events} --symbols 40 --out day.tgc"), 0);
+    folder
+}
+
+const ALL: &str = "subscribe bars.1s,ind.1s,bars.1m,ind.1m --output jsonl";
+
+#[test]
+fn what_is_served_is_what_is_replayed() {
+    let folder = capture(60_000);
+    let path = folder.path();
+    let (server, place) = serve(path);
+    let published = json(path, &format!("publish day.tgc --json {place}"));
+    assert_eq!(published["acked"], 60_000);
+
+    // One that asks for everything from the first number, one for what a late comer sees.
+    let mut all = Running::start(path, &format!("{ALL} --from sequence:1 {place}"));
+    let first = all.line();
+    let (snapshot, _) =
+        ends(path, &format!("subscribe bars.1m --from snapshot --output jsonl --idle-exit 200ms {place}"), 0);
+    let (lookback, _) = ends(
+        path,
+        &format!("subscribe bars.1m --from lookback:3 --keys AQA* --output csv --idle-exit 200ms {place}"),
+        0,
+    );
+    assert!(lookback.starts_with("symbol,ts_open,ts_close,open"), "{lookback}");
+
+    let summary = summary(server);
+    let (rest, code) = all.rest();
+    assert_eq!(code, Some(0));
+    let (want, replay) = replayed(path);
+    assert_eq!(sorted(&format!("{first}\n{rest}")), want, "record by record");
+    assert_eq!(summary["digest"], replay["digest"]);
+    assert_eq!((&summary["imbalance"], &summary["dropped"]), (&Value::from(0), &Value::from(0)));
+    let bars: std::collections::HashSet<&String> = want["bars.1m"].iter().collect();
+    assert!(snapshot.lines().count() <= 40 && snapshot.lines().all(|line| bars.contains(&line.to_owned())));
+}
+
+#[test]
+fn a_feed_that_is_killed_goes_on_where_the_server_stands() {
+    let folder = capture(80_000);
+    let path = folder.path();
+    let (server, place) = serve(path);
+    let mut all = Running::start(path, &format!("{ALL} --from sequence:1 {place}"));
+
+    // Slowly, so that it is killed half-way: as soon as the first result is out.
+    let feed = Running::start(path, &format!("publish day.tgc --speed 4000 {place}"));
+    let mut lines = all.line() + "\n";
+    feed.signal("-KILL");
+    drop(feed);
+    let again = json(path, &format!("publish day.tgc --json {place}"));
+    let skipped = again["skipped"].as_u64().unwrap();
+    assert!((1..80_000).contains(&skipped), "killed half-way: {again}");
+    assert_eq!(again["published"].as_u64().unwrap() + skipped, 80_000);
+    // And once more: the server has it all.
+    assert_eq!(json(path, &format!("publish day.tgc --json {place}"))["published"], 0);
+
+    let summary = summary(server);
+    let (rest, code) = all.rest();
+    assert_eq!(code, Some(0));
+    lines += &rest;
+    let (want, replay) = replayed(path);
+    assert_eq!(sorted(&lines), want, "exactly once");
+    assert_eq!(summary["digest"], replay["digest"]);
+    assert_eq!(summary["imbalance"], 0);
+    assert_eq!(summary["sources"][0]["accepted"], 80_000);
+}
+
+#[test]
+fn mistakes_are_told_in_words() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path();
+    let fails = |line: &str, code, words: &[&str]| {
+        let (_, stderr) = ends(path, line, code);
+        for word in words {
+            assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
+        }
+    };
+    fails("subscribe bars.1s --data none", 3, &["no certificate", "tidegate serve"]);
+    let (server, place) = serve(path);
+    fails(
+        &format!("subscribe bars.9s {place}"),
+        3,
+        &["there is no stream `bars.9s`", "bars.1s, ind.1s, bars.1m"],
+    );
+    fails(&format!("subscribe bars.1s --from lookback:9999 {place}"), 3, &["lookback is 9999", "1 to 256"]);
+    fails("subscribe bars.1s --from never", 2, &["snapshot, sequence:N"]);
+    fails("publish", 2, &["FILE"]);
+    fails("publish nothing.csv", 3, &["nothing.csv"]);
+    let away = "publish --generate w1 --events 10 --server 127.0.0.1:9 --data data --give-up-after 200ms";
+    fails(away, 3, &["no connection to 127.0.0.1:9"]);
+    let wrong = format!("subscribe bars.1s --server-name example.org --give-up-after 200ms {place}");
+    fails(&wrong, 3, &["no connection", "example.org"]);
+    let summary = summary(server);
+    assert_eq!((&summary["events"], &summary["imbalance"]), (&Value::from(0), &Value::from(0)));
+}

@@ -1,0 +1,336 @@
+//! Results and their readers: the thread `tg-egress` owns the hub, drains the shards into it and feeds every reader that
+//! has room.
+
+use crate::clock::Clock;
+use bytes::Bytes;
+use std::sync::Arc;
+use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle};
+use tidegate_engine::{Output, Receiver};
+use tidegate_proto::hub::{Hub, Polled, SubscriberId};
+use tidegate_proto::subscriber::Catalogue;
+use tidegate_proto::subscription::{Subscription, SubscriptionError};
+use tidegate_proto::{Close, CloseCode, MonoTime};
+use tokio::sync::{mpsc, oneshot};
+
+/// Questions and requests on their way to the thread.
+const COMMANDS_MAX: usize = 1_024;
+/// Most of them taken in one turn, so that results keep flowing.
+const COMMANDS_TURN: usize = 64;
+/// Deliveries on their way to one reader; one being written, one being made.
+const DELIVERIES_MAX: usize = 2;
+/// Bytes of one delivery, about.
+const DELIVERY_BYTES: usize = 256 * 1024;
+/// Results taken from a shard's ring in one turn.
+const DRAIN_MAX: usize = 4_096;
+/// How long readers may take what is left when the server ends, in nanoseconds.
+const LINGER_NS: u64 = 5_000_000_000;
+
+type Question = Box<dyn FnOnce(&mut Hub, MonoTime) + Send>;
+
+enum Command {
+    Ask(Question),
+    Subscribe {
+        subscription: Subscription,
+        deliveries: mpsc::Sender<Delivery>,
+        reply: oneshot::Sender<Result<(SubscriberId, u64), SubscriptionError>>,
+    },
+    Unsubscribe(SubscriberId),
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// Frames of the wire, in order. Front ends with a format of their own read them with
+    /// [`tidegate_proto::Frame::read`] (each is aligned to its own start by [`tidegate_proto::FrameBuffer`]).
+    Frames(Vec<Bytes>),
+    /// The end, and why.
+    Closed(Close),
+}
+
+/// The egress thread has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server serves no more results")]
+pub struct HubGone;
+
+/// Why there is no subscription.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The hub refused.
+    #[error(transparent)]
+    Refused(#[from] SubscriptionError),
+    /// The server ends.
+    #[error(transparent)]
+    Gone(#[from] HubGone),
+}
+
+/// The way to the hub, for front ends.
+#[derive(Clone)]
+pub struct HubHandle {
+    commands: flume::Sender<Command>,
+    catalogue: Arc<Catalogue>,
+    clock: Clock,
+}
+
+/// A subscription. Dropping it ends it.
+#[derive(Debug)]
+pub struct Reader {
+    id: SubscriberId,
+    lag_budget: u64,
+    deliveries: mpsc::Receiver<Delivery>,
+    commands: flume::Sender<Command>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ask(_) => "Ask",
+            Self::Subscribe { .. } => "Subscribe",
+            Self::Unsubscribe(_) => "Unsubscribe",
+        })
+    }
+}
+
+impl Reader {
+    /// Its id, as the hub's accounts have it.
+    #[must_use]
+    pub fn id(&self) -> SubscriberId {
+        self.id
+    }
+
+    /// Records of a stream it may be behind, as granted.
+    #[must_use]
+    pub fn lag_budget(&self) -> u64 {
+        self.lag_budget
+    }
+
+    /// The next delivery. While nobody asks, nothing is prepared: the subscription falls behind and its policy decides.
+    /// `None` after the end. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        self.deliveries.recv().await
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // If the queue is full, the closed channel tells the thread at its next delivery.
+        let _ = self.commands.try_send(Command::Unsubscribe(self.id));
+    }
+}
+
+impl HubHandle {
+    /// What the server tells subscribers: streams, its name, its times.
+    #[must_use]
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    /// The clock that the hub's times are of.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Asks the hub something, on its own thread: keep it short, results wait meanwhile.
+    ///
+    /// # Errors
+    /// [`HubGone`] when the server has ended.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Hub, MonoTime) -> T + Send + 'static,
+    ) -> Result<T, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        let question: Question = Box::new(move |hub, now| drop(reply.send(question(hub, now))));
+        self.commands.send_async(Command::Ask(question)).await.map_err(|_| HubGone)?;
+        answer.await.map_err(|_| HubGone)
+    }
+
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the hub refuses or is gone.
+    pub async fn subscribe(&self, subscription: Subscription) -> Result<Reader, SubscribeError> {
+        let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Subscribe { subscription, deliveries, reply };
+        self.commands.send_async(command).await.map_err(|_| HubGone)?;
+        let (id, lag_budget) = answer.await.map_err(|_| HubGone)??;
+        Ok(Reader { id, lag_budget, deliveries: receiver, commands: self.commands.clone() })
+    }
+}
+
+/// A reader and what is known of it without asking the hub.
+struct Seat {
+    id: SubscriberId,
+    deliveries: mpsc::Sender<Delivery>,
+    /// Whether there may be something for it that was not published in this turn.
+    more: bool,
+    due: Option<MonoTime>,
+}
+
+pub(crate) struct Egress {
+    hub: Hub,
+    outputs: Vec<Receiver<Output>>,
+    names: flume::Receiver<Box<str>>,
+    commands: flume::Receiver<Command>,
+    /// Kept so that the channel stays open however many handles are left.
+    _keep: flume::Sender<Command>,
+    seats: Vec<Seat>,
+    stats: StatsHandle,
+    clock: Clock,
+    taken: Vec<Output>,
+}
+
+impl Egress {
+    pub(crate) fn new(
+        hub: Hub,
+        outputs: Vec<Receiver<Output>>,
+        names: flume::Receiver<Box<str>>,
+        stats: StatsHandle,
+        catalogue: Arc<Catalogue>,
+        clock: Clock,
+    ) -> (Self, HubHandle) {
+        let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
+        let handle = HubHandle { commands: commands_in.clone(), catalogue, clock };
+        let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
+        let egress = Self {
+            hub,
+            outputs,
+            names,
+            commands,
+            _keep: commands_in,
+            seats: Vec::new(),
+            stats,
+            clock,
+            taken,
+        };
+        (egress, handle)
+    }
+
+    /// The life of the thread: until the shards have ended and the readers have what was for them, or took too long.
+    pub(crate) fn run(mut self, idle: IdleStrategy) -> Hub {
+        let mut idle = Idle::new(idle);
+        let mut ended: Option<MonoTime> = None;
+        loop {
+            let finished = self.outputs.iter().all(Receiver::is_finished);
+            let mut worked = self.drain();
+            let now = self.clock.now();
+            worked |= self.command(now);
+            let published = !self.taken.is_empty();
+            worked |= self.deliver(now, published);
+            if finished && !published {
+                let since = *ended.get_or_insert(now);
+                // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
+                let waiting = self.seats.iter().any(|seat| seat.more || seat.due.is_some());
+                if !waiting || now.since(since) >= LINGER_NS {
+                    break;
+                }
+            }
+            idle.idle(worked);
+        }
+        let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
+        let deadline = self.clock.now().after(LINGER_NS);
+        // The last words need a place in each reader's queue.
+        while !self.seats.is_empty() && self.clock.now() < deadline {
+            self.seats.retain(|seat| {
+                let last = Delivery::Closed(close.clone());
+                matches!(seat.deliveries.try_send(last), Err(mpsc::error::TrySendError::Full(_)))
+            });
+            // Those who subscribe now learn it from the channel that closes.
+            idle.idle(false);
+        }
+        self.hub
+    }
+
+    /// Moves results into the hub.
+    fn drain(&mut self) -> bool {
+        self.taken.clear();
+        let taken = &mut self.taken;
+        for output in &mut self.outputs {
+            output.drain(DRAIN_MAX, |run| taken.extend_from_slice(run));
+        }
+        // Names behind the results: each was sent before its first result could be made, so it is here by now.
+        let mut worked = false;
+        for name in self.names.try_iter() {
+            self.hub.define(&name);
+            worked = true;
+        }
+        if !self.taken.is_empty() {
+            self.hub.publish(&self.taken);
+            let complete = self.stats.stats().iter().map(|shard| shard.watermark).min().unwrap_or(0);
+            self.hub.set_watermark(complete);
+            worked = true;
+        }
+        if worked {
+            self.seats.iter_mut().for_each(|seat| seat.more = true);
+        }
+        worked
+    }
+
+    fn command(&mut self, now: MonoTime) -> bool {
+        let mut worked = false;
+        for _ in 0..COMMANDS_TURN {
+            let Ok(command) = self.commands.try_recv() else { break };
+            worked = true;
+            match command {
+                Command::Ask(question) => question(&mut self.hub, now),
+                Command::Subscribe { subscription, deliveries, reply } => {
+                    let outcome = self.hub.subscribe(&subscription, now);
+                    let outcome = outcome.map(|id| (id, self.hub.lag_budget(id).unwrap_or(0)));
+                    if let Ok((id, _)) = outcome {
+                        self.seats.push(Seat { id, deliveries, more: true, due: None });
+                    }
+                    if let Err(Ok((id, _))) = reply.send(outcome) {
+                        self.leave(id);
+                    }
+                }
+                Command::Unsubscribe(id) => self.leave(id),
+            }
+        }
+        worked
+    }
+
+    fn leave(&mut self, id: SubscriberId) {
+        self.hub.unsubscribe(id);
+        self.seats.retain(|seat| seat.id != id);
+    }
+
+    /// Hands every reader with room what is there for it.
+    fn deliver(&mut self, now: MonoTime, published: bool) -> bool {
+        let mut worked = false;
+        let mut gone = Vec::new();
+        for seat in &mut self.seats {
+            let due = seat.due.is_some_and(|due| due <= now);
+            if !(published || seat.more || due) {
+                continue;
+            }
+            if seat.deliveries.is_closed() {
+                gone.push(seat.id);
+                continue;
+            }
+            if seat.deliveries.capacity() == 0 {
+                // It has enough; the hub keeps the rest, within its budget.
+                seat.more = true;
+                continue;
+            }
+            let mut frames = Vec::new();
+            let polled = self.hub.poll_frames(seat.id, now, DELIVERY_BYTES, &mut frames);
+            if !frames.is_empty() {
+                worked = true;
+                let _ = seat.deliveries.try_send(Delivery::Frames(frames));
+            }
+            match polled {
+                Polled::More => seat.more = true,
+                Polled::Idle { due } => (seat.more, seat.due) = (false, due),
+                Polled::Closed(close) => {
+                    // After frames there may be no room left; then it is said next time.
+                    match seat.deliveries.try_send(Delivery::Closed(close)) {
+                        Err(mpsc::error::TrySendError::Full(_)) => seat.more = true,
+                        _ => gone.push(seat.id),
+                    }
+                }
+            }
+        }
+        gone.into_iter().for_each(|id| self.leave(id));
+        worked
+    }
+}

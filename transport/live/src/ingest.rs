@@ -1,0 +1,580 @@
+//! All feeds become one log: the thread `tg-ingest` owns the sessions, one sequencer per source, and the router.
+
+use crate::clock::Clock;
+use crate::service::LiveOptions;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tidegate_actors::runtime::Idle;
+use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
+use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
+use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, MonoTime};
+use tokio::sync::{mpsc, oneshot};
+
+/// Buffers of frames on their way to the thread, over all connections: beyond that, connections wait, and their peers
+/// with them.
+const QUEUE_MAX: usize = 32;
+/// Answers on their way to one connection. When it takes no more, acks and credits are left out: they are cumulative, and a
+/// feed that misses them asks.
+const ANSWERS_MAX: usize = 64;
+/// Frames that fit a buffer at least.
+const BUFFER_FRAMES: usize = 4;
+/// How often silent connections are looked at.
+const SWEEP: Duration = Duration::from_millis(250);
+/// The name that events get whose own is over a quota; the same as when files are read.
+const OVERFLOW_NAME: &str = "(overflow)";
+
+/// Most events that one declared loss is logged as: sums of what windows miss stay far from overflow, whatever a feed says.
+const GAP_EVENTS_MAX: u64 = 1 << 40;
+
+enum Input {
+    Open { answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
+    Frames { connection: ConnectionId, buffer: FrameBuffer },
+    Closed { connection: ConnectionId },
+    Stop,
+}
+
+/// What the thread says to a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FeedAnswer {
+    /// Frames to write.
+    Frames(Vec<u8>),
+    /// Write this as the last frame, and end.
+    Close(Close),
+}
+
+/// The ingest thread has ended: the server is shutting down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server takes no more events")]
+pub struct IngestGone;
+
+/// How ingest stands; readable from anywhere.
+#[derive(Debug, Clone, Default)]
+pub struct IngestStats {
+    /// Every source, by rank.
+    pub sources: Vec<SourceStats>,
+    /// Feeds connected now.
+    pub connections: usize,
+    /// Events in the log, control records of the feeds included.
+    pub logged: u64,
+    /// Events that the fences refused as absurdly far in the future.
+    pub fenced: u64,
+    /// Names in the log.
+    pub names: u64,
+    /// Connections ended by the server for breaking a rule, by the name of the reason.
+    pub closed: Vec<(&'static str, u64)>,
+    /// Times a shard's ring was full.
+    pub stalls: u64,
+}
+
+struct Shared {
+    stats: Mutex<IngestStats>,
+    logged: AtomicU64,
+}
+
+impl Shared {
+    fn stats(&self) -> MutexGuard<'_, IngestStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way in, for connection tasks.
+#[derive(Clone)]
+pub struct IngestHandle {
+    inputs: flume::Sender<Input>,
+    spare: flume::Receiver<FrameBuffer>,
+    shared: Arc<Shared>,
+}
+
+/// One connection's way in. Dropping it is the connection's end.
+pub struct Feed {
+    connection: ConnectionId,
+    handle: IngestHandle,
+    buffer: FrameBuffer,
+}
+
+impl IngestHandle {
+    /// A connection came. What is to be said to it comes out of the receiver.
+    ///
+    /// # Errors
+    /// [`IngestGone`] while shutting down.
+    pub async fn open(&self) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
+        let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
+        let (reply, id) = oneshot::channel();
+        self.inputs.send_async(Input::Open { answers, reply }).await.map_err(|_| IngestGone)?;
+        let connection = id.await.map_err(|_| IngestGone)?;
+        Ok((Feed { connection, handle: self.clone(), buffer: self.buffer() }, receiver))
+    }
+
+    fn buffer(&self) -> FrameBuffer {
+        self.spare.try_recv().unwrap_or_else(|_| FrameBuffer::new(BUFFER_FRAMES))
+    }
+
+    /// How ingest stands, at most a quarter of a second ago; `logged` is of now.
+    #[must_use]
+    pub fn stats(&self) -> IngestStats {
+        let mut stats = self.shared.stats().clone();
+        stats.logged = self.shared.logged.load(Relaxed);
+        stats
+    }
+}
+
+impl Feed {
+    /// Where to read to; never empty.
+    pub fn space(&mut self) -> &mut [u8] {
+        self.buffer.space()
+    }
+
+    /// `count` bytes were read into the front of [`Feed::space`]: hands whole frames to the thread, and waits while it has
+    /// enough to do.
+    ///
+    /// # Errors
+    /// [`IngestGone`] while shutting down.
+    pub async fn filled(&mut self, count: usize) -> Result<(), IngestGone> {
+        self.buffer.filled(count);
+        if !self.buffer.has_frame() {
+            return Ok(());
+        }
+        let mut rest = self.handle.buffer();
+        self.buffer.split_rest(&mut rest);
+        let buffer = std::mem::replace(&mut self.buffer, rest);
+        let input = Input::Frames { connection: self.connection, buffer };
+        self.handle.inputs.send_async(input).await.map_err(|_| IngestGone)
+    }
+
+    /// The peer's stream ended: whether that was between two frames.
+    ///
+    /// # Errors
+    /// What is wrong with the last bytes.
+    pub fn finish(&self) -> Result<(), tidegate_proto::FrameError> {
+        self.buffer.finish()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let closed = Input::Closed { connection: self.connection };
+        // Never lost: a full queue is waited for by a thread of its own, which ends with the ingest thread at the latest.
+        if let Err(flume::TrySendError::Full(closed)) = self.handle.inputs.try_send(closed) {
+            let inputs = self.handle.inputs.clone();
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(async move { inputs.send_async(closed).await })),
+                Err(_) => drop(inputs.send(closed)),
+            }
+        }
+    }
+}
+
+/// A source's way into the log.
+struct Source {
+    sequencer: Sequencer,
+    /// Key of the log for each of the source's keys.
+    keys: Vec<u32>,
+    /// A loss to be logged in front of the next event: how many.
+    lost: u64,
+    last_ts: u64,
+    connected: bool,
+    /// When it left, until that has been logged.
+    left: Option<MonoTime>,
+}
+
+/// What ingest did, at its end.
+#[derive(Debug, Clone, Default)]
+pub struct IngestReport {
+    /// As [`IngestStats`], to the end.
+    pub stats: IngestStats,
+    /// First and newest event time, if there was any event.
+    pub span: Option<(u64, u64)>,
+    /// Of the logged records, those that are no events: declared losses.
+    pub controls: u64,
+    /// Of these, the ones made here of losses that sources declared between events.
+    pub gaps_made: u64,
+}
+
+pub(crate) struct Ingest {
+    options: LiveOptions,
+    inputs: flume::Receiver<Input>,
+    spare: flume::Sender<FrameBuffer>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    server: FeedServer,
+    answers: HashMap<ConnectionId, mpsc::Sender<FeedAnswer>>,
+    ranks: HashMap<ConnectionId, u16>,
+    sources: Vec<Source>,
+    router: Router,
+    idle: Idle,
+    /// Whether the shards are there.
+    open: bool,
+    names: HashMap<u64, u32>,
+    overflow: Option<u32>,
+    names_out: flume::Sender<Box<str>>,
+    scratch: Vec<Event>,
+    closed: HashMap<&'static str, u64>,
+    first_ts: Option<u64>,
+    controls: u64,
+    gaps_made: u64,
+    ended: bool,
+}
+
+/// Tells the thread to end.
+pub(crate) struct Stopper(flume::Sender<Input>);
+
+impl Stopper {
+    pub(crate) fn stop(&self) {
+        let _ = self.0.send(Input::Stop);
+    }
+}
+
+impl Ingest {
+    pub(crate) fn new(
+        options: LiveOptions,
+        router: Router,
+        names_out: flume::Sender<Box<str>>,
+        clock: Clock,
+    ) -> (Self, IngestHandle, Stopper) {
+        let (inputs_in, inputs) = flume::bounded(QUEUE_MAX);
+        let (spare, spare_out) = flume::bounded(QUEUE_MAX);
+        let shared =
+            Arc::new(Shared { stats: Mutex::new(IngestStats::default()), logged: AtomicU64::new(0) });
+        let handle =
+            IngestHandle { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared) };
+        let ingest = Self {
+            server: FeedServer::new(options.feed.clone()),
+            inputs,
+            spare,
+            shared,
+            clock,
+            answers: HashMap::new(),
+            ranks: HashMap::new(),
+            sources: Vec::new(),
+            router,
+            idle: Idle::new(options.runtime.idle),
+            open: true,
+            names: HashMap::new(),
+            overflow: None,
+            names_out,
+            scratch: Vec::with_capacity(tidegate_proto::wire::FRAME_EVENTS_MAX + 1),
+            closed: HashMap::new(),
+            first_ts: None,
+            controls: 0,
+            gaps_made: 0,
+            ended: false,
+            options,
+        };
+        (ingest, handle, Stopper(inputs_in))
+    }
+
+    /// The life of the thread.
+    pub(crate) fn run(mut self) -> IngestReport {
+        let mut swept = self.clock.now();
+        while !self.ended && self.open {
+            match self.inputs.recv_timeout(SWEEP) {
+                Ok(input) => self.input(input),
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => break,
+            }
+            let now = self.clock.now();
+            if now.since(swept) >= SWEEP.as_nanos() as u64 {
+                swept = now;
+                self.sweep(now);
+            }
+        }
+        self.finish()
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Open { answers, reply } => {
+                let id = self.server.open(now);
+                self.answers.insert(id, answers);
+                if reply.send(id).is_err() {
+                    self.forget(id);
+                }
+            }
+            Input::Frames { connection, mut buffer } => {
+                self.frames(connection, now, &mut buffer);
+                buffer.reset();
+                let _ = self.spare.try_send(buffer);
+            }
+            Input::Closed { connection } => self.forget(connection),
+            Input::Stop => self.ended = true,
+        }
+    }
+
+    /// A connection is gone.
+    fn forget(&mut self, connection: ConnectionId) {
+        self.answers.remove(&connection);
+        self.ranks.remove(&connection);
+        if let Some(rank) = self.server.closed(connection)
+            && let Some(source) = self.sources.get_mut(usize::from(rank))
+        {
+            source.connected = false;
+            source.left = Some(self.clock.now());
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId, close: Close) {
+        if close.code != CloseCode::FINISHED {
+            *self.closed.entry(close.code.name()).or_default() += 1;
+        }
+        if let Some(answers) = self.answers.get(&connection) {
+            let _ = answers.try_send(FeedAnswer::Close(close));
+        }
+        self.forget(connection);
+    }
+
+    fn frames(&mut self, connection: ConnectionId, now: MonoTime, buffer: &mut FrameBuffer) {
+        let mut out = Vec::new();
+        loop {
+            let outcome = match buffer.next_frame() {
+                Ok(None) => break,
+                Ok(Some((offset, head, body))) => Frame::read(offset, &head, body)
+                    .map_err(|error| Close::new(CloseCode::PROTOCOL, error.to_string()))
+                    .and_then(|frame| {
+                        let taken = self.server.handle(connection, now, offset, &frame, &mut out)?;
+                        Ok(self.take(connection, taken))
+                    }),
+                Err(error) => Err(Close::new(CloseCode::PROTOCOL, error.to_string())),
+            };
+            if let Err(close) | Ok(Some(close)) = outcome {
+                self.answer(connection, out);
+                return self.close(connection, close);
+            }
+        }
+        let position = self.ranks.get(&connection).map_or(0, |&rank| {
+            self.sources.get(usize::from(rank)).map_or(0, |source| source.sequencer.sequence())
+        });
+        // With nothing else waiting the feed learns all there is to know; under load a few answers are enough.
+        self.server.acknowledge(connection, now, position, self.inputs.is_empty(), &mut out);
+        self.answer(connection, out);
+        let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
+        self.shared.logged.store(logged, Relaxed);
+    }
+
+    fn answer(&self, connection: ConnectionId, out: Vec<u8>) {
+        if !out.is_empty()
+            && let Some(answers) = self.answers.get(&connection)
+        {
+            let _ = answers.try_send(FeedAnswer::Frames(out));
+        }
+    }
+
+    /// Does what a frame asks; returns the last words for a connection that is done.
+    fn take(&mut self, connection: ConnectionId, taken: Taken<'_>) -> Option<Close> {
+        match taken {
+            Taken::Nothing => {}
+            Taken::Registered { rank, new_session, superseded } => {
+                self.ranks.insert(connection, rank);
+                while self.sources.len() <= usize::from(rank) {
+                    let source = self.sources.len() as u16;
+                    let sequencer = Sequencer::new(SequencerOptions {
+                        disorder_ns: self.options.disorder_ns,
+                        fence: self.options.fence,
+                        source,
+                    });
+                    self.sources.push(Source {
+                        sequencer,
+                        keys: Vec::new(),
+                        lost: 0,
+                        last_ts: 0,
+                        connected: false,
+                        left: None,
+                    });
+                }
+                let source = &mut self.sources[usize::from(rank)];
+                (source.connected, source.left) = (true, None);
+                if new_session {
+                    source.keys.clear();
+                }
+                if let Some((older, close)) = superseded {
+                    self.close(older, close);
+                    // The older one leaving must not look like the source leaving.
+                    let source = &mut self.sources[usize::from(rank)];
+                    (source.connected, source.left) = (true, None);
+                }
+            }
+            Taken::Names { rank, names, overflowed, .. } => {
+                for name in names {
+                    let key = self.key(name, rank);
+                    self.sources[usize::from(rank)].keys.push(key);
+                }
+                if overflowed > 0 {
+                    self.overflow_key(rank);
+                }
+            }
+            Taken::Events { rank, named, events } => self.events(rank, named, events),
+            Taken::Lost { rank, count } => {
+                let lost = &mut self.sources[usize::from(rank)].lost;
+                *lost = lost.saturating_add(count).min(GAP_EVENTS_MAX);
+            }
+            Taken::Finished { rank, close } => {
+                if let Some(rank) = rank {
+                    self.source_finished(rank);
+                }
+                return Some(close);
+            }
+        }
+        None
+    }
+
+    /// The log's key of a name.
+    fn key(&mut self, name: &str, rank: u16) -> u32 {
+        let hash = name_hash(name.as_bytes());
+        if let Some(&key) = self.names.get(&hash) {
+            return key;
+        }
+        if self.names.len() >= self.options.names_max {
+            return self.overflow_key(rank);
+        }
+        self.define(name, hash, rank)
+    }
+
+    fn overflow_key(&mut self, rank: u16) -> u32 {
+        if let Some(key) = self.overflow {
+            return key;
+        }
+        let hash = name_hash(OVERFLOW_NAME.as_bytes());
+        let known = self.names.get(&hash).copied();
+        let key = known.unwrap_or_else(|| self.define(OVERFLOW_NAME, hash, rank));
+        self.overflow = Some(key);
+        key
+    }
+
+    fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
+        let key = self.router.defined() as u32;
+        self.names.insert(hash, key);
+        // Ahead of the DEFINE, so that the name is known before the first result about it. Egress always reads on.
+        let _ = self.names_out.send(name.into());
+        self.router.define(hash, rank);
+        key
+    }
+
+    fn events(&mut self, rank: u16, named: u32, events: &[Event]) {
+        // Only keys that have no name need the overflow key, which then exists already.
+        let overflow = self.overflow.unwrap_or(u32::MAX);
+        let source = &mut self.sources[usize::from(rank)];
+        self.scratch.clear();
+        let first = events.iter().find(|event| !event.is_control()).map(|event| event.ts_event);
+        if source.lost > 0 {
+            let (count, last) = (std::mem::take(&mut source.lost), source.last_ts);
+            let resumed = first.unwrap_or(last);
+            self.scratch.push(Event::control(kind::GAP, resumed, 0, rank, [count, last]));
+            self.controls += 1;
+            self.gaps_made += 1;
+        }
+        let keys = &source.keys;
+        self.scratch.extend(events.iter().map(|event| {
+            let key = match event.kind {
+                kind::CONTROL.. => event.key,
+                _ if event.key < named => keys.get(event.key as usize).copied().unwrap_or(overflow),
+                _ => overflow,
+            };
+            Event { key, source: rank, ..*event }
+        }));
+        self.controls += events.iter().filter(|event| event.is_control()).count() as u64;
+        self.first_ts = self.first_ts.or(first);
+        if let Some(last) = events.iter().rev().find(|event| !event.is_control()) {
+            source.last_ts = last.ts_event;
+        }
+        let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+        source.sequencer.push(&self.scratch, &mut |frame| {
+            idle.idle(true);
+            *open &= router.route(frame, || idle.idle(false));
+        });
+    }
+
+    fn route(&mut self, log: &[Event]) {
+        let (router, idle) = (&mut self.router, &mut self.idle);
+        idle.idle(true);
+        self.open &= router.route(log, || idle.idle(false));
+    }
+
+    /// A source said that it has no more: what it sent is logged now, and it holds nobody up.
+    fn source_finished(&mut self, rank: u16) {
+        let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
+        let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+        source.sequencer.flush(&mut |frame| {
+            idle.idle(true);
+            *open &= router.route(frame, || idle.idle(false));
+        });
+        source.connected = false;
+        source.left = None;
+        self.route(&[Event::control(kind::IDLE, 0, 0, rank, [0; 2])]);
+    }
+
+    fn sweep(&mut self, now: MonoTime) {
+        let (answers, mut gone) = (&self.answers, Vec::new());
+        self.server.sweep(
+            now,
+            |connection, frame| {
+                if let Some(answers) = answers.get(&connection) {
+                    let _ = answers.try_send(FeedAnswer::Frames(frame.to_vec()));
+                }
+            },
+            |connection, close| gone.push((connection, close)),
+        );
+        for (connection, close) in gone {
+            self.close(connection, close);
+        }
+        // A source that left without a word stops holding the others' windows open after a while, and the log says so. Alone
+        // it holds nobody up, and when it comes back its log is as if it had never left.
+        if self.sources.len() > 1 {
+            for rank in 0..self.sources.len() {
+                let source = &mut self.sources[rank];
+                if source.left.is_some_and(|left| now.since(left) >= self.options.idle_after_ns) {
+                    source.left = None;
+                    self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
+                }
+            }
+        }
+        let stats = self.stats();
+        *self.shared.stats() = stats;
+    }
+
+    fn stats(&self) -> IngestStats {
+        let mut closed: Vec<(&'static str, u64)> =
+            self.closed.iter().map(|(&name, &count)| (name, count)).collect();
+        closed.sort_unstable();
+        IngestStats {
+            sources: self.server.sources().collect(),
+            connections: self.server.connections(),
+            logged: self.sources.iter().map(|source| source.sequencer.sequence()).sum(),
+            fenced: self.sources.iter().map(|source| source.sequencer.fenced()).sum(),
+            names: self.names.len() as u64,
+            closed,
+            stalls: self.router.stalls(),
+        }
+    }
+
+    /// The end of all feeds: every source's log is closed, and the whole with END.
+    fn finish(mut self) -> IngestReport {
+        let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
+        for answers in self.answers.values() {
+            let _ = answers.try_send(FeedAnswer::Close(close.clone()));
+        }
+        let mut end = None;
+        let mut sources = std::mem::take(&mut self.sources);
+        for source in &mut sources {
+            let mut log = Vec::new();
+            source.sequencer.finish(&mut |frame| match frame {
+                [last] if last.kind == kind::END => end = Some(*last),
+                frame => log.push(frame.to_vec()),
+            });
+            log.iter().for_each(|frame| self.route(frame));
+        }
+        self.sources = sources;
+        self.route(&[end.unwrap_or(Event::control(kind::END, 0, 0, 0, [0; 2]))]);
+        let newest = self.sources.iter().map(|source| source.sequencer.newest()).max();
+        let stats = self.stats();
+        *self.shared.stats() = stats.clone();
+        self.shared.logged.store(stats.logged, Relaxed);
+        IngestReport {
+            stats,
+            span: self.first_ts.zip(newest),
+            controls: self.controls,
+            gaps_made: self.gaps_made,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Starting and ending: the threads around a runtime, in the order in which they depend on each other.
+
+use crate::clock::Clock;
+use crate::egress::{Egress, HubHandle};
+use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tidegate_actors::runtime::{
+    Outputs, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, StageFactory, StatsHandle,
+};
+use tidegate_engine::FenceOptions;
+use tidegate_proto::feed::FeedServerOptions;
+use tidegate_proto::hub::{Hub, HubError, HubOptions, HubStats, StreamMeta};
+use tidegate_proto::subscriber::Catalogue;
+use tidegate_proto::time::MILLISECOND_NS;
+
+/// How the engine runs live.
+#[derive(Debug, Clone)]
+pub struct LiveOptions {
+    /// Threads, rings and placement. `outputs` is set here.
+    pub runtime: RuntimeOptions,
+    /// How far behind a source's newest stamp an event is still on time, in nanoseconds.
+    pub disorder_ns: u64,
+    /// Bounds on stamps that jump ahead; `None` believes all.
+    pub fence: Option<FenceOptions>,
+    /// How long after a source left without a word it stops holding the windows of others open, in nanoseconds.
+    pub idle_after_ns: u64,
+    /// Names of all sources together, before further ones share one counted overflow name.
+    pub names_max: usize,
+    /// Sessions of feeds.
+    pub feed: FeedServerOptions,
+    /// Results and their readers.
+    pub hub: HubOptions,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self {
+            runtime: RuntimeOptions::default(),
+            disorder_ns: 0,
+            fence: Some(FenceOptions::default()),
+            idle_after_ns: 10_000 * MILLISECOND_NS,
+            names_max: 1_000_000,
+            feed: FeedServerOptions::default(),
+            hub: HubOptions::default(),
+        }
+    }
+}
+
+/// Why the engine did not start or end as it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LiveError {
+    /// The threads cannot be laid out or started.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The streams cannot be served.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The system refused a thread.
+    #[error("a thread could not be started")]
+    Thread(#[from] std::io::Error),
+    /// A thread of ours ended in a way that is a bug.
+    #[error("the {thread} thread failed: this is a bug in Tidegate")]
+    Failed {
+        /// Which one.
+        thread: &'static str,
+    },
+}
+
+/// What a live engine did.
+pub struct LiveReport {
+    /// Feeds and the log.
+    pub ingest: IngestReport,
+    /// The shards.
+    pub runtime: RuntimeReport,
+    /// Results and their readers.
+    pub hub: HubStats,
+}
+
+impl LiveReport {
+    /// Inputs minus everything they became, over sessions, fences, shards and readers: zero, always.
+    #[must_use]
+    pub fn imbalance(&self) -> i128 {
+        let sources = &self.ingest.stats.sources;
+        let feeds: i128 = sources.iter().map(|source| source.ledger.imbalance().abs()).sum();
+        let accepted: u64 = sources.iter().map(|source| source.ledger.accepted).sum();
+        // Gaps that sources declared as frames became control records of the log; those that they sent were accepted.
+        let events = self.runtime.events + self.ingest.stats.fenced;
+        let sent_controls = self.ingest.controls - self.ingest.gaps_made;
+        let log = i128::from(accepted) - i128::from(events) - i128::from(sent_controls);
+        let lost = self.runtime.quarantined + self.runtime.lost_in_restart;
+        let undelivered = |delivered: u64| {
+            if lost > 0 { 0 } else { (i128::from(self.runtime.events) - i128::from(delivered)).abs() }
+        };
+        let stages = self
+            .runtime
+            .stages
+            .iter()
+            .map(|stage| stage.ledger.imbalance().abs() + undelivered(stage.ledger.delivered));
+        feeds + log.abs() + stages.sum::<i128>()
+    }
+}
+
+/// A running engine. Dropping it without [`Live::finish`] leaves its threads to end with the process.
+pub struct Live {
+    runtime: Runtime,
+    stats: StatsHandle,
+    ingest: IngestHandle,
+    hub: HubHandle,
+    stopper: Stopper,
+    ingest_thread: JoinHandle<IngestReport>,
+    egress_thread: JoinHandle<Hub>,
+}
+
+impl Live {
+    /// Starts the shards and the threads around them. `streams` are those of the stages, in the order of their numbers.
+    ///
+    /// # Errors
+    /// [`LiveError`] when an option is out of range or the system refuses a thread.
+    pub fn start(
+        stages: StageFactory,
+        streams: Vec<StreamMeta>,
+        options: LiveOptions,
+    ) -> Result<Self, LiveError> {
+        let clock = Clock::default();
+        let hub = Hub::new(streams.clone(), options.hub)?;
+        let catalogue = Arc::new(Catalogue {
+            streams,
+            server: options.feed.server.clone(),
+            incarnation: options.feed.incarnation,
+            heartbeat_ms: options.feed.heartbeat_ms,
+            silence_ns: options.feed.silence_ns,
+            hello_ns: options.feed.hello_ns,
+        });
+        let outputs = Outputs::Ring { capacity: 8_192 };
+        let mut runtime = Runtime::start(stages, RuntimeOptions { outputs, ..options.runtime })?;
+        let stats = runtime.stats_handle();
+        let receivers = runtime.take_outputs();
+        let Some(router) = runtime.take_router() else { return Err(LiveError::Failed { thread: "routing" }) };
+        let (names_in, names_out) = flume::bounded(1 << 14);
+        let idle = options.runtime.idle;
+        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, names_in, clock);
+        let (egress, hub_handle) = Egress::new(hub, receivers, names_out, stats.clone(), catalogue, clock);
+        let egress_thread =
+            std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
+        let ingest_thread =
+            std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
+        Ok(Self {
+            runtime,
+            stats,
+            ingest: ingest_handle,
+            hub: hub_handle,
+            stopper,
+            ingest_thread,
+            egress_thread,
+        })
+    }
+
+    /// The way in for feeds.
+    #[must_use]
+    pub fn ingest(&self) -> IngestHandle {
+        self.ingest.clone()
+    }
+
+    /// The way to results.
+    #[must_use]
+    pub fn hub(&self) -> HubHandle {
+        self.hub.clone()
+    }
+
+    /// Counters of the shards.
+    #[must_use]
+    pub fn stats(&self) -> StatsHandle {
+        self.stats.clone()
+    }
+
+    /// Ends in order: feeds are told, the log is closed, the shards run dry, readers get what is left (for at most 5 s) and
+    /// are told. Blocks its thread: from asynchronous code use a blocking task.
+    ///
+    /// # Errors
+    /// [`LiveError::Failed`] when a thread had panicked.
+    pub fn finish(self) -> Result<LiveReport, LiveError> {
+        self.stopper.stop();
+        let ingest = self.ingest_thread.join().map_err(|_| LiveError::Failed { thread: "ingest" })?;
+        let runtime = self.runtime.finish();
+        let hub = self.egress_thread.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
+        Ok(LiveReport { ingest, runtime, hub: hub.stats() })
+    }
+}

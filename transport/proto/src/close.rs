@@ -1,0 +1,108 @@
+//! Why a connection ends, in words that machines and people both understand.
+
+use std::fmt;
+
+/// Why a connection ends. A number, because a newer peer may know more reasons than we do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// The sender is done: a feed has no more events, a subscriber wants no more.
+    pub const FINISHED: Self = Self(0);
+    /// A newer connection came with the same source id.
+    pub const SUPERSEDED: Self = Self(1);
+    /// Bytes that are no frame, or a frame out of turn.
+    pub const PROTOCOL: Self = Self(2);
+    /// No version in common.
+    pub const VERSION: Self = Self(3);
+    /// Nothing was heard for too long.
+    pub const SILENT: Self = Self(4);
+    /// More events than credit was given for.
+    pub const OVER_CREDIT: Self = Self(5);
+    /// An event whose key was not defined.
+    pub const UNDEFINED_KEY: Self = Self(6);
+    /// A key was given a second name.
+    pub const DICTIONARY: Self = Self(7);
+    /// The promise asked for is not offered.
+    pub const ACK_MODE: Self = Self(8);
+    /// The server has as many of these as it takes.
+    pub const BUSY: Self = Self(9);
+    /// The subscriber was behind by more than its budget, and this is the policy it chose.
+    pub const LAG: Self = Self(10);
+    /// The subscription asks for what does not exist or is not allowed.
+    pub const SUBSCRIPTION: Self = Self(11);
+    /// The server ends.
+    pub const SHUTTING_DOWN: Self = Self(12);
+    /// A bug of the server.
+    pub const INTERNAL: Self = Self(13);
+    /// An event of a kind or time that no feed may send.
+    pub const BAD_EVENT: Self = Self(14);
+    /// Not allowed.
+    pub const UNAUTHORIZED: Self = Self(15);
+
+    /// A word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FINISHED => "finished",
+            Self::SUPERSEDED => "superseded",
+            Self::PROTOCOL => "protocol",
+            Self::VERSION => "version",
+            Self::SILENT => "silent",
+            Self::OVER_CREDIT => "over_credit",
+            Self::UNDEFINED_KEY => "undefined_key",
+            Self::DICTIONARY => "dictionary",
+            Self::ACK_MODE => "ack_mode",
+            Self::BUSY => "busy",
+            Self::LAG => "lag",
+            Self::SUBSCRIPTION => "subscription",
+            Self::SHUTTING_DOWN => "shutting_down",
+            Self::INTERNAL => "internal",
+            Self::BAD_EVENT => "bad_event",
+            Self::UNAUTHORIZED => "unauthorized",
+            _ => "unknown",
+        }
+    }
+
+    /// Whether connecting again with the same request can end better.
+    #[must_use]
+    pub const fn may_retry(self) -> bool {
+        matches!(self, Self::SILENT | Self::BUSY | Self::SHUTTING_DOWN | Self::INTERNAL | Self::LAG)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            "unknown" => write!(f, "code {}", self.0),
+            name => f.pad(name),
+        }
+    }
+}
+
+/// Why a connection ended, as the side that says so put it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// For machines.
+    pub code: CloseCode,
+    /// For people.
+    pub reason: String,
+}
+
+impl Close {
+    /// A reason.
+    #[must_use]
+    pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reason.is_empty() {
+            write!(f, "{}", self.code)
+        } else {
+            write!(f, "{}: {}", self.code, self.reason)
+        }
+    }
+}

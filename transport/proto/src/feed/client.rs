@@ -1,0 +1,428 @@
+//! The feed's side of its session: numbers events, keeps what is not acknowledged, and goes on where the server stands.
+
+use crate::close::{Close, CloseCode};
+use crate::frame::{Ack, AckMode, Frame, FrameWriter, Hello, Plane};
+use crate::time::{MILLISECOND_NS, MonoTime};
+use crate::wire::{FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX, VERSION};
+use std::collections::VecDeque;
+use tidegate_engine::Event;
+
+/// Who a feed is and how much it keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedClientOptions {
+    /// Who it is, for good.
+    pub source_id: u64,
+    /// Which numbering of its events this is.
+    pub session: u64,
+    /// The promise it asks for.
+    pub ack_mode: AckMode,
+    /// A name for people.
+    pub name: String,
+    /// Events kept until they are acknowledged; when as many are kept, no more are taken: that is the back-pressure.
+    pub unacked_max: usize,
+    /// Time without any progress after which the server is asked what it has, in nanoseconds.
+    pub retry_ns: u64,
+    /// Silence after which the connection counts as dead, in nanoseconds.
+    pub silence_ns: u64,
+}
+
+impl Default for FeedClientOptions {
+    fn default() -> Self {
+        Self {
+            source_id: 0,
+            session: 0,
+            ack_mode: AckMode::Leader,
+            name: String::new(),
+            unacked_max: 1 << 18,
+            retry_ns: 1_000 * MILLISECOND_NS,
+            silence_ns: 10_000 * MILLISECOND_NS,
+        }
+    }
+}
+
+/// What a feed is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedEvent {
+    /// The session stands. The server has everything up to `last`; what is offered with these numbers again is skipped.
+    Ready {
+        /// The last sequence the server has.
+        last: u64,
+        /// The server's start.
+        incarnation: u64,
+    },
+    /// A promise holds up to here.
+    Acked {
+        /// The promise.
+        mode: AckMode,
+        /// Sequence.
+        sequence: u64,
+        /// Place in the server's log of this source.
+        position: u64,
+    },
+    /// The server no longer has what it once acknowledged (it was started anew). What is no longer kept here is declared as
+    /// lost to it.
+    ServerLost {
+        /// First sequence lost.
+        first: u64,
+        /// Last sequence lost.
+        last: u64,
+    },
+    /// The server ended the connection.
+    Closed(Close),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down,
+    /// Connected; HELLO is due or was sent at this time.
+    Greeting(Option<MonoTime>),
+    Up,
+}
+
+/// A feed's session. The driver moves bytes and time; see [`FeedClient::transmit`].
+#[derive(Debug)]
+pub struct FeedClient {
+    options: FeedClientOptions,
+    names: Vec<Box<str>>,
+    /// Events from sequence `base` on.
+    kept: VecDeque<Event>,
+    base: u64,
+    /// Sequence the next event offered gets.
+    next: u64,
+    /// Sequence to be sent next.
+    send: u64,
+    /// A loss to declare before anything is sent.
+    lost: Option<(u64, u64)>,
+    credit: u64,
+    acked: u64,
+    /// Names sent over this link, and over any.
+    names_sent: u32,
+    names_told: u32,
+    link: Link,
+    heard: MonoTime,
+    told: MonoTime,
+    asked: MonoTime,
+    /// When something last went on: sent, acknowledged, or allowed.
+    progress: MonoTime,
+    heartbeat_ns: u64,
+    echo: u64,
+    skipped: u64,
+    close_due: bool,
+}
+
+impl FeedClient {
+    /// A session that is not connected.
+    #[must_use]
+    pub fn new(options: FeedClientOptions) -> Self {
+        Self {
+            kept: VecDeque::with_capacity(options.unacked_max.min(1 << 20)),
+            options,
+            names: Vec::new(),
+            base: 1,
+            next: 1,
+            send: 1,
+            lost: None,
+            credit: 0,
+            acked: 0,
+            names_sent: 0,
+            names_told: 0,
+            link: Link::Down,
+            heard: MonoTime::default(),
+            told: MonoTime::default(),
+            asked: MonoTime::default(),
+            progress: MonoTime::default(),
+            heartbeat_ns: 3_000 * MILLISECOND_NS,
+            echo: 0,
+            skipped: 0,
+            close_due: false,
+        }
+    }
+
+    /// Gives the next key a name; returns the key, `None` for a name that is empty or longer than 255 bytes. Names must come
+    /// in the same order in every process that continues a session.
+    pub fn define(&mut self, name: &str) -> Option<u32> {
+        if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+            return None;
+        }
+        let key = u32::try_from(self.names.len()).ok()?;
+        self.names.push(name.into());
+        Some(key)
+    }
+
+    /// Names given.
+    #[must_use]
+    pub fn defined(&self) -> u32 {
+        self.names.len() as u32
+    }
+
+    /// Takes events, in order, as many as there is room for; returns how many. Those the server is known to have from an
+    /// earlier run are skipped and counted.
+    pub fn offer(&mut self, events: &[Event]) -> usize {
+        // Known already: numbered, not kept.
+        let known = (self.base.saturating_sub(self.next)).min(events.len() as u64) as usize;
+        self.next += known as u64;
+        self.skipped += known as u64;
+        let fresh = &events[known..];
+        let count = fresh.len().min(self.options.unacked_max - self.kept.len());
+        self.kept.extend(&fresh[..count]);
+        self.next += count as u64;
+        known + count
+    }
+
+    /// Events there is room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.options.unacked_max - self.kept.len() + self.base.saturating_sub(self.next) as usize
+    }
+
+    /// Events offered that the server had from an earlier run.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Events offered so far, skipped ones included.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Events that are not acknowledged (or, under [`AckMode::None`], not sent).
+    #[must_use]
+    pub fn unacked(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The last acknowledged sequence.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// A new connection stands: its first bytes come from the next [`FeedClient::transmit`].
+    pub fn connected(&mut self, now: MonoTime) {
+        self.link = Link::Greeting(None);
+        (self.heard, self.told, self.asked, self.progress) = (now, now, now, now);
+    }
+
+    /// The connection is gone.
+    pub fn disconnected(&mut self) {
+        self.link = Link::Down;
+    }
+
+    /// Whether HELLO was answered.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.link == Link::Up
+    }
+
+    /// No more events will be offered: tells the server once everything is acknowledged.
+    pub fn finish(&mut self) {
+        self.close_due = true;
+    }
+
+    /// Whether everything that was offered is with the server, as far as the mode can know.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.kept.is_empty() && self.lost.is_none()
+    }
+
+    /// Takes a frame of the server.
+    ///
+    /// # Errors
+    /// The words to close the connection with.
+    pub fn handle(
+        &mut self,
+        now: MonoTime,
+        offset: u64,
+        frame: &Frame<'_>,
+    ) -> Result<Option<FeedEvent>, Close> {
+        self.heard = now;
+        let greeting = matches!(self.link, Link::Greeting(_));
+        match *frame {
+            Frame::HelloAck(ack) if greeting => {
+                if ack.version != VERSION || ack.ack_mode != self.options.ack_mode {
+                    let (version, mode) = (ack.version, ack.ack_mode);
+                    let reason = format!("the server answers with version {version} and acks `{mode}`");
+                    return Err(Close::new(CloseCode::VERSION, reason));
+                }
+                self.link = Link::Up;
+                self.heartbeat_ns = u64::from(ack.heartbeat_ms) * MILLISECOND_NS;
+                self.credit = ack.credit;
+                // A process that never named its keys names them all again, so that the server can compare.
+                self.names_sent = ack.names.min(self.names_told);
+                let has = ack.last;
+                if has + 1 < self.base {
+                    let (first, last) = (has + 1, self.base - 1);
+                    self.lost = Some((first, last));
+                    self.send = self.base;
+                    return Ok(Some(FeedEvent::ServerLost { first, last }));
+                }
+                self.lost = None;
+                self.settle(has);
+                self.acked = self.acked.max(has);
+                self.send = self.base;
+                Ok(Some(FeedEvent::Ready { last: has, incarnation: ack.incarnation }))
+            }
+            // A late double of the answer, or of one, overtaken by others.
+            Frame::HelloAck(_) => Ok(None),
+            Frame::Close { code, reason } => {
+                self.link = Link::Down;
+                Ok(Some(FeedEvent::Closed(Close::new(code, reason))))
+            }
+            _ if greeting => Ok(None),
+            Frame::Ack(ack) => {
+                if ack.sequence >= self.next.max(self.base) {
+                    let reason =
+                        format!("sequence {} is acknowledged, {} was the last", ack.sequence, self.next - 1);
+                    return Err(Close::new(CloseCode::PROTOCOL, reason));
+                }
+                if ack.sequence <= self.acked {
+                    return Ok(None);
+                }
+                self.progress = now;
+                self.acked = ack.sequence;
+                self.settle(ack.sequence);
+                self.send = self.send.max(self.base);
+                let Ack { mode, sequence, position } = ack;
+                Ok(Some(FeedEvent::Acked { mode, sequence, position }))
+            }
+            Frame::Credit { limit } => {
+                if limit > self.credit {
+                    (self.credit, self.progress) = (limit, now);
+                }
+                Ok(None)
+            }
+            Frame::Position { last, names } => {
+                if last + 1 < self.base {
+                    // A late double, or the declaration of a loss was itself lost; saying it again does no harm.
+                    self.lost = Some((last + 1, self.base - 1));
+                } else {
+                    self.send = self.send.min(last + 1).max(self.base);
+                    self.names_sent = self.names_sent.min(names);
+                }
+                Ok(None)
+            }
+            Frame::Heartbeat { nonce, .. } => {
+                self.echo = nonce;
+                Ok(None)
+            }
+            _ => {
+                let error =
+                    FrameError::Unexpected { offset, kind: frame.kind(), place: "from a server of feeds" };
+                Err(Close::new(CloseCode::PROTOCOL, error.to_string()))
+            }
+        }
+    }
+
+    /// Forgets what the server has.
+    fn settle(&mut self, last: u64) {
+        let count = (last + 1).saturating_sub(self.base);
+        self.kept.drain(..(count as usize).min(self.kept.len()));
+        self.base = self.base.max(last + 1);
+    }
+
+    /// Appends what is to be sent now, up to about `bytes_max` (at least one frame). Returns whether the session has come to
+    /// its end: everything settled and the last word said.
+    ///
+    /// # Errors
+    /// [`CloseCode::SILENT`] when the server has not been heard for too long.
+    pub fn transmit(&mut self, now: MonoTime, bytes_max: usize, out: &mut Vec<u8>) -> Result<bool, Close> {
+        let start = out.len();
+        match self.link {
+            Link::Down => return Ok(false),
+            Link::Greeting(sent) => {
+                self.check_silence(now)?;
+                if sent.is_none_or(|at| now.since(at) >= self.options.retry_ns) {
+                    self.link = Link::Greeting(Some(now));
+                    FrameWriter::new(out).hello(&Hello {
+                        version_min: VERSION,
+                        version_max: VERSION,
+                        plane: Plane::Feed,
+                        ack_mode: self.options.ack_mode,
+                        source_id: self.options.source_id,
+                        session: self.options.session,
+                        name: &self.options.name,
+                    });
+                }
+                return Ok(false);
+            }
+            Link::Up => {}
+        }
+        self.check_silence(now)?;
+        if let Some((first, last)) = self.lost.take() {
+            // Should it not arrive, what follows is ahead, and the server says what it has.
+            FrameWriter::new(out).gap(first, last);
+        }
+        while self.names_sent < self.names.len() as u32 {
+            let names = self.names[self.names_sent as usize..].iter().map(|name| &**name);
+            self.names_sent += FrameWriter::new(out).define(self.names_sent, names);
+            self.names_told = self.names_told.max(self.names_sent);
+        }
+        while self.send < self.next && self.send <= self.credit && out.len() - start < bytes_max {
+            let from = (self.send - self.base) as usize;
+            let count = (self.next - self.send).min(self.credit + 1 - self.send).min(FRAME_EVENTS_MAX as u64)
+                as usize;
+            let (older, newer) = self.kept.as_slices();
+            let (a, b) = if from < older.len() {
+                let end = (from + count).min(older.len());
+                (&older[from..end], &newer[..count - (end - from)])
+            } else {
+                (&newer[from - older.len()..from - older.len() + count], &newer[..0])
+            };
+            FrameWriter::new(out).events(self.send, self.names.len() as u32, [a, b]);
+            self.send += count as u64;
+            self.progress = now;
+            if self.options.ack_mode == AckMode::None {
+                self.settle(self.send - 1);
+            }
+        }
+        let settled = self.is_settled();
+        let mut ended = false;
+        if settled && self.close_due {
+            FrameWriter::new(out).close(CloseCode::FINISHED, "");
+            self.close_due = false;
+            ended = true;
+        }
+        if out.len() > start {
+            self.told = now;
+        } else if !settled
+            && now.since(self.progress) >= self.options.retry_ns
+            && now.since(self.asked) >= self.options.retry_ns
+        {
+            self.asked = now;
+            self.told = now;
+            FrameWriter::new(out).resume(now.0);
+        } else if now.since(self.told) >= self.heartbeat_ns {
+            self.told = now;
+            FrameWriter::new(out).heartbeat(now.0, self.echo);
+        }
+        Ok(ended)
+    }
+
+    fn check_silence(&self, now: MonoTime) -> Result<(), Close> {
+        if now.since(self.heard) < self.options.silence_ns {
+            return Ok(());
+        }
+        let ms = self.options.silence_ns / MILLISECOND_NS;
+        Err(Close::new(CloseCode::SILENT, format!("nothing was heard for {ms} ms")))
+    }
+
+    /// When [`FeedClient::transmit`] has something to do without any other input; `None` while disconnected.
+    #[must_use]
+    pub fn timeout(&self) -> Option<MonoTime> {
+        let retry = self.options.retry_ns;
+        match self.link {
+            Link::Down => None,
+            Link::Greeting(None) => Some(self.told),
+            Link::Greeting(Some(at)) => Some(at.after(retry)),
+            Link::Up => {
+                let heartbeat = self.told.after(self.heartbeat_ns);
+                let silence = self.heard.after(self.options.silence_ns);
+                let ask = self.progress.max(self.asked).after(retry);
+                let due = heartbeat.min(silence);
+                Some(if self.is_settled() { due } else { due.min(ask) })
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The feed session: how events of a source reach the server once each, in order, whatever the connection does.
+//!
+//! A source numbers its events from 1 within a *session*. The server keeps, per source, the session and the last number it
+//! has; everything else follows from these two:
+//! - what it has already is a **duplicate**, counted and dropped;
+//! - what leaves out a number is **ahead**: dropped, counted, and the server says what it has ([`Frame::Position`]), so that
+//!   the feed goes back;
+//! - what the feed itself lost it declares ([`Frame::Gap`]); the server counts it and writes it into the log;
+//! - after a reconnect the feed goes on behind what the server has.
+//!
+//! Both machines survive frames that are lost, doubled and overtaken; over QUIC none of that happens within a connection.
+//!
+//! [`Frame::Position`]: crate::Frame::Position
+//! [`Frame::Gap`]: crate::Frame::Gap
+
+mod client;
+mod server;
+#[cfg(test)]
+mod sim;
+
+pub use client::{FeedClient, FeedClientOptions, FeedEvent};
+pub use server::{ConnectionId, FeedLedger, FeedServer, FeedServerOptions, SourceStats, Taken};

@@ -1,0 +1,591 @@
+//! The server's side of all feed sessions. One owner, any number of connections.
+
+use crate::close::{Close, CloseCode};
+use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane};
+use crate::time::{MILLISECOND_NS, MonoTime};
+use crate::wire::{FRAME_EVENTS_MAX, FrameError, VERSION};
+use std::collections::HashMap;
+use tidegate_engine::{Event, EventTime, kind, name_hash};
+
+/// Bounds of the server's side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedServerOptions {
+    /// Sources known at once; a new one beyond is refused. At most 65,535.
+    pub sources_max: usize,
+    /// Names a source may define; events of further ones share one counted overflow name.
+    pub names_max: u32,
+    /// Events a source may have sent beyond what was taken off its connection.
+    pub credit_events: u64,
+    /// Silence after which a connection is closed, in nanoseconds.
+    pub silence_ns: u64,
+    /// How long a connection may take to say hello, in nanoseconds.
+    pub hello_ns: u64,
+    /// How often either side says something, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// Another number for each start of the server.
+    pub incarnation: u64,
+    /// What the server calls itself.
+    pub server: String,
+}
+
+impl Default for FeedServerOptions {
+    fn default() -> Self {
+        Self {
+            sources_max: 1_024,
+            names_max: 1_000_000,
+            credit_events: 1 << 18,
+            silence_ns: 10_000 * MILLISECOND_NS,
+            hello_ns: 2_000 * MILLISECOND_NS,
+            heartbeat_ms: 3_000,
+            incarnation: 1,
+            server: "tidegate".to_owned(),
+        }
+    }
+}
+
+/// One connection, for as long as the server knows it. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// What became of the events a source sent. Each counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedLedger {
+    /// Events received.
+    pub received: u64,
+    /// Taken into the log.
+    pub accepted: u64,
+    /// The server had them already.
+    pub duplicate: u64,
+    /// Came before what goes before them; the source was asked to go back.
+    pub ahead: u64,
+    /// In a frame that broke a rule; its connection was closed.
+    pub refused: u64,
+    /// Not received: declared lost by the source.
+    pub declared_lost: u64,
+    /// Of `accepted`: those under the overflow name, because the source had used up its names.
+    pub overflowed: u64,
+}
+
+impl FeedLedger {
+    /// Received minus everything it became: zero, always.
+    #[must_use]
+    pub fn imbalance(&self) -> i128 {
+        i128::from(self.received)
+            - i128::from(self.accepted)
+            - i128::from(self.duplicate)
+            - i128::from(self.ahead)
+            - i128::from(self.refused)
+    }
+}
+
+/// What a source is, for tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStats {
+    /// Its rank: the number in its events.
+    pub rank: u16,
+    /// Its name for people.
+    pub name: String,
+    /// Its id.
+    pub source_id: u64,
+    /// Its session.
+    pub session: u64,
+    /// The last sequence the server has.
+    pub last: u64,
+    /// Names it defined, those over the quota included.
+    pub names: u32,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Times it connected.
+    pub connections: u64,
+    /// Where its events went, over all its sessions.
+    pub ledger: FeedLedger,
+}
+
+/// What a frame asks of the driver.
+#[derive(Debug, PartialEq)]
+pub enum Taken<'a> {
+    /// Nothing.
+    Nothing,
+    /// A source said hello.
+    Registered {
+        /// Its rank, the same whenever it comes.
+        rank: u16,
+        /// Whether it starts a new numbering with an empty dictionary.
+        new_session: bool,
+        /// The older connection of this source: to be closed with these words.
+        superseded: Option<(ConnectionId, Close)>,
+    },
+    /// Names follow for the next keys of a source.
+    Names {
+        /// The source.
+        rank: u16,
+        /// Key of the first.
+        first: u32,
+        /// Names, those known already left out.
+        names: Vec<&'a str>,
+        /// Further keys that exist but get the overflow name.
+        overflowed: u32,
+    },
+    /// Events to be logged, in place; their keys are the source's.
+    Events {
+        /// The source.
+        rank: u16,
+        /// Keys below this have a name; the others get the overflow name.
+        named: u32,
+        /// The events.
+        events: &'a [Event],
+    },
+    /// The source declared a loss, to be written into the log.
+    Lost {
+        /// The source.
+        rank: u16,
+        /// Events.
+        count: u64,
+    },
+    /// The source is done; the connection is to be closed with these words.
+    Finished {
+        /// The source, if it had said hello.
+        rank: Option<u16>,
+        /// The answer.
+        close: Close,
+    },
+}
+
+struct Source {
+    name: String,
+    source_id: u64,
+    session: u64,
+    last: u64,
+    /// Hash of each name within the quota, so that a second name for a key is noticed.
+    names: Vec<u64>,
+    /// Keys that were defined, named or not.
+    keys: u32,
+    connection: Option<ConnectionId>,
+    connections: u64,
+    ledger: FeedLedger,
+}
+
+struct Connection {
+    heard: MonoTime,
+    told: MonoTime,
+    feed: Option<Feed>,
+}
+
+/// What a connection knows once it said hello.
+struct Feed {
+    rank: u16,
+    mode: AckMode,
+    /// What the last ack and the last credit said.
+    acked: u64,
+    credit: u64,
+    /// The last number when the source was asked to go back, and when that was.
+    asked: Option<(u64, MonoTime)>,
+    echo: u64,
+}
+
+/// All feed sessions of a server.
+pub struct FeedServer {
+    options: FeedServerOptions,
+    sources: Vec<Source>,
+    by_id: HashMap<u64, u16>,
+    connections: HashMap<ConnectionId, Connection>,
+    next_connection: u64,
+}
+
+/// How long the server waits before it asks again for the same events, in nanoseconds.
+const ASK_AGAIN_NS: u64 = 100 * MILLISECOND_NS;
+
+impl FeedServer {
+    /// A server without sources.
+    #[must_use]
+    pub fn new(options: FeedServerOptions) -> Self {
+        Self {
+            options: FeedServerOptions { sources_max: options.sources_max.min(65_535), ..options },
+            sources: Vec::new(),
+            by_id: HashMap::new(),
+            connections: HashMap::new(),
+            next_connection: 1,
+        }
+    }
+
+    /// A connection came.
+    pub fn open(&mut self, now: MonoTime) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.connections.insert(id, Connection { heard: now, told: now, feed: None });
+        id
+    }
+
+    /// A connection is gone, for whatever reason. Returns the source that is without one now.
+    pub fn closed(&mut self, connection: ConnectionId) -> Option<u16> {
+        let rank = self.connections.remove(&connection)?.feed?.rank;
+        let source = &mut self.sources[usize::from(rank)];
+        if source.connection == Some(connection) {
+            source.connection = None;
+            return Some(rank);
+        }
+        None
+    }
+
+    /// Takes a frame of a connection; answers are appended to `out`. `offset` is the frame's place in its stream, for errors.
+    ///
+    /// # Errors
+    /// The words to close the connection with; the driver then calls [`FeedServer::closed`]. Nothing else has changed.
+    pub fn handle<'a>(
+        &mut self,
+        connection: ConnectionId,
+        now: MonoTime,
+        offset: u64,
+        frame: &Frame<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<Taken<'a>, Close> {
+        let Some(link) = self.connections.get_mut(&connection) else { return Ok(Taken::Nothing) };
+        link.heard = now;
+        let unexpected = |place| {
+            let error = FrameError::Unexpected { offset, kind: frame.kind(), place };
+            Err(Close::new(CloseCode::PROTOCOL, error.to_string()))
+        };
+        if let Frame::Hello(_) = frame {
+            return self.hello(connection, now, frame, out);
+        }
+        if let Frame::Close { .. } = frame {
+            let close = Close::new(CloseCode::FINISHED, "");
+            return Ok(Taken::Finished { rank: link.feed.as_ref().map(|feed| feed.rank), close });
+        }
+        let Some(feed) = &mut link.feed else { return unexpected("before HELLO") };
+        let rank = feed.rank;
+        let source = &mut self.sources[usize::from(rank)];
+        if source.connection != Some(connection) {
+            return Err(superseded());
+        }
+        match *frame {
+            Frame::Define(define) => {
+                let names_max = self.options.names_max;
+                Self::define(source, rank, names_max, define.first, define.names, now, feed, out)
+            }
+            Frame::Events { sequence, names, events } => {
+                let count = events.len() as u64;
+                source.ledger.received += count;
+                let end = sequence + count; // cannot wrap: frames have bounds
+                let refuse = |source: &mut Source, code, reason: String| {
+                    source.ledger.refused += count;
+                    Err(Close::new(code, reason))
+                };
+                if end - 1 > feed.credit {
+                    let reason = format!("sequence {} was sent, credit ends at {}", end - 1, feed.credit);
+                    return refuse(source, CloseCode::OVER_CREDIT, reason);
+                }
+                if sequence > source.last + 1 || names > source.keys {
+                    source.ledger.ahead += count;
+                    ask(source, feed, now, out);
+                    return Ok(Taken::Nothing);
+                }
+                if end <= source.last + 1 {
+                    source.ledger.duplicate += count;
+                    return Ok(Taken::Nothing);
+                }
+                let known = (source.last + 1 - sequence) as usize;
+                let fresh = &events[known..];
+                if let Some((code, reason)) = fault(fresh, sequence + known as u64, source.keys) {
+                    return refuse(source, code, reason);
+                }
+                let named = source.names.len() as u32;
+                if source.keys > named {
+                    let over = |event: &&Event| event.kind < kind::CONTROL && event.key >= named;
+                    source.ledger.overflowed += fresh.iter().filter(over).count() as u64;
+                }
+                source.ledger.duplicate += known as u64;
+                source.ledger.accepted += fresh.len() as u64;
+                source.last = end - 1;
+                feed.asked = None;
+                Ok(Taken::Events { rank, named, events: fresh })
+            }
+            Frame::Gap { first, last } => {
+                if first > source.last + 1 {
+                    ask(source, feed, now, out);
+                    return Ok(Taken::Nothing);
+                }
+                if last <= source.last {
+                    return Ok(Taken::Nothing);
+                }
+                let count = last - source.last;
+                source.ledger.declared_lost += count;
+                source.last = last;
+                // What is lost needs no credit; without this a feed could not go on behind a large loss.
+                feed.credit = feed.credit.max(source.last + self.options.credit_events);
+                FrameWriter::new(out).credit(feed.credit);
+                Ok(Taken::Lost { rank, count })
+            }
+            Frame::Resume { .. } => {
+                let mut writer = FrameWriter::new(out);
+                writer.position(source.last, source.keys);
+                // Whatever was said and lost is said again.
+                writer.credit(feed.credit);
+                if feed.mode != AckMode::None && feed.acked > 0 {
+                    writer.ack(Ack { mode: feed.mode, sequence: feed.acked, position: feed.acked });
+                }
+                link.told = now;
+                Ok(Taken::Nothing)
+            }
+            Frame::Heartbeat { nonce, .. } => {
+                feed.echo = nonce;
+                Ok(Taken::Nothing)
+            }
+            _ => unexpected("from a feed"),
+        }
+    }
+
+    fn hello<'a>(
+        &mut self,
+        connection: ConnectionId,
+        now: MonoTime,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Taken<'a>, Close> {
+        let Frame::Hello(hello) = *frame else { return Ok(Taken::Nothing) };
+        if hello.version_min > VERSION || hello.version_max < VERSION {
+            let (min, max) = (hello.version_min, hello.version_max);
+            let reason = format!("versions {min} to {max} were offered, this server speaks {VERSION}");
+            return Err(Close::new(CloseCode::VERSION, reason));
+        }
+        if hello.plane != Plane::Feed {
+            return Err(Close::new(CloseCode::PROTOCOL, "a subscriber on the feeds' plane"));
+        }
+        if hello.ack_mode > AckMode::Leader {
+            let reason = format!("acks `{}` were asked for, allowed are none and leader", hello.ack_mode);
+            return Err(Close::new(CloseCode::ACK_MODE, reason));
+        }
+        // HELLO may come doubled, but a connection speaks for one source and one numbering.
+        let link = self.connections.get(&connection).and_then(|link| link.feed.as_ref());
+        if let Some(source) = link.and_then(|feed| self.sources.get(usize::from(feed.rank)))
+            && (source.source_id, source.session) != (hello.source_id, hello.session)
+        {
+            return Err(Close::new(CloseCode::PROTOCOL, "a second source or session on one connection"));
+        }
+        let rank = match self.by_id.get(&hello.source_id) {
+            Some(&rank) => rank,
+            None if self.sources.len() >= self.options.sources_max => {
+                let reason = format!("{} sources are known, which is the limit", self.sources.len());
+                return Err(Close::new(CloseCode::BUSY, reason));
+            }
+            None => {
+                let rank = self.sources.len() as u16;
+                self.sources.push(Source {
+                    name: hello.name.to_owned(),
+                    source_id: hello.source_id,
+                    session: hello.session,
+                    last: 0,
+                    names: Vec::new(),
+                    keys: 0,
+                    connection: None,
+                    connections: 0,
+                    ledger: FeedLedger::default(),
+                });
+                self.by_id.insert(hello.source_id, rank);
+                rank
+            }
+        };
+        let source = &mut self.sources[usize::from(rank)];
+        let again = source.connection == Some(connection);
+        let first_time = source.connections == 0;
+        let new_session = source.session != hello.session;
+        if new_session {
+            source.session = hello.session;
+            source.last = 0;
+            source.keys = 0;
+            source.names.clear();
+        }
+        let superseded = match source.connection {
+            Some(older) if older != connection => Some((older, superseded())),
+            _ => None,
+        };
+        if !again {
+            source.connection = Some(connection);
+            source.connections += 1;
+        }
+        let credit = source.last + self.options.credit_events;
+        if let Some(link) = self.connections.get_mut(&connection) {
+            let acked = source.last;
+            link.feed = Some(Feed { rank, mode: hello.ack_mode, acked, credit, asked: None, echo: 0 });
+            link.told = now;
+        }
+        FrameWriter::new(out).hello_ack(&HelloAck {
+            version: VERSION,
+            ack_mode: hello.ack_mode,
+            incarnation: self.options.incarnation,
+            last: source.last,
+            credit,
+            names: source.keys,
+            names_max: self.options.names_max,
+            heartbeat_ms: self.options.heartbeat_ms,
+            streams: 0,
+            server: &self.options.server,
+        });
+        Ok(Taken::Registered { rank, new_session: new_session || first_time, superseded })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn define<'a>(
+        source: &mut Source,
+        rank: u16,
+        names_max: u32,
+        first: u32,
+        names: crate::frame::Texts<'a>,
+        now: MonoTime,
+        feed: &mut Feed,
+        out: &mut Vec<u8>,
+    ) -> Result<Taken<'a>, Close> {
+        if first > source.keys {
+            ask(source, feed, now, out);
+            return Ok(Taken::Nothing);
+        }
+        // All of the overlap is compared before anything changes.
+        for (key, name) in (first..).zip(names.iter()) {
+            match source.names.get(key as usize) {
+                Some(&hash) if hash != name_hash(name.as_bytes()) => {
+                    let reason = format!("key {key} has a name already, which is not `{name}`");
+                    return Err(Close::new(CloseCode::DICTIONARY, reason));
+                }
+                _ => {}
+            }
+        }
+        let from = source.keys;
+        let mut fresh = Vec::new();
+        let mut overflowed = 0;
+        for name in names.iter().skip((from - first) as usize) {
+            source.keys += 1;
+            if (source.names.len() as u32) < names_max && overflowed == 0 {
+                source.names.push(name_hash(name.as_bytes()));
+                fresh.push(name);
+            } else {
+                overflowed += 1;
+            }
+        }
+        if fresh.is_empty() && overflowed == 0 {
+            return Ok(Taken::Nothing);
+        }
+        Ok(Taken::Names { rank, first: from, names: fresh, overflowed })
+    }
+
+    /// What was taken from this connection is in the log up to `position` (events of this source): says so, and lets the
+    /// source send more. Appends nothing while there is little to say, unless `all` is.
+    pub fn acknowledge(
+        &mut self,
+        connection: ConnectionId,
+        now: MonoTime,
+        position: u64,
+        all: bool,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(link) = self.connections.get_mut(&connection) else { return };
+        let Some(feed) = &mut link.feed else { return };
+        let source = &self.sources[usize::from(feed.rank)];
+        if source.connection != Some(connection) {
+            return;
+        }
+        let mut writer = FrameWriter::new(out);
+        // Credit in steps of a quarter, so that answers stay few.
+        let credit = source.last + self.options.credit_events;
+        if credit - feed.credit >= self.options.credit_events / 4 || (all && credit > feed.credit) {
+            feed.credit = credit;
+            writer.credit(credit);
+            link.told = now;
+        }
+        let fresh = source.last - feed.acked;
+        let step = FRAME_EVENTS_MAX as u64;
+        if feed.mode != AckMode::None && (fresh >= step || (all && fresh > 0)) {
+            feed.acked = source.last;
+            writer.ack(Ack { mode: feed.mode, sequence: source.last, position });
+            link.told = now;
+        }
+    }
+
+    /// Looks after silent connections: appends heartbeats through `send`, and names those to be closed through `close`. Call
+    /// it a few times per heartbeat.
+    pub fn sweep(
+        &mut self,
+        now: MonoTime,
+        mut send: impl FnMut(ConnectionId, &[u8]),
+        mut close: impl FnMut(ConnectionId, Close),
+    ) {
+        let heartbeat_ns = u64::from(self.options.heartbeat_ms) * MILLISECOND_NS;
+        let mut frame = Vec::new();
+        for (&id, link) in &mut self.connections {
+            let limit = if link.feed.is_some() { self.options.silence_ns } else { self.options.hello_ns };
+            if now.since(link.heard) >= limit {
+                let ms = limit / MILLISECOND_NS;
+                close(id, Close::new(CloseCode::SILENT, format!("nothing was heard for {ms} ms")));
+            } else if let Some(feed) = &link.feed
+                && now.since(link.told) >= heartbeat_ns
+            {
+                link.told = now;
+                frame.clear();
+                FrameWriter::new(&mut frame).heartbeat(now.0, feed.echo);
+                send(id, &frame);
+            }
+        }
+    }
+
+    /// Every source, by rank.
+    pub fn sources(&self) -> impl Iterator<Item = SourceStats> + '_ {
+        self.sources.iter().enumerate().map(|(rank, source)| SourceStats {
+            rank: rank as u16,
+            name: source.name.clone(),
+            source_id: source.source_id,
+            session: source.session,
+            last: source.last,
+            names: source.keys,
+            connected: source.connection.is_some(),
+            connections: source.connections,
+            ledger: source.ledger,
+        })
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+}
+
+fn superseded() -> Close {
+    Close::new(CloseCode::SUPERSEDED, "a newer connection came with the same source id")
+}
+
+/// Says what the server has, once for each state and now and then again.
+fn ask(source: &Source, feed: &mut Feed, now: MonoTime, out: &mut Vec<u8>) {
+    let due = feed.asked.is_none_or(|(last, at)| last != source.last || now.since(at) >= ASK_AGAIN_NS);
+    if due {
+        feed.asked = Some((source.last, now));
+        FrameWriter::new(out).position(source.last, source.keys);
+    }
+}
+
+/// The first event that no feed may send, if there is one.
+fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, String)> {
+    let undefined = |event: &Event| event.kind < kind::CONTROL && event.key >= keys;
+    let unknown = |event: &Event| !matches!(event.kind, kind::TRADE..=kind::INTEGER | kind::GAP);
+    let endless = |event: &Event| event.ts_event > EventTime::MAX.0;
+    // One pass without branches over what is nearly always right, then a search for who was wrong.
+    let wrong =
+        events.iter().fold(false, |wrong, event| wrong | undefined(event) | unknown(event) | endless(event));
+    if !wrong {
+        return None;
+    }
+    let (at, event) =
+        events.iter().enumerate().find(|(_, event)| undefined(event) || unknown(event) || endless(event))?;
+    let sequence = sequence + at as u64;
+    Some(if unknown(event) {
+        let reason = format!("event {sequence} is of kind {}, allowed are 1 to 7 and 133", event.kind);
+        (CloseCode::BAD_EVENT, reason)
+    } else if endless(event) {
+        let max = EventTime::MAX.0;
+        (
+            CloseCode::BAD_EVENT,
+            format!("event {sequence} has time {}, allowed are 0 to {max}", event.ts_event),
+        )
+    } else {
+        let reason = format!("event {sequence} has key {}, {keys} are defined", event.key);
+        (CloseCode::UNDEFINED_KEY, reason)
+    })
+}

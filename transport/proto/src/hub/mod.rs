@@ -1,0 +1,795 @@
+//! Everything that can be asked about results: who wants which records from where on, the newest of each key, the last few
+//! of each key. One owner, no I/O; time is passed in.
+//!
+//! # How a front end uses it
+//!
+//! One thread owns the [`Hub`]. It defines names ([`Hub::define`]) before it publishes the first record about them
+//! ([`Hub::publish`], with what came out of the shards' rings), and lets readers poll:
+//!
+//! ```
+//! use tidegate_proto::hub::{Hub, HubOptions, Item, Polled, StreamMeta};
+//! use tidegate_proto::{MonoTime, StreamKind, subscription::Subscription};
+//! use tidegate_engine::{Output, name_hash, output_kind, slot_of};
+//!
+//! let bars = StreamMeta { name: "bars.1s".into(), kind: StreamKind::Bars, columns: vec![] };
+//! let mut hub = Hub::new(vec![bars], HubOptions::default()).unwrap();
+//! let me = hub.subscribe(&Subscription::to(["bars.1s"]), MonoTime(0)).unwrap();
+//!
+//! let name = name_hash(b"BTCUSD");
+//! hub.define("BTCUSD");
+//! hub.publish(&[Output { name, slot: slot_of(name), sequence: 1, kind: output_kind::BAR, count: 16, ..Output::default() }]);
+//!
+//! let mut seen = 0;
+//! let polled = hub.poll(me, MonoTime(1), 100, &mut |item| {
+//!     if let Item::Record { name, output, .. } = item {
+//!         assert_eq!((name, output.sequence), ("BTCUSD", 1));
+//!         seen += 1;
+//!     }
+//! });
+//! assert_eq!((seen, polled), (1, Polled::Idle { due: None }));
+//! assert_eq!(hub.latest(0, "BTCUSD").map(|output| output.sequence), Some(1));
+//! ```
+//!
+//! - A gateway that speaks its own format uses [`Hub::poll`], which hands it items; the QUIC server uses [`Hub::poll_frames`],
+//!   which hands it frames, shared between all readers that want the same.
+//! - A reader is polled when it can take something: a socket that is full is simply not polled. What piles up meanwhile stays
+//!   in the stream's ring, and when the reader is behind by more than its lag budget its policy decides. A slow reader
+//!   never costs anyone else anything.
+//! - Queries (streams, keys, [`Hub::latest`], [`Hub::lookback`]) answer from memory in time proportional to the answer.
+//!
+//! What is bounded, and what happens there: records per stream ([`HubOptions::ring_records`]: the oldest go, readers still
+//! behind them by their policy), keys ([`HubOptions::keys_max`]: records of further names reach only readers of all keys), history
+//! ([`HubOptions::lookback_records`] per key and [`HubOptions::lookback_total`]: a key's oldest go), readers
+//! ([`HubOptions::subscribers_max`]: refused).
+
+mod cursor;
+mod history;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use crate::close::{Close, CloseCode};
+use crate::frame::{FrameWriter, Loss, LossCause, StreamKind};
+use crate::subscription::{Start, Subscription, SubscriptionError};
+use crate::time::MonoTime;
+use crate::wire::{BODY_BYTES_MAX, NAME_BYTES_MAX};
+use bytes::Bytes;
+use cursor::{Cursor, Edge, Floor, Subscriber};
+use history::History;
+use keys::Keyring;
+pub use keys::{KeyInfo, KeySearch};
+use std::collections::VecDeque;
+use tidegate_engine::output::OUTPUT_WORDS;
+use tidegate_engine::{Output, SLOT_COUNT, output_kind};
+
+/// Bounds of a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubOptions {
+    /// Records kept per stream for readers that are behind or come back: 64 to 2^24, 168 bytes each.
+    pub ring_records: usize,
+    /// Keys known: 1 to 2^26.
+    pub keys_max: usize,
+    /// Records kept per stream and key: 1 to 65,536.
+    pub lookback_records: usize,
+    /// Records kept of all keys and streams together, beyond one for each: 0 to 2^28, 168 bytes each.
+    pub lookback_total: usize,
+    /// Records from before its start that one subscription may ask for, and all together that are not yet delivered.
+    pub past_records_max: usize,
+    /// Readers at once.
+    pub subscribers_max: usize,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self {
+            ring_records: 1 << 16,
+            keys_max: 1 << 20,
+            lookback_records: 256,
+            lookback_total: 1 << 19,
+            past_records_max: 1 << 18,
+            subscribers_max: 10_000,
+        }
+    }
+}
+
+/// One stream of results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamMeta {
+    /// Name for people: `bars.1s`.
+    pub name: String,
+    /// What its records are.
+    pub kind: StreamKind,
+    /// Columns of its rows; empty for bars, whose words are [`tidegate_engine::BarWords`].
+    pub columns: Vec<String>,
+}
+
+/// Why a hub cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// An option out of its range.
+    #[error("{option} is {found}, allowed are {min} to {max}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        found: u64,
+        /// Least allowed.
+        min: u64,
+        /// Most allowed.
+        max: u64,
+    },
+    /// Two streams of one name.
+    #[error("there are two streams `{name}`")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+}
+
+/// One reader. Never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriberId {
+    index: u32,
+    generation: u32,
+}
+
+impl std::fmt::Display for SubscriberId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.index, self.generation)
+    }
+}
+
+/// What a reader is handed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Item<'a> {
+    /// A result.
+    Record {
+        /// The key's name; `?` for one beyond [`HubOptions::keys_max`].
+        name: &'a str,
+        /// The record; [`Output::stream`] is the stream's number.
+        output: &'a Output,
+        /// Whether it is from before the subscription's edge.
+        past: bool,
+    },
+    /// From here on, records of this stream are live. Comes once per stream, behind its past records.
+    Edge {
+        /// The stream's number.
+        stream: u16,
+        /// The next number of each slot that has one, as of the moment of subscribing; of the others it is 1.
+        next: &'a [(u16, u64)],
+    },
+    /// Records this reader does not get.
+    Loss(Loss),
+    /// So many records gave way to newer ones of their keys, as the subscription asks, since the last such item.
+    Conflated(u64),
+}
+
+/// Where a reader is after a poll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Polled {
+    /// There is more: poll again when there is room.
+    More,
+    /// It has everything, until something is published or `due` comes.
+    Idle {
+        /// When conflated records are to be delivered, if some wait.
+        due: Option<MonoTime>,
+    },
+    /// It has ended, or was never there. Its place is free already.
+    Closed(Close),
+}
+
+/// A reader's account, and how it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriberStats {
+    /// Who.
+    pub id: SubscriberId,
+    /// What it asked for.
+    pub subscription: Subscription,
+    /// Since when.
+    pub since: MonoTime,
+    /// Records it was concerned by since its edge (or the numbers it asked for).
+    pub matched: u64,
+    /// Of these, handed over.
+    pub delivered: u64,
+    /// Of these, gave way to newer ones of their keys.
+    pub conflated: u64,
+    /// Of these, dropped because it was behind.
+    pub dropped: u64,
+    /// Of these, waiting for their time as the newest of their key.
+    pub pending: u64,
+    /// Records of its past handed over (snapshot, lookback).
+    pub past: u64,
+    /// Records it asked for that were no longer kept.
+    pub expired: u64,
+    /// Records its slowest stream has published that it has not looked at.
+    pub lag: u64,
+}
+
+impl SubscriberStats {
+    /// Matched minus everything they became: zero, always.
+    #[must_use]
+    pub fn imbalance(&self) -> i128 {
+        i128::from(self.matched)
+            - i128::from(self.delivered)
+            - i128::from(self.conflated)
+            - i128::from(self.dropped)
+            - i128::from(self.pending)
+    }
+}
+
+/// How a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Records published.
+    pub published: u64,
+    /// Of these, still in the ring.
+    pub retained: u64,
+    /// Newest event time.
+    pub newest: u64,
+}
+
+/// How a hub stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HubStats {
+    /// Keys known.
+    pub keys: u64,
+    /// Names refused because there were [`HubOptions::keys_max`] keys.
+    pub keys_refused: u64,
+    /// Records of names that were never defined, or refused.
+    pub unnamed: u64,
+    /// Records of streams that do not exist: a bug of whoever publishes.
+    pub strays: u64,
+    /// Readers.
+    pub subscribers: u64,
+    /// Records kept for lookback.
+    pub lookback: u64,
+    /// Records delivered to all readers there were.
+    pub delivered: u64,
+    /// Records dropped for all readers there were.
+    pub dropped: u64,
+    /// Records conflated for all readers there were.
+    pub conflated: u64,
+}
+
+/// One stream's records.
+struct StreamState {
+    meta: StreamMeta,
+    ring: VecDeque<Output>,
+    /// Place of the ring's front among all records of the stream.
+    first: u64,
+    /// Last number per slot, and last number per slot that left the ring.
+    heads: Box<[u64]>,
+    evicted: Box<[u64]>,
+    newest: u64,
+    history: Vec<History>,
+    /// Frames made of whole runs of the ring, for the next reader that stands at the same place.
+    shared: VecDeque<(u64, u64, Bytes)>,
+}
+
+/// Frames kept per stream for readers at the same place.
+const SHARED_FRAMES: usize = 16;
+
+impl StreamState {
+    fn head(&self) -> u64 {
+        self.first + self.ring.len() as u64
+    }
+
+    fn at(&self, position: u64) -> Option<&Output> {
+        self.ring.get(usize::try_from(position.checked_sub(self.first)?).ok()?)
+    }
+
+    /// The next number of each slot that has one.
+    fn edge(&self) -> Vec<(u16, u64)> {
+        let heads = (0u16..).zip(&self.heads);
+        heads.filter(|(_, head)| **head > 0).map(|(slot, head)| (slot, head + 1)).collect()
+    }
+
+    /// A frame of records from `start` on, made once for all who stand there.
+    fn shared_frame(&mut self, start: u64) -> (u64, Bytes) {
+        let head = self.head();
+        if let Some((_, end, frame)) = self.shared.iter().find(|(at, ..)| *at == start) {
+            return (*end, frame.clone());
+        }
+        let mut out = Vec::new();
+        let mut end = start;
+        FrameWriter::new(&mut out).records(false, 0, |out| {
+            let body = out.len();
+            while end < head
+                && let Some(output) = self.at(end)
+                && out.len() - body + RECORD_BYTES_MAX <= BODY_BYTES_MAX - 16
+            {
+                out.extend_from_slice(output.record_bytes());
+                end += 1;
+            }
+            (end - start) as u32
+        });
+        let frame = Bytes::from(out);
+        if self.shared.len() >= SHARED_FRAMES {
+            self.shared.pop_front();
+        }
+        self.shared.push_back((start, end, frame.clone()));
+        (end, frame)
+    }
+}
+
+const RECORD_BYTES_MAX: usize = crate::frame::RECORD_HEAD_BYTES + 8 * OUTPUT_WORDS;
+
+struct Place {
+    generation: u32,
+    subscriber: Option<Box<Subscriber>>,
+}
+
+/// Results and their readers. See the module's documentation.
+pub struct Hub {
+    options: HubOptions,
+    streams: Vec<StreamState>,
+    keys: Keyring,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    lookback: usize,
+    past: usize,
+    stats: HubStats,
+    watermark: u64,
+}
+
+impl Hub {
+    /// A hub for streams, numbered by their place.
+    ///
+    /// # Errors
+    /// [`HubError`] when an option, a name or a number of streams is out of range.
+    pub fn new(streams: Vec<StreamMeta>, options: HubOptions) -> Result<Self, HubError> {
+        let check = |option, found: usize, min: usize, max: usize| {
+            if (min..=max).contains(&found) {
+                return Ok(());
+            }
+            let (found, min, max) = (found as u64, min as u64, max as u64);
+            Err(HubError::Option { option, found, min, max })
+        };
+        check("streams", streams.len(), 1, Subscription::STREAMS_MAX)?;
+        check("ring_records", options.ring_records, 64, 1 << 24)?;
+        check("keys_max", options.keys_max, 1, 1 << 26)?;
+        check("lookback_records", options.lookback_records, 1, 1 << 16)?;
+        check("lookback_total", options.lookback_total, 0, 1 << 28)?;
+        check("past_records_max", options.past_records_max, 1, 1 << 28)?;
+        check("subscribers_max", options.subscribers_max, 1, 1 << 20)?;
+        for (at, stream) in streams.iter().enumerate() {
+            check("length of a stream's name", stream.name.len(), 1, NAME_BYTES_MAX)?;
+            check("columns", stream.columns.len(), 0, OUTPUT_WORDS)?;
+            for column in &stream.columns {
+                check("length of a column's name", column.len(), 1, NAME_BYTES_MAX)?;
+            }
+            if streams[..at].iter().any(|other| other.name == stream.name) {
+                return Err(HubError::Twice { name: stream.name.clone() });
+            }
+        }
+        let state = |meta| StreamState {
+            meta,
+            ring: VecDeque::new(),
+            first: 0,
+            heads: vec![0; SLOT_COUNT].into_boxed_slice(),
+            evicted: vec![0; SLOT_COUNT].into_boxed_slice(),
+            newest: 0,
+            history: Vec::new(),
+            shared: VecDeque::new(),
+        };
+        Ok(Self {
+            options,
+            streams: streams.into_iter().map(state).collect(),
+            keys: Keyring::new(options.keys_max),
+            places: Vec::new(),
+            free: Vec::new(),
+            lookback: 0,
+            past: 0,
+            stats: HubStats::default(),
+            watermark: 0,
+        })
+    }
+
+    /// Makes a name known, before the first record about it. Known names are left as they are; names that are empty or longer
+    /// than 255 bytes, or beyond [`HubOptions::keys_max`], are refused and counted.
+    pub fn define(&mut self, name: &str) {
+        if !self.keys.define(name) {
+            self.stats.keys_refused += 1;
+        }
+    }
+
+    /// Takes results in the order in which a shard made them. Markers between results are passed over.
+    pub fn publish(&mut self, outputs: &[Output]) {
+        for output in outputs {
+            if output.kind >= output_kind::WATERMARK {
+                continue;
+            }
+            let stream = usize::from(output.stream);
+            let Some(state) = self.streams.get(stream) else {
+                self.stats.strays += 1;
+                continue;
+            };
+            if state.ring.len() >= self.options.ring_records {
+                self.make_room(stream);
+            }
+            let key = self.keys.key(output.name);
+            let state = &mut self.streams[stream];
+            let slot = usize::from(output.slot) % SLOT_COUNT;
+            state.heads[slot] = state.heads[slot].max(output.sequence);
+            state.newest = state.newest.max(output.ts);
+            let held = Output { key: key.unwrap_or(u32::MAX), ..*output };
+            state.ring.push_back(held);
+            let Some(key) = key else {
+                self.stats.unnamed += 1;
+                continue;
+            };
+            let at = key as usize;
+            if at >= state.history.len() {
+                state.history.resize_with(at + 1, History::default);
+            }
+            let history = &mut state.history[at];
+            // One record per key is always kept; more as long as all keys together stay within their bound.
+            let room = self.lookback < self.options.lookback_total;
+            let max = if room { self.options.lookback_records } else { history.len().max(1) };
+            let before = history.len();
+            history.push(held, max);
+            self.lookback += history.len().max(1) - before.max(1);
+        }
+        self.enforce_budgets();
+    }
+
+    /// Takes the oldest eighth off a full ring. Readers still behind it go by their policy.
+    fn make_room(&mut self, stream: usize) {
+        let state = &self.streams[stream];
+        let count = (self.options.ring_records / 8).max(1).min(state.ring.len());
+        let upto = state.first + count as u64;
+        for place in &mut self.places {
+            if let Some(subscriber) = &mut place.subscriber {
+                subscriber.fall_behind(stream as u16, upto, state, &self.keys);
+            }
+        }
+        let state = &mut self.streams[stream];
+        for output in state.ring.drain(..count) {
+            state.evicted[usize::from(output.slot) % SLOT_COUNT] = output.sequence;
+        }
+        state.first = upto;
+    }
+
+    fn enforce_budgets(&mut self) {
+        for place in &mut self.places {
+            if let Some(subscriber) = &mut place.subscriber {
+                subscriber.enforce_budget(&self.streams, &self.keys);
+            }
+        }
+    }
+
+    /// Event time up to which all shards are complete, for [`Hub::watermark`].
+    pub fn set_watermark(&mut self, watermark: u64) {
+        self.watermark = self.watermark.max(watermark);
+    }
+
+    /// Event time up to which results are complete, in nanoseconds; 0 before anything was said.
+    #[must_use]
+    pub fn watermark(&self) -> u64 {
+        self.watermark
+    }
+
+    /// The streams, in the order of their numbers.
+    pub fn streams(&self) -> impl ExactSizeIterator<Item = &StreamMeta> {
+        self.streams.iter().map(|state| &state.meta)
+    }
+
+    /// The number of a stream.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<u16> {
+        self.streams.iter().position(|state| state.meta.name == name).map(|at| at as u16)
+    }
+
+    /// How a stream stands.
+    #[must_use]
+    pub fn stream_stats(&self, stream: u16) -> Option<StreamStats> {
+        let state = self.streams.get(usize::from(stream))?;
+        let retained = state.ring.len() as u64;
+        Some(StreamStats { published: state.head(), retained, newest: state.newest })
+    }
+
+    /// How the hub stands.
+    #[must_use]
+    pub fn stats(&self) -> HubStats {
+        let mut stats = HubStats {
+            keys: self.keys.len() as u64,
+            subscribers: (self.places.len() - self.free.len()) as u64,
+            lookback: self.lookback as u64,
+            ..self.stats
+        };
+        for subscriber in self.places.iter().filter_map(|place| place.subscriber.as_ref()) {
+            stats.delivered += subscriber.delivered + subscriber.past_delivered;
+            stats.dropped += subscriber.dropped;
+            stats.conflated += subscriber.conflated;
+        }
+        stats
+    }
+
+    /// Keys in the order of their names: those that match `search`, behind `after` if that is given, at most `max`. Together with
+    /// the last name of one answer as the next `after`, it walks through all of them.
+    #[must_use]
+    pub fn keys(&self, search: KeySearch<'_>, after: Option<&str>, max: usize) -> Vec<KeyInfo> {
+        let newest = |key: u32| {
+            let of = |state: &StreamState| state.history.get(key as usize)?.newest().map(|output| output.ts);
+            self.streams.iter().filter_map(of).max()
+        };
+        self.keys.search(search, after, max, newest)
+    }
+
+    /// The newest record of a key: of the latest event time, and of that the last revision.
+    #[must_use]
+    pub fn latest(&self, stream: u16, name: &str) -> Option<&Output> {
+        self.history(stream, name)?.newest()
+    }
+
+    /// The newest record of every key that `keys` covers, in the order in which names became known.
+    pub fn latest_of(
+        &self,
+        stream: u16,
+        keys: &crate::subscription::Keys,
+        each: &mut dyn FnMut(&str, &Output),
+    ) {
+        let Some(state) = self.streams.get(usize::from(stream)) else { return };
+        let mut filter = cursor::Filter::new(keys);
+        filter.extend(&self.keys);
+        for (key, history) in (0u32..).zip(&state.history) {
+            if filter.covers(key)
+                && let Some(output) = history.newest()
+            {
+                each(self.keys.name(key), output);
+            }
+        }
+    }
+
+    /// The last `count` records of a key, oldest first: one for each window, in its last revision.
+    pub fn lookback(&self, stream: u16, name: &str, count: usize) -> impl Iterator<Item = &Output> {
+        self.history(stream, name).into_iter().flat_map(move |history| history.last(count))
+    }
+
+    fn history(&self, stream: u16, name: &str) -> Option<&History> {
+        let key = self.keys.find(name)?;
+        self.streams.get(usize::from(stream))?.history.get(key as usize)
+    }
+
+    /// The name behind a hash, if it is known.
+    #[must_use]
+    pub fn name(&self, hash: u64) -> Option<&str> {
+        self.keys.known(hash).map(|key| self.keys.name(key))
+    }
+
+    fn known_streams(&self) -> String {
+        self.streams().map(|meta| meta.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A new reader, from this moment on: what it is handed begins with its past, if it asked for some.
+    ///
+    /// # Errors
+    /// [`SubscriptionError`] when the subscription asks for what is not there or not allowed.
+    pub fn subscribe(
+        &mut self,
+        subscription: &Subscription,
+        now: MonoTime,
+    ) -> Result<SubscriberId, SubscriptionError> {
+        if subscription.streams.is_empty() {
+            return Err(SubscriptionError::NoStream { known: self.known_streams() });
+        }
+        subscription.check()?;
+        if self.places.len() - self.free.len() >= self.options.subscribers_max {
+            return Err(SubscriptionError::Busy { max: self.options.subscribers_max as u64 });
+        }
+        let ring = self.options.ring_records as u64;
+        // The ring makes room an eighth at a time, so that much of it is not to be relied on.
+        let budget_max = ring - (ring / 8).max(1);
+        let budget = match subscription.lag_budget {
+            0 => budget_max,
+            budget => budget.min(budget_max),
+        };
+        if let Start::Lookback(count) = subscription.start
+            && count as usize > self.options.lookback_records
+        {
+            let (found, max) = (u64::from(count), self.options.lookback_records as u64);
+            return Err(SubscriptionError::Range { field: "lookback", found, min: 1, max });
+        }
+        let mut filter = cursor::Filter::new(&subscription.keys);
+        filter.extend(&self.keys);
+        let mut cursors: Vec<Cursor> = Vec::new();
+        let mut past = VecDeque::new();
+        for (place, name) in (0u16..).zip(&subscription.streams) {
+            let Some(stream) = self.stream(name) else {
+                let known = self.known_streams();
+                return Err(SubscriptionError::UnknownStream { name: name.clone(), known });
+            };
+            if cursors.iter().any(|cursor| cursor.stream == stream) {
+                return Err(SubscriptionError::Twice { name: name.clone() });
+            }
+            let state = &self.streams[usize::from(stream)];
+            let edge = Some(Edge { position: state.head(), next: state.edge() });
+            let mut cursor = Cursor {
+                stream,
+                next: state.head(),
+                edge,
+                floor: None,
+                dropped: 0,
+                conflated: 0,
+                expired: 0,
+            };
+            match &subscription.start {
+                Start::Latest => {}
+                Start::Snapshot => self.collect_past(stream, &filter, 1, &mut past)?,
+                Start::Lookback(count) => {
+                    self.collect_past(stream, &filter, *count as usize, &mut past)?;
+                }
+                Start::Sequence { default, slots } => {
+                    let floor = Floor::new(*default, slots.iter().filter(|(at, ..)| *at == place));
+                    cursor.next = state.first;
+                    cursor.expired = filter.expired(&floor, &state.evicted);
+                    cursor.floor = Some(floor);
+                }
+            }
+            cursors.push(cursor);
+        }
+        let max = self.options.past_records_max as u64;
+        if self.past + past.len() > self.options.past_records_max {
+            return Err(SubscriptionError::TooMuch { records: (self.past + past.len()) as u64, max });
+        }
+        self.past += past.len();
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.places.push(Place { generation: 0, subscriber: None });
+                self.places.len() as u32 - 1
+            }
+        };
+        let place = &mut self.places[index as usize];
+        let id = SubscriberId { index, generation: place.generation };
+        place.subscriber =
+            Some(Box::new(Subscriber::new(id, subscription.clone(), budget, filter, cursors, past, now)));
+        Ok(id)
+    }
+
+    fn collect_past(
+        &self,
+        stream: u16,
+        filter: &cursor::Filter,
+        count: usize,
+        past: &mut VecDeque<Output>,
+    ) -> Result<(), SubscriptionError> {
+        let state = &self.streams[usize::from(stream)];
+        let max = self.options.past_records_max;
+        for (key, history) in (0u32..).zip(&state.history) {
+            if filter.covers(key) {
+                past.extend(history.last(count).copied());
+                if past.len() > max {
+                    let (records, max) = (past.len() as u64, max as u64);
+                    return Err(SubscriptionError::TooMuch { records, max });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of a stream a reader may be behind, as granted.
+    #[must_use]
+    pub fn lag_budget(&self, id: SubscriberId) -> Option<u64> {
+        self.place(id).map(|subscriber| subscriber.budget)
+    }
+
+    fn place(&self, id: SubscriberId) -> Option<&Subscriber> {
+        let place = self.places.get(id.index as usize)?;
+        if place.generation == id.generation { place.subscriber.as_deref() } else { None }
+    }
+
+    fn take(&mut self, id: SubscriberId) -> Option<Box<Subscriber>> {
+        let place = self.places.get_mut(id.index as usize)?;
+        if place.generation == id.generation { place.subscriber.take() } else { None }
+    }
+
+    fn release(&mut self, subscriber: &Subscriber) -> SubscriberStats {
+        let stats = subscriber.stats(&self.streams);
+        let place = &mut self.places[subscriber.id.index as usize];
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(subscriber.id.index);
+        self.past -= subscriber.past.len();
+        self.stats.delivered += stats.delivered + stats.past;
+        self.stats.dropped += stats.dropped;
+        self.stats.conflated += stats.conflated;
+        stats
+    }
+
+    /// A reader leaves; its last account, `None` when it had left already.
+    pub fn unsubscribe(&mut self, id: SubscriberId) -> Option<SubscriberStats> {
+        let subscriber = self.take(id)?;
+        Some(self.release(&subscriber))
+    }
+
+    /// A reader's account.
+    #[must_use]
+    pub fn subscriber(&self, id: SubscriberId) -> Option<SubscriberStats> {
+        self.place(id).map(|subscriber| subscriber.stats(&self.streams))
+    }
+
+    /// Every reader's account.
+    pub fn subscribers(&self) -> impl Iterator<Item = SubscriberStats> + '_ {
+        let subscribers = self.places.iter().filter_map(|place| place.subscriber.as_ref());
+        subscribers.map(|subscriber| subscriber.stats(&self.streams))
+    }
+
+    /// Hands a reader what is there for it, at most about `records_max` records, in order.
+    pub fn poll(
+        &mut self,
+        id: SubscriberId,
+        now: MonoTime,
+        records_max: usize,
+        each: &mut dyn FnMut(Item<'_>),
+    ) -> Polled {
+        let Some(mut subscriber) = self.take(id) else { return gone() };
+        let past = subscriber.past.len();
+        let polled = subscriber.poll(&self.streams, &self.keys, now, records_max.max(1), each);
+        self.past -= past - subscriber.past.len();
+        self.put_back(subscriber, polled)
+    }
+
+    fn put_back(&mut self, subscriber: Box<Subscriber>, polled: Polled) -> Polled {
+        if let Polled::Closed(_) = polled {
+            self.release(&subscriber);
+        } else {
+            let index = subscriber.id.index as usize;
+            self.places[index].subscriber = Some(subscriber);
+        }
+        polled
+    }
+
+    /// As [`Hub::poll`], in frames of the wire, at most about `bytes_max` of them. Names go ahead of the first record about them.
+    /// Frames of readers that want everything are shared.
+    pub fn poll_frames(
+        &mut self,
+        id: SubscriberId,
+        now: MonoTime,
+        bytes_max: usize,
+        out: &mut Vec<Bytes>,
+    ) -> Polled {
+        let Some(mut subscriber) = self.take(id) else { return gone() };
+        let mut left = bytes_max.max(1);
+        // Names first, so that no record comes before its name.
+        while left > 0 {
+            let Some(frame) = subscriber.names_frame(&self.keys) else { break };
+            left = left.saturating_sub(frame.len());
+            out.push(frame);
+        }
+        if left == 0 {
+            return self.put_back(subscriber, Polled::More);
+        }
+        if subscriber.is_plain() {
+            for at in 0..subscriber.cursors.len() {
+                let state = &mut self.streams[usize::from(subscriber.cursors[at].stream)];
+                while left > 0 && subscriber.cursors[at].next < state.head() {
+                    let (end, frame) = state.shared_frame(subscriber.cursors[at].next);
+                    left = left.saturating_sub(frame.len());
+                    subscriber.pass(at, end);
+                    out.push(frame);
+                }
+            }
+            let behind = subscriber.lag(&self.streams) > 0;
+            let polled = if behind { Polled::More } else { Polled::Idle { due: None } };
+            return self.put_back(subscriber, polled);
+        }
+        let past = subscriber.past.len();
+        let mut encoder = cursor::Encoder::new(out);
+        let records_max = left.div_ceil(RECORD_BYTES_MAX);
+        let polled =
+            subscriber.poll(&self.streams, &self.keys, now, records_max, &mut |item| encoder.item(item));
+        encoder.flush();
+        self.past -= past - subscriber.past.len();
+        self.put_back(subscriber, polled)
+    }
+}
+
+fn gone() -> Polled {
+    Polled::Closed(Close::new(CloseCode::FINISHED, "there is no such subscriber"))
+}
+
+/// A loss, as the wire says it.
+fn loss(stream: u16, cause: LossCause, exact: bool, count: u64) -> Item<'static> {
+    Item::Loss(Loss { stream, cause, exact, count })
+}

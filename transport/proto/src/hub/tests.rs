@@ -1,0 +1,522 @@
+//! The hub against slow, obvious models.
+
+use super::*;
+use crate::frame::Frame;
+use crate::subscription::{Conflation, Keys, LagPolicy};
+use crate::wire::FrameBuffer;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use tidegate_engine::{BarState, name_hash, slot_of};
+
+fn meta(name: &str) -> StreamMeta {
+    StreamMeta { name: name.to_owned(), kind: StreamKind::Bars, columns: Vec::new() }
+}
+
+fn small(ring: usize) -> Hub {
+    let options = HubOptions { ring_records: ring, lookback_records: 4, ..HubOptions::default() };
+    Hub::new(vec![meta("bars.1s"), meta("bars.1m")], options).unwrap()
+}
+
+/// Numbers records as shards do.
+#[derive(Default)]
+struct Source {
+    heads: HashMap<(u16, u16), u64>,
+}
+
+impl Source {
+    fn record(&mut self, stream: u16, name: &str, ts: u64) -> Output {
+        let hash = name_hash(name.as_bytes());
+        let slot = slot_of(hash);
+        let head = self.heads.entry((stream, slot)).or_default();
+        *head += 1;
+        let mut output = Output {
+            name: hash,
+            sequence: *head,
+            ts,
+            slot,
+            stream,
+            kind: output_kind::BAR,
+            state: BarState::Final as u8,
+            count: 16,
+            ..Output::default()
+        };
+        output.words[0] = ts.saturating_sub(10);
+        output
+    }
+}
+
+/// What a reader was handed, in short.
+#[derive(Default, Debug, PartialEq)]
+struct Seen {
+    past: Vec<Output>,
+    live: Vec<Output>,
+    /// Both, as they came.
+    all: Vec<Output>,
+    edges: BTreeMap<u16, Vec<(u16, u64)>>,
+    losses: u64,
+    expired: u64,
+    conflated: u64,
+    names: HashSet<String>,
+    closed: Option<Close>,
+}
+
+impl Seen {
+    fn loss(&mut self, loss: Loss) {
+        match loss.cause {
+            LossCause::Dropped => self.losses += loss.count,
+            LossCause::Conflated => self.conflated += loss.count,
+            LossCause::Expired => self.expired += loss.count,
+        }
+    }
+
+    fn poll(&mut self, hub: &mut Hub, id: SubscriberId, now: MonoTime, max: usize) -> Polled {
+        let polled = hub.poll(id, now, max, &mut |item| match item {
+            Item::Record { name, output, past } => {
+                assert_eq!(name_hash(name.as_bytes()), output.name);
+                self.names.insert(name.to_owned());
+                let output = Output { key: 0, ..*output };
+                self.all.push(output);
+                if past { self.past.push(output) } else { self.live.push(output) }
+            }
+            Item::Edge { stream, next } => {
+                assert!(self.edges.insert(stream, next.to_vec()).is_none(), "one edge per stream");
+            }
+            Item::Loss(loss) => self.loss(loss),
+            Item::Conflated(count) => self.conflated += count,
+        });
+        if let Polled::Closed(close) = &polled {
+            self.closed.get_or_insert(close.clone()); // a second poll finds nobody
+        }
+        polled
+    }
+
+    fn drain(&mut self, hub: &mut Hub, id: SubscriberId, now: MonoTime) {
+        while self.poll(hub, id, now, 7) == Polled::More {}
+    }
+
+    /// The same over frames; names must come before records.
+    fn drain_frames(&mut self, hub: &mut Hub, id: SubscriberId, now: MonoTime) {
+        let mut names = HashMap::new();
+        loop {
+            let mut frames = Vec::new();
+            let polled = hub.poll_frames(id, now, 1_000, &mut frames);
+            for bytes in frames {
+                let mut buffer = FrameBuffer::new(1);
+                assert_eq!(buffer.push(&bytes), bytes.len());
+                let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
+                match Frame::read(offset, &head, body).unwrap() {
+                    Frame::Names(list) => {
+                        names.extend(list.iter().map(|(hash, name)| (hash, name.to_owned())));
+                    }
+                    Frame::Records(records) => {
+                        self.conflated += records.conflated;
+                        for output in records.iter() {
+                            self.names.insert(names[&output.name].clone());
+                            self.all.push(output);
+                            if records.past { self.past.push(output) } else { self.live.push(output) }
+                        }
+                    }
+                    Frame::Edge(edge) => {
+                        self.edges.insert(edge.stream, edge.iter().collect());
+                    }
+                    Frame::Loss(loss) => self.loss(loss),
+                    other => panic!("{other:?}"),
+                }
+            }
+            match polled {
+                Polled::More => {}
+                Polled::Idle { .. } => break,
+                Polled::Closed(close) => {
+                    self.closed.get_or_insert(close);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+const NAMES: [&str; 6] = ["BTCUSD", "BTCEUR", "ETHUSD", "ES", "NQ", "BT"];
+
+fn covers(keys: &Keys, name: &str) -> bool {
+    match keys {
+        Keys::All => true,
+        Keys::Some { names, prefixes } => {
+            names.iter().any(|one| one == name) || prefixes.iter().any(|prefix| name.starts_with(&**prefix))
+        }
+    }
+}
+
+fn name_of(hash: u64) -> &'static str {
+    NAMES.into_iter().find(|name| name_hash(name.as_bytes()) == hash).unwrap()
+}
+
+/// The newest record per key of what the model has, by event time and then arrival.
+fn newest(records: &[Output]) -> Vec<Output> {
+    let mut newest: Vec<Output> = Vec::new();
+    for record in records {
+        match newest.iter_mut().find(|held| (held.stream, held.name) == (record.stream, record.name)) {
+            Some(held) if record.ts >= held.ts => *held = *record,
+            Some(_) => {}
+            None => newest.push(*record),
+        }
+    }
+    newest
+}
+
+fn sorted(mut records: Vec<Output>) -> Vec<Output> {
+    records.sort_by_key(|record| (record.stream, record.slot, record.sequence));
+    records
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(Vec<(u16, usize, u64)>),
+    Poll(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let record = (0u16..2, 0..NAMES.len(), 0u64..40);
+    let publish = proptest::collection::vec(record, 1..60).prop_map(Step::Publish);
+    proptest::collection::vec(prop_oneof![publish, (1usize..80).prop_map(Step::Poll)], 1..40)
+}
+
+fn any_keys() -> impl Strategy<Value = Keys> {
+    prop_oneof![
+        Just(Keys::All),
+        Just(Keys::of_patterns(["BTC*", "NQ"])),
+        Just(Keys::of_patterns(["ES"])),
+        Just(Keys::of_patterns(["BT"])),
+    ]
+}
+
+fn any_subscription() -> impl Strategy<Value = Subscription> {
+    let start = prop_oneof![
+        Just(Start::Latest),
+        Just(Start::Snapshot),
+        (1u32..5).prop_map(Start::Lookback),
+        (1u64..30).prop_map(|default| Start::Sequence { default, slots: Vec::new() }),
+    ];
+    let conflation =
+        prop_oneof![Just(Conflation::None), Just(Conflation::Latest), Just(Conflation::Every(5))];
+    let policy =
+        prop_oneof![Just(LagPolicy::Conflate), Just(LagPolicy::DropOldest), Just(LagPolicy::Disconnect)];
+    (any_keys(), start, conflation, policy, 0u64..60, prop::bool::ANY).prop_map(
+        |(keys, start, conflation, policy, lag_budget, both)| Subscription {
+            streams: if both { vec!["bars.1m".into(), "bars.1s".into()] } else { vec!["bars.1s".into()] },
+            keys,
+            start,
+            conflation,
+            policy,
+            lag_budget,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
+
+    /// Whatever is asked for, whenever it is polled: what is handed over is what the model says, in order, and what is not is
+    /// counted.
+    #[test]
+    fn a_reader_gets_what_it_was_promised(
+        before in steps(), after in steps(), subscription in any_subscription(), ring in 64usize..200, frames in prop::bool::ANY,
+    ) {
+        let mut hub = small(ring);
+        NAMES.iter().take(3).for_each(|name| hub.define(name));
+        let mut source = Source::default();
+        let mut all: Vec<Output> = Vec::new();
+        let publish = |hub: &mut Hub, all: &mut Vec<Output>, source: &mut Source, batch: &[(u16, usize, u64)]| {
+            let batch: Vec<Output> = batch.iter().map(|&(stream, name, ts)| source.record(stream, NAMES[name], ts)).collect();
+            NAMES.iter().for_each(|name| hub.define(name));
+            hub.publish(&batch);
+            all.extend(batch);
+        };
+        for step in &before {
+            if let Step::Publish(batch) = step {
+                publish(&mut hub, &mut all, &mut source, batch);
+            }
+        }
+        let known = all.len();
+        let id = hub.subscribe(&subscription, MonoTime(0)).unwrap();
+        let wants_stream = |output: &Output| subscription.streams.len() == 2 || output.stream == 0;
+        let wants = |output: &&Output| wants_stream(output) && covers(&subscription.keys, name_of(output.name));
+        let mut seen = Seen::default();
+        let mut now = 0;
+        for step in &after {
+            now += 1_000_000;
+            match step {
+                Step::Publish(batch) => publish(&mut hub, &mut all, &mut source, batch),
+                Step::Poll(max) if !frames => drop(seen.poll(&mut hub, id, MonoTime(now), *max)),
+                Step::Poll(_) => {}
+            }
+            if let Some(stats) = hub.subscriber(id) {
+                prop_assert_eq!(stats.imbalance(), 0, "{:?}", stats);
+            }
+        }
+        now += 10_000_000;
+        if frames {
+            seen.drain_frames(&mut hub, id, MonoTime(now));
+        } else {
+            seen.drain(&mut hub, id, MonoTime(now));
+        }
+        let Some(stats) = hub.subscriber(id) else {
+            let close = seen.closed.expect("a reader only goes with a reason");
+            prop_assert_eq!(close.code, CloseCode::LAG);
+            prop_assert_eq!(subscription.policy, LagPolicy::Disconnect);
+            return Ok(());
+        };
+        prop_assert_eq!(stats.imbalance(), 0, "{:?}", stats);
+        prop_assert_eq!((stats.lag, stats.pending), (0, 0));
+        prop_assert_eq!(stats.dropped, seen.losses);
+        prop_assert_eq!(stats.conflated, seen.conflated);
+        prop_assert_eq!(seen.edges.len(), subscription.streams.len());
+        let live: Vec<Output> = all[known..].iter().filter(wants).copied().collect();
+        let from_before: Vec<Output> = all[..known].iter().filter(wants).copied().collect();
+        let want = match &subscription.start {
+            Start::Sequence { default, .. } => {
+                let asked: Vec<Output> = [&from_before[..], &live].concat();
+                asked.into_iter().filter(|output| output.sequence >= *default).collect()
+            }
+            _ => live.clone(),
+        };
+        match &subscription.start {
+            Start::Snapshot => prop_assert_eq!(sorted(seen.past.clone()), sorted(newest(&from_before))),
+            Start::Latest => prop_assert!(seen.past.is_empty()),
+            Start::Lookback(count) => {
+                for stream in 0..2 {
+                    for name in NAMES {
+                        let of = |output: &&Output| output.stream == stream && output.name == name_hash(name.as_bytes());
+                        let mut held: Vec<Output> = from_before.iter().filter(of).copied().collect();
+                        held.sort_by_key(|output| output.ts);
+                        // Each arrival pushes out the oldest, which may be itself; a stable sort does the same in the end.
+                        let want = held.split_off(held.len().saturating_sub(*count as usize));
+                        let got: Vec<Output> = seen.past.iter().filter(of).copied().collect();
+                        prop_assert_eq!(got, want);
+                    }
+                }
+            }
+            Start::Sequence { .. } => {}
+        }
+        let got: Vec<Output> = match subscription.start {
+            Start::Sequence { .. } => seen.all.clone(),
+            _ => seen.live.clone(),
+        };
+        let conflating = subscription.conflation != Conflation::None;
+        if subscription.keys == Keys::All || seen.expired == 0 {
+            let gone = seen.losses + seen.conflated + seen.expired;
+            prop_assert_eq!(got.len() as u64 + gone, want.len() as u64, "{:?}", stats);
+        } else {
+            prop_assert!(got.len() as u64 + seen.losses + seen.conflated <= want.len() as u64);
+        }
+        for stream in 0..2 {
+            let of = |records: &[Output]| records.iter().filter(|output| output.stream == stream).copied().collect::<Vec<_>>();
+            let (got, want) = (of(&got), of(&want));
+            if conflating || subscription.policy == LagPolicy::Conflate {
+                // The last word on every key is right.
+                if seen.losses + seen.expired == 0 {
+                    prop_assert_eq!(sorted(newest(&got)), sorted(newest(&want)));
+                }
+                prop_assert!(got.iter().all(|output| want.contains(output)));
+            } else {
+                // In order, and nothing invented or doubled.
+                let mut rest = want.iter();
+                prop_assert!(got.iter().all(|output| rest.any(|other| other == output)), "order of {:?}", got);
+            }
+        }
+    }
+
+    /// Frames and items say the same, and frames of readers that want the same are the same memory.
+    #[test]
+    fn frames_say_what_items_say(batches in steps(), subscription in any_subscription()) {
+        let mut hub = small(4_096);
+        let mut source = Source::default();
+        NAMES.iter().for_each(|name| hub.define(name));
+        let subscription = Subscription { lag_budget: 0, ..subscription };
+        let (a, b) = (hub.subscribe(&subscription, MonoTime(0)).unwrap(), hub.subscribe(&subscription, MonoTime(0)).unwrap());
+        for step in &batches {
+            if let Step::Publish(batch) = step {
+                let batch: Vec<Output> = batch.iter().map(|&(stream, name, ts)| source.record(stream, NAMES[name], ts)).collect();
+                hub.publish(&batch);
+            }
+        }
+        let (mut items, mut frames) = (Seen::default(), Seen::default());
+        items.drain(&mut hub, a, MonoTime(1));
+        frames.drain_frames(&mut hub, b, MonoTime(1));
+        prop_assert_eq!(items, frames);
+    }
+}
+
+#[test]
+fn readers_of_everything_share_frames() {
+    let (mut hub, mut source) = (small(1_024), Source::default());
+    let ids: Vec<_> =
+        (0..3).map(|_| hub.subscribe(&Subscription::to(["bars.1s"]), MonoTime(0)).unwrap()).collect();
+    hub.define("ES");
+    // The first poll tells the edge; from then on nothing is one's own.
+    ids.iter().for_each(|&id| drop(hub.poll_frames(id, MonoTime(0), 1 << 20, &mut Vec::new())));
+    let batch: Vec<Output> = (0..500).map(|ts| source.record(0, "ES", ts)).collect();
+    hub.publish(&batch);
+    let frames = ids.iter().map(|&id| {
+        let mut out = Vec::new();
+        assert_eq!(hub.poll_frames(id, MonoTime(0), 1 << 20, &mut out), Polled::Idle { due: None });
+        out
+    });
+    let frames: Vec<Vec<Bytes>> = frames.collect();
+    assert_eq!(frames[0].len(), 2, "500 records of 160 bytes");
+    for other in &frames[1..] {
+        assert_eq!(other.len(), 2);
+        assert!(std::iter::zip(other, &frames[0]).all(|(one, two)| one.as_ptr() == two.as_ptr()));
+    }
+}
+
+#[test]
+fn a_reader_that_comes_back_misses_nothing_and_gets_nothing_twice() {
+    let (mut hub, mut source) = (small(1_024), Source::default());
+    NAMES.iter().for_each(|name| hub.define(name));
+    let publish = |hub: &mut Hub, source: &mut Source, count: usize| {
+        let batch = (0..count).map(|at| source.record(0, NAMES[at % 5], at as u64)).collect::<Vec<_>>();
+        hub.publish(&batch);
+        batch
+    };
+    publish(&mut hub, &mut source, 100);
+    let id = hub.subscribe(&Subscription::to(["bars.1s"]), MonoTime(0)).unwrap();
+    let mut want = publish(&mut hub, &mut source, 90);
+    let mut seen = Seen::default();
+    seen.poll(&mut hub, id, MonoTime(0), 37);
+    assert_eq!(hub.unsubscribe(id).unwrap().lag, 90 - 37);
+    want.extend(publish(&mut hub, &mut source, 90));
+
+    // What a client knows: the edge, moved on by each record.
+    let mut next: HashMap<u16, u64> = seen.edges[&0].iter().copied().collect();
+    for output in &seen.live {
+        next.insert(output.slot, output.sequence + 1);
+    }
+    let slots = next.into_iter().map(|(slot, next)| (0, slot, next)).collect();
+    let start = Start::Sequence { default: 1, slots };
+    let again = hub.subscribe(&Subscription { start, ..Subscription::to(["bars.1s"]) }, MonoTime(0)).unwrap();
+    let mut rest = Seen::default();
+    rest.drain(&mut hub, again, MonoTime(0));
+    let got = [seen.live, rest.all].concat();
+    assert_eq!(got, want);
+    assert_eq!((rest.expired, rest.losses), (0, 0));
+}
+
+#[test]
+fn numbers_that_are_gone_are_declared() {
+    let (mut hub, mut source) = (small(64), Source::default());
+    hub.define("ES");
+    let batch: Vec<Output> = (0..200).map(|ts| source.record(0, "ES", ts)).collect();
+    hub.publish(&batch);
+    for (keys, exact) in [(Keys::All, true), (Keys::of_patterns(["ES"]), false)] {
+        let start = Start::Sequence { default: 11, slots: Vec::new() };
+        let spec = Subscription { start, keys, ..Subscription::to(["bars.1s"]) };
+        let id = hub.subscribe(&spec, MonoTime(0)).unwrap();
+        let (mut expired, mut records) = (None, 0);
+        while hub.poll(id, MonoTime(0), 1_000, &mut |item| match item {
+            Item::Loss(loss) => expired = Some(loss),
+            Item::Record { .. } => records += 1,
+            _ => {}
+        }) == Polled::More
+        {}
+        let retained = hub.stream_stats(0).unwrap().retained;
+        let count = 200 - 10 - retained;
+        assert_eq!(expired, Some(Loss { stream: 0, cause: LossCause::Expired, exact, count }));
+        assert_eq!(records, retained);
+    }
+}
+
+#[test]
+fn amendments_replace_and_do_not_hide_what_is_newer() {
+    let (mut hub, mut source) = (small(64), Source::default());
+    hub.define("ES");
+    let mut records: Vec<Output> = (1..=6).map(|at| source.record(0, "ES", at * 10)).collect();
+    let mut amended = source.record(0, "ES", 50);
+    (amended.state, amended.words[15]) = (BarState::Amended as u8, 1);
+    records.push(amended);
+    hub.publish(&records);
+    assert_eq!(hub.latest(0, "ES").map(|output| output.ts), Some(60));
+    let kept: Vec<(u64, u64)> =
+        hub.lookback(0, "ES", 3).map(|output| (output.ts, output.words[15])).collect();
+    assert_eq!(kept, [(40, 0), (50, 1), (60, 0)]);
+    assert_eq!(hub.lookback(0, "nobody", 3).count() + hub.lookback(9, "ES", 3).count(), 0);
+}
+
+#[test]
+fn keys_are_searched_in_order() {
+    let mut hub = small(64);
+    NAMES.iter().for_each(|name| hub.define(name));
+    let names = |search, after, max| -> Vec<String> {
+        hub.keys(search, after, max).iter().map(|info| info.name.to_string()).collect()
+    };
+    assert_eq!(names(KeySearch::All, None, 2), ["BT", "BTCEUR"]);
+    assert_eq!(names(KeySearch::All, Some("BTCEUR"), 9), ["BTCUSD", "ES", "ETHUSD", "NQ"]);
+    assert_eq!(names(KeySearch::Prefix("BTC"), None, 9), ["BTCEUR", "BTCUSD"]);
+    assert_eq!(names(KeySearch::Prefix("BTC"), Some("BTCEUR"), 9), ["BTCUSD"]);
+    assert_eq!(names(KeySearch::Contains("usd"), None, 9), ["BTCUSD", "ETHUSD"]);
+    assert_eq!(names(KeySearch::Prefix("X"), None, 9), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let mut hub = small(64);
+    let mut refused = |spec: Subscription| hub.subscribe(&spec, MonoTime(0)).unwrap_err().to_string();
+    assert_eq!(
+        refused(Subscription::to(["bars.2s"])),
+        "there is no stream `bars.2s`; there are bars.1s, bars.1m"
+    );
+    assert_eq!(refused(Subscription::default()), "name at least one stream; there are bars.1s, bars.1m");
+    assert_eq!(refused(Subscription::to(["bars.1s", "bars.1s"])), "stream `bars.1s` is asked for twice");
+    let lookback = Subscription { start: Start::Lookback(5), ..Subscription::to(["bars.1s"]) };
+    assert_eq!(refused(lookback), "lookback is 5, allowed are 1 to 4");
+    let every = Subscription { conflation: Conflation::Every(0), ..Subscription::to(["bars.1s"]) };
+    assert_eq!(refused(every), "every_ms is 0, allowed are 1 to 3600000");
+    let twice = Hub::new(vec![meta("a"), meta("a")], HubOptions::default()).err();
+    assert_eq!(twice, Some(HubError::Twice { name: "a".into() }));
+}
+
+#[test]
+fn readers_and_keys_are_bounded() {
+    let options =
+        HubOptions { subscribers_max: 2, keys_max: 2, past_records_max: 1, ..HubOptions::default() };
+    let mut hub = Hub::new(vec![meta("bars.1s")], options).unwrap();
+    let spec = Subscription::to(["bars.1s"]);
+    let first = hub.subscribe(&spec, MonoTime(0)).unwrap();
+    hub.subscribe(&spec, MonoTime(0)).unwrap();
+    assert_eq!(hub.subscribe(&spec, MonoTime(0)), Err(SubscriptionError::Busy { max: 2 }));
+    assert!(hub.unsubscribe(first).is_some() && hub.unsubscribe(first).is_none());
+    assert!(hub.subscribe(&spec, MonoTime(0)).is_ok(), "a place was free again");
+    assert!(
+        matches!(hub.poll(first, MonoTime(0), 9, &mut |_| {}), Polled::Closed(_)),
+        "but not for the old id"
+    );
+
+    NAMES.iter().for_each(|name| hub.define(name));
+    assert_eq!((hub.stats().keys, hub.stats().keys_refused), (2, 4));
+    let mut source = Source::default();
+    let records = [source.record(0, "NQ", 1), source.record(0, "BTCUSD", 1), source.record(0, "BTCEUR", 1)];
+    hub.publish(&records);
+    assert_eq!(hub.stats().unnamed, 1);
+    let start = Start::Snapshot;
+    let reader = hub.subscribers().next().map(|stats| stats.id).unwrap();
+    hub.unsubscribe(reader);
+    let refused = hub.subscribe(&Subscription { start, ..spec }, MonoTime(0));
+    assert_eq!(refused, Err(SubscriptionError::TooMuch { records: 2, max: 1 }));
+}
+
+#[test]
+fn conflation_waits_for_its_time_and_counts() {
+    let (mut hub, mut source) = (small(1_024), Source::default());
+    hub.define("ES");
+    let spec = Subscription { conflation: Conflation::Every(100), ..Subscription::to(["bars.1s"]) };
+    let id = hub.subscribe(&spec, MonoTime(0)).unwrap();
+    let mut seen = Seen::default();
+    hub.publish(&[source.record(0, "ES", 1)]);
+    assert_eq!(seen.poll(&mut hub, id, MonoTime(0), 9), Polled::Idle { due: None });
+    let batch: Vec<Output> = (2..=50).map(|ts| source.record(0, "ES", ts)).collect();
+    hub.publish(&batch);
+    let due = Some(MonoTime(100_000_000));
+    assert_eq!(seen.poll(&mut hub, id, MonoTime(50_000_000), 9), Polled::Idle { due });
+    assert_eq!(seen.live.len(), 1);
+    assert_eq!(seen.poll(&mut hub, id, MonoTime(100_000_000), 9), Polled::Idle { due: None });
+    assert_eq!((seen.live.len(), seen.live[1].ts, seen.conflated), (2, 50, 48));
+}

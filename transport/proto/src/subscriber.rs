@@ -1,0 +1,664 @@
+//! Both sides of a subscriber's connection: greeting, catalogue, request, and the way back after a reconnect.
+
+use crate::close::{Close, CloseCode};
+use crate::frame::{Frame, FrameWriter, Hello, HelloAck, Loss, Plane, StreamKind};
+use crate::hub::StreamMeta;
+use crate::subscription::{Start, Subscription, SubscriptionError};
+use crate::time::{MILLISECOND_NS, MonoTime};
+use crate::wire::{FrameError, VERSION};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tidegate_engine::{Output, SLOT_COUNT};
+
+/// What the server tells every subscriber.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalogue {
+    /// The streams, in the order of their numbers.
+    pub streams: Vec<StreamMeta>,
+    /// What the server calls itself.
+    pub server: String,
+    /// Another number for each start of the server.
+    pub incarnation: u64,
+    /// How often either side says something, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// Silence after which a connection is closed, in nanoseconds.
+    pub silence_ns: u64,
+    /// How long a connection may take until it has subscribed, in nanoseconds.
+    pub hello_ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Greeting,
+    Choosing,
+    Live,
+}
+
+/// What a subscriber's frame asks of the driver.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Nothing.
+    Nothing,
+    /// Subscribe, then call [`SubscriberSession::subscribed`].
+    Subscribe(Subscription),
+    /// It is done; close.
+    Finished,
+}
+
+/// The server's side of one subscriber's connection. Records themselves come from the [`crate::hub::Hub`].
+#[derive(Debug)]
+pub struct SubscriberSession {
+    catalogue: Arc<Catalogue>,
+    stage: Stage,
+    edges: Vec<(u16, u16, u64)>,
+    name: String,
+    heard: MonoTime,
+    told: MonoTime,
+    echo: u64,
+}
+
+impl SubscriberSession {
+    /// A connection that has said nothing yet.
+    #[must_use]
+    pub fn new(catalogue: Arc<Catalogue>, now: MonoTime) -> Self {
+        Self {
+            catalogue,
+            stage: Stage::Greeting,
+            edges: Vec::new(),
+            name: String::new(),
+            heard: now,
+            told: now,
+            echo: 0,
+        }
+    }
+
+    /// What the subscriber calls itself.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes a frame; answers are appended to `out`.
+    ///
+    /// # Errors
+    /// The words to close the connection with.
+    pub fn handle(
+        &mut self,
+        now: MonoTime,
+        offset: u64,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Request, Close> {
+        self.heard = now;
+        match (self.stage, frame) {
+            (_, Frame::Close { .. }) => return Ok(Request::Finished),
+            (Stage::Greeting, Frame::Hello(hello)) => {
+                if hello.version_min > VERSION || hello.version_max < VERSION {
+                    let (min, max) = (hello.version_min, hello.version_max);
+                    let reason =
+                        format!("versions {min} to {max} were offered, this server speaks {VERSION}");
+                    return Err(Close::new(CloseCode::VERSION, reason));
+                }
+                if hello.plane != Plane::Subscribe {
+                    return Err(Close::new(CloseCode::PROTOCOL, "a feed on the subscribers' plane"));
+                }
+                hello.name.clone_into(&mut self.name);
+                self.greet(out);
+                self.told = now;
+                self.stage = Stage::Choosing;
+                return Ok(Request::Nothing);
+            }
+            (Stage::Choosing, Frame::Edge(edge)) => {
+                if usize::from(edge.stream) >= self.catalogue.streams.len() {
+                    let known = self.catalogue.streams.len();
+                    let reason = format!("there is no stream {}, there are {known}", edge.stream);
+                    return Err(Close::new(CloseCode::SUBSCRIPTION, reason));
+                }
+                // As many as there can be, or somebody sends them in circles.
+                if self.edges.len() + edge.iter().count() > SLOT_COUNT * self.catalogue.streams.len() {
+                    return Err(Close::new(CloseCode::PROTOCOL, "more numbers than there are slots"));
+                }
+                self.edges.extend(edge.iter().map(|(slot, next)| (edge.stream, slot, next)));
+                return Ok(Request::Nothing);
+            }
+            (Stage::Choosing, Frame::Subscribe(frame)) => {
+                let name = |id: u16| Some(self.catalogue.streams.get(usize::from(id))?.name.clone());
+                let edges = std::mem::take(&mut self.edges);
+                let subscription = Subscription::decode(frame, &edges, name)
+                    .map_err(|error| Close::new(CloseCode::SUBSCRIPTION, error.to_string()))?;
+                return Ok(Request::Subscribe(subscription));
+            }
+            (Stage::Choosing | Stage::Live, Frame::Heartbeat { nonce, .. }) => {
+                self.echo = *nonce;
+                return Ok(Request::Nothing);
+            }
+            _ => {}
+        }
+        let place = match self.stage {
+            Stage::Greeting => "before HELLO",
+            Stage::Choosing => "before SUBSCRIBE",
+            Stage::Live => "from a subscriber",
+        };
+        let error = FrameError::Unexpected { offset, kind: frame.kind(), place };
+        Err(Close::new(CloseCode::PROTOCOL, error.to_string()))
+    }
+
+    fn greet(&self, out: &mut Vec<u8>) {
+        let Catalogue { streams, server, incarnation, heartbeat_ms, .. } = &*self.catalogue;
+        FrameWriter::new(out).hello_ack(&HelloAck {
+            version: VERSION,
+            ack_mode: crate::AckMode::None,
+            incarnation: *incarnation,
+            last: 0,
+            credit: 0,
+            names: 0,
+            names_max: 0,
+            heartbeat_ms: *heartbeat_ms,
+            streams: streams.len() as u32,
+            server,
+        });
+        for (id, stream) in (0u16..).zip(streams) {
+            FrameWriter::new(out).stream(id, stream.kind, &stream.name, &stream.columns);
+        }
+    }
+
+    /// The hub answered a [`Request::Subscribe`].
+    ///
+    /// # Errors
+    /// The words to close the connection with, when it refused.
+    pub fn subscribed(
+        &mut self,
+        now: MonoTime,
+        outcome: Result<u64, SubscriptionError>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Close> {
+        let lag_budget = outcome.map_err(|error| {
+            let busy = matches!(error, SubscriptionError::Busy { .. });
+            let code = if busy { CloseCode::BUSY } else { CloseCode::SUBSCRIPTION };
+            Close::new(code, error.to_string())
+        })?;
+        self.stage = Stage::Live;
+        self.told = now;
+        FrameWriter::new(out).subscribed(lag_budget, self.catalogue.streams.len() as u32);
+        Ok(())
+    }
+
+    /// Records or something else went out at `now`.
+    pub fn told(&mut self, now: MonoTime) {
+        self.told = now;
+    }
+
+    /// Appends a heartbeat when it is time.
+    ///
+    /// # Errors
+    /// [`CloseCode::SILENT`] when nothing was heard for too long.
+    pub fn tick(&mut self, now: MonoTime, out: &mut Vec<u8>) -> Result<(), Close> {
+        let limit =
+            if self.stage == Stage::Live { self.catalogue.silence_ns } else { self.catalogue.hello_ns };
+        if now.since(self.heard) >= limit {
+            let ms = limit / MILLISECOND_NS;
+            return Err(Close::new(CloseCode::SILENT, format!("nothing was heard for {ms} ms")));
+        }
+        if self.stage == Stage::Live
+            && now.since(self.told) >= u64::from(self.catalogue.heartbeat_ms) * MILLISECOND_NS
+        {
+            self.told = now;
+            FrameWriter::new(out).heartbeat(now.0, self.echo);
+        }
+        Ok(())
+    }
+
+    /// When [`SubscriberSession::tick`] is to be called next, if nothing else happens.
+    #[must_use]
+    pub fn timeout(&self) -> MonoTime {
+        if self.stage != Stage::Live {
+            return self.heard.after(self.catalogue.hello_ns);
+        }
+        let beat = self.told.after(u64::from(self.catalogue.heartbeat_ms) * MILLISECOND_NS);
+        beat.min(self.heard.after(self.catalogue.silence_ns))
+    }
+}
+
+/// What a subscriber is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SubscriberEvent<'a> {
+    /// The catalogue is complete and the request was sent.
+    Ready {
+        /// The server's streams, in the order of their numbers.
+        streams: &'a [StreamMeta],
+    },
+    /// The subscription stands; it may be so many records behind.
+    Subscribed {
+        /// Records.
+        lag_budget: u64,
+    },
+    /// A result.
+    Record {
+        /// The key's name.
+        name: &'a str,
+        /// The stream.
+        stream: &'a StreamMeta,
+        /// The record.
+        output: &'a Output,
+        /// Whether it is from before the edge.
+        past: bool,
+    },
+    /// From here on, records of this stream are live.
+    Live {
+        /// The stream.
+        stream: &'a StreamMeta,
+    },
+    /// Records that are not coming.
+    Loss(Loss),
+    /// So many records gave way to newer ones of their keys, as the subscription asks.
+    Conflated(u64),
+    /// The server ended the subscription.
+    Closed(&'a Close),
+}
+
+/// What a subscriber knows of one of its streams.
+#[derive(Debug, Clone)]
+struct Known {
+    /// The next number of each slot; the way back after a reconnect.
+    next: Box<[u64]>,
+    /// Whether [`Known::next`] can be trusted: the edge was seen, or numbers were asked for.
+    resumable: bool,
+}
+
+/// The subscriber's side. Keeps what is needed to come back: names, and the next number of each slot.
+#[derive(Debug)]
+pub struct SubscriberClient {
+    name: String,
+    subscription: Subscription,
+    names_max: usize,
+    names: HashMap<u64, Box<str>>,
+    streams: Vec<StreamMeta>,
+    streams_due: usize,
+    /// By place in the subscription.
+    known: Vec<Option<Known>>,
+    stage: Stage,
+    heartbeat_ns: u64,
+    heard: MonoTime,
+    told: MonoTime,
+    echo: u64,
+    resumed: bool,
+}
+
+/// Silence after which a server counts as dead, in nanoseconds.
+const SILENCE_NS: u64 = 10_000 * MILLISECOND_NS;
+
+impl SubscriberClient {
+    /// Most names kept: what a server may make a client remember.
+    pub const NAMES_MAX: usize = 1 << 24;
+
+    /// A subscriber that is not connected.
+    ///
+    /// # Errors
+    /// As [`Subscription::check`].
+    pub fn new(name: &str, subscription: Subscription) -> Result<Self, SubscriptionError> {
+        subscription.check()?;
+        Ok(Self {
+            name: name.to_owned(),
+            names_max: Self::NAMES_MAX,
+            names: HashMap::new(),
+            streams: Vec::new(),
+            streams_due: 0,
+            known: vec![None; subscription.streams.len()],
+            subscription,
+            stage: Stage::Greeting,
+            heartbeat_ns: 3_000 * MILLISECOND_NS,
+            heard: MonoTime::default(),
+            told: MonoTime::default(),
+            echo: 0,
+            resumed: false,
+        })
+    }
+
+    /// A new connection stands: these are its first bytes. After an earlier one, the subscription goes on behind the last
+    /// record of each slot; if that one broke before its past was complete, it begins anew.
+    pub fn connected(&mut self, now: MonoTime, out: &mut Vec<u8>) {
+        (self.heard, self.told) = (now, now);
+        self.stage = Stage::Greeting;
+        self.streams.clear();
+        FrameWriter::new(out).hello(&Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            plane: Plane::Subscribe,
+            ack_mode: crate::AckMode::None,
+            source_id: 0,
+            session: 0,
+            name: &self.name,
+        });
+    }
+
+    /// Whether the subscription goes on from an earlier connection.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// What to ask for now: the subscription, or where it stopped.
+    fn request(&self) -> Subscription {
+        if !self.known.iter().all(|known| known.as_ref().is_some_and(|known| known.resumable)) {
+            return self.subscription.clone();
+        }
+        let mut slots = Vec::new();
+        for (place, known) in (0u16..).zip(self.known.iter().flatten()) {
+            let next = (0u16..).zip(&known.next).filter(|(_, next)| **next > 1);
+            slots.extend(next.map(|(slot, next)| (place, slot, *next)));
+        }
+        Subscription { start: Start::Sequence { default: 1, slots }, ..self.subscription.clone() }
+    }
+
+    /// Takes a frame of the server; answers are appended to `out`.
+    ///
+    /// # Errors
+    /// The words to close the connection with.
+    pub fn handle(
+        &mut self,
+        now: MonoTime,
+        offset: u64,
+        frame: &Frame<'_>,
+        out: &mut Vec<u8>,
+        each: &mut dyn FnMut(SubscriberEvent<'_>),
+    ) -> Result<(), Close> {
+        self.heard = now;
+        match frame {
+            Frame::HelloAck(ack) if self.stage == Stage::Greeting => {
+                if ack.version != VERSION || !(1..=Subscription::STREAMS_MAX as u32).contains(&ack.streams) {
+                    let (version, streams) = (ack.version, ack.streams);
+                    let reason = format!("the server answers with version {version} and {streams} streams");
+                    return Err(Close::new(CloseCode::VERSION, reason));
+                }
+                self.heartbeat_ns = u64::from(ack.heartbeat_ms) * MILLISECOND_NS;
+                self.streams_due = ack.streams as usize;
+                self.stage = Stage::Choosing;
+            }
+            Frame::Stream(stream)
+                if self.stage == Stage::Choosing && self.streams.len() < self.streams_due =>
+            {
+                if usize::from(stream.id) != self.streams.len() {
+                    return Err(Close::new(CloseCode::PROTOCOL, "streams out of order"));
+                }
+                let mut texts = stream.texts.iter().map(str::to_owned);
+                let name = texts.next().unwrap_or_default();
+                self.streams.push(StreamMeta { name, kind: stream.kind, columns: texts.collect() });
+                if self.streams.len() == self.streams_due {
+                    self.choose(out)?;
+                    self.told = now;
+                    each(SubscriberEvent::Ready { streams: &self.streams });
+                }
+            }
+            Frame::Subscribed { lag_budget, .. } if self.stage == Stage::Choosing => {
+                self.stage = Stage::Live;
+                each(SubscriberEvent::Subscribed { lag_budget: *lag_budget });
+            }
+            Frame::Close { code, reason } => {
+                each(SubscriberEvent::Closed(&Close::new(*code, *reason)));
+            }
+            Frame::Heartbeat { nonce, .. } => self.echo = *nonce,
+            Frame::Names(names) if self.stage == Stage::Live => {
+                for (hash, name) in names.iter() {
+                    if self.names.len() >= self.names_max && !self.names.contains_key(&hash) {
+                        let reason = format!("the server sent more than {} names", self.names_max);
+                        return Err(Close::new(CloseCode::PROTOCOL, reason));
+                    }
+                    self.names.entry(hash).or_insert_with(|| name.into());
+                }
+            }
+            Frame::Records(records) if self.stage == Stage::Live => {
+                if records.conflated > 0 {
+                    each(SubscriberEvent::Conflated(records.conflated));
+                }
+                for output in records.iter() {
+                    self.record(&output, records.past, each)?;
+                }
+            }
+            Frame::Loss(loss) if self.stage == Stage::Live => each(SubscriberEvent::Loss(*loss)),
+            Frame::Edge(edge) if self.stage == Stage::Live => {
+                let Some(meta) = self.streams.get(usize::from(edge.stream)) else {
+                    return Err(unknown_stream(edge.stream));
+                };
+                if let Some(known) = known(&self.subscription, &mut self.known, meta) {
+                    if !known.resumable {
+                        edge.iter()
+                            .for_each(|(slot, next)| known.next[usize::from(slot) % SLOT_COUNT] = next);
+                    }
+                    known.resumable = true;
+                }
+                each(SubscriberEvent::Live { stream: meta });
+            }
+            _ => {
+                let error =
+                    FrameError::Unexpected { offset, kind: frame.kind(), place: "from a server of results" };
+                return Err(Close::new(CloseCode::PROTOCOL, error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, out: &mut Vec<u8>) -> Result<(), Close> {
+        let request = self.request();
+        let stream_id =
+            |name: &str| self.streams.iter().position(|stream| stream.name == name).map(|at| at as u16);
+        self.resumed = request.start != self.subscription.start;
+        request
+            .encode(stream_id, out)
+            .map_err(|error| Close::new(CloseCode::SUBSCRIPTION, error.to_string()))?;
+        for (place, known) in (0u16..).zip(&mut self.known) {
+            // Asked for by number, what is missing is known from the start; else from the edge on.
+            let mut next = vec![1; SLOT_COUNT].into_boxed_slice();
+            if let Start::Sequence { default, slots } = &request.start {
+                next.fill((*default).max(1));
+                for (_, slot, from) in slots.iter().filter(|(at, ..)| *at == place) {
+                    next[usize::from(*slot) % SLOT_COUNT] = *from;
+                }
+            }
+            let resumable = matches!(request.start, Start::Sequence { .. });
+            *known = Some(Known { next, resumable });
+        }
+        Ok(())
+    }
+
+    fn record(
+        &mut self,
+        output: &Output,
+        past: bool,
+        each: &mut dyn FnMut(SubscriberEvent<'_>),
+    ) -> Result<(), Close> {
+        let Some(stream) = self.streams.get(usize::from(output.stream)) else {
+            return Err(unknown_stream(output.stream));
+        };
+        let by_number = matches!(self.subscription.start, Start::Sequence { .. }) || self.resumed;
+        if (!past || by_number)
+            && let Some(known) = known(&self.subscription, &mut self.known, stream)
+        {
+            let next = &mut known.next[usize::from(output.slot) % SLOT_COUNT];
+            *next = (*next).max(output.sequence.saturating_add(1));
+        }
+        let name = self.names.get(&output.name).map_or("?", |name| name);
+        each(SubscriberEvent::Record { name, stream, output, past });
+        Ok(())
+    }
+
+    /// Appends a heartbeat when it is time.
+    ///
+    /// # Errors
+    /// [`CloseCode::SILENT`] when nothing was heard for too long.
+    pub fn tick(&mut self, now: MonoTime, out: &mut Vec<u8>) -> Result<(), Close> {
+        if now.since(self.heard) >= SILENCE_NS {
+            let ms = SILENCE_NS / MILLISECOND_NS;
+            return Err(Close::new(CloseCode::SILENT, format!("nothing was heard for {ms} ms")));
+        }
+        if self.stage == Stage::Live && now.since(self.told) >= self.heartbeat_ns {
+            self.told = now;
+            FrameWriter::new(out).heartbeat(now.0, self.echo);
+        }
+        Ok(())
+    }
+
+    /// When [`SubscriberClient::tick`] is to be called next, if nothing else happens.
+    #[must_use]
+    pub fn timeout(&self) -> MonoTime {
+        self.told.after(self.heartbeat_ns).min(self.heard.after(SILENCE_NS))
+    }
+
+    /// The server's streams, as far as it has named them.
+    #[must_use]
+    pub fn streams(&self) -> &[StreamMeta] {
+        &self.streams
+    }
+
+    /// The kind of a stream.
+    #[must_use]
+    pub fn kind(&self, stream: u16) -> Option<StreamKind> {
+        self.streams.get(usize::from(stream)).map(|meta| meta.kind)
+    }
+}
+
+fn known<'k>(
+    subscription: &Subscription,
+    known: &'k mut [Option<Known>],
+    meta: &StreamMeta,
+) -> Option<&'k mut Known> {
+    let place = subscription.streams.iter().position(|stream| *stream == meta.name)?;
+    known.get_mut(place)?.as_mut()
+}
+
+fn unknown_stream(stream: u16) -> Close {
+    Close::new(CloseCode::PROTOCOL, format!("a record of stream {stream}, which the server never named"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Hub, HubOptions, Polled};
+    use crate::wire::FrameBuffer;
+    use tidegate_engine::{name_hash, output_kind, slot_of};
+
+    fn frames(bytes: &[u8], mut each: impl FnMut(u64, &Frame<'_>)) {
+        let mut buffer = FrameBuffer::new(4);
+        assert_eq!(buffer.push(bytes), bytes.len());
+        while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
+            each(offset, &Frame::read(offset, &head, body).unwrap());
+        }
+        buffer.finish().unwrap();
+    }
+
+    fn catalogue() -> Arc<Catalogue> {
+        let stream =
+            |name: &str| StreamMeta { name: name.into(), kind: StreamKind::Bars, columns: vec!["c".into()] };
+        Arc::new(Catalogue {
+            streams: vec![stream("bars.1s"), stream("bars.1m")],
+            server: "here".into(),
+            incarnation: 3,
+            heartbeat_ms: 1_000,
+            silence_ns: 5_000 * MILLISECOND_NS,
+            hello_ns: 2_000 * MILLISECOND_NS,
+        })
+    }
+
+    /// One connection from greeting to where `take` records were read, then it breaks.
+    fn connection(hub: &mut Hub, client: &mut SubscriberClient, take: usize, got: &mut Vec<(u16, u16, u64)>) {
+        let now = MonoTime(1);
+        let mut session = SubscriberSession::new(catalogue(), now);
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        client.connected(now, &mut up);
+        let mut id = None;
+        for _ in 0..3 {
+            frames(&std::mem::take(&mut up), |offset, frame| {
+                if let Request::Subscribe(spec) = session.handle(now, offset, frame, &mut down).unwrap() {
+                    let new = hub.subscribe(&spec, now).unwrap();
+                    id = Some(new);
+                    session.subscribed(now, Ok(hub.lag_budget(new).unwrap()), &mut down).unwrap();
+                }
+            });
+            frames(&std::mem::take(&mut down), |offset, frame| {
+                client.handle(now, offset, frame, &mut up, &mut |_| {}).unwrap();
+            });
+        }
+        let id = id.expect("subscribed");
+        let start = got.len();
+        loop {
+            let mut out = Vec::new();
+            let polled = hub.poll_frames(id, now, 400, &mut out);
+            for bytes in &out {
+                frames(bytes, |offset, frame| {
+                    client
+                        .handle(now, offset, frame, &mut up, &mut |event| {
+                            if let SubscriberEvent::Record { name, output, .. } = event {
+                                assert_eq!(name_hash(name.as_bytes()), output.name);
+                                got.push((output.stream, output.slot, output.sequence));
+                            }
+                        })
+                        .unwrap();
+                });
+            }
+            if got.len() - start >= take || polled != Polled::More {
+                hub.unsubscribe(id);
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn however_often_it_breaks_every_record_comes_once() {
+        let mut hub = Hub::new(catalogue().streams.clone(), HubOptions::default()).unwrap();
+        let spec = Subscription {
+            start: Start::Sequence { default: 1, slots: Vec::new() },
+            ..Subscription::to(["bars.1m", "bars.1s"])
+        };
+        let mut client = SubscriberClient::new("test", spec).unwrap();
+        let mut want = Vec::new();
+        let mut got = Vec::new();
+        for round in 0..40u64 {
+            for at in 0..23u64 {
+                let name = format!("K{}", at % 5);
+                hub.define(&name);
+                let hash = name_hash(name.as_bytes());
+                let stream = (at % 2) as u16;
+                let same = |&&(s, slot, _): &&(u16, u16, u64)| (s, slot) == (stream, slot_of(hash));
+                let sequence = 1 + want.iter().filter(same).count() as u64;
+                want.push((stream, slot_of(hash), sequence));
+                let output = Output {
+                    name: hash,
+                    slot: slot_of(hash),
+                    sequence,
+                    stream,
+                    kind: output_kind::VALUES,
+                    count: 3,
+                    ..Output::default()
+                };
+                hub.publish(&[output]);
+            }
+            connection(&mut hub, &mut client, (round * 7 % 31) as usize, &mut got);
+            assert_eq!(client.is_resumed(), round > 0);
+        }
+        connection(&mut hub, &mut client, usize::MAX, &mut got);
+        want.sort_unstable();
+        got.sort_unstable();
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn frames_out_of_turn_are_named() {
+        let mut session = SubscriberSession::new(catalogue(), MonoTime(0));
+        let mut out = Vec::new();
+        let beat = Frame::Heartbeat { nonce: 1, echo: 2 };
+        let close = session.handle(MonoTime(0), 77, &beat, &mut out).unwrap_err();
+        assert_eq!(close.code, CloseCode::PROTOCOL);
+        assert_eq!(close.reason, "at byte 77: a Heartbeat frame is not expected before HELLO");
+        let hello = Frame::Hello(Hello {
+            version_min: 9,
+            version_max: 12,
+            plane: Plane::Subscribe,
+            ack_mode: crate::AckMode::None,
+            source_id: 0,
+            session: 0,
+            name: "",
+        });
+        let close = session.handle(MonoTime(0), 0, &hello, &mut out).unwrap_err();
+        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1");
+        assert!(session.tick(MonoTime(2_000 * MILLISECOND_NS), &mut out).is_err(), "two seconds for a hello");
+    }
+}

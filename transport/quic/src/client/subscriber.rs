@@ -1,0 +1,215 @@
+//! A reader's way out: typed records, and a subscription that outlives its connections.
+
+use super::{ClientError, ClientOptions, Dialer, instant, now};
+use quinn::{Connection, RecvStream, SendStream};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tidegate_engine::Output;
+use tidegate_proto::hub::StreamMeta;
+use tidegate_proto::subscriber::{SubscriberClient, SubscriberEvent};
+use tidegate_proto::subscription::Subscription;
+use tidegate_proto::{ALPN_SUBSCRIBE, Close, CloseCode, Frame, FrameBuffer, FrameWriter, Loss};
+use tokio::time::timeout_at;
+
+/// What a subscriber is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// A result.
+    Record {
+        /// The key's name.
+        name: Arc<str>,
+        /// The stream.
+        stream: Arc<StreamMeta>,
+        /// The record; its `key` means nothing.
+        output: Box<Output>,
+        /// Whether it is from before the subscription's start: snapshot, lookback, or catching up.
+        past: bool,
+    },
+    /// From here on, records of this stream are live.
+    Live(Arc<StreamMeta>),
+    /// Records that are not coming.
+    Loss(Loss),
+    /// So many records gave way to newer ones of their keys, as the subscription asks.
+    Conflated(u64),
+    /// The connection broke and another one stands; the subscription goes on behind the last record of each slot.
+    Reconnected,
+    /// The server ended the subscription. Nothing follows.
+    Ended(Close),
+}
+
+struct Link {
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    buffer: FrameBuffer,
+}
+
+/// A subscription. Nothing happens while nobody asks for [`Subscriber::next`]: the server then keeps what the lag budget
+/// allows, and acts by the policy.
+pub struct Subscriber {
+    dialer: Dialer,
+    client: SubscriberClient,
+    link: Option<Link>,
+    connections: u64,
+    streams: Vec<Arc<StreamMeta>>,
+    names: HashMap<u64, Arc<str>>,
+    updates: VecDeque<Update>,
+    ended: bool,
+}
+
+impl Subscriber {
+    /// Connects and subscribes, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the server cannot be reached in time, or refuses.
+    pub async fn connect(
+        options: ClientOptions,
+        name: &str,
+        subscription: Subscription,
+    ) -> Result<Self, ClientError> {
+        let client = SubscriberClient::new(name, subscription)?;
+        let dialer = Dialer::new(options, ALPN_SUBSCRIBE)?;
+        let mut subscriber = Self {
+            dialer,
+            client,
+            link: None,
+            connections: 0,
+            streams: Vec::new(),
+            names: HashMap::new(),
+            updates: VecDeque::new(),
+            ended: false,
+        };
+        while subscriber.streams.is_empty() && !subscriber.ended {
+            subscriber.step().await?;
+        }
+        Ok(subscriber)
+    }
+
+    /// The server's streams.
+    #[must_use]
+    pub fn streams(&self) -> &[Arc<StreamMeta>] {
+        &self.streams
+    }
+
+    /// Times connected.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections
+    }
+
+    /// The next update; `None` after [`Update::Ended`]. Safe to cancel: nothing is lost.
+    ///
+    /// # Errors
+    /// [`ClientError`] when the server cannot be reached any more, or breaks the protocol.
+    pub async fn next(&mut self) -> Result<Option<Update>, ClientError> {
+        loop {
+            if let Some(update) = self.updates.pop_front() {
+                return Ok(Some(update));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.step().await?;
+        }
+    }
+
+    /// Ends the subscription in order.
+    pub async fn close(mut self) {
+        if let Some(mut link) = self.link.take() {
+            let mut frame = Vec::new();
+            FrameWriter::new(&mut frame).close(CloseCode::FINISHED, "");
+            let _ = link.send.write_chunk(frame.into()).await;
+            self.dialer.end(&link.connection, link.send).await;
+        }
+    }
+
+    /// Connects, or reads something, or waits for the next heartbeat.
+    async fn step(&mut self) -> Result<(), ClientError> {
+        let Some(link) = &mut self.link else { return self.dial().await };
+        let deadline = instant(self.client.timeout());
+        match timeout_at(deadline, link.receive.read(link.buffer.space())).await {
+            Ok(Ok(Some(count))) => link.buffer.filled(count),
+            Ok(Ok(None) | Err(_)) => {
+                self.link = None;
+                return Ok(());
+            }
+            Err(_) => {
+                let mut out = Vec::new();
+                let silent = self.client.tick(now(), &mut out).is_err();
+                if silent || (!out.is_empty() && link.send.write_chunk(out.into()).await.is_err()) {
+                    self.link = None;
+                }
+                return Ok(());
+            }
+        }
+        self.frames().await
+    }
+
+    async fn dial(&mut self) -> Result<(), ClientError> {
+        let (connection, mut send, receive) = self.dialer.connect().await?;
+        let mut hello = Vec::new();
+        self.client.connected(now(), &mut hello);
+        if send.write_chunk(hello.into()).await.is_ok() {
+            if self.connections > 0 {
+                self.updates.push_back(Update::Reconnected);
+            }
+            self.connections += 1;
+            self.link = Some(Link { connection, send, receive, buffer: FrameBuffer::new(2) });
+        }
+        Ok(())
+    }
+
+    /// Everything that has arrived.
+    async fn frames(&mut self) -> Result<(), ClientError> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let mut out = Vec::new();
+        let (streams, names, updates) = (&mut self.streams, &mut self.names, &mut self.updates);
+        let mut closed = None;
+        while closed.is_none()
+            && let Some((offset, head, body)) = link.buffer.next_frame().map_err(ClientError::Protocol)?
+        {
+            let frame = Frame::read(offset, &head, body).map_err(ClientError::Protocol)?;
+            let meta = |streams: &[Arc<StreamMeta>], stream: &StreamMeta| {
+                let known = streams.iter().find(|known| known.name == stream.name);
+                known.cloned().unwrap_or_else(|| Arc::new(stream.clone()))
+            };
+            let mut each = |event: SubscriberEvent<'_>| match event {
+                SubscriberEvent::Ready { streams: fresh } => {
+                    *streams = fresh.iter().cloned().map(Arc::new).collect();
+                }
+                SubscriberEvent::Subscribed { .. } => {}
+                SubscriberEvent::Record { name, output, past, .. } => {
+                    let Some(stream) = streams.get(usize::from(output.stream)) else { return };
+                    let name = names.entry(output.name).or_insert_with(|| name.into());
+                    updates.push_back(Update::Record {
+                        name: Arc::clone(name),
+                        stream: Arc::clone(stream),
+                        output: Box::new(*output),
+                        past,
+                    });
+                }
+                SubscriberEvent::Live { stream } => updates.push_back(Update::Live(meta(streams, stream))),
+                SubscriberEvent::Loss(loss) => updates.push_back(Update::Loss(loss)),
+                SubscriberEvent::Conflated(count) => updates.push_back(Update::Conflated(count)),
+                SubscriberEvent::Closed(close) => closed = Some(close.clone()),
+            };
+            self.client.handle(now(), offset, &frame, &mut out, &mut each).map_err(ClientError::Rule)?;
+        }
+        if let Some(close) = closed {
+            if let Some(link) = self.link.take() {
+                link.connection.close(quinn::VarInt::from_u32(0), b"");
+            }
+            // A refusal is an error; the end of what once stood is news.
+            if matches!(close.code, CloseCode::SUBSCRIPTION | CloseCode::PROTOCOL | CloseCode::VERSION) {
+                return Err(ClientError::Closed(close));
+            }
+            self.ended = true;
+            self.updates.push_back(Update::Ended(close));
+            return Ok(());
+        }
+        if !out.is_empty() && link.send.write_chunk(out.into()).await.is_err() {
+            self.link = None;
+        }
+        Ok(())
+    }
+}

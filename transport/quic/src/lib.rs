@@ -1,0 +1,21 @@
+//! QUIC for feeds and subscribers: moves bytes and timers for `proto`.
+//!
+//! **Invariant:** does not know what a bar is, and gives no peer more memory, time or streams than [`limits`] says: every
+//! bound of the QUIC library is set here on purpose, none is left to its default.
+#![forbid(unsafe_code)]
+
+pub mod limits;
+pub mod tls;
+
+#[cfg(feature = "server")]
+pub mod server;
+
+#[cfg(feature = "client")]
+pub mod client;
+
+#[cfg(feature = "client")]
+pub use client::{ClientError, ClientOptions, PublishStats, Publisher, PublisherOptions, Subscriber, Update};
+pub use limits::Limits;
+#[cfg(feature = "server")]
+pub use server::{QuicServer, ServerError, ServerStats};
+pub use tls::{TlsError, Trust};

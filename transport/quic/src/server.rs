@@ -1,0 +1,376 @@
+//! The server: connections by plane, one task per stream, handles to the engine.
+
+use crate::limits::{LimitError, Limits};
+use crate::tls::{Identity, TlsError};
+use bytes::Bytes;
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, SubscribeError};
+use tidegate_proto::subscriber::{Request, SubscriberSession};
+use tidegate_proto::{ALPN_FEED, ALPN_SUBSCRIBE, Close, CloseCode, Frame, FrameBuffer, FrameWriter};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How long the peer has to read our last words.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// A limit is out of range.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+#[derive(Default)]
+struct Counters {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    retried: AtomicU64,
+    failed: AtomicU64,
+    open: AtomicUsize,
+}
+
+/// How many came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerStats {
+    /// Connections that finished their handshake.
+    pub accepted: u64,
+    /// Connections refused because there were as many as may be.
+    pub refused: u64,
+    /// Connections asked to prove their address first.
+    pub retried: u64,
+    /// Handshakes that failed or took too long.
+    pub failed: u64,
+    /// Connections open now.
+    pub open: usize,
+}
+
+#[derive(Clone)]
+struct Shared {
+    ingest: IngestHandle,
+    hub: HubHandle,
+    limits: Limits,
+    counters: Arc<Counters>,
+}
+
+/// A listening server. Dropping it closes its connections.
+pub struct QuicServer {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    counters: Arc<Counters>,
+}
+
+impl QuicServer {
+    /// Listens and serves, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`ServerError`] when a limit is out of range, the identity cannot be used or the address is taken.
+    pub fn start(
+        address: SocketAddr,
+        identity: Identity,
+        limits: Limits,
+        ingest: IngestHandle,
+        hub: HubHandle,
+    ) -> Result<Self, ServerError> {
+        limits.check()?;
+        let mut config = identity.server(&[ALPN_FEED, ALPN_SUBSCRIBE])?;
+        config
+            .transport_config(limits.transport(limits.streams_max))
+            .max_incoming(1_024)
+            .incoming_buffer_size(64 << 10)
+            .incoming_buffer_size_total(8 << 20)
+            .migration(true);
+        let bind = |source| ServerError::Bind { address, source };
+        let endpoint = Endpoint::server(config, address).map_err(bind)?;
+        let address = endpoint.local_addr().map_err(bind)?;
+        let counters = Arc::new(Counters::default());
+        let shared = Shared { ingest, hub, limits, counters: Arc::clone(&counters) };
+        let accepting = endpoint.clone();
+        tokio::spawn(async move {
+            while let Some(incoming) = accepting.accept().await {
+                admit(incoming, &shared);
+            }
+        });
+        Ok(Self { endpoint, address, counters })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many came.
+    #[must_use]
+    pub fn stats(&self) -> ServerStats {
+        let Counters { accepted, refused, retried, failed, open } = &*self.counters;
+        ServerStats {
+            accepted: accepted.load(Relaxed),
+            refused: refused.load(Relaxed),
+            retried: retried.load(Relaxed),
+            failed: failed.load(Relaxed),
+            open: open.load(Relaxed),
+        }
+    }
+
+    /// Takes no new connections.
+    pub fn refuse_new(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Waits until peers have read their last words, for a bounded time, and closes.
+    pub async fn close(self) {
+        let _ = timeout(LAST_WORDS, self.drained()).await;
+        self.endpoint.close(VarInt::from_u32(CloseCode::SHUTTING_DOWN.0.into()), b"the server ends");
+        let _ = timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+    }
+
+    async fn drained(&self) {
+        while self.counters.open.load(Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Lets a connection in, or not, before anything is spent on it.
+fn admit(incoming: Incoming, shared: &Shared) {
+    let counters = &shared.counters;
+    let open = counters.open.load(Relaxed);
+    if open >= shared.limits.connections_max {
+        counters.refused.fetch_add(1, Relaxed);
+        return incoming.refuse();
+    }
+    if open >= shared.limits.validate_above && !incoming.remote_address_validated() && incoming.may_retry() {
+        counters.retried.fetch_add(1, Relaxed);
+        let _ = incoming.retry();
+        return;
+    }
+    let shared = shared.clone();
+    counters.open.fetch_add(1, Relaxed);
+    tokio::spawn(async move {
+        match timeout(shared.limits.handshake_timeout, async { incoming.await }).await {
+            Ok(Ok(connection)) => {
+                shared.counters.accepted.fetch_add(1, Relaxed);
+                connected(&connection, &shared).await;
+            }
+            _ => {
+                shared.counters.failed.fetch_add(1, Relaxed);
+            }
+        }
+        shared.counters.open.fetch_sub(1, Relaxed);
+    });
+}
+
+/// One connection: streams of the plane it came for, until it is gone.
+async fn connected(connection: &Connection, shared: &Shared) {
+    let data = connection.handshake_data().and_then(|data| data.downcast().ok());
+    let data: Option<Box<quinn::crypto::rustls::HandshakeData>> = data;
+    let feed = data.and_then(|data| data.protocol).is_some_and(|alpn| alpn == ALPN_FEED);
+    // A connection without a stream costs memory for nothing.
+    let mut first = true;
+    let mut tasks = tokio::task::JoinSet::new();
+    loop {
+        let stream = if first {
+            let hello = Duration::from_nanos(shared.hub.catalogue().hello_ns);
+            match timeout(hello, connection.accept_bi()).await {
+                Ok(stream) => stream,
+                Err(_) => {
+                    let reason = b"no stream was opened";
+                    return connection.close(VarInt::from_u32(CloseCode::SILENT.0.into()), reason);
+                }
+            }
+        } else {
+            tokio::select! {
+                stream = connection.accept_bi() => stream,
+                // The last stream of a connection is its end: the peer has everything, or has gone.
+                Some(_) = tasks.join_next() => {
+                    if tasks.is_empty() {
+                        return connection.close(VarInt::from_u32(CloseCode::FINISHED.0.into()), b"");
+                    }
+                    continue;
+                }
+            }
+        };
+        first = false;
+        let Ok((send, receive)) = stream else { break };
+        let shared = shared.clone();
+        if feed {
+            tasks.spawn(async move { serve_feed(send, receive, &shared).await });
+        } else {
+            tasks.spawn(async move { serve_subscriber(send, receive, &shared).await });
+        }
+    }
+    // The connection is gone: what its streams still do ends by itself at their next read or write.
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Says the last words and waits until they were read.
+async fn last_words(mut send: SendStream, close: &Close) {
+    let mut frame = Vec::new();
+    FrameWriter::new(&mut frame).close(close.code, &close.reason);
+    let _ = timeout(LAST_WORDS, async {
+        let _ = send.write_chunk(frame.into()).await;
+        let _ = send.finish();
+        let _ = send.stopped().await;
+    })
+    .await;
+}
+
+async fn serve_feed(mut send: SendStream, mut receive: RecvStream, shared: &Shared) {
+    let Ok((mut feed, mut answers)) = shared.ingest.open().await else {
+        return last_words(send, &Close::new(CloseCode::SHUTTING_DOWN, "the server ends")).await;
+    };
+    let close = {
+        let reading = async {
+            // When the peer ends its stream the ingest thread has the last word; without a CLOSE there is none to be had.
+            while let Ok(Some(count)) = receive.read(feed.space()).await {
+                if feed.filled(count).await.is_err() {
+                    break;
+                }
+            }
+            drop(feed);
+        };
+        let writing = async {
+            while let Some(answer) = answers.recv().await {
+                match answer {
+                    FeedAnswer::Frames(bytes) => {
+                        if send.write_chunk(bytes.into()).await.is_err() {
+                            return None;
+                        }
+                    }
+                    FeedAnswer::Close(close) => return Some(close),
+                }
+            }
+            None
+        };
+        tokio::pin!(reading, writing);
+        // When reading ends the feed is forgotten by the ingest thread, which then lets go of the answers.
+        tokio::select! {
+            close = &mut writing => close,
+            () = &mut reading => writing.await,
+        }
+    };
+    if let Some(close) = close {
+        last_words(send, &close).await;
+    }
+}
+
+async fn serve_subscriber(mut send: SendStream, mut receive: RecvStream, shared: &Shared) {
+    if let Err(close) = subscription(&mut send, &mut receive, shared).await {
+        last_words(send, &close).await;
+    }
+}
+
+/// One subscription, from greeting to end.
+async fn subscription(send: &mut SendStream, receive: &mut RecvStream, shared: &Shared) -> Result<(), Close> {
+    let clock = shared.hub.clock();
+    let mut session = SubscriberSession::new(Arc::clone(shared.hub.catalogue()), clock.now());
+    let mut buffer = FrameBuffer::new(1);
+    let mut out = Vec::new();
+    let finished = || Close::new(CloseCode::FINISHED, "");
+    let mut reader = None;
+    while reader.is_none() {
+        let deadline = Instant::from_std(clock.instant(session.timeout()));
+        match timeout_at(deadline, receive.read(buffer.space())).await {
+            Ok(Ok(Some(count))) => buffer.filled(count),
+            Ok(Ok(None) | Err(_)) => return Err(finished()),
+            Err(_) => session.tick(clock.now(), &mut out)?,
+        }
+        while reader.is_none()
+            && let Some(request) = next_request(&mut session, &mut buffer, clock.now(), &mut out)?
+        {
+            match request {
+                Request::Nothing => {}
+                Request::Finished => return Err(finished()),
+                Request::Subscribe(subscription) => {
+                    let outcome = shared.hub.subscribe(subscription).await;
+                    let answer = match &outcome {
+                        Ok(reader) => Ok(reader.lag_budget()),
+                        Err(SubscribeError::Refused(error)) => Err(error.clone()),
+                        Err(SubscribeError::Gone(error)) => {
+                            return Err(Close::new(CloseCode::SHUTTING_DOWN, error.to_string()));
+                        }
+                    };
+                    session.subscribed(clock.now(), answer, &mut out)?;
+                    reader = outcome.ok();
+                }
+            }
+        }
+        if !out.is_empty() && send.write_chunk(std::mem::take(&mut out).into()).await.is_err() {
+            return Ok(());
+        }
+    }
+    let Some(mut reader) = reader else { return Ok(()) };
+    let catalogue = Arc::clone(shared.hub.catalogue());
+    let heartbeat = Duration::from_millis(catalogue.heartbeat_ms.into());
+    let writing = async {
+        loop {
+            match timeout(heartbeat, reader.next()).await {
+                Ok(Some(Delivery::Frames(mut frames))) => {
+                    if send.write_all_chunks(&mut frames).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(Some(Delivery::Closed(close))) => return Err(close),
+                Ok(None) => return Err(Close::new(CloseCode::SHUTTING_DOWN, "the server ends")),
+                Err(_) => {
+                    let mut frame = Vec::new();
+                    FrameWriter::new(&mut frame).heartbeat(clock.now().0, 0);
+                    if send.write_chunk(Bytes::from(frame)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    };
+    let listening = async {
+        let mut out = Vec::new();
+        loop {
+            while let Some(request) = next_request(&mut session, &mut buffer, clock.now(), &mut out)? {
+                if request == Request::Finished {
+                    return Err(finished());
+                }
+            }
+            session.told(clock.now()); // heartbeats are the writing side's
+            let silence = Duration::from_nanos(catalogue.silence_ns);
+            match timeout(silence, receive.read(buffer.space())).await {
+                Ok(Ok(Some(count))) => buffer.filled(count),
+                Ok(Ok(None) | Err(_)) => return Err(finished()),
+                Err(_) => return Err(Close::new(CloseCode::SILENT, "nothing was heard for too long")),
+            }
+        }
+    };
+    tokio::select! {
+        outcome = writing => outcome,
+        outcome = listening => outcome,
+    }
+}
+
+/// What the next whole frame asks for; `None` when more bytes are needed.
+fn next_request(
+    session: &mut SubscriberSession,
+    buffer: &mut FrameBuffer,
+    now: tidegate_proto::MonoTime,
+    out: &mut Vec<u8>,
+) -> Result<Option<Request>, Close> {
+    let protocol = |error: tidegate_proto::FrameError| Close::new(CloseCode::PROTOCOL, error.to_string());
+    let Some((offset, head, body)) = buffer.next_frame().map_err(protocol)? else { return Ok(None) };
+    let frame = Frame::read(offset, &head, body).map_err(protocol)?;
+    session.handle(now, offset, &frame, out).map(Some)
+}

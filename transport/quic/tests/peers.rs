@@ -1,0 +1,306 @@
+//! Peers good and bad against a real server on loopback.
+
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_actors::BarSpec;
+use tidegate_actors::bars::BarOptions;
+use tidegate_engine::{Event, Price, Size, Stage};
+use tidegate_live::{Live, LiveOptions};
+use tidegate_proto::feed::FeedServerOptions;
+use tidegate_proto::hub::{HubOptions, StreamMeta};
+use tidegate_proto::subscription::{LagPolicy, Start, Subscription};
+use tidegate_proto::{CloseCode, StreamKind};
+use tidegate_quic::tls::Identity;
+use tidegate_quic::{
+    ClientError, ClientOptions, Limits, Publisher, PublisherOptions, QuicServer, Subscriber, Trust, Update,
+};
+
+struct Server {
+    live: Live,
+    quic: QuicServer,
+    client: ClientOptions,
+    _data: tempfile::TempDir,
+}
+
+fn start(options: LiveOptions, limits: Limits) -> Server {
+    let data = tempfile::tempdir().unwrap();
+    let (identity, _) = Identity::of_data(data.path()).unwrap();
+    let spec: BarSpec = "1s".parse().unwrap();
+    let stages = Arc::new(move || vec![Stage::new("bars.1s", 0, spec.operator(BarOptions::default()))]);
+    let streams = vec![StreamMeta { name: "bars.1s".into(), kind: StreamKind::Bars, columns: vec![] }];
+    let live = Live::start(stages, streams, options).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let quic = QuicServer::start(any, identity, limits, live.ingest(), live.hub()).unwrap();
+    let client = ClientOptions::new(quic.address(), Trust::of_data(data.path()).unwrap());
+    Server { live, quic, client, _data: data }
+}
+
+impl Server {
+    /// Ends in order and checks that all adds up.
+    async fn end(self) -> tidegate_live::LiveReport {
+        self.quic.refuse_new();
+        let report = tokio::task::spawn_blocking(|| self.live.finish()).await.unwrap().unwrap();
+        self.quic.close().await;
+        assert_eq!(report.imbalance(), 0);
+        report
+    }
+}
+
+fn trades(count: u64) -> Vec<Event> {
+    (0..count)
+        .map(|at| Event::trade(at * 50_000_000, (at % 3) as u32, 9, Price(1_000 + at as i64), Size(5), 0))
+        .collect()
+}
+
+async fn publisher(server: &Server, source_id: u64) -> Publisher {
+    let options = PublisherOptions { source_id, ..PublisherOptions::default() };
+    let publisher = Publisher::connect(server.client.clone(), options).await.unwrap();
+    for name in ["A", "B", "C"] {
+        publisher.define(name).unwrap();
+    }
+    publisher
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_come_in_order_and_the_end_is_told() {
+    let server = start(LiveOptions::default(), Limits::default());
+    let mut subscriber =
+        Subscriber::connect(server.client.clone(), "test", Subscription::to(["bars.1s"])).await.unwrap();
+    // The edge first: from here on nothing is missed.
+    assert!(matches!(subscriber.next().await.unwrap(), Some(Update::Live(_))));
+    let publisher = publisher(&server, 1).await;
+    publisher.send(&trades(10_000)).await.unwrap();
+    let stats = publisher.finish().await.unwrap();
+    assert_eq!((stats.acked, stats.unacked, stats.connections), (10_000, 0, 1));
+    let reading = tokio::spawn(async move {
+        let (mut records, mut last) = (0, std::collections::HashMap::new());
+        loop {
+            match subscriber.next().await.unwrap() {
+                Some(Update::Record { name, output, .. }) => {
+                    records += 1;
+                    let last = last.entry(name).or_insert(0);
+                    assert_eq!(output.sequence, *last + 1, "one key a slot here, so no number is left out");
+                    *last = output.sequence;
+                }
+                Some(Update::Ended(close)) => {
+                    assert_eq!(close.code, CloseCode::SHUTTING_DOWN);
+                    return records;
+                }
+                Some(other) => panic!("{other:?}"),
+                None => panic!("an end without a word"),
+            }
+        }
+    });
+    let report = server.end().await;
+    // 500 s of trades, three names, every second each.
+    assert_eq!(reading.await.unwrap(), 1_500);
+    assert_eq!(report.hub.delivered, 1_500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_connection_of_a_source_wins() {
+    let server = start(LiveOptions::default(), Limits::default());
+    let first = publisher(&server, 7).await;
+    first.send(&trades(100)).await.unwrap();
+    first.settle().await.unwrap();
+    let second = publisher(&server, 7).await;
+    let other = publisher(&server, 8).await;
+    // The old one is told, whatever it does next.
+    let error = loop {
+        match first.send(&trades(1)).await {
+            Ok(()) => match first.settle().await {
+                Ok(()) => {}
+                Err(error) => break error,
+            },
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, ClientError::Closed(close) if close.code == CloseCode::SUPERSEDED), "{error}");
+    second.send(&trades(150)).await.unwrap();
+    let stats = second.finish().await.unwrap();
+    assert!(stats.skipped >= 100, "what the first one sent is there: {stats:?}");
+    other.send(&trades(10)).await.unwrap();
+    other.finish().await.unwrap();
+    let report = server.end().await;
+    let sources = &report.ingest.stats.sources;
+    assert_eq!((sources.len(), sources[0].connections, sources[1].ledger.accepted), (2, 2, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_never_reads_hurts_only_itself() {
+    let hub = HubOptions { ring_records: 512, ..HubOptions::default() };
+    let server = start(LiveOptions { hub, ..LiveOptions::default() }, Limits::default());
+    // Small windows, so that its connection is full soon.
+    let limits = Limits { receive_window: 64 << 10, stream_receive_window: 64 << 10, ..Limits::default() };
+    let slow = ClientOptions { limits, ..server.client.clone() };
+    let spec = Subscription { policy: LagPolicy::Disconnect, ..Subscription::to(["bars.1s"]) };
+    let mut lazy = Subscriber::connect(slow, "lazy", spec).await.unwrap();
+    let mut busy =
+        Subscriber::connect(server.client.clone(), "busy", Subscription::to(["bars.1s"])).await.unwrap();
+    assert!(matches!(busy.next().await.unwrap(), Some(Update::Live(_))));
+    let reading = tokio::spawn(async move {
+        let (mut records, mut lost) = (0, 0);
+        while let Some(update) = busy.next().await.unwrap() {
+            match update {
+                Update::Record { .. } => records += 1,
+                Update::Loss(loss) => lost += loss.count,
+                Update::Ended(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        records + lost
+    });
+    let publisher = publisher(&server, 1).await;
+    publisher.send(&trades(1_000_000)).await.unwrap();
+    publisher.finish().await.unwrap();
+    let close = loop {
+        match lazy.next().await.unwrap() {
+            Some(Update::Ended(close)) => break close,
+            Some(_) => {}
+            None => panic!("an end without a word"),
+        }
+    };
+    assert_eq!(close.code, CloseCode::LAG, "{close}");
+    server.end().await;
+    assert_eq!(reading.await.unwrap(), 150_000, "the other one has every record, or its exact count");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_told_what_is_wrong_and_nobody_else_notices() {
+    let feed = FeedServerOptions { hello_ns: 200_000_000, ..FeedServerOptions::default() };
+    let server = start(LiveOptions { feed, ..LiveOptions::default() }, Limits::default());
+    let good = publisher(&server, 1).await;
+    let link = |alpn: &'static [u8]| raw(&server, alpn);
+
+    // Another protocol.
+    let (connection, mut send, mut receive) = link(tidegate_proto::ALPN_FEED).await;
+    send.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let (code, reason) = closed(&mut receive).await;
+    assert_eq!(code, CloseCode::PROTOCOL);
+    assert!(reason.contains("at byte 0: 0x47"), "{reason}");
+    drop(connection);
+
+    // A stream of a length that would fill the memory.
+    let (_connection, mut send, mut receive) = link(tidegate_proto::ALPN_SUBSCRIBE).await;
+    send.write_all(b"TGP1\x01\x20\0\0\xff\xff\xff\xff\0\0\0\0").await.unwrap();
+    let (code, reason) = closed(&mut receive).await;
+    assert_eq!(code, CloseCode::PROTOCOL);
+    assert!(reason.contains("a Subscribe body of 4294967295 bytes, allowed are 40 to 65552"), "{reason}");
+
+    // One that connects and opens nothing, one that opens and says nothing, one that says half a word.
+    let (connection, ..) = link(tidegate_proto::ALPN_FEED).await;
+    let (_silent, mut send, mut receive) = link(tidegate_proto::ALPN_FEED).await;
+    send.write_all(b"TGP1\x01").await.unwrap();
+    assert_eq!(closed(&mut receive).await.0, CloseCode::SILENT);
+    connection.closed().await;
+    let (_silent, mut send, mut receive) = link(tidegate_proto::ALPN_SUBSCRIBE).await;
+    send.write_all(b"T").await.unwrap();
+    assert_eq!(closed(&mut receive).await.0, CloseCode::SILENT);
+
+    // A plane that does not exist is refused in the handshake.
+    let error = server_connect(&server, b"tidegate-other/1").await.err().unwrap();
+    assert!(error.contains("any known protocol"), "{error}");
+
+    // An event no feed may send: refused with its number, and what came before is kept.
+    let bad = publisher(&server, 2).await;
+    bad.send(&trades(5)).await.unwrap();
+    bad.settle().await.unwrap();
+    bad.send(&[Event { kind: 200, ..Event::default() }]).await.unwrap();
+    let error = bad.settle().await.unwrap_err();
+    assert!(error.to_string().contains("event 6 is of kind 200, allowed are 1 to 7 and 133"), "{error}");
+    let unnamed = publisher(&server, 3).await;
+    unnamed.send(&[Event { key: 3, ..trades(1)[0] }]).await.unwrap();
+    let error = unnamed.settle().await.unwrap_err();
+    assert!(error.to_string().contains("event 1 has key 3, 3 are defined"), "{error}");
+
+    good.send(&trades(1_000)).await.unwrap();
+    assert_eq!(good.finish().await.unwrap().acked, 1_000);
+    let report = server.end().await;
+    let sources = &report.ingest.stats.sources;
+    assert_eq!(sources.iter().map(|source| source.ledger.accepted).sum::<u64>(), 1_005);
+    assert_eq!(sources.iter().map(|source| source.ledger.refused).sum::<u64>(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_limit_connections_are_refused() {
+    let limits = Limits { connections_max: 2, ..Limits::default() };
+    let server = start(LiveOptions::default(), limits);
+    let (first, _second) = (publisher(&server, 1).await, publisher(&server, 2).await);
+    let client = ClientOptions { give_up_after: Duration::from_millis(50), ..server.client.clone() };
+    let error = Publisher::connect(client, PublisherOptions::default()).await.err().unwrap();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    first.send(&trades(10)).await.unwrap();
+    first.settle().await.unwrap();
+    assert!(server.quic.stats().refused >= 1);
+    drop(first);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_past_that_is_asked_for_meets_what_follows() {
+    let server = start(LiveOptions::default(), Limits::default());
+    let publisher = publisher(&server, 1).await;
+    publisher.send(&trades(6_000)).await.unwrap();
+    publisher.settle().await.unwrap();
+    let start = Start::Sequence { default: 1, slots: Vec::new() };
+    let spec = Subscription { start, ..Subscription::to(["bars.1s"]) };
+    let mut subscriber = Subscriber::connect(server.client.clone(), "test", spec).await.unwrap();
+    let later: Vec<Event> = trades(9_000).split_off(6_000);
+    publisher.send(&later).await.unwrap();
+    publisher.finish().await.unwrap();
+    let reading = tokio::spawn(async move {
+        let mut seen = std::collections::HashMap::new();
+        while let Some(update) = subscriber.next().await.unwrap() {
+            if let Update::Record { name, output, .. } = update {
+                let last = seen.entry(name).or_insert(0);
+                assert_eq!(output.sequence, *last + 1);
+                *last += 1;
+            }
+        }
+        seen.values().sum::<u64>()
+    });
+    server.end().await;
+    assert_eq!(reading.await.unwrap(), 3 * 450);
+}
+
+/// A connection below the client library.
+async fn server_connect(server: &Server, alpn: &[u8]) -> Result<quinn::Connection, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = std::fs::read(server._data.path().join("tls/dev-cert.pem")).unwrap();
+    use rustls::pki_types::pem::PemObject;
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let config = quinn::ClientConfig::new(Arc::new(quic));
+    let connecting = endpoint.connect_with(config, server.quic.address(), "localhost").unwrap();
+    connecting.await.map_err(|error| error.to_string())
+}
+
+async fn raw(server: &Server, alpn: &[u8]) -> (quinn::Connection, quinn::SendStream, quinn::RecvStream) {
+    let connection = server_connect(server, alpn).await.unwrap();
+    let (send, receive) = connection.open_bi().await.unwrap();
+    (connection, send, receive)
+}
+
+/// The last frame of a stream, which must be CLOSE.
+async fn closed(receive: &mut quinn::RecvStream) -> (CloseCode, String) {
+    let bytes = receive.read_to_end(1 << 20).await.unwrap();
+    let mut buffer = tidegate_proto::FrameBuffer::new(4);
+    buffer.push(&bytes);
+    let mut last = None;
+    while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
+        if let tidegate_proto::Frame::Close { code, reason } =
+            tidegate_proto::Frame::read(offset, &head, body).unwrap()
+        {
+            last = Some((code, reason.to_owned()));
+        }
+    }
+    last.expect("the server says why")
+}
