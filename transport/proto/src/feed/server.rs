@@ -5,7 +5,7 @@ use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane};
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::{FRAME_EVENTS_MAX, FrameError, VERSION};
 use std::collections::HashMap;
-use tidegate_engine::{Event, EventTime, kind, name_hash};
+use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind, name_hash};
 
 /// Bounds of the server's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -566,14 +566,17 @@ fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, Strin
     let undefined = |event: &Event| event.kind < kind::CONTROL && event.key >= keys;
     let unknown = |event: &Event| !matches!(event.kind, kind::TRADE..=kind::INTEGER | kind::GAP);
     let endless = |event: &Event| event.ts_event > EventTime::MAX.0;
+    let notional = |event: &Event| Notional::of(Price(event.price()), Size(event.size()));
+    let immense = |event: &Event| event.kind == kind::TRADE && notional(event).is_err();
     // One pass without branches over what is nearly always right, then a search for who was wrong.
-    let wrong =
-        events.iter().fold(false, |wrong, event| wrong | undefined(event) | unknown(event) | endless(event));
+    let wrong = events.iter().fold(false, |wrong, event| {
+        wrong | undefined(event) | unknown(event) | endless(event) | immense(event)
+    });
     if !wrong {
         return None;
     }
     let (at, event) =
-        events.iter().enumerate().find(|(_, event)| undefined(event) || unknown(event) || endless(event))?;
+        events.iter().enumerate().find(|(_, e)| undefined(e) || unknown(e) || endless(e) || immense(e))?;
     let sequence = sequence + at as u64;
     Some(if unknown(event) {
         let reason = format!("event {sequence} is of kind {}, allowed are 1 to 7 and 133", event.kind);
@@ -584,8 +587,35 @@ fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, Strin
             CloseCode::BAD_EVENT,
             format!("event {sequence} has time {}, allowed are 0 to {max}", event.ts_event),
         )
+    } else if let (true, Err(error)) = (immense(event), notional(event)) {
+        (CloseCode::BAD_EVENT, format!("event {sequence}: {error}"))
     } else {
         let reason = format!("event {sequence} has key {}, {keys} are defined", event.key);
         (CloseCode::UNDEFINED_KEY, reason)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_no_feed_may_send_are_named() {
+        let trade = |ts, key, price, size| Event::trade(ts, key, 0, Price(price), Size(size), 0);
+        let good = trade(1, 0, 1, 1);
+        for (bad, code, says) in [
+            (trade(1, 2, 1, 1), CloseCode::UNDEFINED_KEY, "event 11 has key 2, 2 are defined"),
+            (trade(u64::MAX, 0, 1, 1), CloseCode::BAD_EVENT, "event 11 has time 18446744073709551615"),
+            (trade(1, 0, i64::MIN, u64::MAX), CloseCode::BAD_EVENT, "event 11: price times size"),
+            (Event { kind: 0, ..good }, CloseCode::BAD_EVENT, "event 11 is of kind 0"),
+            (Event { kind: kind::END, ..good }, CloseCode::BAD_EVENT, "event 11 is of kind"),
+        ] {
+            let (found, reason) = fault(&[good, bad, bad], 10, 2).unwrap();
+            assert_eq!(found, code, "{reason}");
+            assert!(reason.starts_with(says), "{reason}");
+        }
+        // What is no trade has other things in those words.
+        let sample = Event { kind: kind::SAMPLE, payload: [u64::MAX; 2], ..good };
+        assert_eq!(fault(&[good, sample], 10, 2), None);
+    }
 }
