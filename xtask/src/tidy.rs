@@ -17,13 +17,18 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 13] = [
+const GRAPH: [(&str, &[&str]); 14] = [
     ("tidegate-engine", &[]),
     ("tidegate-actors", &["tidegate-engine"]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
     ("tidegate-quic", &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live"]),
+    (
+        "tidegate-gateway",
+        // `replay` for its tests alone: a generated market.
+        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
+    ),
     ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-gpu"]),
     ("tidegate-benches", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
     (
@@ -35,13 +40,17 @@ const GRAPH: [(&str, &[&str]); 13] = [
             "tidegate-proto",
             "tidegate-live",
             "tidegate-quic",
+            "tidegate-gateway",
             "tidegate-replay",
             "tidegate-benches",
         ],
     ),
     ("tidegate-example-collatz", &["tidegate-engine", "tidegate-actors"]),
     ("tidegate-yardstick", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
-    ("tidegate-fuzz", &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-replay"]),
+    (
+        "tidegate-fuzz",
+        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-gateway", "tidegate-replay"],
+    ),
     ("xtask", &[]),
 ];
 

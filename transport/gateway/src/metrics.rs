@@ -1,0 +1,184 @@
+//! Counters for Prometheus: base units, and labels for what is bounded (shards, feeds, streams, routes), never for keys.
+//!
+//! Counters live where they are counted and are read when somebody asks. A recorder of our own renders them, so that two
+//! gateways in one process do not speak for each other.
+
+use crate::server::Shared;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tidegate_actors::supervision::publish_metrics;
+
+/// Upper bounds of the classes of answer times, in seconds.
+const ANSWER_SECONDS: [f64; 10] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0];
+
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    messages: AtomicU64,
+    websockets: AtomicI64,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let answers = Matcher::Full("tidegate_gateway_answer_seconds".to_owned());
+        // The bounds are a constant and not empty, which is all that is asked of them.
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(answers, &ANSWER_SECONDS);
+        let recorder = builder.unwrap_or_else(|_| PrometheusBuilder::new()).build_recorder();
+        metrics::with_local_recorder(&recorder, describe);
+        Self {
+            handle: recorder.handle(),
+            recorder,
+            messages: AtomicU64::new(0),
+            websockets: AtomicI64::new(0),
+        }
+    }
+
+    pub(crate) fn answered(&self, route: &'static str, status: u16, time: Duration) {
+        let class = match status {
+            100..200 => "1xx",
+            200..300 => "2xx",
+            300..400 => "3xx",
+            400..500 => "4xx",
+            _ => "5xx",
+        };
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("tidegate_gateway_answers_total", "route" => route, "status" => class).increment(1);
+            histogram!("tidegate_gateway_answer_seconds", "route" => route).record(time.as_secs_f64());
+        });
+    }
+
+    pub(crate) fn message(&self) {
+        self.messages.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn websocket(&self, change: i64) {
+        self.websockets.fetch_add(change, Relaxed);
+    }
+
+    /// Takes samples of histograms together, which else pile up until somebody asks.
+    pub(crate) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+fn describe() {
+    describe_counter!("tidegate_events_total", "Data events taken off a shard's ring.");
+    describe_counter!("tidegate_outputs_total", "Results that left a shard's last thread.");
+    describe_counter!(
+        "tidegate_outputs_unread_total",
+        "Results discarded because nobody reads them any more."
+    );
+    describe_counter!("tidegate_turns_busy_total", "Turns of a shard that found work.");
+    describe_counter!("tidegate_turns_idle_total", "Turns of a shard that found none.");
+    describe_counter!("tidegate_panics_total", "Panics of operators that were caught.");
+    describe_counter!("tidegate_restarts_total", "Restarts of a shard.");
+    describe_counter!(
+        "tidegate_quarantined_events_total",
+        "Events only counted because their shard is quarantined."
+    );
+    describe_counter!(
+        "tidegate_lost_in_restart_events_total",
+        "Events between a restart's snapshot and its end."
+    );
+    describe_gauge!("tidegate_ring_depth", "Records waiting in a shard's ring.");
+    describe_gauge!(
+        "tidegate_watermark_seconds",
+        Unit::Seconds,
+        "Event time up to which a shard is complete, since 1970."
+    );
+    describe_counter!("tidegate_feed_events_total", "Events of a feed, by what became of them.");
+    describe_gauge!("tidegate_feed_connected", "Whether a feed is connected.");
+    describe_gauge!("tidegate_feeds_connected", "Feeds connected.");
+    describe_counter!("tidegate_log_records_total", "Records of the log.");
+    describe_counter!("tidegate_fenced_events_total", "Events refused because their time leaps ahead.");
+    describe_counter!("tidegate_ring_full_total", "Times a shard's ring was full.");
+    describe_counter!("tidegate_stream_records_total", "Records published in a stream.");
+    describe_gauge!("tidegate_keys", "Keys known.");
+    describe_counter!(
+        "tidegate_keys_refused_total",
+        "Names refused because there were as many keys as allowed."
+    );
+    describe_gauge!("tidegate_subscribers", "Subscribers of results, of all front ends.");
+    describe_gauge!("tidegate_subscriber_lag_records", "Records the slowest subscriber is behind.");
+    describe_counter!(
+        "tidegate_subscriber_records_total",
+        "Records for subscribers, by what became of them."
+    );
+    describe_gauge!("tidegate_gateway_connections", "Connections of the gateway.");
+    describe_gauge!("tidegate_gateway_websockets", "WebSockets of the gateway.");
+    describe_counter!("tidegate_gateway_connections_total", "Connections the gateway took.");
+    describe_counter!(
+        "tidegate_gateway_connections_refused_total",
+        "Connections refused because there were as many as allowed."
+    );
+    describe_counter!("tidegate_gateway_messages_total", "WebSocket messages written.");
+    describe_counter!("tidegate_gateway_answers_total", "Requests answered.");
+    describe_histogram!("tidegate_gateway_answer_seconds", Unit::Seconds, "Time to the head of an answer.");
+    describe_gauge!("tidegate_uptime_seconds", Unit::Seconds, "Time since the gateway was started.");
+    describe_gauge!("tidegate_build_info", "Always 1; the label says which version runs.");
+}
+
+/// All counters as they stand.
+pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
+    let streams = shared.book.streams().len() as u16;
+    let hub = shared
+        .ask(move |hub, _| {
+            let published: Vec<u64> = (0..streams)
+                .map(|stream| hub.stream_stats(stream).map_or(0, |stats| stats.published))
+                .collect();
+            let lag = hub.subscribers().map(|stats| stats.lag).max().unwrap_or(0);
+            (hub.stats(), published, lag)
+        })
+        .await;
+    let ingest = (shared.sources.ingest)();
+    metrics::with_local_recorder(&shared.metrics.recorder, || {
+        publish_metrics(&shared.sources.shards);
+        counter!("tidegate_log_records_total").absolute(ingest.logged);
+        counter!("tidegate_fenced_events_total").absolute(ingest.fenced);
+        counter!("tidegate_ring_full_total").absolute(ingest.stalls);
+        gauge!("tidegate_feeds_connected").set(ingest.connections as f64);
+        // Sources are bounded by the server's own limit.
+        for source in &ingest.sources {
+            let ledger = &source.ledger;
+            gauge!("tidegate_feed_connected", "source" => source.name.clone())
+                .set(f64::from(u8::from(source.connected)));
+            for (fate, count) in [
+                ("accepted", ledger.accepted),
+                ("duplicate", ledger.duplicate),
+                ("ahead", ledger.ahead),
+                ("refused", ledger.refused),
+                ("declared_lost", ledger.declared_lost),
+            ] {
+                counter!("tidegate_feed_events_total", "source" => source.name.clone(), "fate" => fate)
+                    .absolute(count);
+            }
+        }
+        // While the hub does not answer, its counters stay as they were.
+        if let Ok((stats, published, lag)) = hub {
+            for (stream, count) in std::iter::zip(shared.book.stream_names(), published) {
+                counter!("tidegate_stream_records_total", "stream" => stream.to_owned()).absolute(count);
+            }
+            gauge!("tidegate_keys").set(stats.keys as f64);
+            counter!("tidegate_keys_refused_total").absolute(stats.keys_refused);
+            gauge!("tidegate_subscribers").set(stats.subscribers as f64);
+            gauge!("tidegate_subscriber_lag_records").set(lag as f64);
+            for (fate, count) in
+                [("delivered", stats.delivered), ("conflated", stats.conflated), ("dropped", stats.dropped)]
+            {
+                counter!("tidegate_subscriber_records_total", "fate" => fate).absolute(count);
+            }
+        }
+        let taken = shared.options.connections_max - shared.connections.available_permits();
+        gauge!("tidegate_gateway_connections").set(taken as f64);
+        gauge!("tidegate_gateway_websockets").set(shared.metrics.websockets.load(Relaxed) as f64);
+        counter!("tidegate_gateway_connections_total").absolute(shared.accepted.load(Relaxed));
+        counter!("tidegate_gateway_connections_refused_total").absolute(shared.refused.load(Relaxed));
+        counter!("tidegate_gateway_messages_total").absolute(shared.metrics.messages.load(Relaxed));
+        gauge!("tidegate_uptime_seconds").set(shared.status.uptime().as_secs_f64());
+        gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    });
+    shared.metrics.handle.render()
+}

@@ -1,0 +1,74 @@
+//! Where the gateway's answers come from.
+
+use std::sync::Arc;
+use tidegate_actors::runtime::{StageReport, StatsHandle};
+use tidegate_live::{HubHandle, IngestStats};
+
+/// Handles of a live engine, and what else its owner knows. What is not given is shown as unknown.
+#[derive(Clone)]
+pub struct Sources {
+    /// Results and their readers.
+    pub hub: HubHandle,
+    /// Counters of the shards.
+    pub shards: StatsHandle,
+    /// Feeds and the log: usually `IngestHandle::stats`.
+    pub ingest: Arc<dyn Fn() -> IngestStats + Send + Sync>,
+    /// The time of day in nanoseconds since 1970: without it nobody knows how old a watermark is.
+    pub now_ns: Option<fn() -> u64>,
+    /// Records that fit a shard's ring.
+    pub ring_capacity: Option<u64>,
+    /// The stages and what feeds them, for a picture of the pipeline. Empty: the streams, without what feeds them.
+    pub stages: Vec<StageNode>,
+    /// Where the events of each stage went.
+    pub ledger: Option<Arc<dyn Fn() -> Vec<StageReport> + Send + Sync>>,
+    /// How long events take from their arrival to their results.
+    pub latency: Option<Arc<dyn Fn() -> Option<Latency> + Send + Sync>>,
+    /// What subscribers are that did not come through this gateway, such as `quic`.
+    pub others: Option<&'static str>,
+}
+
+impl Sources {
+    /// What every live engine has: `live.hub()`, `live.stats()` and `live.ingest()`.
+    #[must_use]
+    pub fn new(
+        hub: HubHandle,
+        shards: StatsHandle,
+        ingest: impl Fn() -> IngestStats + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            hub,
+            shards,
+            ingest: Arc::new(ingest),
+            now_ns: None,
+            ring_capacity: None,
+            stages: Vec::new(),
+            ledger: None,
+            latency: None,
+            others: None,
+        }
+    }
+}
+
+/// One stage of the pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageNode {
+    /// Its name.
+    pub name: String,
+    /// Its input: `feed`, or the name of another stage.
+    pub upstream: String,
+    /// The stream it writes.
+    pub stream: String,
+}
+
+/// Percentiles, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latency {
+    /// Half are faster.
+    pub p50: u64,
+    /// 99 of 100 are faster.
+    pub p99: u64,
+    /// 999 of 1,000 are faster.
+    pub p99_9: u64,
+    /// The slowest.
+    pub max: u64,
+}
