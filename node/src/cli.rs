@@ -106,12 +106,16 @@ pub(crate) enum Command {
 
 /// Where a server listens unless told otherwise.
 const ADDRESS: &str = "127.0.0.1:7443";
+const HTTP_ADDRESS: &str = "127.0.0.1:8080";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Address for feeds and subscribers (QUIC, UDP); port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
     pub(crate) listen: SocketAddr,
+    /// Address for browsers and scripts (HTTP, WebSocket); port 0 takes a free one, `off` leaves it out.
+    #[arg(long, value_name = "ADDR|off", default_value = HTTP_ADDRESS, value_parser = parse_http)]
+    pub(crate) http: Http,
     /// Where certificates are kept; made on first use. Clients on this machine find the server's certificate here.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -126,6 +130,20 @@ pub(crate) struct ServeArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Where HTTP is served, if anywhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Http(pub(crate) Option<SocketAddr>);
+
+fn parse_http(text: &str) -> Result<Http, String> {
+    match text {
+        "off" => Ok(Http(None)),
+        address => address
+            .parse()
+            .map(|address| Http(Some(address)))
+            .map_err(|_| format!("`{address}` is no address such as {HTTP_ADDRESS} or [::1]:0, nor `off`")),
+    }
 }
 
 /// Where the server is.

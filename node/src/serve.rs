@@ -10,6 +10,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_actors::runtime::RuntimeOptions;
+use tidegate_gateway::{Gateway, GatewayError, GatewayOptions, Sources, StageNode};
 use tidegate_live::{Live, LiveError, LiveOptions, LiveReport};
 use tidegate_proto::StreamKind;
 use tidegate_proto::feed::FeedServerOptions;
@@ -44,6 +45,35 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
         tidegate_replay::StreamKind::Hosts => StreamKind::Hosts,
     };
     StreamMeta { name: stream.name.clone(), kind, columns: stream.columns.clone() }
+}
+
+/// What the gateway answers from.
+fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
+    let ingest = live.ingest();
+    let stage = |stream: &StreamInfo| {
+        // Indicators and roll-ups read bars, everything else events.
+        let upstream = match (stream.name.strip_prefix("ind."), stream.name.split_once('@')) {
+            (Some(bars), _) => format!("bars.{bars}"),
+            (None, Some((_, finer))) => format!("bars.{finer}"),
+            (None, None) => "feed".to_owned(),
+        };
+        StageNode { name: stream.name.clone(), upstream, stream: stream.name.clone() }
+    };
+    Sources {
+        now_ns: Some(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        }),
+        ring_capacity: Some(RuntimeOptions::default().ring_events as u64),
+        stages: streams.iter().map(stage).collect(),
+        others: Some("quic"),
+        ..Sources::new(live.hub(), live.stats(), move || ingest.stats())
+    }
+}
+
+fn gateway_failure(error: GatewayError) -> Failure {
+    let exit = if let GatewayError::Option { .. } = error { Exit::Usage } else { Exit::Output };
+    Failure::new(exit, error)
 }
 
 fn live_failure(error: LiveError) -> Failure {
@@ -102,15 +132,29 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             QuicServer::start(args.listen, identity, Limits::default(), live.ingest(), live.hub())
         })
         .map_err(server_failure)?;
+    let gateway = match args.http.0 {
+        Some(listen) => {
+            let options = GatewayOptions { listen, ..GatewayOptions::default() };
+            let gateway = network.block_on(Gateway::bind(options, sources(&live, &streams)));
+            Some(gateway.map_err(gateway_failure)?)
+        }
+        None => None,
+    };
+    let http = gateway.as_ref().map(|gateway| format!("http://{}", gateway.local_addr()));
+    let (end_gateway, gateway_ends) = tokio::sync::oneshot::channel::<()>();
+    let gateway = gateway.map(|gateway| network.spawn(gateway.serve(async { drop(gateway_ends.await) })));
     if made {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
     // On stdout, whole, before anything else: scripts wait for it.
     if args.json {
-        ui.print_json(&json!({ "listening": server.address().to_string(), "streams": names }));
+        ui.print_json(&json!({ "listening": server.address().to_string(), "http": http, "streams": names }));
     } else {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
+        if let Some(http) = http {
+            ui.print(&format!("open {http} for the dashboard, {http}/v1/docs for the API\n"));
+        }
     }
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
@@ -119,6 +163,11 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let report = live.finish().map_err(live_failure)?;
     let stats = server.stats();
     network.block_on(server.close());
+    // After the engine: its readers have had the last records by now.
+    drop(end_gateway);
+    if let Some(gateway) = gateway {
+        let _ = network.block_on(gateway);
+    }
     network.shutdown_timeout(Duration::from_secs(1));
     if args.json {
         ui.print_json(&to_json(&report, stats, &streams, start.elapsed()));

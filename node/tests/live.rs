@@ -77,7 +77,10 @@ impl Drop for Running {
 
 /// A server on a free port, and the words that lead to it.
 fn serve(folder: &Path) -> (Running, String) {
-    let mut server = Running::start(folder, &format!("serve --json --listen 127.0.0.1:0 --data data {WHAT}"));
+    let mut server = Running::start(
+        folder,
+        &format!("serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data {WHAT}"),
+    );
     let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
     let address = hello["listening"].as_str().expect("an address");
     (server, format!("--server {address} --data data"))

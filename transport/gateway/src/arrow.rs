@@ -91,7 +91,7 @@ fn encode(stream: &StreamView, key: &str, records: &[Output]) -> Result<Vec<u8>,
     table.texts("state", |output| BarState::name(output.state));
     table.texts("cause", |output| Cause::name(output.cause));
     match stream.meta.kind {
-        StreamKind::Bars => {
+        StreamKind::Bars | StreamKind::MeasureBars => {
             table.times("ts_open", |output| output.bar().ts_open);
             table.decimals("open", &PRICE, |bar| Some(bar.open.into()));
             table.decimals("high", &PRICE, |bar| Some(bar.high.into()));
@@ -102,8 +102,11 @@ fn encode(stream: &StreamView, key: &str, records: &[Output]) -> Result<Vec<u8>,
             table.decimals("notional", &NOTIONAL, |bar| Some(join(bar.notional) as i128));
             table.decimals("vwap", &PRICE, |bar| bar.vwap().map(|vwap| vwap.0.into()));
             table.counts("trades", |output| output.bar().trades);
-            table.counts("rev", |output| output.bar().revision);
+            table.counts("rev", |output| output.bar().revision.into());
             table.counts("missing", |output| output.bar().missing);
+            if stream.meta.kind == StreamKind::MeasureBars {
+                table.counts("first_trade", |output| output.bar().first_trade.into());
+            }
         }
         StreamKind::Values => {
             for (at, column) in stream.meta.columns.iter().enumerate() {

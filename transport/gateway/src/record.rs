@@ -31,7 +31,7 @@ impl StreamView {
 
     pub(crate) fn kind_name(&self) -> &'static str {
         match self.meta.kind {
-            StreamKind::Bars => "bars",
+            StreamKind::Bars | StreamKind::MeasureBars => "bars",
             StreamKind::Values => "values",
             StreamKind::Integers => "integers",
             StreamKind::Hosts => "hosts",
@@ -118,6 +118,9 @@ fn try_write(out: &mut String, stream: &StreamView, key: &str, output: &Output) 
                 None => out.push_str(",\"vwap\":null"),
             }
             write!(out, ",\"trades\":{},\"rev\":{},\"missing\":{}", bar.trades, bar.revision, bar.missing)?;
+            if stream.meta.kind == StreamKind::MeasureBars {
+                write!(out, ",\"first_trade\":{}", bar.first_trade)?;
+            }
         }
         output_kind::VALUES => {
             let values = output.values().map(Number);

@@ -88,7 +88,7 @@ pub(crate) fn plan() -> Plan {
     let bars = |text: &str| text.parse::<BarSpec>().unwrap();
     let indicator = |text: &str| text.parse::<IndicatorSpec>().unwrap();
     Plan {
-        bars: vec![bars("1s"), bars("1m")],
+        bars: vec![bars("1s").into(), bars("1m").into()],
         indicators: vec![indicator("sma:5"), indicator("rsi:14")],
         ..Plan::default()
     }
@@ -101,7 +101,9 @@ impl World {
         let metas = streams.iter().map(|stream| StreamMeta {
             name: stream.name.clone(),
             kind: match stream.kind {
-                tidegate_replay::StreamKind::Bars => StreamKind::Bars,
+                tidegate_replay::StreamKind::Bars | tidegate_replay::StreamKind::MeasureBars => {
+                    StreamKind::Bars
+                }
                 tidegate_replay::StreamKind::Indicators => StreamKind::Values,
                 tidegate_replay::StreamKind::Hosts => StreamKind::Hosts,
             },
