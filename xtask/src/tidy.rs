@@ -102,7 +102,11 @@ fn texts(root: &Path) -> Result<Vec<PathBuf>> {
         let known = ["rs", "toml", "md", "sh", "py", "yml", "yaml", "json"];
         let extension =
             path.extension().is_some_and(|extension| known.iter().any(|known| extension == *known));
-        extension || path.extension().is_none() && !name.ends_with("LICENSE") || name.ends_with(".gitignore")
+        let written = !name.ends_with("package-lock.json"); // npm's, as Cargo.lock is cargo's
+        written
+            && (extension
+                || path.extension().is_none() && !name.ends_with("LICENSE")
+                || name.ends_with(".gitignore"))
     };
     let files = listed.split('\0').filter(|name| !name.is_empty()).filter(text).map(|name| root.join(name));
     Ok(files.filter(|path| path.is_file()).collect())

@@ -1,0 +1,64 @@
+import type { AnyRecord, ApiError, KeyPage, Status, Stream } from "./types";
+
+/** An answer that is not a success, with the server's own words where it had some. */
+export class RequestError extends Error {
+  constructor(
+    readonly path: string,
+    readonly status: number | null,
+    readonly detail: ApiError | null,
+  ) {
+    super(detail?.message ?? (status === null ? "The node does not answer." : `The node answered ${status}.`));
+    this.name = "RequestError";
+  }
+}
+
+/** `/v1/bars?stream=…&key=…`; parameters that are undefined are left out. */
+export function address(path: string, parameters: Record<string, string | number | undefined> = {}): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== undefined) query.set(name, String(value));
+  }
+  const text = query.toString();
+  return text ? `${path}?${text}` : path;
+}
+
+async function read<T>(
+  path: string,
+  parameters?: Record<string, string | number | undefined>,
+  signal?: AbortSignal,
+): Promise<T> {
+  const url = address(path, parameters);
+  let response: Response;
+  try {
+    response = await fetch(url, { headers: { accept: "application/json" }, ...(signal && { signal }) });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new RequestError(url, null, null);
+  }
+  const body: unknown = await response.json().catch(() => null);
+  if (!response.ok) throw new RequestError(url, response.status, (body as { error?: ApiError } | null)?.error ?? null);
+  if (body === null)
+    throw new RequestError(url, response.status, { code: "not_json", message: "The answer is not JSON." });
+  return body as T;
+}
+
+export const rest = {
+  streams: async (signal?: AbortSignal) => (await read<{ streams: Stream[] }>("/v1/streams", {}, signal)).streams,
+  status: (signal?: AbortSignal) => read<Status>("/v1/status", {}, signal),
+  keys: (query: { search?: string | undefined; limit?: number; after?: string | undefined }, signal?: AbortSignal) =>
+    read<KeyPage>("/v1/keys", { ...query, search: query.search || undefined }, signal),
+  /** Names with a record in `stream`, page by page. */
+  latest: (query: { stream: string; limit: number; after?: string | undefined }, signal?: AbortSignal) =>
+    read<{ records: AnyRecord[]; next: string | null }>("/v1/latest", query, signal),
+  /** The last `limit` records of one key, oldest first; works for every kind of stream. */
+  history: async (stream: string, key: string, limit: number, signal?: AbortSignal) =>
+    (await read<{ records: AnyRecord[] }>("/v1/bars", { stream, key, limit }, signal)).records,
+};
+
+/** What to tell a person about a failure. */
+export function words(error: unknown): string {
+  if (error instanceof RequestError && error.detail?.allowed?.length) {
+    return `${error.message} Allowed: ${error.detail.allowed.slice(0, 8).join(", ")}.`;
+  }
+  return error instanceof Error ? error.message : String(error);
+}

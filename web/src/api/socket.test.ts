@@ -1,0 +1,195 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { backoff_ms, Socket, type Link } from "./socket";
+import type { AnyRecord } from "./types";
+
+class FakeSocket {
+  readyState = 0;
+  sent: string[] = [];
+  onopen: () => void = () => {};
+  onmessage: (event: { data: string }) => void = () => {};
+  onclose: () => void = () => {};
+  send(text: string): void {
+    this.sent.push(text);
+  }
+  close(): void {
+    this.readyState = 3;
+  }
+  open(): void {
+    this.readyState = 1;
+    this.onopen();
+  }
+  say(message: unknown): void {
+    this.onmessage({ data: typeof message === "string" ? message : JSON.stringify(message) });
+  }
+  drop(): void {
+    this.readyState = 3;
+    this.onclose();
+  }
+}
+
+/** A world whose clock only moves when told. */
+class World {
+  now = 1_000;
+  sockets: FakeSocket[] = [];
+  timers: { at: number; run: () => void }[] = [];
+  links: Link[] = [];
+  socket = new Socket("ws://node/v1/ws", {
+    open: () => {
+      const made = new FakeSocket();
+      this.sockets.push(made);
+      return made as unknown as WebSocket;
+    },
+    now_ms: () => this.now,
+    random: () => 0,
+    after: (ms, run) => {
+      const timer = { at: this.now + ms, run };
+      this.timers.push(timer);
+      return () => void (this.timers = this.timers.filter((one) => one !== timer));
+    },
+  });
+  constructor() {
+    this.socket.onLink = (link) => this.links.push(link);
+  }
+  get last(): FakeSocket {
+    return this.sockets.at(-1)!;
+  }
+  pass(ms: number): void {
+    const until = this.now + ms;
+    for (;;) {
+      const due = this.timers.filter((timer) => timer.at <= until).sort((a, b) => a.at - b.at)[0];
+      if (!due) break;
+      this.now = due.at;
+      this.timers = this.timers.filter((timer) => timer !== due);
+      due.run();
+    }
+    this.now = until;
+  }
+}
+
+describe("back-off", () => {
+  it("doubles from a quarter of a second to eight seconds", () => {
+    expect([1, 2, 3, 4, 5, 6, 7, 50].map((n) => backoff_ms(n, 0))).toEqual([
+      250, 500, 1000, 2000, 4000, 8000, 8000, 8000,
+    ]);
+  });
+  it("spreads by at most a half", () => {
+    expect(backoff_ms(4, 1)).toBe(1000);
+  });
+});
+
+describe("socket", () => {
+  let world: World;
+  beforeEach(() => {
+    world = new World();
+  });
+
+  it("subscribes again, and asks for status again, after a loss", () => {
+    const heard: AnyRecord[] = [];
+    let confirmed = 0;
+    world.socket.status(1000);
+    world.socket.subscribe(
+      { streams: ["bars.1s"], keys: ["BTCUSD"], from: "latest" },
+      { records: (records) => void heard.push(...records), subscribed: () => void (confirmed += 1) },
+    );
+    world.socket.connect();
+    world.last.open();
+    const first = world.last.sent;
+    expect(first.map((text) => JSON.parse(text).op)).toEqual(["status", "subscribe"]);
+    world.last.say({ op: "subscribed", id: 1 });
+    world.last.say({ op: "data", id: 1, records: [{ key: "BTCUSD" }] });
+    world.last.drop();
+    expect(world.links.at(-1)).toMatchObject({ phase: "waiting", attempt: 1, retry_at_ms: 1250 });
+    world.pass(250);
+    world.last.open();
+    expect(world.last.sent).toEqual(first);
+    world.last.say({ op: "subscribed", id: 1 });
+    expect(confirmed).toBe(2);
+    expect(heard).toHaveLength(1);
+  });
+
+  it("waits longer after each failure, and remembers since when it is without news", () => {
+    world.socket.connect();
+    world.last.open();
+    world.last.say({ op: "pong", id: 0 });
+    world.now = 5_000;
+    world.last.drop();
+    world.pass(250);
+    world.last.drop();
+    expect(world.links.at(-1)).toEqual({ phase: "waiting", attempt: 2, retry_at_ms: 5_750, lost_at_ms: 5_000 });
+    world.pass(500);
+    world.last.drop();
+    expect(world.links.at(-1)).toMatchObject({ attempt: 3, retry_at_ms: 6_750, lost_at_ms: 5_000 });
+  });
+
+  it("does not go back to short waits before the server has said something", () => {
+    world.socket.connect();
+    for (const wait of [500, 1000]) {
+      world.last.open();
+      world.last.drop();
+      expect((world.links.at(-1) as { retry_at_ms: number }).retry_at_ms - world.now).toBe(wait);
+      world.pass(wait);
+    }
+    world.last.open();
+    world.last.say({ op: "pong", id: 0 });
+    world.last.drop();
+    expect((world.links.at(-1) as { retry_at_ms: number }).retry_at_ms - world.now).toBe(250);
+  });
+
+  it("asks a silent server, and leaves one that does not answer", () => {
+    world.socket.connect();
+    world.last.open();
+    world.pass(4_000);
+    expect(JSON.parse(world.last.sent.at(-1)!)).toEqual({ op: "ping", id: 0 });
+    world.last.say({ op: "pong", id: 0 });
+    world.pass(8_000);
+    expect(world.links.at(-1)!.phase).toBe("live");
+    world.pass(4_000);
+    expect(world.links.at(-1)!.phase).toBe("waiting");
+    expect(world.sockets).toHaveLength(1);
+    world.pass(500);
+    expect(world.sockets).toHaveLength(2);
+  });
+
+  it("asks again for a subscription that the server ended, if it is still wanted", () => {
+    world.socket.connect();
+    world.last.open();
+    const stop = world.socket.subscribe({ streams: ["bars.1s"], keys: "all", from: "latest" }, { records: () => {} });
+    const asked = () => world.last.sent.filter((text) => JSON.parse(text).op === "subscribe").length;
+    world.last.say({ op: "closed", id: 1, code: "lag", message: "too far behind" });
+    expect(asked()).toBe(1);
+    world.pass(1_000);
+    expect(asked()).toBe(2);
+    world.last.say({ op: "closed", id: 1, code: "lag", message: "too far behind" });
+    stop();
+    world.pass(1_000);
+    expect(asked()).toBe(2);
+  });
+
+  it("ignores what is late or not JSON", () => {
+    const heard: unknown[] = [];
+    const stop = world.socket.subscribe(
+      { streams: ["bars.1s"], keys: "all", from: "latest" },
+      { records: (records) => void heard.push(records) },
+    );
+    world.socket.connect();
+    world.last.open();
+    world.last.say("<html>proxy</html>");
+    stop();
+    expect(JSON.parse(world.last.sent.at(-1)!)).toEqual({ op: "unsubscribe", id: 1 });
+    world.last.say({ op: "data", id: 1, records: [] });
+    expect(heard).toEqual([]);
+  });
+
+  it("tells a reader of losses and refusals", () => {
+    const heard: unknown[] = [];
+    world.socket.connect();
+    world.last.open();
+    world.socket.subscribe(
+      { streams: ["nope"], keys: "all", from: "latest" },
+      { records: () => {}, loss: (...what) => heard.push(what), error: (error) => heard.push(error.code) },
+    );
+    world.last.say({ op: "loss", id: 1, count: 12, cause: "dropped" });
+    world.last.say({ op: "error", id: 1, code: "unknown_stream", message: "There is none." });
+    expect(heard).toEqual([[12, "dropped"], "unknown_stream"]);
+  });
+});

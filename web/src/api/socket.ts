@@ -1,0 +1,202 @@
+import type { AnyRecord, ApiError, ClientMessage, ServerMessage, Status, Subscribe } from "./types";
+
+/** Wait before attempt `attempt` (from 1): doubles from 250 ms to 8 s, less a random part so that pages do not return in step. */
+export function backoff_ms(attempt: number, random: number): number {
+  const full = Math.min(8_000, 250 * 2 ** Math.min(attempt - 1, 10));
+  return Math.round(full * (1 - random / 2));
+}
+
+export type Link =
+  | { phase: "connecting"; attempt: number }
+  | { phase: "live"; since_ms: number }
+  | { phase: "waiting"; attempt: number; retry_at_ms: number; lost_at_ms: number };
+
+export interface Reader {
+  /** Records in the order sent. */
+  records(records: AnyRecord[]): void;
+  /** Called after each (re)connection, when the server has confirmed: what was missed meanwhile must be read anew. */
+  subscribed?(): void;
+  loss?(count: number, cause: string): void;
+  error?(error: ApiError): void;
+}
+
+/** The parts of the browser that the socket needs, so that tests can bring their own. */
+export interface Surroundings {
+  open(url: string): WebSocket;
+  now_ms(): number;
+  random(): number;
+  after(ms: number, run: () => void): () => void;
+}
+
+const BROWSER: Surroundings = {
+  open: (url) => new WebSocket(url),
+  now_ms: () => Date.now(),
+  random: () => Math.random(),
+  after: (ms, run) => {
+    const timer = setTimeout(run, ms);
+    return () => clearTimeout(timer);
+  },
+};
+
+/** Silence after which a ping is sent, and after which the connection is given up. */
+const PING_AFTER_MS = 4_000;
+const GIVE_UP_AFTER_MS = 12_000;
+/** Before a subscription that the server ended is asked for again. */
+const CLOSED_WAIT_MS = 1_000;
+
+/**
+ * One WebSocket to the node that comes back by itself: after a loss it waits with back-off, connects and subscribes again to
+ * whatever is still wanted. It never invents data for the time between; readers are told through `subscribed`.
+ */
+export class Socket {
+  onLink: (link: Link) => void = () => {};
+  onStatus: (status: Status) => void = () => {};
+
+  #link: Link = { phase: "connecting", attempt: 1 };
+  #socket: WebSocket | null = null;
+  #attempt = 0;
+  #wanted = new Map<number, { request: Subscribe; reader: Reader }>();
+  #id_next = 1;
+  #status_every_ms = 0;
+  #heard_at_ms = 0;
+  #cancel: () => void = () => {};
+
+  constructor(
+    readonly url: string,
+    readonly around: Surroundings = BROWSER,
+  ) {}
+
+  get link(): Link {
+    return this.#link;
+  }
+
+  /** Connects now, without waiting for the back-off. */
+  connect(): void {
+    if (this.#socket) return;
+    this.#cancel();
+    this.#attempt += 1;
+    this.#set({ phase: "connecting", attempt: this.#attempt });
+    let socket: WebSocket;
+    try {
+      socket = this.around.open(this.url);
+    } catch {
+      this.#lost();
+      return;
+    }
+    this.#socket = socket;
+    this.#heard_at_ms = this.around.now_ms();
+    this.#watch(socket);
+    socket.onopen = () => {
+      if (socket !== this.#socket) return;
+      this.#heard_at_ms = this.around.now_ms();
+      this.#set({ phase: "live", since_ms: this.around.now_ms() });
+      if (this.#status_every_ms) this.#send({ op: "status", every_ms: this.#status_every_ms });
+      for (const { request } of this.#wanted.values()) this.#send(request);
+    };
+    socket.onmessage = (event) => {
+      if (socket === this.#socket) this.#take(String(event.data));
+    };
+    socket.onclose = () => {
+      if (socket === this.#socket) this.#lost();
+    };
+  }
+
+  status(every_ms: number): void {
+    this.#status_every_ms = every_ms;
+    this.#send({ op: "status", every_ms });
+  }
+
+  /** Wants records until the returned function is called, across reconnections. */
+  subscribe(request: Omit<Subscribe, "op" | "id">, reader: Reader): () => void {
+    const id = this.#id_next++;
+    const whole: Subscribe = { op: "subscribe", id, ...request };
+    this.#wanted.set(id, { request: whole, reader });
+    this.#send(whole);
+    return () => {
+      if (this.#wanted.delete(id)) this.#send({ op: "unsubscribe", id });
+    };
+  }
+
+  #take(text: string): void {
+    this.#heard_at_ms = this.around.now_ms();
+    let message: ServerMessage;
+    try {
+      message = JSON.parse(text) as ServerMessage;
+    } catch {
+      return; // not ours: a proxy's words, say
+    }
+    this.#attempt = 0; // the server talks: the next loss starts from a short wait again
+    switch (message.op) {
+      case "status":
+        this.onStatus(message.status);
+        break;
+      case "data":
+        this.#wanted.get(message.id)?.reader.records(message.records);
+        break;
+      case "subscribed":
+        this.#wanted.get(message.id)?.reader.subscribed?.();
+        break;
+      case "loss":
+        this.#wanted.get(message.id)?.reader.loss?.(message.count, message.cause);
+        break;
+      case "closed":
+        this.#again(message.id);
+        break;
+      case "error":
+        if (message.id !== undefined) this.#wanted.get(message.id)?.reader.error?.(message);
+        break;
+    }
+  }
+
+  /** The server ended one subscription and keeps the connection: ask anew in a while, as for a lost connection. */
+  #again(id: number): void {
+    const socket = this.#socket;
+    this.around.after(CLOSED_WAIT_MS, () => {
+      const wanted = this.#wanted.get(id);
+      if (wanted && socket === this.#socket) this.#send(wanted.request);
+    });
+  }
+
+  /** A peer that vanished without a word closes nothing: ask when it is silent, give up when it stays so. */
+  #watch(socket: WebSocket): void {
+    const check = () => {
+      if (socket !== this.#socket) return;
+      const silent_ms = this.around.now_ms() - this.#heard_at_ms;
+      if (silent_ms >= GIVE_UP_AFTER_MS) {
+        socket.close();
+        this.#lost();
+        return;
+      }
+      if (silent_ms >= PING_AFTER_MS) this.#send({ op: "ping", id: 0 });
+      this.#cancel = this.around.after(PING_AFTER_MS, check);
+    };
+    this.#cancel = this.around.after(PING_AFTER_MS, check);
+  }
+
+  #lost(): void {
+    this.#cancel();
+    const now_ms = this.around.now_ms();
+    const lost_at_ms = this.#link.phase === "live" ? now_ms : this.#lost_at_ms(now_ms);
+    this.#socket = null;
+    const wait_ms = backoff_ms(this.#attempt + 1, this.around.random());
+    this.#lost_before_ms = lost_at_ms;
+    this.#set({ phase: "waiting", attempt: this.#attempt + 1, retry_at_ms: now_ms + wait_ms, lost_at_ms });
+    this.#cancel = this.around.after(wait_ms, () => this.connect());
+  }
+
+  #lost_before_ms: number | null = null;
+  #lost_at_ms(now_ms: number): number {
+    return this.#lost_before_ms ?? now_ms;
+  }
+
+  #set(link: Link): void {
+    this.#link = link;
+    if (link.phase === "live") this.#lost_before_ms = null;
+    this.onLink(link);
+  }
+
+  #send(message: ClientMessage): void {
+    // A socket that is not open will say everything that is still wanted when it opens.
+    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message));
+  }
+}

@@ -1,0 +1,184 @@
+/**
+ * The gateway's contract, as the page reads it. Times are integer nanoseconds since 1970 in strings, prices and sizes are
+ * decimal strings; `null` is "not known" and must reach the reader as such.
+ */
+
+export type StreamKind = "bars" | "values" | "hosts" | "integers";
+
+export interface Stream {
+  name: string;
+  kind: StreamKind;
+  columns: string[];
+  width_ns?: string | null;
+}
+
+export interface Key {
+  name: string;
+  slot: number | null;
+}
+
+export interface KeyPage {
+  keys: Key[];
+  /** All keys of the node, whatever is searched for. */
+  total: number;
+  next: string | null;
+}
+
+export type RecordState = "forming" | "final" | "amended";
+
+interface RecordHead {
+  key: string;
+  stream: string;
+  slot: number | null;
+  seq: number | null;
+  ts: string;
+  time?: string;
+  state: RecordState;
+  cause: string | null;
+}
+
+export interface Bar extends RecordHead {
+  ts_open: string;
+  open: string;
+  high: string;
+  low: string;
+  close: string;
+  volume: string;
+  buy_volume: string | null;
+  notional: string | null;
+  vwap: string | null;
+  trades: number;
+  rev: number;
+  closed?: boolean;
+  missing: number | null;
+}
+
+export interface Row extends RecordHead {
+  ts_open?: string;
+  rev?: number;
+  values: Record<string, number | string | null>;
+}
+
+/** A late trade that its stream sets aside instead of amending the bar. */
+export interface LateTrade extends Omit<RecordHead, "state"> {
+  state: "late";
+  late: { ts: string; price: string; size: string };
+}
+
+export type AnyRecord = Bar | Row | LateTrade;
+
+export function isBar(record: AnyRecord): record is Bar {
+  return "open" in record;
+}
+
+export function isRow(record: AnyRecord): record is Row {
+  return "values" in record;
+}
+
+export interface Shard {
+  shard: number;
+  phase: string | null;
+  events: number | null;
+  outputs: number | null;
+  watermark: string | null;
+  lag_ms: number | null;
+  ring_depth: number | null;
+  ring_capacity: number | null;
+  busy: number | null;
+  panics: number | null;
+  restarts: number | null;
+}
+
+export interface Feed {
+  source: string;
+  peer: string | null;
+  accepted: number | null;
+  duplicates: number | null;
+  gaps: number | null;
+  rejected: Record<string, number> | null;
+  overflowed?: number | null;
+  connected: boolean | null;
+  sequence: number | null;
+}
+
+export interface Subscriber {
+  id: number | string;
+  peer: string | null;
+  kind: string;
+  streams: string[] | null;
+  policy: string | null;
+  delivered: number | null;
+  conflated: number | null;
+  dropped: number | null;
+  lag: number | null;
+}
+
+export interface LedgerEntry {
+  stage: string;
+  delivered: number | null;
+  by_cause: Record<string, number>;
+  imbalance: number | null;
+}
+
+export interface Stage {
+  name: string;
+  upstream: string | null;
+  stream: string | null;
+  outputs: number | null;
+}
+
+export interface Latency {
+  p50: number | null;
+  p99: number | null;
+  p99_9: number | null;
+  max: number | null;
+}
+
+export interface Status {
+  version: string | null;
+  uptime_s: number | null;
+  events: { total: number | null; rate: number | null } | null;
+  results: { total: number | null; rate: number | null } | null;
+  keys: number | null;
+  latency_ns: Latency | null;
+  shards: Shard[] | null;
+  feeds: Feed[] | null;
+  subscribers: Subscriber[] | null;
+  /** The list may be cut. */
+  subscribers_total?: number | null;
+  ledger: LedgerEntry[] | null;
+  stages: Stage[] | null;
+}
+
+export type Conflation = "none" | "latest" | { every_ms: number };
+
+export interface Subscribe {
+  op: "subscribe";
+  id: number;
+  streams: string[];
+  keys: string[] | "all";
+  from: "latest" | "snapshot" | { lookback: number };
+  conflate?: Conflation;
+  lag?: number;
+  past_lag?: "conflate" | "drop_oldest" | "disconnect";
+}
+
+export type ClientMessage =
+  Subscribe | { op: "unsubscribe"; id: number } | { op: "ping"; id: number } | { op: "status"; every_ms: number };
+
+export type ServerMessage =
+  | { op: "subscribed"; id: number; lag?: number }
+  | { op: "live"; id: number; stream: string }
+  | { op: "unsubscribed"; id: number }
+  | { op: "data"; id: number; records: AnyRecord[]; past?: boolean; conflated?: number }
+  | { op: "loss"; id: number; count: number; cause: string; stream?: string; exact?: boolean }
+  | { op: "closed"; id: number; code: string; message: string }
+  | { op: "pong"; id: number }
+  | { op: "status"; status: Status }
+  | ({ op: "error"; id?: number } & ApiError);
+
+export interface ApiError {
+  code: string;
+  message: string;
+  allowed?: string[];
+}

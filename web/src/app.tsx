@@ -1,0 +1,106 @@
+import { useEffect, useState } from "preact/hooks";
+import { useBindings } from "./lib/keyboard";
+import { format, go, PAGES, route, type Page } from "./lib/route";
+import { useCell } from "./lib/store";
+import { nextTheme, theme } from "./lib/theme";
+import { link, status } from "./node";
+import { Hosts } from "./pages/hosts";
+import { Keys } from "./pages/keys";
+import { Overview } from "./pages/overview";
+import { Pipeline } from "./pages/pipeline";
+import { Subscribers } from "./pages/subscribers";
+import { Connection, ConnectionBanner } from "./ui/connection";
+import { Help } from "./ui/help";
+import { Icon, type IconName } from "./ui/icon";
+
+const TITLES: Record<Page, string> = {
+  overview: "Overview",
+  pipeline: "Pipeline",
+  keys: "Keys",
+  hosts: "Hosts",
+  subscribers: "Subscribers",
+};
+
+const VIEWS: Record<Page, () => preact.JSX.Element> = {
+  overview: Overview,
+  pipeline: Pipeline,
+  keys: Keys,
+  hosts: Hosts,
+  subscribers: Subscribers,
+};
+
+export function App() {
+  const { page, item } = useCell(route);
+  const { phase } = useCell(link);
+  const chosen = useCell(theme);
+  const [help, setHelp] = useState(false);
+  const View = VIEWS[page];
+
+  useEffect(() => {
+    document.title = `${item ?? TITLES[page]} · Tidegate`;
+  }, [page, item]);
+
+  useBindings("Everywhere", [
+    ...PAGES.map((name, i) => ({ key: String(i + 1), what: TITLES[name], run: () => go({ page: name }) })),
+    { key: "t", what: "Theme: automatic, light, dark", run: nextTheme },
+    { key: "?", what: "This help", run: () => setHelp(true) },
+  ]);
+
+  return (
+    <div class="app" data-phase={phase}>
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}
+      >
+        Skip to the page
+      </a>
+      <header class="top">
+        <a class="brand" href={format({ page: "overview" })} aria-label="Tidegate, overview">
+          <img src="./icon.svg" alt="" width="24" height="24" />
+          <span>Tidegate</span>
+        </a>
+        <nav aria-label="Pages">
+          {PAGES.map((name) => (
+            <a key={name} href={format({ page: name })} aria-current={name === page ? "page" : undefined}>
+              <Icon name={name as IconName} />
+              <span>{TITLES[name]}</span>
+            </a>
+          ))}
+        </nav>
+        <div class="tools">
+          <Version />
+          <Connection />
+          <button
+            type="button"
+            class="plain"
+            onClick={nextTheme}
+            title={`Theme: ${chosen} (t)`}
+            aria-label={`Theme: ${chosen}. Change it.`}
+          >
+            <Icon name={chosen} />
+          </button>
+          <button
+            type="button"
+            class="plain"
+            onClick={() => setHelp(true)}
+            title="Keys of the keyboard (?)"
+            aria-label="Help"
+          >
+            <Icon name="help" />
+          </button>
+        </div>
+      </header>
+      <ConnectionBanner />
+      <main id="main" tabIndex={-1} class={`page ${page}`}>
+        <View />
+      </main>
+      {help && <Help onClose={() => setHelp(false)} />}
+    </div>
+  );
+}
+
+function Version() {
+  const version = useCell(status)?.version;
+  return version ? <span class="version">{version}</span> : null;
+}

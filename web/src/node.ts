@@ -1,0 +1,50 @@
+/** The one connection of the page to its node, and what it heard last. */
+import { rest } from "./api/rest";
+import { Socket, type Link } from "./api/socket";
+import type { Status, Stream } from "./api/types";
+import { History } from "./lib/history";
+import { Cell } from "./lib/store";
+
+const STATUS_EVERY_MS = 1_000;
+
+export const link = new Cell<Link>({ phase: "connecting", attempt: 1 });
+export const status = new Cell<Status | null>(null);
+export const history = new Cell(new History());
+/** Null until known; an error if the node refused to say. */
+export const streams = new Cell<Stream[] | Error | null>(null);
+/** When the last status came, by this machine's clock. */
+export let heard_at_ms = 0;
+
+const address = new URL("/v1/ws", location.href);
+address.protocol = address.protocol.replace("http", "ws");
+export const socket = new Socket(address.href);
+
+socket.onLink = (now) => {
+  link.set(now);
+  if (now.phase === "live") void loadStreams();
+};
+
+socket.onStatus = (now) => {
+  heard_at_ms = Date.now();
+  history.get().push(now, heard_at_ms);
+  history.touch();
+  status.set(now);
+};
+
+async function loadStreams(): Promise<void> {
+  try {
+    streams.set(await rest.streams());
+  } catch (error) {
+    if (!Array.isArray(streams.get())) streams.set(error instanceof Error ? error : new Error(String(error)));
+  }
+}
+
+export function start(): void {
+  socket.status(STATUS_EVERY_MS);
+  socket.connect();
+  // A machine that slept or lost its network knows before the timer does.
+  addEventListener("online", () => socket.connect());
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) socket.connect();
+  });
+}

@@ -1,0 +1,188 @@
+import { useMemo, useRef, useState } from "preact/hooks";
+import type { Row, Stream } from "../api/types";
+import { clock, count, DASH, float, stamp } from "../lib/format";
+import { useBindings } from "../lib/keyboard";
+import { useAllLatest } from "../lib/live";
+import { format, go, route } from "../lib/route";
+import { useCell } from "../lib/store";
+import { streams } from "../node";
+import { Icon } from "../ui/icon";
+import { Empty, Failure } from "../ui/parts";
+import { Table, type Column } from "../ui/table";
+import { Rows } from "./rows";
+import { Waiting } from "./waiting";
+
+const HINTS: Record<string, string> = {
+  packets: "in both directions",
+  flows: "flows that started in the window",
+  peers: "distinct peers; ≈ where it is an estimate (standard error 3.25 %)",
+  ports: "distinct service ports; ≈ where it is an estimate (standard error 3.25 %)",
+  unanswered: "connections asked for less those answered in the same window",
+  resets: "records with RST in either direction",
+  missing: "events the source is known to have lost while the window was open",
+};
+
+/** Bits of `estimated`. */
+const ESTIMATES: Record<string, number> = { peers: 1, ports: 2 };
+
+const NOT_LISTED = /^(ts_open|frame_first|frame_last|estimated)$/;
+
+export function Hosts() {
+  const known = useCell(streams);
+  if (known === null) return <Waiting />;
+  if (known instanceof Error) return <Failure title="The node does not list its streams" detail={known.message} />;
+  const shown = known.filter((stream) => stream.kind === "hosts");
+  if (!shown.length) {
+    return (
+      <div class="alone">
+        <Empty title="No stream of hosts">
+          This node computes no host windows. A feed of packets or flows and a stream such as <code>hosts.1m</code>{" "}
+          would fill this page.
+        </Empty>
+      </div>
+    );
+  }
+  return <List shown={shown} />;
+}
+
+function List({ shown }: { shown: Stream[] }) {
+  const { item, query } = useCell(route);
+  const [search, setSearch] = useState("");
+  const field = useRef<HTMLInputElement>(null);
+  const stream = shown.find((one) => one.name === query.stream) ?? shown[0]!;
+  const all = useAllLatest(stream.name);
+  const part = search.trim().toLowerCase();
+  const rows = useMemo(
+    () => all.rows.filter((row) => row.key.toLowerCase().includes(part)).sort((a, b) => (a.key < b.key ? -1 : 1)),
+    [all.version, part],
+  );
+  const columns = useMemo(
+    (): Column<Row>[] => [
+      {
+        id: "key",
+        title: "Host",
+        width: "minmax(9rem, 1.4fr)",
+        by: (row) => row.key,
+        cell: (row) => (
+          <span class="name" title={row.key}>
+            {row.key}
+          </span>
+        ),
+      },
+      {
+        id: "ts",
+        title: "Window until",
+        hint: "UTC",
+        width: "minmax(6.5rem, .8fr)",
+        by: (row) => row.ts,
+        cell: (row) => (
+          <span class="muted" title={stamp(row.ts)}>
+            {clock(row.ts)}
+          </span>
+        ),
+      },
+      ...stream.columns
+        .filter((name) => !NOT_LISTED.test(name))
+        .map((name): Column<Row> => ({
+          id: name,
+          title: `${name[0]!.toUpperCase()}${name.slice(1).replace("_", " ")}`,
+          ...(HINTS[name] && { hint: HINTS[name] }),
+          width: "minmax(6rem, 1fr)",
+          numeric: true,
+          by: (row) => {
+            const value = row.values[name];
+            return value === null || value === undefined ? null : Number(value);
+          },
+          cell: (row) => {
+            const value = row.values[name];
+            const estimated = (Number(row.values.estimated ?? 0) & (ESTIMATES[name] ?? 0)) !== 0;
+            return value === null || value === undefined ? DASH : `${estimated ? "≈" : ""}${float(value)}`;
+          },
+        })),
+    ],
+    [stream.columns],
+  );
+  const open = (to: string | null, replace = false) =>
+    go({ page: "hosts", item: to, query: { stream: query.stream } }, replace);
+  useBindings("Hosts", [
+    { key: "/", what: "Search", run: () => (field.current?.focus(), field.current?.select()) },
+    { key: "Escape", what: "Close the host, or clear the search", run: () => (item ? open(null) : setSearch("")) },
+  ]);
+  return (
+    <div class="hosts-page">
+      <h1 class="quiet">Hosts</h1>
+      <section class="card list" aria-label="Hosts">
+        <div class="bar">
+          <label class="search">
+            <Icon name="search" />
+            <input
+              ref={field}
+              type="search"
+              placeholder="Search hosts"
+              aria-label="Search hosts"
+              value={search}
+              spellcheck={false}
+              autocomplete="off"
+              onInput={(event) => setSearch(event.currentTarget.value)}
+              onKeyDown={(event) => event.key === "Escape" && (search ? setSearch("") : event.currentTarget.blur())}
+            />
+            <kbd aria-hidden="true">/</kbd>
+          </label>
+          {shown.length > 1 && (
+            <div class="segments" role="group" aria-label="Stream">
+              {shown.map((one) => (
+                <button
+                  key={one.name}
+                  type="button"
+                  aria-pressed={one.name === stream.name}
+                  onClick={() => go({ page: "hosts", item, query: { stream: one.name } }, true)}
+                >
+                  {one.name}
+                </button>
+              ))}
+            </div>
+          )}
+          <span class="note">
+            {stream.name}: {count(all.rows.length)} {all.rows.length === 1 ? "host" : "hosts"}
+            {all.lost > 0 && `, ${count(all.lost)} records lost on the way here`}
+          </span>
+        </div>
+        <Table
+          label="Hosts"
+          testid="hosts"
+          fill
+          rows={rows}
+          columns={columns}
+          rowKey={(row) => row.key}
+          selected={item}
+          onSelect={(row) => open(row.key)}
+          empty={
+            all.error ? (
+              <Failure title="The hosts could not be read" detail={all.error} />
+            ) : part ? (
+              <Empty title={`No host contains “${search.trim()}”`} />
+            ) : (
+              <Empty title="No window has closed yet">A host appears when its first window ends.</Empty>
+            )
+          }
+        />
+      </section>
+      {item && (
+        <section class="detail" aria-label="Host">
+          <div class="detail-head">
+            <h2 data-testid="key">{item}</h2>
+            <a
+              class="plain"
+              href={format({ page: "hosts", query: { stream: query.stream } })}
+              aria-label="Close the host"
+              title="Close (Esc)"
+            >
+              <Icon name="close" />
+            </a>
+          </div>
+          <Rows key={`${stream.name} ${item}`} stream={stream} name={item} />
+        </section>
+      )}
+    </div>
+  );
+}
