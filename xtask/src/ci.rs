@@ -135,6 +135,7 @@ pub(crate) fn run() -> Result<bool> {
         cases.failed = problems.len() as u64;
         Ok(if problems.is_empty() { Outcome::Passed } else { Outcome::Failed })
     });
+    run.step("web", web);
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     run.cargo("clippy", &clippy, &[]);
     let strict = [("RUSTDOCFLAGS", "-Dwarnings")];
@@ -153,6 +154,35 @@ pub(crate) fn run() -> Result<bool> {
         println!("the workspace does not build: tests, loom, fuzz and yardstick would only say so again");
     }
     Ok(run.report(start.elapsed()))
+}
+
+/// Oldest Node.js that the dashboard's tools run on.
+const NODE: (u32, u32) = (20, 19);
+
+/// Types, style and logic of the dashboard, and that it builds. It is built first, so that what follows is tested with it.
+fn web(cases: &mut Cases) -> Result<Outcome> {
+    let version =
+        Command::new("node").arg("--version").output().ok().filter(|output| output.status.success());
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let number = version.as_deref().and_then(|text| {
+        let mut parts = text.trim_start_matches('v').split('.').map(|part| part.parse::<u32>().ok());
+        Some((parts.next()??, parts.next()??))
+    });
+    let (major, minor) = NODE;
+    if number.is_none_or(|number| number < NODE) {
+        let found = version.map_or_else(|| "no Node.js".to_owned(), |version| format!("Node.js {version}"));
+        return Ok(Outcome::Skipped(format!("found {found}; the dashboard needs {major}.{minor} or newer")));
+    }
+    for arguments in [&["ci", "--no-progress"][..], &["run", "check"], &["test"], &["run", "build"]] {
+        let mut command = Command::new("npm");
+        command.args(arguments).current_dir(shell::root().join("web"));
+        let passed = shell::succeeds(&mut command)?;
+        *if passed { &mut cases.passed } else { &mut cases.failed } += 1;
+        if !passed {
+            return Ok(Outcome::Failed);
+        }
+    }
+    Ok(Outcome::Passed)
 }
 
 /// Every interleaving of the ring's closing handshake. Its own folder: the flag reaches every dependency.
