@@ -64,7 +64,9 @@ fn help_shows_examples_and_exit_codes() {
     let folder = folder();
     let (help, _) = ends(folder.path(), "--help", 0);
     assert!(help.contains("Exit codes") && help.contains("tidegate demo"), "{help}");
-    for command in ["inspect", "generate", "record", "replay", "verify", "demo"] {
+    for command in
+        ["inspect", "generate", "record", "replay", "verify", "demo", "serve", "publish", "subscribe"]
+    {
         let (help, _) = ends(folder.path(), &format!("{command} --help"), 0);
         assert!(help.contains("Example"), "no example: {help}");
     }
