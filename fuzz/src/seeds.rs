@@ -31,6 +31,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     vec![
         ("frames", frames),
         ("sessions", sessions),
+        ("ops", crate::gateway::seeds()),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),

@@ -129,8 +129,7 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
             let published: Vec<u64> = (0..streams)
                 .map(|stream| hub.stream_stats(stream).map_or(0, |stats| stats.published))
                 .collect();
-            let lag = hub.subscribers().map(|stats| stats.lag).max().unwrap_or(0);
-            (hub.stats(), published, lag)
+            (hub.stats(), published, hub.lag_max())
         })
         .await;
     let ingest = (shared.sources.ingest)();

@@ -216,6 +216,7 @@ pub(crate) fn policy_name(policy: LagPolicy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn operations_are_read() {
@@ -277,6 +278,20 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!((error.code(), error.id), (code, id), "{text}");
+        }
+    }
+
+    proptest! {
+        /// A valid message with a piece replaced by anything is an operation or a typed error, and what was read is in range.
+        #[test]
+        fn any_message_is_an_operation_or_an_error(from in 0usize..200, count in 0usize..40, piece in ".{0,30}") {
+            let text = r#"{"op":"subscribe","id":1,"streams":["bars.1s"],"keys":["BTC*","ETHUSD"],"from":{"lookback":100},"conflate":{"every_ms":100},"lag":10000,"past_lag":"disconnect"}"#;
+            let (from, to) = (from.min(text.len()), (from + count).min(text.len()));
+            match parse(&format!("{}{piece}{}", &text[..from], &text[to..])) {
+                Ok(Op::Subscribe { subscription, .. }) => prop_assert_eq!(subscription.check(), Ok(())),
+                Ok(_) => {}
+                Err(error) => prop_assert!(!error.code().is_empty() && error.message().len() < 1_024),
+            }
         }
     }
 }

@@ -109,13 +109,15 @@ struct HubSide {
 async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
     let streams = shared.book.streams().len() as u16;
     let hub = shared
-        .ask(move |hub, _| HubSide {
-            keys: hub.stats().keys,
-            subscribers_total: hub.stats().subscribers,
-            subscribers: hub.subscribers().take(SUBSCRIBERS_MAX).collect(),
-            published: (0..streams)
-                .map(|stream| hub.stream_stats(stream).map_or(0, |stats| stats.published))
-                .collect(),
+        .ask(move |hub, _| {
+            let stats = hub.stats();
+            let published = |stream| hub.stream_stats(stream).map_or(0, |stats| stats.published);
+            HubSide {
+                keys: stats.keys,
+                subscribers_total: stats.subscribers,
+                subscribers: hub.subscribers().take(SUBSCRIBERS_MAX).collect(),
+                published: (0..streams).map(published).collect(),
+            }
         })
         .await?;
     let now = Sample { at: Instant::now(), shards: shared.sources.shards.stats() };

@@ -23,7 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_live::Delivery;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Bytes read from a socket at once. Clients say little, and there may be many of them.
 const READ_BUFFER: usize = 4 * 1024;
@@ -31,6 +31,9 @@ const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 16 * 1024;
 /// Most bytes that wait to be written: a message and answers to pings beside it.
 const WRITE_BUFFER_MAX: usize = 8 * 1024 * 1024;
+
+/// How long a peer may take to answer a close.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_UNSUPPORTED: u16 = 1003;
@@ -124,7 +127,11 @@ impl Talk {
                     }
                     // Pings are answered by the library.
                     Message::Ping(_) | Message::Pong(_) => Ok(()),
-                    Message::Close(_) => Err(Over),
+                    Message::Close(_) => {
+                        // The library has its answer ready.
+                        self.flush().await?;
+                        Err(Over)
+                    }
                 }
             }
             Event::Message(Some(Err(error))) => {
@@ -297,6 +304,9 @@ impl Talk {
         let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
         self.write(Message::Close(Some(frame))).await?;
         self.flush().await?;
+        // A socket that is dropped with something unread resets the connection, and the peer might lose these words.
+        let rest = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+        let _ = timeout(CLOSE_WAIT, rest).await;
         Err(Over)
     }
 

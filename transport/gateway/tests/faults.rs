@@ -365,7 +365,12 @@ async fn the_end_is_told() {
     let world = World::start(GatewayOptions::default()).await;
     let mut client = Client::connect(world.address).await;
     assert_eq!(client.ask(r#"{"op":"ping"}"#).await["op"], "pong");
-    let idle = TcpStream::connect(world.address).await.unwrap();
+    // A connection between two requests: known to the server, or it might end in the queue of those not yet taken.
+    let mut idle = TcpStream::connect(world.address).await.unwrap();
+    idle.write_all(format!("GET /v1/health HTTP/1.1\r\nhost: {}\r\n\r\n", world.address).as_bytes())
+        .await
+        .unwrap();
+    assert!(idle.read_u8().await.is_ok());
     let (report, _) = tokio::join!(world.finish(), async { assert_eq!(client.closed().await, 1001) });
     assert_eq!((report.0.connections, report.0.abandoned), (2, 0));
     drop(idle);

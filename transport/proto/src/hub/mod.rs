@@ -715,6 +715,13 @@ impl Hub {
         subscribers.map(|subscriber| subscriber.stats(&self.streams))
     }
 
+    /// Records that the reader furthest behind has not looked at. Cheaper than every reader's account.
+    #[must_use]
+    pub fn lag_max(&self) -> u64 {
+        let subscribers = self.places.iter().filter_map(|place| place.subscriber.as_ref());
+        subscribers.map(|subscriber| subscriber.lag(&self.streams)).max().unwrap_or(0)
+    }
+
     /// Hands a reader what is there for it, at most about `records_max` records, in order.
     pub fn poll(
         &mut self,

@@ -251,6 +251,7 @@ proptest! {
             }
             if let Some(stats) = hub.subscriber(id) {
                 prop_assert_eq!(stats.imbalance(), 0, "{:?}", stats);
+                prop_assert_eq!(hub.lag_max(), stats.lag);
             }
         }
         now += 10_000_000;
