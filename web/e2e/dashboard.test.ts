@@ -6,7 +6,7 @@ import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { Mock } from "../mock/server";
 import type { Bar, KeyPage, Row, Status, Stream } from "../src/api/types";
-import { brief, clock, count, nanos } from "../src/lib/format";
+import { brief, clock, clockMillis, count, nanos } from "../src/lib/format";
 import { Browser, complaints } from "./browser";
 
 const REAL = process.env.TIDEGATE_URL?.replace(/\/$/, "");
@@ -207,7 +207,7 @@ describe.skipIf(REAL !== undefined)("with the data in hand", () => {
       await page.getByTestId(id).waitFor();
     }
     expect(await cell("shards", "0", "events").innerText()).toBe(count(status.shards![0]!.events));
-    expect(await cell("shards", "1", "watermark").innerText()).toBe(clock(status.shards![1]!.watermark));
+    expect(await cell("shards", "1", "watermark").innerText()).toBe(clockMillis(status.shards![1]!.watermark));
     // Edges end at boxes.
     expect(await page.getByTestId("graph").locator("path").count()).toBeGreaterThan(8);
   });

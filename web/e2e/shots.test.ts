@@ -27,10 +27,23 @@ describe.runIf(process.env.SHOTS)("shots", () => {
           ...(size === "phone" && { deviceScaleFactor: 2 }),
         });
         const shoot = (name: string) => page.screenshot({ path: `e2e/shots/${size}-${scheme}-${name}.png` });
-        await page.clock.install();
+        const real = process.env.TIDEGATE_URL !== undefined;
+        if (!real) await page.clock.install();
+        /** Lets the page's time go on: by its own clock; a real node needs none. */
+        const pass = async (ms: number) => {
+          if (!real) return page.clock.runFor(ms);
+          for (let i = 0; i < 2; i += 1) await page.evaluate(() => new Promise((done) => requestAnimationFrame(done)));
+        };
+        let key = "BTCUSD";
+        if (real) {
+          const { records } = (await (await fetch(`${base}/v1/latest?stream=bars.1s&limit=1`)).json()) as {
+            records: { key: string }[];
+          };
+          key = records[0]!.key;
+        }
         await page.goto(`${base}/`);
         await page.getByTestId("tile-events").waitFor();
-        if (!process.env.TIDEGATE_URL) {
+        if (!real) {
           for (let i = 0; i < 200; i += 1) {
             // The page's clock and the mock's go together, one status at a time.
             const before = await page.getByTestId("tile-uptime").innerText();
@@ -42,27 +55,27 @@ describe.runIf(process.env.SHOTS)("shots", () => {
             );
           }
         }
-        await page.clock.runFor(100);
+        await pass(100);
         await shoot("overview");
         await page.goto(`${base}/#/pipeline`);
-        await page.clock.runFor(300);
-        await page.clock.runFor(300);
+        await pass(300);
+        await pass(300);
         await shoot("pipeline");
         for (const [name, hash] of [
-          ["keys", "#/keys/BTCUSD"],
+          ["keys", `#/keys/${encodeURIComponent(key)}`],
           ["hosts", "#/hosts"],
           ["host", "#/hosts/10.0.1.104"],
           ["subscribers", "#/subscribers"],
         ]) {
           await page.goto(`${base}/${hash}`);
-          await page.clock.runFor(400);
-          await page.waitForLoadState("networkidle");
+          await pass(400);
+          if (!real) await page.waitForLoadState("networkidle");
           if (name === "keys") {
             await page.getByTestId("records").locator(".row").first().waitFor();
             mock.advance(150);
-            await page.clock.runFor(200);
+            await pass(200);
           }
-          for (let i = 0; i < 8; i += 1) await page.clock.runFor(100);
+          for (let i = 0; i < 8; i += 1) await pass(100);
           await shoot(name!);
         }
         await page.keyboard.press("?");
@@ -70,4 +83,30 @@ describe.runIf(process.env.SHOTS)("shots", () => {
       });
     }
   }
+
+  test.skipIf(process.env.TIDEGATE_URL)("states", { timeout: 60_000 }, async () => {
+    const away = new Mock({ dist: "dist", hosts: 0 });
+    const page = await browser.page({ viewport: { width: 1100, height: 760 } });
+    const shoot = (name: string) => page.screenshot({ path: `e2e/shots/state-${name}.png` });
+    await page.goto(`${await away.listen()}/#/keys/ETHBTC?stream=bars.1s`);
+    const chart = page.getByTestId("candles");
+    await chart.locator("canvas").waitFor();
+    await page.keyboard.press("+");
+    await page.keyboard.press("+");
+    await chart.hover({ position: { x: 300, y: 90 } });
+    await page.getByTestId("legend").and(page.locator("[data-hovered=true]")).waitFor();
+    await page.evaluate(() => new Promise(requestAnimationFrame));
+    await shoot("crosshair");
+    await page.keyboard.press("4");
+    await page.getByText("No stream of hosts").waitFor();
+    await shoot("no-hosts");
+    await page.keyboard.press("1");
+    await page.getByTestId("tile-events").waitFor();
+    away.shape = (status) => ({ ...status, latency_ns: null, feeds: [] });
+    away.advance(1_000);
+    await page.getByText("No feed has connected").waitFor();
+    await away.close();
+    await page.getByTestId("banner").waitFor();
+    await shoot("lost");
+  });
 });

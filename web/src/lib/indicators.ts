@@ -30,7 +30,7 @@ export function valuesOf(bars: Stream, streams: Stream[], stages: Stage[] | null
   );
   const by_stage = values.filter((stream) => fed.has(stream.name));
   if (by_stage.length) return by_stage;
-  const known = new Set((stages ?? []).map((stage) => stage.stream));
+  const known = new Set((stages ?? []).flatMap((stage) => (stage.upstream === null ? [] : [stage.stream])));
   const ending = bars.name.slice(bars.name.indexOf("."));
   return values.filter((stream) => !known.has(stream.name) && stream.name.slice(stream.name.indexOf(".")) === ending);
 }

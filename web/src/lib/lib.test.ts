@@ -338,6 +338,8 @@ describe("indicators", () => {
       { name: "mine", upstream: "bars.1s", stream: "mine", outputs: 0 },
     ];
     expect(valuesOf(streams[0]!, streams, stages).map((s) => s.name)).toEqual(["mine"]);
+    const silent = streams.map(({ name }) => ({ name, upstream: null, stream: name, outputs: 0 }));
+    expect(valuesOf(streams[0]!, streams, silent).map((s) => s.name)).toEqual(["ind.1s"]);
     expect(valuesOf(streams[0]!, streams, null).map((s) => s.name)).toEqual(["ind.1s"]);
   });
 });

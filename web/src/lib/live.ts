@@ -1,5 +1,5 @@
 /** Records that follow the node while a component is on the page. */
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { rest, words } from "../api/rest";
 import { isBar, isRow, type AnyRecord, type Bar, type Key, type Row } from "../api/types";
 import { link, socket, status } from "../node";
@@ -15,6 +15,8 @@ const NAMES_PAGE = 1_000;
 const LIST_EVERY_MS = 100;
 
 export interface Names {
+  /** What these names were searched for; the field may be ahead of it. */
+  search: string;
   keys: Key[];
   /** All keys of the node. */
   total: number | null;
@@ -29,8 +31,9 @@ export interface Names {
  * Keys of the `hosts` streams are left out: they have a page of their own, and the node's list does not tell them apart.
  */
 export function useNames(search: string, hosts: string[]): Names & { retry: () => void } {
-  const [names, set] = useState<Names>({ keys: [], total: null, error: null, done: false, truncated: false });
+  const [names, set] = useState<Names>({ search, keys: [], total: null, error: null, done: false, truncated: false });
   const [attempt, setAttempt] = useState(0);
+  const shown = useRef<string | null>(null);
   const now = useCell(link);
   const since = now.phase === "live" ? now.since_ms : 0;
   const known = useCell(status)?.keys ?? null;
@@ -48,12 +51,14 @@ export function useNames(search: string, hosts: string[]): Names & { retry: () =
           keys = keys.concat(page.keys);
           after = page.next ?? undefined;
           const done = after === undefined || keys.length >= NAMES_MAX;
-          // The list stands still until the first page of the new one is here.
-          set({ keys, total: page.total, error: null, done, truncated: done && after !== undefined });
+          // A new search shows its first page at once; a list that is read again stands still until all of it is here.
+          if (!done && shown.current === search) continue;
+          shown.current = search;
+          set({ search, keys, total: page.total, error: null, done, truncated: done && after !== undefined });
           if (done) break;
         } while (after !== undefined);
       } catch (error) {
-        if (!abort.signal.aborted) set((old) => ({ ...old, error: words(error), done: true }));
+        if (!abort.signal.aborted) set((old) => ({ ...old, search, error: words(error), done: true }));
       }
     };
     const timer = setTimeout(load, search ? 120 : 0);
@@ -111,6 +116,7 @@ export function useLatest(stream: string | null, names: string[]): Map<string, A
   const newest = useMemo(() => new Cell(new Map<string, AnyRecord>()), [stream]);
   useCell(newest);
   const wanted = names.join("\n");
+  const since = useRef(0);
   useEffect(() => {
     if (!stream || !wanted) return;
     return socket.subscribe(
@@ -131,7 +137,14 @@ export function useLatest(stream: string | null, names: string[]): Map<string, A
           }
           newest.touch();
         },
-        subscribed: () => newest.get().clear(), // a node that was started anew may be at an earlier time
+        subscribed() {
+          // Not when other rows came into view, but a node that was started anew may be at an earlier time.
+          const now = link.get();
+          if (now.phase === "live" && now.since_ms !== since.current) {
+            newest.get().clear();
+            since.current = now.since_ms;
+          }
+        },
       },
     );
   }, [stream, wanted, newest]);

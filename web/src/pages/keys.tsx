@@ -3,7 +3,7 @@ import type { Chart } from "../chart/chart";
 import { isBar, isRow, type AnyRecord, type Bar, type Key, type Stream } from "../api/types";
 import { placesOf } from "../lib/decimals";
 import { barsDrawing, inkOf, VWAP_INK } from "../lib/drawing";
-import { brief, clock, count, DASH, float, stamp, text } from "../lib/format";
+import { brief, clock, count, DASH, float, split, stamp, text } from "../lib/format";
 import { groupOf, shownAtFirst, valuesOf } from "../lib/indicators";
 import { useBindings } from "../lib/keyboard";
 import { useLatest, useNames, useRecords, useSettled } from "../lib/live";
@@ -237,10 +237,10 @@ function KeyList(props: {
         empty={
           names.error ? (
             <Failure title="The list could not be read" detail={names.error} onRetry={names.retry} />
-          ) : !names.done ? (
+          ) : !names.done || names.search !== props.search.trim() ? (
             <Empty title="Reading the list" />
-          ) : props.search ? (
-            <Empty title={`No key contains “${props.search.trim()}”`}>Upper and lower case do not matter.</Empty>
+          ) : names.search ? (
+            <Empty title={`No key contains “${names.search}”`}>Upper and lower case do not matter.</Empty>
           ) : (
             <Empty title="No key yet">The first event of a key puts it here.</Empty>
           )
@@ -253,7 +253,7 @@ function KeyList(props: {
             ? `${count(names.keys.length)} so far`
             : names.truncated
               ? `First ${count(names.keys.length)} of ${count(total)}: search to narrow`
-              : `${count(names.keys.length)} ${names.keys.length === 1 ? "key" : "keys"}${props.search.trim() ? " found" : ""}`}
+              : `${count(names.keys.length)} ${names.keys.length === 1 ? "key" : "keys"}${names.search ? " found" : ""}`}
       </p>
     </>
   );
@@ -355,13 +355,15 @@ function Bars({ stream, all, name }: { stream: Stream; all: Stream[]; name: stri
                   <span class="value">
                     <i class={`ink ${VWAP_INK}`} /> vwap <b>{text(bar?.vwap)}</b>
                   </span>
+                ) : !shown.has(group) ? (
+                  <span class="value" title={own.map(({ column }) => column).join(", ")}>
+                    {group}
+                  </span>
                 ) : (
                   own.map(({ stream: from, column }) => (
                     <span key={column} class="value">
                       <i class={`ink ${/hist$/.test(column) ? "hist" : inkOf(column, all_columns)}`} /> {column}{" "}
-                      {shown.has(group) && (
-                        <b title={float(rowOf(from)?.values[column])}>{brief(rowOf(from)?.values[column])}</b>
-                      )}
+                      <b title={float(rowOf(from)?.values[column])}>{brief(rowOf(from)?.values[column])}</b>
                     </span>
                   ))
                 )}
@@ -489,6 +491,12 @@ function State({ bar }: { bar: Bar }) {
   );
 }
 
+/** Characters of a column of decimals that align at the point, with a little air. */
+function widest(texts: (string | null)[], places: number): number {
+  const whole = Math.max(0, ...texts.map((text) => (text === null ? 0 : split(text)[0].length)));
+  return Math.max(8, whole + (places ? places + 1 : 0) + 1);
+}
+
 function Records({ bars, version }: { bars: Bar[]; version: number }) {
   const rows = useMemo(() => [...bars].reverse(), [version]);
   const near = rows.slice(0, 200);
@@ -498,7 +506,10 @@ function Records({ bars, version }: { bars: Bar[]; version: number }) {
   const decimal = (id: "open" | "high" | "low" | "close" | "volume" | "vwap", places: number): Column<Bar> => ({
     id,
     title: id === "vwap" ? "VWAP" : id[0]!.toUpperCase() + id.slice(1),
-    width: "minmax(4.9rem, 1fr)",
+    width: `minmax(${widest(
+      near.map((bar) => bar[id]),
+      places,
+    )}ch, 1fr)`,
     numeric: true,
     cell: (bar) => <Decimal text={bar[id]} places={places} />,
   });
@@ -506,7 +517,7 @@ function Records({ bars, version }: { bars: Bar[]; version: number }) {
     {
       id: "ts_open",
       title: "Opened (UTC)",
-      width: "minmax(5.8rem, 1fr)",
+      width: "minmax(6.3rem, 1fr)",
       cell: (bar) => <span title={`${stamp(bar.ts_open)} to ${stamp(bar.ts)}`}>{clock(bar.ts_open)}</span>,
     },
     decimal("open", price),

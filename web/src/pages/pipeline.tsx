@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Shard, Status } from "../api/types";
-import { clock, count, DASH, millis, percent, short, text } from "../lib/format";
+import { clockMillis, count, DASH, millis, percent, short, stamp, text } from "../lib/format";
 import { graphOf, type Box } from "../lib/pipeline";
 import { useCell } from "../lib/store";
 import { status } from "../node";
@@ -217,7 +217,13 @@ const SHARD_COLUMNS: Column<Shard>[] = [
     by: (s) => s.lag_ms,
     cell: (s) => millis(s.lag_ms),
   },
-  { id: "watermark", title: "Watermark", width: "minmax(8.5rem, 1fr)", numeric: true, cell: (s) => clock(s.watermark) },
+  {
+    id: "watermark",
+    title: "Watermark",
+    width: "minmax(8.5rem, 1fr)",
+    numeric: true,
+    cell: (s) => <span title={stamp(s.watermark)}>{clockMillis(s.watermark)}</span>,
+  },
   {
     id: "events",
     title: "Events",
