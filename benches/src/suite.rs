@@ -13,7 +13,7 @@ use crate::hand::{Job, hand_full, hand_loop, hand_ring};
 use crate::hops::ring_hop;
 use crate::latency::{bare_ring, tick_to_state};
 use crate::measure::{Contestant, Measurement, interleave, thread_cpu_ns};
-use crate::w1::{REVERSED_LATENESS_NS, W1, generate, reverse_runs};
+use crate::w1::{REVERSED_LATENESS_NS, T0_NS, W1, generate, reverse_runs};
 use crate::w1_parquet;
 
 /// How much work to measure.
@@ -77,12 +77,19 @@ fn work(size: Size) -> Vec<Measurement> {
 /// Rates per core of shards alone, without the reader: what one more shard costs, and what more symbols do.
 fn scaling(size: Size) -> Vec<Measurement> {
     let events = size.events / 2;
-    let log_with = |symbols| log_of(&generate(W1 { events, symbols, ..W1::default() }), 0);
-    let log = log_with(2_000);
+    // `rate` times as many trades per second as W1 has.
+    let log_with = |symbols, rate| {
+        let mut events = generate(W1 { events, symbols, ..W1::default() });
+        events.iter_mut().for_each(|event| event.ts_event = T0_NS + (event.ts_event - T0_NS) / rate);
+        log_of(&events, 0)
+    };
+    let log = log_with(2_000, 1);
     let (one, two) = (dealt(&log, 2_000, 1), dealt(&log, 2_000, 2));
     drop(log);
-    let few = dealt(&log_with(1), 1, 1);
-    let many = dealt(&log_with(100_000), 100_000, 1);
+    let few = dealt(&log_with(1, 1), 1, 1);
+    let many = dealt(&log_with(100_000, 1), 100_000, 1);
+    // As many trades per bar as with 2,000 symbols: what the symbols cost, without what the bars do.
+    let dense = dealt(&log_with(100_000, 50), 100_000, 1);
     let rate = |parts: &[Vec<_>]| {
         let start = thread_cpu_ns().unwrap_or(0);
         for part in parts {
@@ -95,6 +102,7 @@ fn scaling(size: Size) -> Vec<Measurement> {
         Contestant::new("shard_rate_2", "events/cpu-s", || rate(&two)),
         Contestant::new("shard_rate_1_symbol", "events/cpu-s", || rate(&few)),
         Contestant::new("shard_rate_100k_symbols", "events/cpu-s", || rate(&many)),
+        Contestant::new("shard_rate_100k_symbols_dense", "events/cpu-s", || rate(&dense)),
     ];
     interleave(1, size.rounds, &mut contestants)
 }
