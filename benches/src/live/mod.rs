@@ -3,6 +3,7 @@
 
 pub mod bare;
 pub mod delivery;
+pub mod http;
 pub mod ingest;
 
 use crate::measure::Measurement;
@@ -112,6 +113,8 @@ pub fn run(size: Size, tell: &mut dyn FnMut(&str)) -> Outcome<Vec<Measurement>> 
     found.extend(delivery::fan_out(size)?);
     tell("1,000 subscribers of one stream");
     found.extend(delivery::crowd(size)?);
+    tell("newest bars over REST");
+    found.extend(http::rest(size)?);
     Ok(found)
 }
 
