@@ -30,7 +30,19 @@ const GRAPH: [(&str, &[&str]); 14] = [
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
     ),
     ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-gpu"]),
-    ("tidegate-benches", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
+    (
+        "tidegate-benches",
+        &[
+            "tidegate-engine",
+            "tidegate-actors",
+            "tidegate-gpu",
+            "tidegate-proto",
+            "tidegate-live",
+            "tidegate-quic",
+            "tidegate-gateway",
+            "tidegate-replay",
+        ],
+    ),
     (
         "tidegate",
         &[
