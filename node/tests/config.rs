@@ -222,7 +222,7 @@ fn a_reload_changes_what_it_said_and_loses_nothing() {
     let server = Server::start(path, "--config t.toml");
     let address = server.address();
     // More than is kept for lookback.
-    ends(path, &format!("subscribe bars.1s --from lookback:300 --idle-exit 100ms {address}"), 2);
+    ends(path, &format!("subscribe bars.1s --from lookback:300 --idle-exit 100ms {address}"), 3);
     let mut publish = command(path, &format!("publish day.tgc {address}"));
     let mut publish = publish.stdout(Stdio::null()).spawn().expect("the binary starts");
     write(&format!("[subscribers]\nlookback_records = 512\nlookback_total = 10\n{streams}"));

@@ -154,7 +154,13 @@ impl Tables<'_, '_> {
             allowed.extend(self.sections.iter().filter_map(|inner| inner.name.strip_prefix(prefix.as_str())));
             let shown: String = name.chars().take(80).collect();
             self.reader.key = format!("{path}.{shown}");
-            let nearest = nearest(name, &allowed);
+            // Or it stands in the wrong section.
+            let elsewhere = || {
+                let other =
+                    self.sections.iter().find(|other| other.keys.iter().any(|key| key.name == name))?;
+                Some(format!("{}.{name}", other.name))
+            };
+            let nearest = nearest(name, &allowed).or_else(elsewhere);
             self.reader.refuse(key.span(), ProblemKind::Unknown { section: false, allowed, nearest });
         }
     }

@@ -11,10 +11,11 @@ fn said(text: impl AsRef<[u8]>) -> String {
 }
 
 /// Each mistake, and what is said about it. `golden.txt` is written by `UPDATE_GOLDEN=1 cargo test -p tidegate-config`.
-const MISTAKES: [(&str, &str); 38] = [
+const MISTAKES: [(&str, &str); 39] = [
     ("a key spelled almost right", "[engine]\nshrads = 2\n"),
     ("a section spelled almost right", "[engin]\nshards = 2\n"),
     ("a key that resembles nothing", "[engine]\nxyzzy = 2\n"),
+    ("a key in the wrong section", "[listen]\nshards = 2\n"),
     ("a key outside of sections", "shards = 2\n"),
     ("a text for a number", "[engine]\nshards = \"two\"\n"),
     ("a number for a text", "[listen]\nquic = 7443\n"),
@@ -81,7 +82,7 @@ fn places_count_characters() {
 fn what_is_no_text_is_refused() {
     assert!(said(b"[engine]\nshards = \xff\n").contains("UTF-8"));
     assert!(said(b"\xff\xfe[\0e\0").contains("UTF-8"));
-    assert!(said(b"[engine]\nshards = \0\n").contains("syntax"));
+    assert!(said(b"[engine]\nshards = \0\n").contains("no TOML"));
 }
 
 #[test]
