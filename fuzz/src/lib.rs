@@ -6,6 +6,7 @@
 
 pub mod gateway;
 pub mod seeds;
+pub mod token;
 pub mod transport;
 
 use std::cell::RefCell;

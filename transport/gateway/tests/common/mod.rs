@@ -12,7 +12,7 @@ use tidegate_gateway::{Gateway, GatewayOptions, GatewayReport, Sources};
 use tidegate_live::{Feed, FeedAnswer, Live, LiveOptions};
 use tidegate_proto::feed::{FeedClient, FeedClientOptions};
 use tidegate_proto::hub::StreamMeta;
-use tidegate_proto::{Frame, FrameBuffer, StreamKind};
+use tidegate_proto::{Frame, FrameBuffer, Grant, StreamKind};
 use tidegate_replay::generate::{Market, MarketOptions};
 use tidegate_replay::{Plan, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +44,7 @@ struct Feeder {
 
 impl Feeder {
     async fn new(live: &Live) -> Self {
-        let (feed, answers) = live.ingest().open().await.unwrap();
+        let (feed, answers) = live.ingest().open(Grant::default(), live.ingest().buffer()).await.unwrap();
         let options =
             FeedClientOptions { source_id: 7, session: 1, name: "market".into(), ..Default::default() };
         let mut client = FeedClient::new(options);
