@@ -3,7 +3,7 @@
 use crate::cli::ServeArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::place::data_folder;
+use crate::place::{data_folder, now_s};
 use crate::render::{Table, Tone, Ui, duration, instant, thousands};
 use crate::{plan, summary};
 use serde_json::json;
@@ -15,8 +15,7 @@ use tidegate_live::{Live, LiveError, LiveOptions, LiveReport};
 use tidegate_proto::StreamKind;
 use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::StreamMeta;
-use tidegate_quic::tls::Identity;
-use tidegate_quic::{Limits, QuicServer, ServerError, ServerStats};
+use tidegate_quic::{Limits, QuicServer, SecurityError, ServerError, ServerStats};
 use tidegate_replay::{Plan, StreamInfo};
 
 /// Indicators computed when none are named.
@@ -86,7 +85,19 @@ fn live_failure(error: LiveError) -> Failure {
 }
 
 fn server_failure(error: ServerError) -> Failure {
-    let exit = if let ServerError::Limit(_) = error { Exit::Usage } else { Exit::Output };
+    let exit = match error {
+        ServerError::Limit(_) => Exit::Usage,
+        ServerError::Tls(_) => Exit::Input,
+        _ => Exit::Output,
+    };
+    Failure::new(exit, error)
+}
+
+fn security_failure(error: SecurityError) -> Failure {
+    let exit = match error {
+        SecurityError::Options(_) | SecurityError::Access(_) => Exit::Usage,
+        _ => Exit::Input,
+    };
     Failure::new(exit, error)
 }
 
@@ -95,7 +106,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let log = plan::log(&args.plan);
     let streams = what.streams()?;
     let data = data_folder(args.data.as_ref())?;
-    let (identity, made) = Identity::of_data(&data).map_err(|error| Failure::new(Exit::Output, error))?;
+    let (security, made) = args.security.options().load(&data, now_s).map_err(security_failure)?;
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
@@ -129,13 +140,14 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let server = network
         .block_on(async {
-            QuicServer::start(args.listen, identity, Limits::default(), live.ingest(), live.hub())
+            QuicServer::start(args.listen, security, Limits::default(), live.ingest(), live.hub())
         })
         .map_err(server_failure)?;
     let gateway = match args.http.0 {
         Some(listen) => {
             let options = GatewayOptions { listen, ..GatewayOptions::default() };
-            let gateway = network.block_on(Gateway::bind(options, sources(&live, &streams)));
+            let sources = Sources { gate: server.bearer_gate(), ..sources(&live, &streams) };
+            let gateway = network.block_on(Gateway::bind(options, sources));
             Some(gateway.map_err(gateway_failure)?)
         }
         None => None,
@@ -211,6 +223,10 @@ fn render(
             thousands(stats.failed)
         ),
     );
+    if stats.unauthorized + stats.over_quota > 0 {
+        let (denied, over) = (thousands(stats.unauthorized), thousands(stats.over_quota));
+        facts.fact("not allowed", format!("{denied} sessions, {over} over their quota"));
+    }
     facts.fact(
         "delivered",
         format!(
@@ -231,7 +247,9 @@ fn render(
         ">ahead",
         ">refused",
         ">lost",
+        ">throttled",
         ">connections",
+        "principal",
     ]);
     for source in &ingest.stats.sources {
         let ledger = &source.ledger;
@@ -243,7 +261,9 @@ fn render(
             &thousands(ledger.ahead),
             &thousands(ledger.refused),
             &thousands(ledger.declared_lost),
+            &thousands(source.throttled),
             &thousands(source.connections),
+            &crate::render::clean(&source.principal),
         ]);
     }
     if !ingest.stats.sources.is_empty() {
@@ -273,7 +293,7 @@ fn to_json(
             "name": source.name, "last": source.last, "connections": source.connections,
             "received": ledger.received, "accepted": ledger.accepted, "duplicate": ledger.duplicate,
             "ahead": ledger.ahead, "refused": ledger.refused, "declared_lost": ledger.declared_lost,
-            "overflowed": ledger.overflowed,
+            "overflowed": ledger.overflowed, "principal": &*source.principal, "throttled": source.throttled,
         })
     });
     let lanes = streams.iter().zip(&report.runtime.lanes);
@@ -285,7 +305,8 @@ fn to_json(
         "digest": report.runtime.digest.short(),
         "sources": sources.collect::<Vec<_>>(),
         "closed": report.ingest.stats.closed.iter().map(|(name, count)| json!({ "reason": name, "feeds": count })).collect::<Vec<_>>(),
-        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed },
+        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed,
+            "unauthorized": stats.unauthorized, "over_quota": stats.over_quota, "throttled": stats.throttled, "expired": stats.expired },
         "streams": lanes.map(|(stream, lane)| json!({ "name": stream.name, "results": lane.emitted })).collect::<Vec<_>>(),
         "delivered": report.hub.delivered,
         "conflated": report.hub.conflated,
