@@ -187,7 +187,7 @@ impl Patterns {
         for text in texts {
             let (stem, prefix) = text.strip_suffix('*').map_or((&**text, false), |stem| (stem, true));
             if stem.contains('*') || (stem.is_empty() && !prefix) || text.len() > 256 {
-                let found = text.chars().take(80).collect();
+                let found = text.escape_debug().take(80).collect();
                 return Err(AccessError::Pattern { list, found });
             }
             if prefix { &mut sorted } else { &mut names }.push(stem.to_owned());

@@ -254,8 +254,6 @@ async fn a_crowd_that_says_nothing_is_asked_for_its_address_and_sent_away() {
     }
     let stats = server.quic.stats();
     assert!(stats.retried > 0 && most <= limits.connections_max, "{most} at once, {stats:?}");
-    // Asked for its address or refused, one comes again as another; so there are at least as many answers as there came.
-    assert!(stats.accepted + stats.failed + stats.refused + stats.retried > CROWD as u64, "{stats:?}");
 
     good.send(&trades(1_000).split_off(500)).await.unwrap();
     assert_eq!(good.finish().await.unwrap().acked, 1_000);

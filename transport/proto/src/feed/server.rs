@@ -531,7 +531,11 @@ impl FeedServer {
         let mut writer = FrameWriter::new(out);
         // Credit in steps of a quarter, so that answers stay few.
         let credit = self.principals.credit(source, &self.options, now).max(feed.credit);
-        if credit - feed.credit >= self.options.credit_events / 4 || (all && credit > feed.credit) {
+        let step = self.options.credit_events / 4;
+        // Under a quota a feed that waits would be told of each event that the rate brings; the sweep says what is less.
+        let rate = source.grant.quotas().events_per_second;
+        let least = rate.map_or(1, |rate| (rate / 16).clamp(1, step.max(1)));
+        if credit - feed.credit >= step || (all && credit - feed.credit >= least) {
             feed.credit = credit;
             writer.credit(credit);
             link.told = now;
@@ -546,8 +550,8 @@ impl FeedServer {
         }
     }
 
-    /// Looks after silent connections: sends heartbeats, and credit to those who waited for their quota, and names those to be closed through `close`. Call
-    /// it a few times per heartbeat.
+    /// Looks after silent connections: sends heartbeats, and credit to those who waited for their quota, through `send`, and
+    /// names those to be closed through `close`. Call it a few times per heartbeat.
     pub fn sweep(
         &mut self,
         now: MonoTime,
