@@ -12,6 +12,7 @@ const FOLDER: &str = "tls";
 /// The development certificate, which clients on the machine trust.
 const CERTIFICATE: &str = "dev-cert.pem";
 /// Its key, for the server's eyes only.
+#[cfg(feature = "server")]
 const KEY: &str = "dev-key.pem";
 /// Names the development certificate is good for.
 pub const DEV_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
