@@ -7,6 +7,7 @@
 pub mod config;
 pub mod gateway;
 pub mod seeds;
+pub mod token;
 pub mod transport;
 
 use std::cell::RefCell;

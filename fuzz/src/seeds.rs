@@ -33,6 +33,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("sessions", sessions),
         ("ops", crate::gateway::seeds()),
         ("config", crate::config::seeds()),
+        ("token", crate::token::seeds()),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),

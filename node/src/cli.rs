@@ -9,6 +9,7 @@ use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_config::units::{parse_count, parse_span};
 use tidegate_engine::{EventTime, WindowWidth};
+use tidegate_proto::access::Verb;
 use tidegate_proto::subscription::{Conflation, Start, Subscription};
 use tidegate_replay::Speed;
 use tidegate_replay::capture::Codec;
@@ -106,6 +107,20 @@ pub(crate) enum Command {
                       config explain engine.shards --config tidegate.toml\n  tidegate config schema > tidegate.schema.json"
     )]
     Config(ConfigArgs),
+    /// Make and show certificates: a CA of one's own, for a server and its clients.
+    #[command(
+        after_help = "Examples:\n  tidegate certs init --dir pki --host feeds.example.org --client desk-1\n  tidegate certs add --dir pki \
+                      --client desk-2\n  tidegate certs show pki\n\nThen: tidegate serve --cert pki/server-cert.pem --key \
+                      pki/server-key.pem --client-ca pki/ca-cert.pem"
+    )]
+    Certs(CertsArgs),
+    /// Make keys and tokens: who somebody is and what they may do, for a few minutes.
+    #[command(
+        after_help = "Examples:\n  tidegate token keygen --dir keys\n  tidegate token issue --key keys/token-key.pem --principal desk-1 \
+                      --audience feeds --ttl 5m --out desk-1.token\n\nThen: tidegate serve --token-key keys/token-key.pub.pem \
+                      --audience feeds, and tidegate subscribe bars.1s --token desk-1.token"
+    )]
+    Token(TokenArgs),
     /// Measure the engine on this machine, beside hand-written loops on the same work.
     #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
     Bench(BenchArgs),
@@ -127,6 +142,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) security: SecurityArgs,
+    #[command(flatten)]
     pub(crate) plan: PlanArgs,
     /// Threads that compute [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -137,6 +154,30 @@ pub(crate) struct ServeArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Security")]
+pub(crate) struct SecurityArgs {
+    /// The server's certificate (PEM), in place of the one it makes for this machine.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Clients must show a certificate that one of these signed (PEM), or a token where --token-key is given too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Clients must show a token that the owner of this public key signed (PEM); again for further keys.
+    #[arg(long, value_name = "FILE", requires = "audience")]
+    pub(crate) token_key: Vec<PathBuf>,
+    /// The name that tokens for this server are issued for.
+    #[arg(long, value_name = "NAME", requires = "token_key")]
+    pub(crate) audience: Option<String>,
+    /// Let those in too who do not say who they are.
+    #[arg(long)]
+    pub(crate) anonymous: bool,
 }
 
 /// Where HTTP is served, if anywhere.
@@ -163,9 +204,18 @@ pub(crate) struct ServerArgs {
     /// The server's data folder, for its certificate.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// A certificate to trust (PEM), in place of the one in the data folder.
+    /// Whose certificates to trust (PEM): a CA, or the server's own, in place of the one in the data folder.
     #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// A certificate to show (PEM).
+    #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// A token to show, as `tidegate token issue` writes it; read again at each connection, so it may be renewed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token: Option<PathBuf>,
     /// The name the certificate must be good for.
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     pub(crate) server_name: String,
@@ -332,6 +382,112 @@ pub(crate) enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsArgs {
+    #[command(subcommand)]
+    pub(crate) what: CertsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// A new CA, a certificate for a server, and one for each client.
+    Init(CertsMakeArgs),
+    /// Further certificates of a CA made before.
+    Add(CertsMakeArgs),
+    /// What certificates and keys are, for whom, and until when.
+    Show(CertsShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsMakeArgs {
+    /// The folder of the CA and of what it signs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A name or address of the server; again for further ones. `init` takes localhost, 127.0.0.1 and ::1 when left out.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
+    /// A client, by the name rules know it by; again for further ones.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: Vec<String>,
+    /// How long certificates are good. The CA is good for ten years.
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub(crate) days: u32,
+    /// Replace what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The table as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsShowArgs {
+    /// A file, or a folder of .pem files.
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) path: PathBuf,
+    /// The table as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) what: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// A new key that signs tokens, and its public half for servers.
+    Keygen(TokenKeygenArgs),
+    /// A token, with a key of its own that it is bound to.
+    Issue(TokenIssueArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenKeygenArgs {
+    /// Where to: token-key.pem and token-key.pub.pem are made there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Replace what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenIssueArgs {
+    /// The key that signs (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// Who is to hold it, by the name rules know them by.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) principal: String,
+    /// For which servers: what they call themselves with --audience.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) audience: String,
+    /// How long it is good, from now.
+    #[arg(long, value_name = "SPAN", default_value = "5m", value_parser = parse_span)]
+    pub(crate) ttl: u64,
+    /// Only this of what rules allow: publish, subscribe, admin.
+    #[arg(long, value_name = "VERB,…", value_delimiter = ',')]
+    pub(crate) verbs: Vec<Verb>,
+    /// Only these streams (for publishing, sources): names, or beginnings of names as `bars.*`.
+    #[arg(long, value_name = "STREAM,…", value_delimiter = ',')]
+    pub(crate) streams: Vec<String>,
+    /// Only these symbols: names, or beginnings of names as `BTC*`.
+    #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
+    pub(crate) symbols: Vec<String>,
+    /// Good for whoever has it, bound to no key: for HTTP, where a connection cannot be told from another.
+    #[arg(long)]
+    pub(crate) bearer: bool,
+    /// Where to, readable by you alone; stdout when left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

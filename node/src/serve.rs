@@ -3,6 +3,7 @@
 use crate::cli::ServeArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
+use crate::place::now_s;
 use crate::render::{Table, Tone, Ui, duration, instant, thousands};
 use crate::settings::{Reloads, Settings, map};
 use crate::summary;
@@ -13,8 +14,7 @@ use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
 use tidegate_live::{Live, LiveError, LiveReport};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
-use tidegate_quic::tls::Identity;
-use tidegate_quic::{QuicServer, ServerError, ServerStats};
+use tidegate_quic::{QuicServer, SecurityError, ServerError, ServerStats};
 use tidegate_replay::StreamInfo;
 
 /// A stream as subscribers are told of it.
@@ -67,7 +67,19 @@ fn live_failure(error: LiveError) -> Failure {
 }
 
 fn server_failure(error: ServerError) -> Failure {
-    let exit = if let ServerError::Limit(_) = error { Exit::Usage } else { Exit::Output };
+    let exit = match error {
+        ServerError::Limit(_) => Exit::Usage,
+        ServerError::Tls(_) => Exit::Input,
+        _ => Exit::Output,
+    };
+    Failure::new(exit, error)
+}
+
+fn security_failure(error: SecurityError) -> Failure {
+    let exit = match error {
+        SecurityError::Options(_) | SecurityError::Access(_) => Exit::Usage,
+        _ => Exit::Input,
+    };
     Failure::new(exit, error)
 }
 
@@ -77,7 +89,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let what = config.plan()?;
     let streams = what.streams()?;
     let data = settings.data_folder()?;
-    let (identity, made) = Identity::of_data(&data).map_err(|error| Failure::new(Exit::Output, error))?;
+    let (security, made) = settings.security()?.load(&data, now_s).map_err(security_failure)?;
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
@@ -98,12 +110,13 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let server = network
         .block_on(async {
-            QuicServer::start(config.listen.quic, identity, map::quic(config), live.ingest(), live.hub())
+            QuicServer::start(config.listen.quic, security, map::quic(config), live.ingest(), live.hub())
         })
         .map_err(server_failure)?;
     let gateway = match config.listen.http.on() {
         Some(listen) => {
-            let sources = sources(&live, &streams, ring_capacity);
+            let sources =
+                Sources { gate: Some(server.bearer_gate()), ..sources(&live, &streams, ring_capacity) };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
             Some(gateway.map_err(gateway_failure)?)
         }
@@ -134,7 +147,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     }
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
-        reloads.poll(args, &live.hub(), &network, ui);
+        reloads.poll(args, (&live.hub(), &server), &network, ui);
     }
     server.refuse_new();
     let report = live.finish().map_err(live_failure)?;
@@ -188,6 +201,10 @@ fn render(
             thousands(stats.failed)
         ),
     );
+    if stats.unauthorized + stats.over_quota > 0 {
+        let (denied, over) = (thousands(stats.unauthorized), thousands(stats.over_quota));
+        facts.fact("not allowed", format!("{denied} sessions, {over} over their quota"));
+    }
     facts.fact(
         "delivered",
         format!(
@@ -208,7 +225,9 @@ fn render(
         ">ahead",
         ">refused",
         ">lost",
+        ">throttled",
         ">connections",
+        "principal",
     ]);
     for source in &ingest.stats.sources {
         let ledger = &source.ledger;
@@ -220,7 +239,9 @@ fn render(
             &thousands(ledger.ahead),
             &thousands(ledger.refused),
             &thousands(ledger.declared_lost),
+            &thousands(source.throttled),
             &thousands(source.connections),
+            &crate::render::clean(&source.principal),
         ]);
     }
     if !ingest.stats.sources.is_empty() {
@@ -250,7 +271,7 @@ fn to_json(
             "name": source.name, "last": source.last, "connections": source.connections,
             "received": ledger.received, "accepted": ledger.accepted, "duplicate": ledger.duplicate,
             "ahead": ledger.ahead, "refused": ledger.refused, "declared_lost": ledger.declared_lost,
-            "overflowed": ledger.overflowed,
+            "overflowed": ledger.overflowed, "principal": &*source.principal, "throttled": source.throttled,
         })
     });
     let lanes = streams.iter().zip(&report.runtime.lanes);
@@ -262,7 +283,8 @@ fn to_json(
         "digest": report.runtime.digest.short(),
         "sources": sources.collect::<Vec<_>>(),
         "closed": report.ingest.stats.closed.iter().map(|(name, count)| json!({ "reason": name, "feeds": count })).collect::<Vec<_>>(),
-        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed },
+        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed,
+            "unauthorized": stats.unauthorized, "over_quota": stats.over_quota, "throttled": stats.throttled, "expired": stats.expired },
         "streams": lanes.map(|(stream, lane)| json!({ "name": stream.name, "results": lane.emitted })).collect::<Vec<_>>(),
         "delivered": report.hub.delivered,
         "conflated": report.hub.conflated,

@@ -23,7 +23,11 @@ const GRAPH: [(&str, &[&str]); 15] = [
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
-    ("tidegate-quic", &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live"]),
+    ("tidegate-auth", &["tidegate-proto"]),
+    (
+        "tidegate-quic",
+        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-auth", "tidegate-live"],
+    ),
     (
         "tidegate-gateway",
         // `replay` for its tests alone: a generated market.
@@ -52,6 +56,7 @@ const GRAPH: [(&str, &[&str]); 15] = [
             "tidegate-config",
             "tidegate-gpu",
             "tidegate-proto",
+            "tidegate-auth",
             "tidegate-live",
             "tidegate-quic",
             "tidegate-gateway",
@@ -67,6 +72,7 @@ const GRAPH: [(&str, &[&str]); 15] = [
             "tidegate-engine",
             "tidegate-actors",
             "tidegate-proto",
+            "tidegate-auth",
             "tidegate-gateway",
             "tidegate-replay",
             "tidegate-config",

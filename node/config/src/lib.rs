@@ -25,6 +25,6 @@ pub use change::{Change, Changes, changes};
 pub use problem::{Problem, ProblemKind, Problems};
 pub use read::{BYTES_MAX, Read, read};
 pub use schema::schema;
-pub use sections::{Config, Stream};
+pub use sections::{AuthRule, Config, Stream};
 pub use templates::{TEMPLATES, Template};
 pub use value::{Bytes, Key, Kind, Off, SectionInfo, Span};

@@ -109,12 +109,6 @@ pub(crate) fn check(config: &Config, origins: &Origins, reader: &mut Reader<'_>)
             rules.refuse(&format!("auth.rule[{at}]"), missing("it allows no `verbs`"));
         }
     }
-    for section in ["tls", "auth", "quotas"] {
-        if origins.contains_key(section) {
-            let instead = "this version has no effect for it; leave the section out";
-            rules.refuse(section, ProblemKind::Unsupported { instead });
-        }
-    }
 }
 
 struct Rules<'r, 'i> {

@@ -44,14 +44,14 @@ impl Template {
     }
 }
 
-/// Every key: set to its default where there is one, commented out where there is none or where setting it has no effect yet.
+/// Every key: set to its default where there is one, commented out where there is none.
 fn full() -> String {
     use crate::sections::Config;
     let mut text = String::from("# Every key of a Tidegate server, with its default.\n");
     for section in Config::sections() {
         let name = section.name;
-        // A repeating section is there or not; so are those whose presence alone says something.
-        let absent = section.repeats || ["tls", "auth", "quotas"].contains(&name);
+        // A repeating section is there or not.
+        let absent = section.repeats;
         let mark = if absent { "# " } else { "" };
         let header = if section.repeats { format!("[[{name}]]") } else { format!("[{name}]") };
         text += &format!("\n{}{mark}{header}\n", comment(&section.about));

@@ -88,8 +88,7 @@ fn written(config: &Config) -> String {
     let mut text = String::new();
     for section in Config::sections() {
         let count = if section.repeats { config.repeated(section.name) } else { 1 };
-        let without_effect = ["tls", "auth", "quotas"].contains(&section.name);
-        for at in (0..count).filter(|_| !without_effect) {
+        for at in 0..count {
             text += &if section.repeats {
                 format!("[[{}]]\n", section.name)
             } else {

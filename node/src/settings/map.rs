@@ -7,25 +7,70 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_actors::runtime::RuntimeOptions;
+use tidegate_auth::TokenLimits;
 use tidegate_config::Config;
 use tidegate_engine::FenceOptions;
 use tidegate_gateway::GatewayOptions;
 use tidegate_live::LiveOptions;
+use tidegate_proto::Quotas;
+use tidegate_proto::access::PrincipalRule;
 use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::HubOptions;
-use tidegate_quic::Limits;
+use tidegate_quic::{AuthOptions, Limits, SecurityOptions, TlsOptions};
 
 const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
 
 impl Settings {
-    /// The data folder: one in the file is meant from the file's folder.
+    /// A path of the configuration: one in the file is meant from the file's folder.
+    fn beside(&self, path: &PathBuf) -> PathBuf {
+        match self.file.as_deref().and_then(std::path::Path::parent) {
+            Some(beside) => beside.join(path),
+            None => path.clone(),
+        }
+    }
+
+    /// The data folder.
     pub(crate) fn data_folder(&self) -> Result<PathBuf, Failure> {
-        let beside = self.file.as_deref().and_then(std::path::Path::parent);
-        let folder = self.config.data.folder.as_ref().map(|folder| match beside {
-            Some(beside) => beside.join(folder),
-            None => folder.clone(),
-        });
-        data_folder(folder.as_ref())
+        data_folder(self.config.data.folder.as_ref().map(|folder| self.beside(folder)).as_ref())
+    }
+
+    /// Who may connect, how they show who they are, and what they may do.
+    ///
+    /// # Errors
+    /// When a rule names a verb that there is not.
+    pub(crate) fn security(&self) -> Result<SecurityOptions, Failure> {
+        let Config { tls, auth, auth_rule, quotas, .. } = &self.config;
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| self.beside(path));
+        let rule = |rule: &tidegate_config::AuthRule| {
+            let verbs = rule.verbs.iter().map(|verb| verb.parse()).collect::<Result<_, _>>();
+            Ok(PrincipalRule {
+                principal: rule.principal.clone().unwrap_or_default(),
+                verbs: verbs.map_err(Failure::usage)?,
+                streams: rule.streams.clone(),
+                symbols: rule.symbols.clone(),
+            })
+        };
+        Ok(SecurityOptions {
+            tls: TlsOptions { cert: path(&tls.cert), key: path(&tls.key), client_ca: path(&tls.client_ca) },
+            auth: AuthOptions {
+                token_keys: auth.token_keys.iter().map(|path| self.beside(path)).collect(),
+                audience: auth.audience.clone(),
+                required: auth.required,
+                rules: auth_rule.iter().map(rule).collect::<Result<_, Failure>>()?,
+                tokens: TokenLimits {
+                    lifetime_max_s: auth.token_lifetime.0 / SECOND,
+                    skew_max_s: auth.token_skew.0 / SECOND,
+                },
+                session_max: auth.session_max.into(),
+            },
+            quotas: Quotas {
+                events_per_second: quotas.events_per_second,
+                bytes_per_second: quotas.bytes_per_second.map(|bytes| bytes.0),
+                symbols: quotas.symbols,
+                subscriptions: quotas.subscriptions,
+            },
+        })
     }
 }
 

@@ -7,7 +7,7 @@ mod reload;
 pub(crate) use command::run;
 pub(crate) use reload::Reloads;
 
-use crate::cli::{Http, PlanArgs, ServeArgs};
+use crate::cli::{Http, PlanArgs, SecurityArgs, ServeArgs};
 use crate::exit::{Exit, Failure};
 use crate::render::{Ui, clean};
 use std::collections::BTreeMap;
@@ -122,7 +122,30 @@ impl Settings {
         if let Some(placement) = args.placement {
             self.set("engine.placement", "--placement", |config| config.engine.placement = placement);
         }
-        self.with_plan(&args.plan)
+        self.with_security(&args.security).with_plan(&args.plan)
+    }
+
+    /// The same for who may connect.
+    fn with_security(mut self, asked: &SecurityArgs) -> Self {
+        // Relative to where the command runs, not to the file.
+        let here = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        if let (Some(cert), Some(key)) = (&asked.cert, &asked.key) {
+            self.set("tls.cert", "--cert", |config| config.tls.cert = Some(here(cert)));
+            self.set("tls.key", "--key", |config| config.tls.key = Some(here(key)));
+        }
+        if let Some(ca) = &asked.client_ca {
+            self.set("tls.client_ca", "--client-ca", |config| config.tls.client_ca = Some(here(ca)));
+        }
+        if let (false, Some(audience)) = (asked.token_key.is_empty(), &asked.audience) {
+            let keys = asked.token_key.iter().map(here).collect();
+            self.set("auth.token_keys", "--token-key", |config| config.auth.token_keys = keys);
+            let audience = Some(audience.clone());
+            self.set("auth.audience", "--audience", |config| config.auth.audience = audience);
+        }
+        if asked.anonymous {
+            self.set("auth.required", "--anonymous", |config| config.auth.required = Some(false));
+        }
+        self
     }
 
     /// The same for what is computed.

@@ -4,11 +4,13 @@
 use super::{LoadError, Settings, load, map, name};
 use crate::cli::ServeArgs;
 use crate::exit::Failure;
+use crate::place::now_s;
 use crate::render::Ui;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_config::{Changes, changes};
 use tidegate_live::HubHandle;
+use tidegate_quic::QuicServer;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,7 +40,13 @@ impl Reloads {
     }
 
     /// Does what was asked for since the last call.
-    pub(crate) fn poll(&mut self, args: &ServeArgs, hub: &HubHandle, network: &Runtime, ui: &Ui) {
+    pub(crate) fn poll(
+        &mut self,
+        args: &ServeArgs,
+        (hub, server): (&HubHandle, &QuicServer),
+        network: &Runtime,
+        ui: &Ui,
+    ) {
         if !self.asked.swap(false, Ordering::Relaxed) {
             return;
         }
@@ -62,7 +70,7 @@ impl Reloads {
         }
         let plan = changes(&self.running.config, &wanted.config);
         ui.report(&format!("reload: {file_name}\n{plan}"));
-        match self.apply(&plan, wanted, hub, network) {
+        match self.apply(&plan, wanted, (hub, server), network) {
             Ok(()) => ui.report(&format!("reload: {}\n", summary(&plan))),
             Err(why) => ui.report(&format!("error: {why}\nreload: refused, nothing changed\n")),
         }
@@ -73,11 +81,17 @@ impl Reloads {
         &mut self,
         plan: &Changes,
         wanted: Settings,
-        hub: &HubHandle,
+        (hub, server): (&HubHandle, &QuicServer),
         network: &Runtime,
     ) -> Result<(), String> {
         let mut config = self.running.config.clone();
         plan.apply(&mut config, &wanted.config);
+        // Certificates and keys are read again even when no key changed: files are renewed in place.
+        let next = Settings { config: config.clone(), ..wanted.clone() };
+        let data = self.running.data_folder().map_err(|failure| format!("{:#}", failure.error))?;
+        let security = next.security().map_err(|failure| format!("{:#}", failure.error))?;
+        let loaded = security.load(&data, now_s).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
+        let (security, _) = loaded?;
         let options = map::hub(&config);
         if options != map::hub(&self.running.config) {
             network
@@ -85,7 +99,8 @@ impl Reloads {
                 .map_err(|gone| gone.to_string())?
                 .map_err(|error| error.to_string())?;
         }
-        self.running = Settings { config, ..wanted };
+        server.reload(security).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+        self.running = next;
         Ok(())
     }
 }
