@@ -87,7 +87,7 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
                 let most = if loss.exact { "" } else { "at most " };
                 ui.note(&format!("{most}{} records of {stream} {why}", thousands(loss.count)));
             }
-            Some(Update::Reconnected) => {
+            Some(Update::Reconnected(_)) => {
                 ui.note("the connection broke; another one goes on where it stopped")
             }
             Some(Update::Live(_) | Update::Conflated(_)) => {}

@@ -14,7 +14,9 @@ pub mod server;
 pub mod client;
 
 #[cfg(feature = "client")]
-pub use client::{ClientError, ClientOptions, PublishStats, Publisher, PublisherOptions, Subscriber, Update};
+pub use client::{
+    ClientError, ClientOptions, Continuation, PublishStats, Publisher, PublisherOptions, Subscriber, Update,
+};
 pub use limits::Limits;
 #[cfg(feature = "server")]
 pub use server::{QuicServer, ServerError, ServerStats};

@@ -89,6 +89,7 @@ impl QuicServer {
         hub: HubHandle,
     ) -> Result<Self, ServerError> {
         limits.check()?;
+        let endpoint = identity.endpoint();
         let mut config = identity.server(&[ALPN_FEED, ALPN_SUBSCRIBE])?;
         config
             .transport_config(limits.transport(limits.streams_max))
@@ -97,7 +98,9 @@ impl QuicServer {
             .incoming_buffer_size_total(8 << 20)
             .migration(true);
         let bind = |source| ServerError::Bind { address, source };
-        let endpoint = Endpoint::server(config, address).map_err(bind)?;
+        let socket = crate::limits::socket(address).map_err(bind)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(endpoint, Some(config), socket, runtime).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let counters = Arc::new(Counters::default());
         let shared = Shared { ingest, hub, limits, counters: Arc::clone(&counters) };

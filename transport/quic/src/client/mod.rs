@@ -5,6 +5,7 @@ mod subscriber;
 
 pub use publisher::{PublishStats, Publisher, PublisherOptions};
 pub use subscriber::{Subscriber, Update};
+pub use tidegate_proto::subscriber::Continuation;
 
 use crate::limits::{LimitError, Limits};
 use crate::tls::{TlsError, Trust};
@@ -98,6 +99,10 @@ fn instant(time: MonoTime) -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_nanos(time.since(now()))
 }
 
+/// Least and most time between two attempts.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Connects, with attempts ever further apart, until it works or the time is up.
 struct Dialer {
     endpoint: Endpoint,
@@ -116,7 +121,10 @@ impl Dialer {
         } else {
             (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
         };
-        let endpoint = Endpoint::client(any).map_err(ClientError::Socket)?;
+        let socket = crate::limits::socket(any).map_err(ClientError::Socket)?;
+        let runtime = std::sync::Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
+            .map_err(ClientError::Socket)?;
         Ok(Self { endpoint, options, config })
     }
 
@@ -136,7 +144,7 @@ impl Dialer {
 
     async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), ClientError> {
         let start = Instant::now();
-        let mut pause = Duration::from_millis(20);
+        let mut pause = PAUSE_MIN;
         loop {
             let reason = match self.attempt().await {
                 Ok(link) => return Ok(link),
@@ -147,7 +155,7 @@ impl Dialer {
                 return Err(ClientError::Unreachable { server: self.options.server, seconds, reason });
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
