@@ -13,16 +13,20 @@ mod render;
 mod bench;
 mod demo;
 mod digest;
+mod doctor;
 mod generate;
 mod inspect;
 mod place;
 mod plan;
 mod publish;
+mod pulse;
 mod record;
 mod replay;
 mod serve;
+mod stdin;
 mod subscribe;
 mod summary;
+mod top;
 mod verify;
 
 use clap::Parser;
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, &ui),
         Command::Publish(args) => publish::run(&args, &ui),
         Command::Subscribe(args) => subscribe::run(&args, &ui),
+        Command::Top(args) => top::run(&args, &ui),
+        Command::Doctor(args) => doctor::run(&args, &ui),
         Command::Bench(args) => bench::run(&args, &ui),
     };
     match outcome {
