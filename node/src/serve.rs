@@ -168,7 +168,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let mut demo = None;
     if args.demo {
         let client = own_client(server.address(), &data)?;
-        let started = network.block_on(DemoFeed::start(client, incarnation, now_ns()));
+        let started = network.block_on(DemoFeed::start(client, incarnation, now_ns));
         demo = Some(
             started
                 .map_err(|failure| Failure { error: failure.error.context("the demo's feed"), ..failure })?,

@@ -28,6 +28,8 @@ const READ_EVENTS: usize = 512;
 const SEND_EVENTS: usize = 8_192;
 /// How often it is looked for what is due.
 const TICK: Duration = Duration::from_millis(10);
+/// Time from the last connection to the first event, at least.
+const LEAD_NS: u64 = 250_000_000;
 /// How long the last words may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -136,11 +138,14 @@ pub(crate) struct DemoFeed {
 }
 
 impl DemoFeed {
-    /// Connects every feed and begins with stamps from `start_ns` on, which is now.
-    pub(crate) async fn start(client: ClientOptions, session: u64, start_ns: u64) -> Result<Self, Failure> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let start = Instant::now();
-        let mut tasks = Vec::new();
+    /// Connects every feed, then lets all begin at the same second by the time of day that `now_ns` knows. What one sends
+    /// before the other has sent anything would be the end of windows that the other still has trades for.
+    pub(crate) async fn start(
+        client: ClientOptions,
+        session: u64,
+        now_ns: fn() -> u64,
+    ) -> Result<Self, Failure> {
+        let mut publishers = Vec::new();
         for part in [Part::Market, Part::Network] {
             let options = PublisherOptions {
                 source_id: name_hash(part.name().as_bytes()),
@@ -148,12 +153,17 @@ impl DemoFeed {
                 name: part.name().to_owned(),
                 ..PublisherOptions::default()
             };
-            let publisher =
-                Publisher::connect(client.clone(), options).await.map_err(crate::place::failure)?;
-            let feed = Endless::new(part, start_ns);
-            let stop = Arc::clone(&stop);
-            tasks.push((part, tokio::spawn(play(feed, publisher, start_ns, start, stop))));
+            let publisher = Publisher::connect(client.clone(), options).await;
+            publishers.push((part, publisher.map_err(crate::place::failure)?));
         }
+        let stop = Arc::new(AtomicBool::new(false));
+        let pace = Pace { start: Instant::now(), start_ns: now_ns() };
+        let begin_ns = (pace.start_ns + LEAD_NS).next_multiple_of(1_000_000_000);
+        let play = |(part, publisher)| {
+            let feed = Endless::new(part, begin_ns);
+            (part, tokio::spawn(play(feed, publisher, pace, Arc::clone(&stop))))
+        };
+        let tasks = publishers.into_iter().map(play).collect();
         Ok(Self { stop, tasks })
     }
 
@@ -181,18 +191,24 @@ impl DemoFeed {
     }
 }
 
+/// The time of day at one moment; it goes on from there by the clock that never steps.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    start: Instant,
+    start_ns: u64,
+}
+
 /// Publishes what is due, until told to stop.
 async fn play(
     mut feed: Endless,
     publisher: Publisher,
-    start_ns: u64,
-    start: Instant,
+    pace: Pace,
     stop: Arc<AtomicBool>,
 ) -> Result<PublishStats, ClientError> {
     let mut defined = 0;
     let mut events = Vec::with_capacity(SEND_EVENTS);
     while !stop.load(Relaxed) {
-        let now_ns = start_ns + start.elapsed().as_nanos() as u64;
+        let now_ns = pace.start_ns + pace.start.elapsed().as_nanos() as u64;
         events.clear();
         feed.due(now_ns, SEND_EVENTS, &mut events);
         // Every round meets the same names in the same order.
