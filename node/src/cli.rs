@@ -363,6 +363,9 @@ pub(crate) struct BenchArgs {
     /// A fifth of the work and fewer runs: a look in seconds.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Measure the server instead of the engine: ingest, delivery and fan-out over QUIC on loopback, answers over HTTP.
+    #[arg(long)]
+    pub(crate) network: bool,
     /// Print an object of figures instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

@@ -41,7 +41,7 @@ pub(super) struct Finding {
 
 const UNKNOWN: &str = "–";
 /// What a socket asks for, so that a burst at full speed fits.
-const SOCKET_BUFFER_BYTES: u64 = tidegate_quic::limits::SOCKET_BUFFER_BYTES as u64;
+const SOCKET_BUFFER_BYTES: u64 = tidegate_quic::socket::BUFFER_BYTES as u64;
 /// Connections of the default limits, with room for files.
 const OPEN_FILES: u64 = 16_384;
 const OPEN_FILES_MIN: u64 = 1_024;

@@ -30,20 +30,6 @@ pub struct Limits {
     pub handshake_timeout: Duration,
 }
 
-/// What a socket's buffers are asked to hold each way, in bytes: a burst at full speed. The system may grant less (on Linux
-/// `net.core.rmem_max` and `wmem_max`).
-pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-
-/// A socket with as much room as the system grants.
-pub(crate) fn socket(address: std::net::SocketAddr) -> std::io::Result<std::net::UdpSocket> {
-    let socket = std::net::UdpSocket::bind(address)?;
-    let options = socket2::SockRef::from(&socket);
-    // Less room is slower, not wrong.
-    let _ = options.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-    let _ = options.set_send_buffer_size(SOCKET_BUFFER_BYTES);
-    Ok(socket)
-}
-
 /// The largest MTU that [`Limits::mtu`] takes.
 pub const MTU_MAX: u16 = 6_500;
 /// The smallest, which QUIC itself requires.

@@ -98,9 +98,8 @@ impl QuicServer {
             .incoming_buffer_size_total(8 << 20)
             .migration(true);
         let bind = |source| ServerError::Bind { address, source };
-        let socket = crate::limits::socket(address).map_err(bind)?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new(endpoint, Some(config), socket, runtime).map_err(bind)?;
+        let endpoint =
+            crate::socket::endpoint_of(endpoint, address, Some(config), limits.mtu).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let counters = Arc::new(Counters::default());
         let shared = Shared { ingest, hub, limits, counters: Arc::clone(&counters) };

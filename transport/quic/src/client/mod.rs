@@ -121,10 +121,7 @@ impl Dialer {
         } else {
             (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
         };
-        let socket = crate::limits::socket(any).map_err(ClientError::Socket)?;
-        let runtime = std::sync::Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
-            .map_err(ClientError::Socket)?;
+        let endpoint = crate::socket::endpoint(any, None, options.limits.mtu).map_err(ClientError::Socket)?;
         Ok(Self { endpoint, options, config })
     }
 
