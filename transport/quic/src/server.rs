@@ -143,9 +143,11 @@ impl QuicServer {
         limits.check()?;
         let security = security.into();
         let access = Arc::new(RwLock::new(Arc::new(security.access.clone())));
+        let endpoint = security.identity.endpoint();
         let config = configure(security, &limits)?;
         let bind = |source| ServerError::Bind { address, source };
-        let endpoint = crate::socket::endpoint(address, Some(config), limits.mtu).map_err(bind)?;
+        let endpoint =
+            crate::socket::endpoint_of(endpoint, address, Some(config), limits.mtu).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let counters = Arc::new(Counters::default());
         let (counted, looked_up) = (Arc::clone(&counters), Arc::clone(&access));
