@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, SubscribeError};
+use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, Origin, SubscribeError};
 use tidegate_proto::subscriber::{Request, SubscriberSession};
 use tidegate_proto::{ALPN_FEED, ALPN_SUBSCRIBE, Close, CloseCode, Frame, FrameBuffer, FrameWriter};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -210,10 +210,11 @@ async fn connected(connection: &Connection, shared: &Shared) {
         first = false;
         let Ok((send, receive)) = stream else { break };
         let shared = shared.clone();
+        let peer = connection.remote_address().to_string().into_boxed_str();
         if feed {
-            tasks.spawn(async move { serve_feed(send, receive, &shared).await });
+            tasks.spawn(async move { serve_feed(send, receive, &shared, peer).await });
         } else {
-            tasks.spawn(async move { serve_subscriber(send, receive, &shared).await });
+            tasks.spawn(async move { serve_subscriber(send, receive, &shared, peer).await });
         }
     }
     // The connection is gone: what its streams still do ends by itself at their next read or write.
@@ -232,8 +233,8 @@ async fn last_words(mut send: SendStream, close: &Close) {
     .await;
 }
 
-async fn serve_feed(mut send: SendStream, mut receive: RecvStream, shared: &Shared) {
-    let Ok((mut feed, mut answers)) = shared.ingest.open().await else {
+async fn serve_feed(mut send: SendStream, mut receive: RecvStream, shared: &Shared, peer: Box<str>) {
+    let Ok((mut feed, mut answers)) = shared.ingest.open_from(Some(peer)).await else {
         return last_words(send, &Close::new(CloseCode::SHUTTING_DOWN, "the server ends")).await;
     };
     let close = {
@@ -271,14 +272,19 @@ async fn serve_feed(mut send: SendStream, mut receive: RecvStream, shared: &Shar
     }
 }
 
-async fn serve_subscriber(mut send: SendStream, mut receive: RecvStream, shared: &Shared) {
-    if let Err(close) = subscription(&mut send, &mut receive, shared).await {
+async fn serve_subscriber(mut send: SendStream, mut receive: RecvStream, shared: &Shared, peer: Box<str>) {
+    if let Err(close) = subscription(&mut send, &mut receive, shared, peer).await {
         last_words(send, &close).await;
     }
 }
 
 /// One subscription, from greeting to end.
-async fn subscription(send: &mut SendStream, receive: &mut RecvStream, shared: &Shared) -> Result<(), Close> {
+async fn subscription(
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+    shared: &Shared,
+    peer: Box<str>,
+) -> Result<(), Close> {
     let clock = shared.hub.clock();
     let mut session = SubscriberSession::new(Arc::clone(shared.hub.catalogue()), clock.now());
     let mut buffer = FrameBuffer::new(1);
@@ -299,7 +305,8 @@ async fn subscription(send: &mut SendStream, receive: &mut RecvStream, shared: &
                 Request::Nothing => {}
                 Request::Finished => return Err(finished()),
                 Request::Subscribe(subscription) => {
-                    let outcome = shared.hub.subscribe(subscription).await;
+                    let origin = Origin { kind: "quic", peer: peer.clone() };
+                    let outcome = shared.hub.subscribe_from(subscription, Some(origin)).await;
                     let answer = match &outcome {
                         Ok(reader) => Ok(reader.lag_budget()),
                         Err(SubscribeError::Refused(error)) => Err(error.clone()),
