@@ -49,7 +49,6 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
 
 /// What the gateway answers from.
 fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
-    let ingest = live.ingest();
     let stage = |stream: &StreamInfo| {
         // Indicators and roll-ups read bars, everything else events.
         let upstream = match (stream.name.strip_prefix("ind."), stream.name.split_once('@')) {
@@ -66,8 +65,7 @@ fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
         }),
         ring_capacity: Some(RuntimeOptions::default().ring_events as u64),
         stages: streams.iter().map(stage).collect(),
-        others: Some("quic"),
-        ..Sources::new(live.hub(), live.stats(), move || ingest.stats())
+        ..Sources::of(live)
     }
 }
 
