@@ -27,7 +27,7 @@ const history = async <T = Bar>(stream: string, key: string, limit = 600) =>
   (await api<{ records: T[] }>(`/v1/bars?stream=${stream}&key=${encodeURIComponent(key)}&limit=${limit}`)).records;
 
 const open = (hash = "") => page.goto(`${base}/${hash}`);
-const live = () => page.getByTestId("link").filter({ hasText: "Live" }).waitFor();
+const live = () => page.locator(".app[data-phase=live]").waitFor();
 const field = (name: string) => page.getByTestId("legend").locator(`[data-field=${name}]`);
 const row = (table: string, key: string) => page.getByTestId(table).locator(`.row[data-key="${key}"]`);
 const cell = (table: string, key: string, column: string) => row(table, key).locator(`[data-column="${column}"]`);
@@ -284,6 +284,7 @@ describe.skipIf(REAL !== undefined)("with the data in hand", () => {
     const nodes = () => page.evaluate(() => document.querySelectorAll("*").length);
     const before = await nodes();
     for (let i = 0; i < 100; i += 1) mock.advance(100);
+    while (!mock.active("BTCUSD")) mock.advance(100);
     const newest = (await history("bars.1s", "BTCUSD", 1))[0]!;
     await expect.poll(() => field("close").innerText()).toBe(newest.close);
     // Those that traded in the last step have been told of their newest bar.

@@ -42,7 +42,7 @@ describe.skipIf(!BIN)("a real node", () => {
       { timeout: 30_000, interval: 100 },
     );
   const open = (hash = "", base = node.url) => page.goto(`${base}/${hash}`);
-  const live = () => page.getByTestId("link").filter({ hasText: "Live" }).waitFor();
+  const live = () => page.locator(".app[data-phase=live]").waitFor();
   const cell = (table: string, key: string, column: string) =>
     page.getByTestId(table).locator(`.row[data-key="${key}"]`).locator(`[data-column="${column}"]`);
   const shownRows = (table: string) =>

@@ -187,7 +187,6 @@ impl Live {
     }
 
     /// What the engine's threads do with their time, in the order in which events pass them; for any thread to ask.
-    #[must_use]
     pub fn threads(&self) -> impl Fn() -> Vec<ThreadStats> + Send + Sync + 'static {
         let (ingest, stats, hub) = (self.ingest.clone(), self.stats.clone(), self.hub.clone());
         move || {
