@@ -4,6 +4,7 @@
 //! written reads back), never what one input means.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod gateway;
 pub mod seeds;
 pub mod transport;

@@ -21,6 +21,7 @@ mod publish;
 mod record;
 mod replay;
 mod serve;
+mod settings;
 mod subscribe;
 mod summary;
 mod verify;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, &ui),
         Command::Publish(args) => publish::run(&args, &ui),
         Command::Subscribe(args) => subscribe::run(&args, &ui),
+        Command::Config(args) => settings::run(&args, &ui),
         Command::Bench(args) => bench::run(&args, &ui),
     };
     match outcome {

@@ -3,38 +3,19 @@
 use crate::cli::ServeArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::place::data_folder;
 use crate::render::{Table, Tone, Ui, duration, instant, thousands};
-use crate::{plan, summary};
+use crate::settings::{Reloads, Settings, map};
+use crate::summary;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidegate_actors::runtime::RuntimeOptions;
-use tidegate_gateway::{Gateway, GatewayError, GatewayOptions, Sources, StageNode};
-use tidegate_live::{Live, LiveError, LiveOptions, LiveReport};
+use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
+use tidegate_live::{Live, LiveError, LiveReport};
 use tidegate_proto::StreamKind;
-use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::tls::Identity;
-use tidegate_quic::{Limits, QuicServer, ServerError, ServerStats};
-use tidegate_replay::{Plan, StreamInfo};
-
-/// Indicators computed when none are named.
-const INDICATORS: [&str; 7] = ["sma:20", "ema:20", "rsi:14", "atr:14", "vwap:20", "bb:20:2", "macd:12:26:9"];
-
-/// What is served: as asked for, or bars of a second and a minute with the usual indicators.
-fn what(args: &ServeArgs) -> Result<Plan, Failure> {
-    let asked = &args.plan;
-    let mut what = plan::asked(asked);
-    if what.bars.is_empty() && what.hosts.is_empty() {
-        what.bars = plan::usual_bars();
-    }
-    if asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty() {
-        what.indicators = INDICATORS.iter().filter_map(|name| name.parse().ok()).collect();
-    }
-    what.streams()?;
-    Ok(what)
-}
+use tidegate_quic::{QuicServer, ServerError, ServerStats};
+use tidegate_replay::StreamInfo;
 
 /// A stream as subscribers are told of it.
 fn meta(stream: &StreamInfo) -> StreamMeta {
@@ -48,7 +29,7 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
 }
 
 /// What the gateway answers from.
-fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
+fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
     let stage = |stream: &StreamInfo| {
         // Indicators and roll-ups read bars, everything else events.
         let upstream = match (stream.name.strip_prefix("ind."), stream.name.split_once('@')) {
@@ -63,7 +44,7 @@ fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
         }),
-        ring_capacity: Some(RuntimeOptions::default().ring_events as u64),
+        ring_capacity: Some(ring_capacity),
         stages: streams.iter().map(stage).collect(),
         ..Sources::of(live)
     }
@@ -89,31 +70,19 @@ fn server_failure(error: ServerError) -> Failure {
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
-    let what = what(args)?;
-    let log = plan::log(&args.plan);
+    let settings = Settings::of(args, ui)?;
+    let config = &settings.config;
+    let what = config.plan()?;
     let streams = what.streams()?;
-    let data = data_folder(args.data.as_ref())?;
+    let data = settings.data_folder()?;
     let (identity, made) = Identity::of_data(&data).map_err(|error| Failure::new(Exit::Output, error))?;
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let incarnation = since.as_nanos() as u64;
-    let options = LiveOptions {
-        runtime: RuntimeOptions {
-            shards: args.shards,
-            placement: args.placement,
-            ..RuntimeOptions::default()
-        },
-        disorder_ns: log.disorder_ns,
-        fence: log.fence,
-        feed: FeedServerOptions {
-            incarnation,
-            server: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..FeedServerOptions::default()
-        },
-        ..LiveOptions::default()
-    };
+    let options = map::live(config, incarnation);
+    let ring_capacity = options.runtime.ring_events as u64;
     let stages = {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
@@ -127,13 +96,13 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let server = network
         .block_on(async {
-            QuicServer::start(args.listen, identity, Limits::default(), live.ingest(), live.hub())
+            QuicServer::start(config.listen.quic, identity, map::quic(config), live.ingest(), live.hub())
         })
         .map_err(server_failure)?;
-    let gateway = match args.http.0 {
+    let gateway = match config.listen.http.on() {
         Some(listen) => {
-            let options = GatewayOptions { listen, ..GatewayOptions::default() };
-            let gateway = network.block_on(Gateway::bind(options, sources(&live, &streams)));
+            let sources = sources(&live, &streams, ring_capacity);
+            let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
             Some(gateway.map_err(gateway_failure)?)
         }
         None => None,
@@ -145,9 +114,16 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+    if let Some(file) = &settings.file {
+        ui.note(&format!("the configuration is {}", file.display()));
+    }
+    // Before the words below, so that whoever waits for them may send the signal.
+    let mut reloads = Reloads::listen(settings.clone(), &network)?;
     // On stdout, whole, before anything else: scripts wait for it.
     if args.json {
-        ui.print_json(&json!({ "listening": server.address().to_string(), "http": http, "streams": names }));
+        let config = settings.file.as_ref().map(|file| file.display().to_string());
+        let listening = server.address().to_string();
+        ui.print_json(&json!({ "listening": listening, "http": http, "streams": names, "config": config }));
     } else {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
@@ -156,6 +132,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     }
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
+        reloads.poll(args, &live.hub(), &network, ui);
     }
     server.refuse_new();
     let report = live.finish().map_err(live_failure)?;

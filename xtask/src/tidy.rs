@@ -17,7 +17,7 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 14] = [
+const GRAPH: [(&str, &[&str]); 15] = [
     ("tidegate-engine", &[]),
     ("tidegate-actors", &["tidegate-engine"]),
     ("tidegate-gpu", &["tidegate-engine"]),
@@ -30,12 +30,26 @@ const GRAPH: [(&str, &[&str]); 14] = [
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
     ),
     ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-gpu"]),
-    ("tidegate-benches", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
+    (
+        "tidegate-benches",
+        &[
+            "tidegate-engine",
+            "tidegate-actors",
+            "tidegate-gpu",
+            "tidegate-proto",
+            "tidegate-live",
+            "tidegate-quic",
+            "tidegate-gateway",
+            "tidegate-replay",
+        ],
+    ),
+    ("tidegate-config", &["tidegate-engine", "tidegate-actors", "tidegate-replay"]),
     (
         "tidegate",
         &[
             "tidegate-engine",
             "tidegate-actors",
+            "tidegate-config",
             "tidegate-gpu",
             "tidegate-proto",
             "tidegate-live",
@@ -49,7 +63,14 @@ const GRAPH: [(&str, &[&str]); 14] = [
     ("tidegate-yardstick", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
     (
         "tidegate-fuzz",
-        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-gateway", "tidegate-replay"],
+        &[
+            "tidegate-engine",
+            "tidegate-actors",
+            "tidegate-proto",
+            "tidegate-gateway",
+            "tidegate-replay",
+            "tidegate-config",
+        ],
     ),
     ("xtask", &[]),
 ];

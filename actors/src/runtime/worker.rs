@@ -10,9 +10,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tidegate_engine::{
-    Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, Receiver, Sender, Shard, kind,
-    output_kind, ring,
+    Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, Receiver, Sender, Shard, Sleeper,
+    Waker, kind, output_kind, ring,
 };
 
 /// What a shard left behind when its input ended.
@@ -99,9 +100,8 @@ impl Outlet {
         !self.last && self.ring.as_ref().is_some_and(Sender::is_abandoned)
     }
 
-    /// A turn is over: waits as the idle strategy says unless it `worked`, and notes what its time went into.
-    fn rest(&mut self, idle: &mut Idle, worked: bool) {
-        idle.idle(worked);
+    /// A turn and the wait behind it are over: notes what the time went into.
+    fn lap(&mut self, worked: bool) {
         let times = self.cells.times(self.analysis);
         if worked { self.watch.worked(times) } else { self.watch.waited(times) }
     }
@@ -144,6 +144,7 @@ pub(crate) struct Worker {
     pub(crate) quarantined: bool,
     cells: Arc<CachePadded<Cells>>,
     stop: Arc<AtomicBool>,
+    sleeper: Sleeper,
 }
 
 /// The text of a panic.
@@ -188,6 +189,8 @@ impl Worker {
             watch: Stopwatch::start(),
             analysis: options.placement == Placement::Staged,
         };
+        let sleeper = Sleeper::default();
+        input.wake_with(sleeper.waker());
         Self {
             shard,
             make,
@@ -205,7 +208,20 @@ impl Worker {
             quarantined: false,
             cells,
             stop,
+            sleeper,
         }
+    }
+
+    /// For those who give commands.
+    pub(crate) fn waker(&self) -> Waker {
+        self.sleeper.waker()
+    }
+
+    /// Waits as the strategy says, until there are records or commands.
+    fn idle(&self, idle: &mut Idle, worked: bool) {
+        idle.idle_on(worked, &self.sleeper, Duration::MAX, || {
+            self.input.has_work() || !self.commands.is_empty() || self.stop.load(Ordering::Acquire)
+        });
     }
 
     /// The life of one thread.
@@ -374,7 +390,8 @@ impl Worker {
             if self.cells.ledgers_wanted.load(Ordering::Relaxed) {
                 self.cells.show_ledgers(shard.stages());
             }
-            out.rest(&mut idle, turn.consumed > 0);
+            self.idle(&mut idle, turn.consumed > 0);
+            out.lap(turn.consumed > 0);
         }
     }
 
@@ -485,7 +502,7 @@ impl Worker {
             add(&self.cells.events, data);
             add(&self.cells.quarantined, data);
             add(if taken > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
-            idle.idle(taken > 0);
+            self.idle(&mut idle, taken > 0);
             if taken > 0 { watch.worked(&self.cells.times) } else { watch.waited(&self.cells.times) }
         }
     }
@@ -510,6 +527,8 @@ fn analyse(
     options: &RuntimeOptions,
 ) -> (Outlet, Result<Analysis, String>) {
     let mut idle = Idle::new(options.idle);
+    let sleeper = Sleeper::default();
+    input.wake_with(sleeper.waker());
     outlet.watch = Stopwatch::start();
     loop {
         if input.is_finished() {
@@ -526,7 +545,8 @@ fn analyse(
             Ok(taken) => {
                 let analysed = &outlet.cells.analysed;
                 analysed.store(analysed.load(Ordering::Relaxed) + taken as u64, Ordering::Release);
-                outlet.rest(&mut idle, taken > 0);
+                idle.idle_on(taken > 0, &sleeper, Duration::MAX, || input.has_work());
+                outlet.lap(taken > 0);
             }
             Err(message) => {
                 let _ = guarded(move || drop(analysis));

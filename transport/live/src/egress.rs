@@ -6,8 +6,9 @@ use crate::latency::Tracer;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle, Stopwatch, ThreadTimes, TimeCells};
-use tidegate_engine::{Output, Receiver};
+use tidegate_engine::{Output, Receiver, Sleeper, Waker};
 use tidegate_proto::hub::{Hub, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::{Subscription, SubscriptionError};
@@ -91,6 +92,7 @@ pub enum SubscribeError {
 #[derive(Clone)]
 pub struct HubHandle {
     commands: flume::Sender<Command>,
+    waker: Waker,
     catalogue: Arc<Catalogue>,
     shared: Arc<Shared>,
     clock: Clock,
@@ -103,6 +105,7 @@ pub struct Reader {
     lag_budget: u64,
     deliveries: mpsc::Receiver<Delivery>,
     commands: flume::Sender<Command>,
+    waker: Waker,
     shared: Arc<Shared>,
 }
 
@@ -132,7 +135,10 @@ impl Reader {
     /// The next delivery. While nobody asks, nothing is prepared: the subscription falls behind and its policy decides.
     /// `None` after the end. Safe to cancel.
     pub async fn next(&mut self) -> Option<Delivery> {
-        self.deliveries.recv().await
+        let delivery = self.deliveries.recv().await;
+        // There is room for another one now.
+        self.waker.wake();
+        delivery
     }
 }
 
@@ -141,6 +147,7 @@ impl Drop for Reader {
         self.shared.origins().remove(&self.id);
         // If the queue is full, the closed channel tells the thread at its next delivery.
         let _ = self.commands.try_send(Command::Unsubscribe(self.id));
+        self.waker.wake();
     }
 }
 
@@ -167,7 +174,7 @@ impl HubHandle {
     ) -> Result<T, HubGone> {
         let (reply, answer) = oneshot::channel();
         let question: Question = Box::new(move |hub, now| drop(reply.send(question(hub, now))));
-        self.commands.send_async(Command::Ask(question)).await.map_err(|_| HubGone)?;
+        self.command(Command::Ask(question)).await?;
         answer.await.map_err(|_| HubGone)
     }
 
@@ -191,13 +198,13 @@ impl HubHandle {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
         let (reply, answer) = oneshot::channel();
         let command = Command::Subscribe { subscription, deliveries, reply };
-        self.commands.send_async(command).await.map_err(|_| HubGone)?;
+        self.command(command).await?;
         let (id, lag_budget) = answer.await.map_err(|_| HubGone)??;
         if let Some(origin) = origin {
             self.shared.origins().insert(id, origin);
         }
-        let (commands, shared) = (self.commands.clone(), Arc::clone(&self.shared));
-        Ok(Reader { id, lag_budget, deliveries: receiver, commands, shared })
+        let (commands, waker, shared) = (self.commands.clone(), self.waker.clone(), Arc::clone(&self.shared));
+        Ok(Reader { id, lag_budget, deliveries: receiver, commands, waker, shared })
     }
 
     /// Who a reader is, if its front end said.
@@ -210,6 +217,12 @@ impl HubHandle {
     #[must_use]
     pub fn times(&self) -> ThreadTimes {
         self.shared.times.times()
+    }
+
+    async fn command(&self, command: Command) -> Result<(), HubGone> {
+        self.commands.send_async(command).await.map_err(|_| HubGone)?;
+        self.waker.wake();
+        Ok(())
     }
 }
 
@@ -234,6 +247,7 @@ pub(crate) struct Egress {
     tracer: Tracer,
     shared: Arc<Shared>,
     clock: Clock,
+    sleeper: Sleeper,
     taken: Vec<Output>,
 }
 
@@ -249,8 +263,15 @@ impl Egress {
     ) -> (Self, HubHandle) {
         let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
         let shared = Arc::new(Shared::default());
-        let handle =
-            HubHandle { commands: commands_in.clone(), catalogue, shared: Arc::clone(&shared), clock };
+        let sleeper = Sleeper::default();
+        outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
+        let handle = HubHandle {
+            commands: commands_in.clone(),
+            waker: sleeper.waker(),
+            catalogue,
+            shared: Arc::clone(&shared),
+            clock,
+        };
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
         let egress = Self {
             hub,
@@ -263,9 +284,33 @@ impl Egress {
             tracer,
             shared,
             clock,
+            sleeper,
             taken,
         };
         (egress, handle)
+    }
+
+    /// Rings that have ended and been read empty.
+    fn finished(&self) -> usize {
+        self.outputs.iter().filter(|output| output.is_finished()).count()
+    }
+
+    /// For who sends names.
+    pub(crate) fn waker(&self) -> Waker {
+        self.sleeper.waker()
+    }
+
+    /// Waits as the strategy says, until there is something to do or a reader's time has come.
+    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize) {
+        let due = self.seats.iter().filter_map(|seat| seat.due).min();
+        let due = due.map_or(Duration::MAX, |due| Duration::from_nanos(due.since(self.clock.now())));
+        idle.idle_on(worked, &self.sleeper, due, || {
+            self.outputs.iter().any(|output| output.depth() > 0)
+                || self.finished() > finished
+                || !self.commands.is_empty()
+                || !self.names.is_empty()
+                || self.seats.iter().any(|seat| seat.more && seat.deliveries.capacity() > 0)
+        });
     }
 
     /// The life of the thread: until the shards have ended and the readers have what was for them, or took too long.
@@ -274,7 +319,7 @@ impl Egress {
         let mut ended: Option<MonoTime> = None;
         let mut watch = Stopwatch::start();
         loop {
-            let finished = self.outputs.iter().all(Receiver::is_finished);
+            let finished = self.finished();
             self.tracer.advance(&self.stats, &self.outputs);
             let mut worked = self.drain();
             let now = self.clock.now();
@@ -282,7 +327,7 @@ impl Egress {
             let published = !self.taken.is_empty();
             worked |= self.deliver(now, published);
             self.tracer.delivered(self.clock, now, &self.outputs);
-            if finished && !published {
+            if finished == self.outputs.len() && !published {
                 let since = *ended.get_or_insert(now);
                 // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
                 let waiting = self.seats.iter().any(|seat| seat.more || seat.due.is_some());
@@ -290,7 +335,7 @@ impl Egress {
                     break;
                 }
             }
-            idle.idle(worked);
+            self.idle(&mut idle, worked, finished);
             let times = &self.shared.times;
             if worked { watch.worked(times) } else { watch.waited(times) }
         }

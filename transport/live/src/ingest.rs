@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_actors::runtime::{Idle, Stopwatch, ThreadTimes, TimeCells};
-use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
+use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, Waker, kind, name_hash};
 use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
 use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, MonoTime};
 use tokio::sync::{mpsc, oneshot};
@@ -261,6 +261,7 @@ pub(crate) struct Ingest {
     names: HashMap<u64, u32>,
     overflow: Option<u32>,
     names_out: flume::Sender<Box<str>>,
+    egress: Waker,
     scratch: Vec<Event>,
     closed: HashMap<&'static str, u64>,
     first_ts: Option<u64>,
@@ -283,6 +284,7 @@ impl Ingest {
         options: LiveOptions,
         router: Router,
         names_out: flume::Sender<Box<str>>,
+        egress: Waker,
         marker: Marker,
         clock: Clock,
     ) -> (Self, IngestHandle, Stopper) {
@@ -313,6 +315,7 @@ impl Ingest {
             names: HashMap::new(),
             overflow: None,
             names_out,
+            egress,
             scratch: Vec::with_capacity(tidegate_proto::wire::FRAME_EVENTS_MAX + 1),
             closed: HashMap::new(),
             first_ts: None,
@@ -415,11 +418,24 @@ impl Ingest {
         let position = self.ranks.get(&connection).map_or(0, |&rank| {
             self.sources.get(usize::from(rank)).map_or(0, |source| source.sequencer.sequence())
         });
+        self.release(connection);
         // With nothing else waiting the feed learns all there is to know; under load a few answers are enough.
         self.server.acknowledge(connection, now, position, self.inputs.is_empty(), &mut out);
         self.answer(connection, out);
         let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
         self.shared.logged.store(logged, Relaxed);
+    }
+
+    /// What has come of the open frame of the connection's source goes to the shards now, not with the next buffer.
+    fn release(&mut self, connection: ConnectionId) {
+        let source = self.ranks.get(&connection).and_then(|&rank| self.sources.get_mut(usize::from(rank)));
+        if let Some(source) = source {
+            let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+            let (watch, times) = (&mut self.watch, &self.shared.times);
+            source.sequencer.release(&mut |part| {
+                *open &= route(router, part, idle, watch, times);
+            });
+        }
     }
 
     fn answer(&self, connection: ConnectionId, out: Vec<u8>) {
@@ -518,6 +534,7 @@ impl Ingest {
         self.names.insert(hash, key);
         // Ahead of the DEFINE, so that the name is known before the first result about it. Egress always reads on.
         let _ = self.names_out.send(name.into());
+        self.egress.wake();
         self.router.define(hash, rank);
         key
     }

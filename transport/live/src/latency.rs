@@ -1,12 +1,12 @@
 //! How long it takes from the arrival of events to their results: measured on the way, on samples, by places in the rings.
 //!
 //! ```text
-//! tg-ingest: bytes came at t0 and completed frames of the log up to place p of a shard's ring  --Mark(t0, p)-->  tg-egress
+//! tg-ingest: bytes came at t0 and led to records of the log up to place p of a shard's ring  --Mark(t0, p)-->  tg-egress
 //! tg-egress: the shard has applied p; its results are up to place q of its ring of outputs; q was handed to the readers at t1
 //! ```
-//! A sample is t1 - t0. What an event waits until its frame of the log is complete (2,000 events, or 100 ms of event time) is not
-//! in it: that is decided by the feed's own events. At most one arrival in [`SAMPLE_EVERY_NS`] is followed, however slow the one
-//! before still is, so that a slow moment cannot hide itself; nothing is done per event.
+//! A sample is t1 - t0. What a window waits for the watermark is not in it: that is decided by the feed's own events. Arrivals that
+//! nothing came of are no samples. At most one in [`SAMPLE_EVERY_NS`] is followed, however slow the one before still is, so that
+//! a slow moment cannot hide itself; nothing is done per event.
 
 use crate::clock::Clock;
 use hdrhistogram::Histogram;
@@ -79,6 +79,12 @@ struct Trail {
     analysis: VecDeque<(u64, u64)>,
     /// Until a place of the ring of outputs has been handed on.
     outputs: VecDeque<(u64, u64)>,
+    /// Times of samples that have ended, until they are counted.
+    ended: VecDeque<u64>,
+    /// Up to where the ring of outputs had been filled when the last mark passed: a mark that finds no more led to nothing.
+    sent: u64,
+    /// Up to where it has been handed on, and when.
+    taken: (u64, u64),
 }
 
 /// The side of `tg-egress`.
@@ -99,7 +105,9 @@ pub(crate) fn measure(shards: usize, now: MonoTime) -> (Marker, Tracer, LatencyH
         let (sender, marks) = ring(FOLLOWED_MAX, FullPolicy::DropNewest);
         senders.push((sender, 0));
         let queue = || VecDeque::with_capacity(FOLLOWED_MAX);
-        trails.push(Trail { marks, shard: queue(), analysis: queue(), outputs: queue() });
+        let ended = VecDeque::with_capacity(FOLLOWED_MAX);
+        let (shard, analysis, outputs) = (queue(), queue(), queue());
+        trails.push(Trail { marks, shard, analysis, outputs, ended, sent: 0, taken: (0, 0) });
     }
     // Bounds that are constants, and in range.
     let window = || Histogram::new_with_bounds(1, LONGEST_NS, 2).ok();
@@ -128,7 +136,7 @@ impl Marker {
 
 impl Trail {
     fn followed(&self) -> usize {
-        self.shard.len() + self.analysis.len() + self.outputs.len()
+        self.shard.len() + self.analysis.len() + self.outputs.len() + self.ended.len()
     }
 
     /// Moves on what has come further. `sent` is read behind `progress`.
@@ -143,9 +151,31 @@ impl Trail {
         while let Some((received, _)) = self.shard.pop_front_if(|(_, place)| *place <= progress.applied) {
             self.analysis.push_back((received, progress.staged));
         }
-        let sent = sent();
+        let (before, sent) = (self.sent, sent());
         while let Some((received, _)) = self.analysis.pop_front_if(|(_, place)| *place <= progress.analysed) {
-            self.outputs.push_back((received, sent));
+            self.sent = sent;
+            if sent == before {
+                continue;
+            }
+            let (taken, at) = self.taken;
+            if sent > taken {
+                self.outputs.push_back((received, sent));
+            } else {
+                // The results were here before it could be seen that they were all.
+                self.ended.push_back(at.saturating_sub(received));
+            }
+        }
+    }
+
+    /// Results up to a place have been handed on.
+    fn delivered(&mut self, taken: u64, now: impl FnOnce() -> u64) {
+        if taken == self.taken.0 {
+            return;
+        }
+        let now = now();
+        self.taken = (taken, now);
+        while let Some((received, _)) = self.outputs.pop_front_if(|(_, place)| *place <= taken) {
+            self.ended.push_back(now.saturating_sub(received));
         }
     }
 }
@@ -162,11 +192,10 @@ impl Tracer {
     pub(crate) fn delivered(&mut self, clock: Clock, turn: MonoTime, outputs: &[Receiver<Output>]) {
         let mut now = None;
         for (trail, output) in self.trails.iter_mut().zip(outputs) {
-            let taken = output.received();
-            while let Some((received, _)) = trail.outputs.pop_front_if(|(_, place)| *place <= taken) {
-                let now = *now.get_or_insert_with(|| clock.now());
+            trail.delivered(output.received(), || now.get_or_insert_with(|| clock.now()).0);
+            while let Some(time) = trail.ended.pop_front() {
                 if let Some(window) = self.windows.front_mut() {
-                    window.saturating_record(now.since(MonoTime(received)));
+                    window.saturating_record(time);
                 }
                 self.fresh = true;
             }
@@ -231,6 +260,29 @@ mod tests {
         trail.advance(|| progress(20, 7, 7), || 9);
         assert_eq!(lengths(trail), (0, 0, 2));
         assert_eq!(trail.outputs[1], (at(2).0, 9));
+        trail.delivered(8, || at(4).0);
+        trail.delivered(9, || at(7).0);
+        assert_eq!(Vec::from(trail.ended.clone()), [at(3).0, at(5).0]);
+    }
+
+    /// Whoever reads the results may learn only later that a shard is done with what led to them.
+    #[test]
+    fn what_nothing_came_of_is_no_sample_and_what_was_here_already_ended_then() {
+        let (mut marker, mut tracer, _) = measure(1, at(0));
+        let trail = &mut tracer.trails[0];
+        let progress = |applied| ShardProgress { applied, staged: 0, analysed: 0 };
+        marker.routed(at(1), |_| 10);
+        trail.advance(|| progress(10), || 0);
+        assert_eq!((trail.followed(), trail.sent), (0, 0));
+        marker.routed(at(2), |_| 20);
+        trail.advance(|| progress(10), || 4);
+        trail.delivered(4, || at(3).0);
+        trail.advance(|| progress(20), || 4);
+        assert_eq!(Vec::from(trail.ended.clone()), [at(1).0]);
+        trail.ended.clear();
+        marker.routed(at(4), |_| 30);
+        trail.advance(|| progress(30), || 4);
+        assert_eq!((trail.followed(), trail.sent), (0, 4));
     }
 
     #[test]

@@ -143,9 +143,10 @@ impl Live {
         let (names_in, names_out) = flume::bounded(1 << 14);
         let idle = options.runtime.idle;
         let (marker, tracer, latency) = measure(receivers.len(), clock.now());
-        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, names_in, marker, clock);
         let (egress, hub_handle) =
             Egress::new(hub, receivers, names_out, stats.clone(), tracer, catalogue, clock);
+        let (ingest, ingest_handle, stopper) =
+            Ingest::new(options, router, names_in, egress.waker(), marker, clock);
         let egress_thread =
             std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let ingest_thread =

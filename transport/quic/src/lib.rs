@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod limits;
+pub mod socket;
 pub mod tls;
 
 #[cfg(feature = "server")]

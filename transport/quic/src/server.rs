@@ -97,7 +97,7 @@ impl QuicServer {
             .incoming_buffer_size_total(8 << 20)
             .migration(true);
         let bind = |source| ServerError::Bind { address, source };
-        let endpoint = Endpoint::server(config, address).map_err(bind)?;
+        let endpoint = crate::socket::endpoint(address, Some(config), limits.mtu).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let counters = Arc::new(Counters::default());
         let shared = Shared { ingest, hub, limits, counters: Arc::clone(&counters) };

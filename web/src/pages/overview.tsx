@@ -134,7 +134,7 @@ function Throughput() {
 }
 
 const LATENCY_MEANS =
-  "Of the last minute: from the arrival of the bytes that complete a frame of the log until everything that follows from it has been handed to the readers";
+  "Of the last minute: from the arrival of a feed's bytes until everything that follows from them at once has been handed to the readers";
 
 function LatencyChart({ now }: { now: Status }) {
   const samples = useSamples();

@@ -175,6 +175,13 @@ impl FeedClient {
         self.options.unacked_max - self.kept.len() + self.base.saturating_sub(self.next) as usize
     }
 
+    /// Bytes of events that could go out now.
+    #[must_use]
+    pub fn sendable_bytes(&self) -> usize {
+        let count = self.next.min(self.credit.saturating_add(1)).saturating_sub(self.send);
+        usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<Event>())
+    }
+
     /// Events offered that the server had from an earlier run.
     #[must_use]
     pub fn skipped(&self) -> u64 {

@@ -116,7 +116,7 @@ impl Dialer {
         } else {
             (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
         };
-        let endpoint = Endpoint::client(any).map_err(ClientError::Socket)?;
+        let endpoint = crate::socket::endpoint(any, None, options.limits.mtu).map_err(ClientError::Socket)?;
         Ok(Self { endpoint, options, config })
     }
 

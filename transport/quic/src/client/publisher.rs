@@ -82,7 +82,7 @@ pub struct Publisher {
 }
 
 /// Bytes handed to the connection at a time.
-const WRITE_BYTES: usize = 256 << 10;
+const WRITE_BYTES: usize = 64 << 10;
 
 impl Publisher {
     /// Connects and registers the source, on the current tokio runtime.
@@ -242,9 +242,11 @@ async fn run(dialer: Dialer, shared: Arc<Shared>) {
 async fn talk(shared: &Shared, send: &mut SendStream, receive: &mut RecvStream) -> End {
     let writing = async {
         loop {
-            let mut out = Vec::with_capacity(4_096);
+            let mut out = Vec::new();
             let (sent, timeout) = {
                 let mut state = shared.state();
+                // Room for a frame's head behind what is asked for, so that nothing is copied to grow.
+                out.reserve_exact(state.client.sendable_bytes().min(WRITE_BYTES) + 4_096);
                 let sent = state.client.transmit(now(), WRITE_BYTES, &mut out);
                 (sent, state.client.timeout())
             };
