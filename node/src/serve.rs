@@ -40,7 +40,6 @@ fn now_ns() -> u64 {
 
 /// What the gateway answers from.
 fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
-    let ingest = live.ingest();
     let stage = |stream: &StreamInfo| {
         // Indicators and roll-ups read bars, everything else events.
         let upstream = match (stream.name.strip_prefix("ind."), stream.name.split_once('@')) {
@@ -54,8 +53,7 @@ fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
         now_ns: Some(now_ns),
         ring_capacity: Some(ring_capacity),
         stages: streams.iter().map(stage).collect(),
-        others: Some("quic"),
-        ..Sources::new(live.hub(), live.stats(), move || ingest.stats())
+        ..Sources::of(live)
     }
 }
 
