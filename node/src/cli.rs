@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tidegate_actors::indicators::IndicatorSpec;
+use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_engine::{EventTime, WindowWidth};
@@ -291,6 +292,9 @@ pub(crate) struct PlanArgs {
     /// Indicators over every stream of bars: sma:N, ema:N, rsi:N, atr:N, vwap:N, bb:N:K, macd:FAST:SLOW:SIGNAL.
     #[arg(long, value_name = "NAME:N,…", value_delimiter = ',')]
     pub(crate) ind: Vec<IndicatorSpec>,
+    /// Regimes over every stream of bars: hmm:2, hmm:3 or hmm:4, so many states; with run length and what changed.
+    #[arg(long, value_name = "hmm:N")]
+    pub(crate) regime: Option<RegimeSpec>,
     /// Windows of traffic per host.
     #[arg(long, value_name = "WIDTH,…", value_delimiter = ',', value_parser = parse_width)]
     pub(crate) hosts: Vec<WindowWidth>,

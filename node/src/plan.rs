@@ -22,6 +22,7 @@ pub(crate) fn asked(args: &PlanArgs) -> Plan {
     Plan {
         bars: args.bars.clone(),
         indicators: args.ind.clone(),
+        regime: args.regime,
         bar_options: BarOptions {
             late: args.late,
             horizon_ns: args.horizon,
@@ -35,9 +36,10 @@ pub(crate) fn asked(args: &PlanArgs) -> Plan {
 /// The plan asked for, or the usual one for what the inputs hold.
 pub(crate) fn plan(args: &PlanArgs, files: &[PathBuf], read: &ReadOptions) -> Result<Plan, Failure> {
     let mut plan = asked(args);
-    if plan.bars.is_empty() && (plan.hosts.is_empty() || !plan.indicators.is_empty()) {
+    let over_bars = !plan.indicators.is_empty() || plan.regime.is_some();
+    if plan.bars.is_empty() && (plan.hosts.is_empty() || over_bars) {
         let (trades, flows) = contents(files, read)?;
-        if trades || !flows || !plan.indicators.is_empty() {
+        if trades || !flows || over_bars {
             plan.bars = usual_bars();
         }
         if flows && plan.hosts.is_empty() {
@@ -84,6 +86,7 @@ pub(crate) fn describe(plan: &Plan, log: &LogOptions) -> serde_json::Value {
     serde_json::json!({
         "bars": texts(&mut plan.bars.iter().map(ToString::to_string)),
         "ind": texts(&mut plan.indicators.iter().map(ToString::to_string)),
+        "regime": plan.regime.map(|spec| spec.to_string()),
         "hosts": texts(&mut plan.hosts.iter().map(|&width| BarSpec::Time(width).to_string())),
         "late": format!("{:?}", plan.bar_options.late).to_lowercase(),
         "horizon_ns": plan.bar_options.horizon_ns,
@@ -105,6 +108,8 @@ pub(crate) fn from_description(value: &serde_json::Value) -> Option<(Plan, LogOp
     let plan = Plan {
         bars: all(&value["bars"])?,
         indicators: all(&value["ind"])?,
+        // Descriptions from before there were regimes have none.
+        regime: value["regime"].as_str().map(str::parse).transpose().ok()?,
         bar_options: BarOptions {
             late: value["late"].as_str()?.parse().ok()?,
             horizon_ns: value["horizon_ns"].as_u64()?,
@@ -128,6 +133,7 @@ mod tests {
                 .map(|text| text.parse().unwrap())
                 .to_vec(),
             indicators: vec!["macd:12:26:9".parse().unwrap(), "bb:20:2.5".parse().unwrap()],
+            regime: Some("hmm:3".parse().unwrap()),
             hosts: vec![minute()],
             ..Plan::default()
         };

@@ -29,7 +29,7 @@ fn what(args: &ServeArgs) -> Result<Plan, Failure> {
     if what.bars.is_empty() && what.hosts.is_empty() {
         what.bars = plan::usual_bars();
     }
-    if asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty() {
+    if asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty() && asked.regime.is_none() {
         what.indicators = INDICATORS.iter().filter_map(|name| name.parse().ok()).collect();
     }
     what.streams()?;
@@ -51,8 +51,9 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
 fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
     let ingest = live.ingest();
     let stage = |stream: &StreamInfo| {
-        // Indicators and roll-ups read bars, everything else events.
-        let upstream = match (stream.name.strip_prefix("ind."), stream.name.split_once('@')) {
+        // Indicators, regimes and roll-ups read bars, everything else events.
+        let over = ["ind.", "regime."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
+        let upstream = match (over, stream.name.split_once('@')) {
             (Some(bars), _) => format!("bars.{bars}"),
             (None, Some((_, finer))) => format!("bars.{finer}"),
             (None, None) => "feed".to_owned(),

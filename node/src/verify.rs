@@ -16,7 +16,9 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Outcome {
     let read = args.read.options();
     let recorded = args.against.as_ref().map(|path| Ok((path, Recorded::read(path)?)));
     let recorded = recorded.transpose().map_err(|failure: Failure| failure)?;
-    let says_what = !args.plan.bars.is_empty() || !args.plan.hosts.is_empty() || !args.plan.ind.is_empty();
+    let asked = &args.plan;
+    let says_what =
+        !asked.bars.is_empty() || !asked.hosts.is_empty() || !asked.ind.is_empty() || asked.regime.is_some();
     let (what, log) = match &recorded {
         Some((path, recorded)) if !says_what => recorded.plan(path)?,
         _ => (plan::plan(&args.plan, &args.files, &read)?, plan::log(&args.plan)),

@@ -4,6 +4,7 @@ use tidegate_actors::WindowSpec;
 use tidegate_actors::bars::{BarOptions, BarSpec};
 use tidegate_actors::hosts::{HOST_COLUMNS, HostOptions, HostWindows};
 use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorError, IndicatorSpec};
+use tidegate_actors::regime::{RegimeAnalyzer, RegimeSpec};
 use tidegate_actors::rollup::RollUpError;
 use tidegate_engine::{AnalyzerStage, Stage, WindowWidth};
 
@@ -14,6 +15,8 @@ pub struct Plan {
     pub bars: Vec<WindowSpec>,
     /// Indicators over every bar stream, each a stream `ind.SPEC`. May be empty.
     pub indicators: Vec<IndicatorSpec>,
+    /// Regimes over every bar stream, each a stream `regime.SPEC`.
+    pub regime: Option<RegimeSpec>,
     /// How bars treat late trades and what they keep.
     pub bar_options: BarOptions,
     /// Host windows, a stream `hosts.WIDTH` each.
@@ -30,7 +33,7 @@ pub enum StreamKind {
     Bars,
     /// Bars by ticks, volume or value, known by their name and first trade.
     MeasureBars,
-    /// Rows of floats.
+    /// Rows of floats: indicators and regimes.
     Indicators,
     /// Rows of a host's counters.
     Hosts,
@@ -41,11 +44,11 @@ pub enum StreamKind {
 pub struct StreamInfo {
     /// Number in every output of it: its place in [`Plan::streams`].
     pub id: u16,
-    /// Name for people: `bars.1s`, `ind.1s`, `hosts.1m`.
+    /// Name for people: `bars.1s`, `ind.1s`, `regime.1s`, `hosts.1m`.
     pub name: String,
     /// What its records are.
     pub kind: StreamKind,
-    /// Columns of indicator and host rows; empty for bars.
+    /// Columns of indicator, regime and host rows; empty for bars.
     pub columns: Vec<String>,
 }
 
@@ -56,8 +59,8 @@ pub enum PlanError {
     /// It computes nothing.
     #[error("the plan is empty: ask for at least one of --bars and --hosts")]
     Empty,
-    /// Indicators without bars to compute them on.
-    #[error("indicators need bars to be computed on: add --bars, for example --bars 1s")]
+    /// Indicators or regimes without bars to compute them on.
+    #[error("indicators and regimes need bars to be computed on: add --bars, for example --bars 1s")]
     NoBars,
     /// The same stream twice.
     #[error("stream `{name}` is asked for twice")]
@@ -67,7 +70,7 @@ pub enum PlanError {
     },
     /// More streams than are numbered.
     #[error(
-        "the plan has more than {} streams; indicators are one more for each of --bars",
+        "the plan has more than {} streams; indicators and regimes are one more each for each of --bars",
         Plan::STREAMS_MAX
     )]
     TooMany,
@@ -114,7 +117,7 @@ impl Plan {
     }
 
     fn build(&self) -> Result<(Vec<StreamInfo>, Vec<Stage>), PlanError> {
-        if self.bars.is_empty() && !self.indicators.is_empty() {
+        if self.bars.is_empty() && (!self.indicators.is_empty() || self.regime.is_some()) {
             return Err(PlanError::NoBars);
         }
         let orphan = self.bars.iter().find(|bars| bars.over().is_some_and(|over| !self.bars.contains(over)));
@@ -141,7 +144,7 @@ impl Plan {
         if stages.is_empty() { Err(PlanError::Empty) } else { Ok((streams.0, stages)) }
     }
 
-    /// What reads the bars of stream `id`: indicators, and roll-ups with what reads them in turn.
+    /// What reads the bars of stream `id`: indicators, regimes, and roll-ups with what reads them in turn.
     fn analyzers(
         &self,
         bars: &WindowSpec,
@@ -154,6 +157,11 @@ impl Plan {
             let name = format!("ind.{}", bars.name());
             let (id, name) = streams.add(name, StreamKind::Indicators, indicators.columns())?;
             analyzers.push(AnalyzerStage::new(name, id, Box::new(indicators)));
+        }
+        if let Some(spec) = self.regime {
+            let name = format!("regime.{}", bars.name());
+            let (own, name) = streams.add(name, StreamKind::Indicators, spec.columns())?;
+            analyzers.push(AnalyzerStage::new(name, own, Box::new(RegimeAnalyzer::new(id, spec))));
         }
         for wider in self.bars.iter().filter(|wider| wider.over() == Some(bars)) {
             let Some(roll_up) = wider.roll_up(id, self.bar_options).map_err(|why| refused(wider, why))?
@@ -206,7 +214,8 @@ mod tests {
 
     fn plan(bars: &str) -> Plan {
         let bars = bars.split(',').map(|text| text.parse().unwrap()).collect();
-        Plan { bars, indicators: vec!["rsi:14".parse().unwrap()], ..Plan::default() }
+        let regime = Some("hmm:2".parse().unwrap());
+        Plan { bars, indicators: vec!["rsi:14".parse().unwrap()], regime, ..Plan::default() }
     }
 
     #[test]
@@ -230,7 +239,7 @@ mod tests {
                 "bars.sliding-1m-10s"
             ]
         );
-        assert_eq!(names.len(), 12, "indicators over each");
+        assert_eq!(names.len(), 18, "indicators and regimes over each");
     }
 
     #[test]
