@@ -95,7 +95,7 @@ impl fmt::Display for RegimeSpec {
 /// Emits a row of [`output_kind::VALUES`] per final bar of one stream.
 ///
 /// Which bars count is as for indicators: forming and amended ones do not, nor does a bar that only a late trade or a
-/// correction brought about.
+/// correction brought about. A key's models are built when its scale is known: that allocates, once per key, some 6 KB.
 #[derive(Debug)]
 pub struct RegimeAnalyzer {
     stream: u16,
@@ -159,36 +159,35 @@ impl Analyzer for RegimeAnalyzer {
     fn on_end(&mut self, _: &mut Emit<'_>) {}
 
     fn save(&self, bytes: &mut Vec<u8>) {
+        // Key by key: whether it has a state, and the state.
         let mut words = Vec::new();
-        for (key, state) in self.keys.iter().enumerate() {
+        for state in &self.keys {
+            words.push(u64::from(state.is_some()));
             if let Some(state) = state {
-                words.push(key as u64);
                 state.save(&mut words);
             }
         }
-        snapshot::append(bytes, &(self.spec.states as u64, self.keys.len() as u64, words));
+        snapshot::append(bytes, &(self.spec.states as u64, words));
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         let wrong = |problem| SnapshotError::Section { section: SECTION, problem };
-        let (states, count, words) = snapshot::read::<(u64, u64, Vec<u64>)>(bytes, SECTION)?;
+        let (states, words) = snapshot::read::<(u64, Vec<u64>)>(bytes, SECTION)?;
         if states != self.spec.states as u64 {
             return Err(wrong("of a model with other states"));
         }
-        // Each key that has a state needs more than a word, so a count beyond the words is no count of keys.
-        let count = usize::try_from(count).ok().filter(|count| *count <= u32::MAX as usize);
-        let mut keys: Vec<Option<Box<KeyRegime>>> = Vec::new();
-        keys.resize_with(count.ok_or_else(|| wrong("of too many keys"))?, || None);
+        let mut keys = Vec::new();
         let mut reader = Words::new(&words);
         while !reader.is_empty() {
-            let mut read = || -> Result<(), RegimeError> {
-                let key = reader.at_most((keys.len() as u64).saturating_sub(1))? as usize;
-                let mut state = KeyRegime::new(self.spec);
+            let mut read = || -> Result<Option<Box<KeyRegime>>, RegimeError> {
+                if reader.at_most(1)? == 0 {
+                    return Ok(None);
+                }
+                let mut state = Box::new(KeyRegime::new(self.spec));
                 state.restore(&mut reader)?;
-                keys[key] = Some(Box::new(state));
-                Ok(())
+                Ok(Some(state))
             };
-            read().map_err(|_| wrong("not valid state"))?;
+            keys.push(read().map_err(|_| wrong("not valid state"))?);
         }
         self.keys = keys;
         Ok(())

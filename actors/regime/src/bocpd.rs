@@ -199,12 +199,12 @@ impl<O: Observation> Bocpd<O> {
     /// # Errors
     /// [`RegimeError::State`] when the words are no such state; the detector is then unusable.
     pub fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
-        self.seen = words.word()?;
+        self.seen = words.count()?;
         let count = words.at_most(self.options.hypotheses_max as u64)?;
         (self.evidence, self.pruned) = (words.float()?, words.float()?);
         self.truncate(0);
         for _ in 0..count {
-            self.runs.push(words.word()?);
+            self.runs.push(words.count()?);
             self.chances.push(words.float()?);
             self.statistics.push(self.model.restore(words)?);
         }

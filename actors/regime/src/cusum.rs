@@ -156,7 +156,7 @@ impl PageHinkley {
     /// # Errors
     /// [`RegimeError::State`] when the words are no such state.
     pub fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
-        self.count = words.word()?;
+        self.count = words.count()?;
         for value in [&mut self.mean, &mut self.up, &mut self.down] {
             *value = words.float()?;
         }

@@ -78,7 +78,7 @@ impl OutlierFilter {
     pub(crate) fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
         words.sparse(&mut self.window)?;
         words.floats(&mut self.steps)?;
-        (self.seen, self.step_count) = (words.word()?, words.word()?);
+        (self.seen, self.step_count) = (words.count()?, words.count()?);
         words.sparse(std::slice::from_mut(&mut self.last))
     }
 }

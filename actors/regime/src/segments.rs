@@ -504,7 +504,7 @@ impl Segments {
                 *place = words.float()?;
             }
         }
-        self.time = words.at_most(u64::MAX / 2)?;
+        self.time = words.count()?;
         self.start = words.at_most(self.time)?;
         self.pending = words.word()?;
         self.steady = words.at_most(self.options.confirm as u64)? as usize;

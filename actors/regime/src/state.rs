@@ -38,6 +38,14 @@ impl<'a> Words<'a> {
         if word <= max { Ok(word) } else { Err(RegimeError::State { problem: "a count out of range" }) }
     }
 
+    /// The next word as a count that leaves room to count on.
+    ///
+    /// # Errors
+    /// [`RegimeError::State`] when there is none or it is over 2^62.
+    pub fn count(&mut self) -> Result<u64, RegimeError> {
+        self.at_most(1 << 62)
+    }
+
     /// The next word as a float that is no NaN.
     ///
     /// # Errors

@@ -327,7 +327,7 @@ impl SwitchingFilter {
     /// # Errors
     /// [`RegimeError`] when the words are no such state; the filter is then unusable.
     pub fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
-        self.seen = words.word()?;
+        self.seen = words.count()?;
         self.log_likelihood = words.float()?;
         words.floats(&mut self.past)?;
         words.floats(&mut self.joint)?;

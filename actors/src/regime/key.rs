@@ -107,7 +107,7 @@ impl KeyRegime {
         models.filter.restore(words)?;
         models.label.restore(self.spec.states(), words)?;
         models.runs.restore(words)?;
-        models.seen = words.word()?;
+        models.seen = words.count()?;
         models.start = words.at_most(models.seen)?;
         words.floats(&mut models.present)?;
         words.floats(&mut models.before)?;

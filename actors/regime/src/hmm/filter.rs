@@ -181,7 +181,7 @@ impl HmmFilter {
     /// # Errors
     /// [`RegimeError`] when the words are no such state; the filter is then unusable.
     pub fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
-        self.seen = words.word()?;
+        self.seen = words.count()?;
         self.log_likelihood = words.float()?;
         let mut model = self.model.clone();
         for values in [&mut model.transition, &mut model.means, &mut model.covariances, &mut self.now] {
