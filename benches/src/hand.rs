@@ -386,6 +386,28 @@ fn full<F: Finish<i128>>(events: &[Event], symbols: usize, lateness_ns: u64) -> 
     state.finish()
 }
 
+/// [`hand_full`] for job A, batch by batch.
+pub struct FullA(Full<FinishA<i128>>);
+
+impl FullA {
+    /// Over keys `0..symbols`.
+    #[must_use]
+    pub fn new(symbols: usize, lateness_ns: u64) -> Self {
+        Self(Full::new(symbols, lateness_ns))
+    }
+
+    /// The next records.
+    pub fn apply(&mut self, batch: &[Event]) {
+        self.0.apply(batch);
+    }
+
+    /// Closes what is open.
+    #[must_use]
+    pub fn finish(self) -> Summary {
+        self.0.finish()
+    }
+}
+
 /// One symbol's open window with its bookkeeping.
 #[derive(Clone, Copy)]
 #[repr(align(16))]

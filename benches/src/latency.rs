@@ -50,7 +50,7 @@ fn record(histogram: &mut Histogram<u64>, start: Instant, rate: u64, first: u64,
     }
 }
 
-/// Through the engine: sequenced and logged one by one (nothing more waits, so each tick is a frame), routed, applied by
+/// Through the engine: sequenced and handed on one by one, as a live source does when nothing more waits, routed, applied by
 /// job B's shard. The clock is read once the state has changed.
 #[must_use]
 pub fn tick_to_state(events: &[Event], symbols: usize, rate: u64) -> Percentiles {
@@ -85,7 +85,7 @@ pub fn tick_to_state(events: &[Event], symbols: usize, rate: u64) -> Percentiles
         };
         paced(events, rate, start, |event| {
             sequencer.push(std::slice::from_ref(event), &mut emit);
-            sequencer.flush(&mut emit);
+            sequencer.release(&mut emit);
         });
         sequencer.finish(&mut emit);
         drop(router);

@@ -6,6 +6,7 @@ pub mod hand;
 pub mod hops;
 pub mod indicators;
 pub mod latency;
+pub mod live;
 pub mod measure;
 pub mod suite;
 pub mod w1;

@@ -11,6 +11,7 @@ pub mod slot;
 
 pub mod ring;
 pub mod sequencer;
+pub mod wake;
 pub mod watermark;
 
 pub mod router;
@@ -32,4 +33,5 @@ pub use sequencer::{FRAME_EVENTS, Sequencer, SequencerOptions};
 pub use shard::{Analysis, AnalyzerStage, Digest, Progress, Shard, Stage};
 pub use slot::{KeyMeta, SLOT_COUNT, name_hash, slot_of};
 pub use units::{EventTime, Notional, Price, Size, UnitError, Volume, WindowWidth};
+pub use wake::{Sleeper, Waker};
 pub use watermark::{Fence, FenceOptions, IdleDetector, WatermarkTracker};

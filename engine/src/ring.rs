@@ -5,7 +5,9 @@
 //! (Acquire) *before* its last look at the ring, so "closed and empty" means nothing can be left behind. The loom
 //! model in the tests checks just that.
 
+use crate::wake::Waker;
 use crossbeam_utils::CachePadded;
+use std::sync::OnceLock;
 #[cfg(not(loom))]
 use std::sync::{
     Arc,
@@ -35,6 +37,8 @@ pub struct RingCounters {
     dropped: CachePadded<AtomicU64>,
     received: CachePadded<AtomicU64>,
     closed: CachePadded<AtomicBool>,
+    /// Set by the receiver, once.
+    waker: OnceLock<Waker>,
 }
 
 /// What [`RingCounters`] said at one moment.
@@ -110,6 +114,7 @@ impl<T: Copy> Sender<T> {
             self.sent += taken as u64;
             // Only this thread writes these counters, so a plain store of the private copy is enough.
             self.counters.sent.store(self.sent, Ordering::Release);
+            self.wake();
         }
         if rest.is_empty() {
             return taken;
@@ -144,6 +149,12 @@ impl<T: Copy> Sender<T> {
 }
 
 impl<T> Sender<T> {
+    fn wake(&self) {
+        if let Some(waker) = self.counters.waker.get() {
+            waker.wake();
+        }
+    }
+
     /// Free places, at least.
     #[must_use]
     pub fn free(&self) -> usize {
@@ -173,10 +184,22 @@ impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
         // After the last push in program order; pairs with the Acquire load in `Receiver::is_finished`.
         self.counters.closed.store(true, Ordering::Release);
+        self.wake();
     }
 }
 
 impl<T> Receiver<T> {
+    /// From now on the sender wakes a thread that sleeps, with every chunk and with its end. Only the first waker counts.
+    pub fn wake_with(&self, waker: Waker) {
+        let _ = self.counters.waker.set(waker);
+    }
+
+    /// Whether there is something to consume or the end to be seen.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.counters.closed.load(Ordering::Acquire) || !self.ring.is_empty()
+    }
+
     /// Hands at most `max` records to `take` as two runs in ring order (the ring wraps) and frees them. Returns how many.
     pub fn drain(&mut self, max: usize, mut take: impl FnMut(&[T])) -> usize {
         let count = self.ring.slots().min(max);

@@ -1,7 +1,9 @@
 //! Makes a log out of a source's events: frames with their sequence, watermarks between them, absurd stamps fenced.
 //!
-//! Frames end after [`FRAME_EVENTS`] events or [`FRAME_SPAN_NS`] of event time, whatever chunks the reader came with, so the log,
-//! and with it every output, does not depend on how fast or in which pieces the input was read.
+//! A frame ends behind the event that carries the watermark over a line of the grid of [`WATERMARK_GRID_NS`], or behind
+//! [`FRAME_EVENTS`] events. Both depend on the events alone, so the log, and with it every output, does not depend on how fast
+//! or in which pieces the input was read. What has come of an open frame can be handed on at any time
+//! ([`Sequencer::release`]): that changes when readers see events, not what the log says.
 
 use crate::event::{Event, kind};
 use crate::watermark::{Fence, FenceOptions};
@@ -9,9 +11,12 @@ use crate::watermark::{Fence, FenceOptions};
 /// Events of one frame. With its MARK and WATERMARK it stays under 64 KiB.
 pub const FRAME_EVENTS: usize = 2_000;
 
-/// Event time a frame spans at most: so that sparse input is not held back until a frame is full, by a rule that
-/// replay follows too.
-pub const FRAME_SPAN_NS: u64 = 100_000_000;
+/// Lines of event time at which the watermark moves, in nanoseconds: a window that ends on one of them closes with the first
+/// event that shows it complete, any other at most so much event time later.
+pub const WATERMARK_GRID_NS: u64 = 10_000_000;
+
+/// Events looked at in one go: few enough that little is looked at again behind the end of a frame.
+const SCAN_EVENTS: usize = 512;
 
 /// The newest stamp among data records; control records carry other times. Branch-free, so it vectorises.
 pub(crate) fn newest_of(events: &[Event]) -> u64 {
@@ -42,9 +47,12 @@ pub struct Sequencer {
     options: SequencerOptions,
     fence: Option<Fence>,
     admitted: Vec<Event>,
-    frame: Vec<Event>,
-    /// The open frame ends before the first event at or after this.
-    deadline: u64,
+    /// Records of the open frame that nobody has seen yet.
+    held: Vec<Event>,
+    /// Records of the open frame behind its MARK, released or held; `None` between frames.
+    open: Option<usize>,
+    /// The stamp that carries the watermark over the next line of the grid.
+    crossing: u64,
     sequence: u64,
     newest: u64,
     watermark: u64,
@@ -58,16 +66,17 @@ impl Sequencer {
             fence: options.fence.map(Fence::new),
             options,
             admitted: Vec::new(),
-            frame: Vec::with_capacity(FRAME_EVENTS + 2),
-            deadline: u64::MAX,
+            held: Vec::with_capacity(FRAME_EVENTS + 2),
+            open: None,
+            crossing: 0,
             sequence: 0,
             newest: 0,
             watermark: 0,
         }
     }
 
-    /// Takes events in order; hands each finished frame to `emit`: MARK, events, WATERMARK. Control records of the input
-    /// (GAP, DEFINE, BARRIER) keep their place and do not count as events.
+    /// Takes events in order; hands each finished frame to `emit`: MARK, events, WATERMARK (without what was released before).
+    /// Control records of the input (GAP, DEFINE, BARRIER) keep their place and do not count as events.
     pub fn push(&mut self, events: &[Event], emit: &mut impl FnMut(&[Event])) {
         match &mut self.fence {
             Some(fence) => {
@@ -93,27 +102,29 @@ impl Sequencer {
 
     fn append(&mut self, mut events: &[Event], emit: &mut impl FnMut(&[Event])) {
         while !events.is_empty() {
-            if self.frame.is_empty() {
-                self.frame.push(Event::control(kind::MARK, 0, 0, self.options.source, [self.sequence, 0]));
-                self.deadline = u64::MAX;
-            }
-            let room = FRAME_EVENTS + 1 - self.frame.len();
-            let mut now = &events[..room.min(events.len())];
-            if self.deadline == u64::MAX
-                && let Some(first) = now.iter().find(|event| !event.is_control())
-            {
-                self.deadline = first.ts_event.saturating_add(FRAME_SPAN_NS);
-            }
+            let open = match self.open {
+                Some(open) => open,
+                None => {
+                    let mark = [self.sequence, 0];
+                    self.held.push(Event::control(kind::MARK, 0, 0, self.options.source, mark));
+                    0
+                }
+            };
+            let room = FRAME_EVENTS - open;
+            let mut now = &events[..room.min(SCAN_EVENTS).min(events.len())];
             let mut newest = newest_of(now);
             let mut full = now.len() == room;
-            // A deadline not set is no deadline, even for the last instant there is.
-            if newest >= self.deadline && self.deadline != u64::MAX {
-                let late = |event: &Event| !event.is_control() && event.ts_event >= self.deadline;
-                now = &now[..now.iter().position(late).unwrap_or(now.len())];
-                newest = newest_of(now);
-                full = true;
+            if newest >= self.crossing && self.crossing != u64::MAX {
+                let crosses = |event: &Event| !event.is_control() && event.ts_event >= self.crossing;
+                // None only where all are control records, before the first event.
+                if let Some(at) = now.iter().position(crosses) {
+                    now = &now[..=at];
+                    newest = newest_of(now);
+                    full = true;
+                }
             }
-            self.frame.extend_from_slice(now);
+            self.held.extend_from_slice(now);
+            self.open = Some(open + now.len());
             self.newest = self.newest.max(newest);
             events = &events[now.len()..];
             if full {
@@ -123,21 +134,44 @@ impl Sequencer {
     }
 
     fn close_frame(&mut self, emit: &mut impl FnMut(&[Event])) {
-        let run = self.frame[1..].iter().position(Event::is_control).unwrap_or(self.frame.len() - 1);
-        self.frame[0].key = run as u32;
-        self.sequence += (self.frame.len() - 1) as u64;
+        self.note_run();
+        self.sequence += self.open.take().unwrap_or(0) as u64;
         let watermark = self.newest.saturating_sub(self.options.disorder_ns);
         if watermark > self.watermark {
             self.watermark = watermark;
-            self.frame.push(Event::control(kind::WATERMARK, watermark, 0, self.options.source, [0; 2]));
+            self.held.push(Event::control(kind::WATERMARK, watermark, 0, self.options.source, [0; 2]));
         }
-        emit(&self.frame);
-        self.frame.clear();
+        let line = (watermark / WATERMARK_GRID_NS + 1).saturating_mul(WATERMARK_GRID_NS);
+        // Behind the last line there is nothing to wait for.
+        self.crossing = line.saturating_add(self.options.disorder_ns);
+        if !self.held.is_empty() {
+            emit(&self.held);
+        }
+        self.held.clear();
     }
 
-    /// Closes the open frame early: what has come so far is logged now. A live source does this when nothing more waits.
+    /// Writes into a MARK not yet released how many events follow it at once, so that readers need not look.
+    fn note_run(&mut self) {
+        if let Some((mark, rest)) = self.held.split_first_mut()
+            && mark.kind == kind::MARK
+        {
+            mark.key = rest.iter().position(Event::is_control).unwrap_or(rest.len()) as u32;
+        }
+    }
+
+    /// Hands on what has come of the open frame, which stays open: a live source does this when nothing more waits, so that
+    /// no event waits for the next.
+    pub fn release(&mut self, emit: &mut impl FnMut(&[Event])) {
+        if !self.held.is_empty() {
+            self.note_run();
+            emit(&self.held);
+            self.held.clear();
+        }
+    }
+
+    /// Closes the open frame early: with it the watermark reaches the newest event. For a source that says it has no more.
     pub fn flush(&mut self, emit: &mut impl FnMut(&[Event])) {
-        if self.frame.len() > 1 {
+        if self.open.is_some() {
             self.close_frame(emit);
         }
     }
@@ -156,13 +190,19 @@ impl Sequencer {
     /// Events logged so far, those in the open frame included.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.sequence + self.frame.len().saturating_sub(1) as u64
+        self.sequence + self.open.unwrap_or(0) as u64
     }
 
     /// The newest stamp of the closed frames.
     #[must_use]
     pub fn newest(&self) -> u64 {
         self.newest
+    }
+
+    /// Events that wait for others to confirm their stamp.
+    #[cfg(test)]
+    fn held_back(&self) -> u64 {
+        self.fence.as_ref().map_or(0, Fence::suspects)
     }
 
     /// Events the fence refused.
@@ -211,7 +251,7 @@ mod tests {
                 if fence.is_some() { 20 } else { 0 },
                 "beyond what a stamp may be"
             );
-            assert!(frames <= 2);
+            assert!(frames <= 3);
         }
     }
 
@@ -233,7 +273,8 @@ mod tests {
         };
         let ordered: Vec<Event> = (0..10).map(|at| data(1_000 * DAY + at)).collect();
         let far = [gap(1_000 * DAY + DAY / 10 * 9), data(1_001 * DAY + DAY / 2), data(1_000 * DAY + 20)];
-        let first = [data(1_000 * DAY + FRAME_SPAN_NS), gap(0), data(1_000 * DAY + 2 * FRAME_SPAN_NS)];
+        let first =
+            [data(1_000 * DAY + WATERMARK_GRID_NS), gap(0), data(1_000 * DAY + 2 * WATERMARK_GRID_NS)];
         for tail in [&far[..], &first] {
             let events = [&ordered[..], tail].concat();
             for cut in 11..13 {
@@ -250,6 +291,55 @@ mod tests {
             cuts in proptest::collection::vec(0usize..3_000, 0..6),
         ) {
             prop_assert_eq!(log(&stamps, &[]), log(&stamps, &cuts));
+        }
+
+        /// Nor does it show when what had come was handed on: only the counts in the frames' heads do, and readers can do
+        /// without those.
+        #[test]
+        fn releasing_at_any_time_gives_the_same_log(
+            stamps in proptest::collection::vec(0u64..3 * WATERMARK_GRID_NS, 0..5_000),
+            cuts in proptest::collection::vec(0usize..2_000, 0..8),
+        ) {
+            let events: Vec<Event> =
+                stamps.iter().map(|&ts| Event { ts_event: ts, kind: kind::SAMPLE, ..Event::default() }).collect();
+            let log = |release: bool| {
+                let mut sequencer = Sequencer::new(SequencerOptions { disorder_ns: 5, ..SequencerOptions::default() });
+                let mut log = Vec::new();
+                let mut seen = 0;
+                let mut emit = |frame: &[Event]| log.extend_from_slice(frame);
+                let mut rest = events.as_slice();
+                for &cut in &cuts {
+                    let (now, later) = rest.split_at(cut.min(rest.len()));
+                    sequencer.push(now, &mut emit);
+                    rest = later;
+                    if release {
+                        sequencer.release(&mut emit);
+                    }
+                    seen += now.len() as u64;
+                    assert_eq!(sequencer.sequence() + sequencer.fenced() + sequencer.held_back(), seen);
+                }
+                sequencer.push(rest, &mut emit);
+                sequencer.finish(&mut emit);
+                for record in log.iter_mut().filter(|record| record.kind == kind::MARK) {
+                    record.key = 0;
+                }
+                log
+            };
+            prop_assert_eq!(log(false), log(true));
+        }
+
+        /// The watermark is never further behind what has been seen than a line of the grid, or a frame's events.
+        #[test]
+        fn the_watermark_keeps_up(stamps in proptest::collection::vec(0u64..9 * WATERMARK_GRID_NS, 1..3_000)) {
+            let (mut newest, mut watermark) = (0, 0);
+            for event in log(&stamps, &[]) {
+                match event.kind {
+                    kind::WATERMARK => watermark = event.ts_event,
+                    kind::SAMPLE => newest = newest.max(event.ts_event),
+                    kind::MARK => prop_assert!(newest.saturating_sub(5) / WATERMARK_GRID_NS <= watermark / WATERMARK_GRID_NS),
+                    _ => {}
+                }
+            }
         }
 
         /// Nor when losses are declared between the events and time jumps past the fence.

@@ -162,6 +162,12 @@ impl Fence {
         self.fenced
     }
 
+    /// Events held back.
+    #[cfg(test)]
+    pub(crate) fn suspects(&self) -> u64 {
+        self.suspects.len() as u64
+    }
+
     /// Whether nothing is held back and every stamp of the run is within the jump: then the run may pass as it is.
     #[must_use]
     pub fn passes(&mut self, events: &[Event]) -> bool {

@@ -11,6 +11,7 @@ mod progress;
 mod render;
 
 mod bench;
+mod certs;
 mod demo;
 mod digest;
 mod generate;
@@ -21,8 +22,10 @@ mod publish;
 mod record;
 mod replay;
 mod serve;
+mod settings;
 mod subscribe;
 mod summary;
+mod token;
 mod verify;
 
 use clap::Parser;
@@ -42,6 +45,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, &ui),
         Command::Publish(args) => publish::run(&args, &ui),
         Command::Subscribe(args) => subscribe::run(&args, &ui),
+        Command::Config(args) => settings::run(&args, &ui),
+        Command::Certs(command) => certs::run(&command.what, &ui),
+        Command::Token(command) => token::run(&command.what, &ui),
         Command::Bench(args) => bench::run(&args, &ui),
     };
     match outcome {

@@ -3,38 +3,19 @@
 use crate::cli::ServeArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::place::data_folder;
+use crate::place::now_s;
 use crate::render::{Table, Tone, Ui, duration, instant, thousands};
-use crate::{plan, summary};
+use crate::settings::{Reloads, Settings, map};
+use crate::summary;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidegate_actors::runtime::RuntimeOptions;
-use tidegate_gateway::{Gateway, GatewayError, GatewayOptions, Sources, StageNode};
-use tidegate_live::{Live, LiveError, LiveOptions, LiveReport};
+use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
+use tidegate_live::{Live, LiveError, LiveReport};
 use tidegate_proto::StreamKind;
-use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::StreamMeta;
-use tidegate_quic::tls::Identity;
-use tidegate_quic::{Limits, QuicServer, ServerError, ServerStats};
-use tidegate_replay::{Plan, StreamInfo};
-
-/// Indicators computed when none are named.
-const INDICATORS: [&str; 7] = ["sma:20", "ema:20", "rsi:14", "atr:14", "vwap:20", "bb:20:2", "macd:12:26:9"];
-
-/// What is served: as asked for, or bars of a second and a minute with the usual indicators.
-fn what(args: &ServeArgs) -> Result<Plan, Failure> {
-    let asked = &args.plan;
-    let mut what = plan::asked(asked);
-    if what.bars.is_empty() && what.hosts.is_empty() {
-        what.bars = plan::usual_bars();
-    }
-    if asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty() && asked.regime.is_none() {
-        what.indicators = INDICATORS.iter().filter_map(|name| name.parse().ok()).collect();
-    }
-    what.streams()?;
-    Ok(what)
-}
+use tidegate_quic::{QuicServer, SecurityError, ServerError, ServerStats};
+use tidegate_replay::StreamInfo;
 
 /// A stream as subscribers are told of it.
 fn meta(stream: &StreamInfo) -> StreamMeta {
@@ -48,7 +29,7 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
 }
 
 /// What the gateway answers from.
-fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
+fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
     let ingest = live.ingest();
     let stage = |stream: &StreamInfo| {
         // Indicators, regimes and roll-ups read bars, everything else events.
@@ -65,7 +46,7 @@ fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
         }),
-        ring_capacity: Some(RuntimeOptions::default().ring_events as u64),
+        ring_capacity: Some(ring_capacity),
         stages: streams.iter().map(stage).collect(),
         others: Some("quic"),
         ..Sources::new(live.hub(), live.stats(), move || ingest.stats())
@@ -87,36 +68,36 @@ fn live_failure(error: LiveError) -> Failure {
 }
 
 fn server_failure(error: ServerError) -> Failure {
-    let exit = if let ServerError::Limit(_) = error { Exit::Usage } else { Exit::Output };
+    let exit = match error {
+        ServerError::Limit(_) => Exit::Usage,
+        ServerError::Tls(_) => Exit::Input,
+        _ => Exit::Output,
+    };
+    Failure::new(exit, error)
+}
+
+fn security_failure(error: SecurityError) -> Failure {
+    let exit = match error {
+        SecurityError::Options(_) | SecurityError::Access(_) => Exit::Usage,
+        _ => Exit::Input,
+    };
     Failure::new(exit, error)
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
-    let what = what(args)?;
-    let log = plan::log(&args.plan);
+    let settings = Settings::of(args, ui)?;
+    let config = &settings.config;
+    let what = config.plan()?;
     let streams = what.streams()?;
-    let data = data_folder(args.data.as_ref())?;
-    let (identity, made) = Identity::of_data(&data).map_err(|error| Failure::new(Exit::Output, error))?;
+    let data = settings.data_folder()?;
+    let (security, made) = settings.security()?.load(&data, now_s).map_err(security_failure)?;
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let incarnation = since.as_nanos() as u64;
-    let options = LiveOptions {
-        runtime: RuntimeOptions {
-            shards: args.shards,
-            placement: args.placement,
-            ..RuntimeOptions::default()
-        },
-        disorder_ns: log.disorder_ns,
-        fence: log.fence,
-        feed: FeedServerOptions {
-            incarnation,
-            server: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..FeedServerOptions::default()
-        },
-        ..LiveOptions::default()
-    };
+    let options = map::live(config, incarnation);
+    let ring_capacity = options.runtime.ring_events as u64;
     let stages = {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
@@ -130,13 +111,14 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let server = network
         .block_on(async {
-            QuicServer::start(args.listen, identity, Limits::default(), live.ingest(), live.hub())
+            QuicServer::start(config.listen.quic, security, map::quic(config), live.ingest(), live.hub())
         })
         .map_err(server_failure)?;
-    let gateway = match args.http.0 {
+    let gateway = match config.listen.http.on() {
         Some(listen) => {
-            let options = GatewayOptions { listen, ..GatewayOptions::default() };
-            let gateway = network.block_on(Gateway::bind(options, sources(&live, &streams)));
+            let sources =
+                Sources { gate: Some(server.bearer_gate()), ..sources(&live, &streams, ring_capacity) };
+            let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
             Some(gateway.map_err(gateway_failure)?)
         }
         None => None,
@@ -148,9 +130,16 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+    if let Some(file) = &settings.file {
+        ui.note(&format!("the configuration is {}", file.display()));
+    }
+    // Before the words below, so that whoever waits for them may send the signal.
+    let mut reloads = Reloads::listen(settings.clone(), &network)?;
     // On stdout, whole, before anything else: scripts wait for it.
     if args.json {
-        ui.print_json(&json!({ "listening": server.address().to_string(), "http": http, "streams": names }));
+        let config = settings.file.as_ref().map(|file| file.display().to_string());
+        let listening = server.address().to_string();
+        ui.print_json(&json!({ "listening": listening, "http": http, "streams": names, "config": config }));
     } else {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
@@ -159,6 +148,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     }
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
+        reloads.poll(args, (&live.hub(), &server), &network, ui);
     }
     server.refuse_new();
     let report = live.finish().map_err(live_failure)?;
@@ -212,6 +202,10 @@ fn render(
             thousands(stats.failed)
         ),
     );
+    if stats.unauthorized + stats.over_quota > 0 {
+        let (denied, over) = (thousands(stats.unauthorized), thousands(stats.over_quota));
+        facts.fact("not allowed", format!("{denied} sessions, {over} over their quota"));
+    }
     facts.fact(
         "delivered",
         format!(
@@ -232,7 +226,9 @@ fn render(
         ">ahead",
         ">refused",
         ">lost",
+        ">throttled",
         ">connections",
+        "principal",
     ]);
     for source in &ingest.stats.sources {
         let ledger = &source.ledger;
@@ -244,7 +240,9 @@ fn render(
             &thousands(ledger.ahead),
             &thousands(ledger.refused),
             &thousands(ledger.declared_lost),
+            &thousands(source.throttled),
             &thousands(source.connections),
+            &crate::render::clean(&source.principal),
         ]);
     }
     if !ingest.stats.sources.is_empty() {
@@ -274,7 +272,7 @@ fn to_json(
             "name": source.name, "last": source.last, "connections": source.connections,
             "received": ledger.received, "accepted": ledger.accepted, "duplicate": ledger.duplicate,
             "ahead": ledger.ahead, "refused": ledger.refused, "declared_lost": ledger.declared_lost,
-            "overflowed": ledger.overflowed,
+            "overflowed": ledger.overflowed, "principal": &*source.principal, "throttled": source.throttled,
         })
     });
     let lanes = streams.iter().zip(&report.runtime.lanes);
@@ -286,7 +284,8 @@ fn to_json(
         "digest": report.runtime.digest.short(),
         "sources": sources.collect::<Vec<_>>(),
         "closed": report.ingest.stats.closed.iter().map(|(name, count)| json!({ "reason": name, "feeds": count })).collect::<Vec<_>>(),
-        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed },
+        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed,
+            "unauthorized": stats.unauthorized, "over_quota": stats.over_quota, "throttled": stats.throttled, "expired": stats.expired },
         "streams": lanes.map(|(stream, lane)| json!({ "name": stream.name, "results": lane.emitted })).collect::<Vec<_>>(),
         "delivered": report.hub.delivered,
         "conflated": report.hub.conflated,

@@ -24,21 +24,40 @@ const GRAPH: [(&str, &[&str]); 15] = [
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
-    ("tidegate-quic", &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live"]),
+    ("tidegate-auth", &["tidegate-proto"]),
+    (
+        "tidegate-quic",
+        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-auth", "tidegate-live"],
+    ),
     (
         "tidegate-gateway",
         // `replay` for its tests alone: a generated market.
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
     ),
     ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-gpu"]),
-    ("tidegate-benches", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
     (
-        "tidegate",
+        "tidegate-benches",
         &[
             "tidegate-engine",
             "tidegate-actors",
             "tidegate-gpu",
             "tidegate-proto",
+            "tidegate-live",
+            "tidegate-quic",
+            "tidegate-gateway",
+            "tidegate-replay",
+        ],
+    ),
+    ("tidegate-config", &["tidegate-engine", "tidegate-actors", "tidegate-replay"]),
+    (
+        "tidegate",
+        &[
+            "tidegate-engine",
+            "tidegate-actors",
+            "tidegate-config",
+            "tidegate-gpu",
+            "tidegate-proto",
+            "tidegate-auth",
             "tidegate-live",
             "tidegate-quic",
             "tidegate-gateway",
@@ -53,7 +72,15 @@ const GRAPH: [(&str, &[&str]); 15] = [
     ),
     (
         "tidegate-fuzz",
-        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-gateway", "tidegate-replay"],
+        &[
+            "tidegate-engine",
+            "tidegate-actors",
+            "tidegate-proto",
+            "tidegate-auth",
+            "tidegate-gateway",
+            "tidegate-replay",
+            "tidegate-config",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -6,9 +6,7 @@ use tidegate_regime::bocpd::{Gaussian, Lagged, Poisson, Robust};
 use tidegate_regime::cusum::{Cusum, PageHinkley};
 use tidegate_regime::hmm::{Label, OnlineOptions};
 use tidegate_regime::switching::SwitchingFilter;
-use tidegate_regime::{
-    Bocpd, BocpdOptions, GaussianHmm, HmmFilter, SegmentOptions, Segments, SwitchingAr,
-};
+use tidegate_regime::{Bocpd, BocpdOptions, GaussianHmm, HmmFilter, SegmentOptions, Segments, SwitchingAr};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -54,5 +52,8 @@ fn nothing_is_allocated_after_construction() {
     }
     let change = region.change();
     assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
-    assert!(changes > 10 && alarms > 10 && labels.iter().all(|count| *count > 100), "{changes} {alarms} {labels:?}");
+    assert!(
+        changes > 10 && alarms > 10 && labels.iter().all(|count| *count > 100),
+        "{changes} {alarms} {labels:?}"
+    );
 }

@@ -55,6 +55,12 @@ pub struct TimeBars {
 /// Bars whose memory is asked for before the first of them is closed.
 const TOUCHED_AHEAD: usize = 32;
 
+/// Keys whose bars lie in a core's own cache.
+const NEAR_KEYS: usize = 8_192;
+
+/// Events whose bars are asked for at once when there are more keys.
+const EVENTS_AHEAD: usize = 32;
+
 /// Events the slower loop takes after time went back, before the faster one is tried again.
 const DISORDERED_RUN: usize = 512;
 
@@ -143,6 +149,30 @@ impl TimeBars {
         let acc = self.newest.get(key as usize).filter(|acc| acc.is_open())?;
         let bounds = (acc.start, acc.start + self.width);
         Some(acc.output(context, key, bounds, BarState::Forming, Cause::Watermark, 0))
+    }
+
+    /// Applies events, by the faster loop as long as time does not go back.
+    fn apply(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
+        let mut at = 0;
+        while at < events.len() {
+            at += self.apply_ordered(context, &events[at..], out);
+            // Time went back. Whoever does that once tends to go on, so the loop for it takes a while.
+            let run = DISORDERED_RUN.min(events.len() - at);
+            self.apply_any(context, &events[at..at + run], out);
+            at += run;
+        }
+    }
+
+    /// Asks for the bars of these events' keys all at once, so that the waits for them overlap.
+    fn touch_newest(&self, events: &[Event]) {
+        let mut sum = 0;
+        for event in events {
+            if let Some(acc) = self.newest.get(event.key as usize) {
+                // A word of each of its cache lines.
+                sum ^= acc.start ^ acc.frame_last;
+            }
+        }
+        std::hint::black_box(sum);
     }
 
     /// The loop for events none of which is older than any before it: each is its bar's newest. Returns how many it
@@ -506,13 +536,14 @@ impl Operator for TimeBars {
     fn on_events(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
         self.grow(context.keys().len());
         let counted = self.ledger.counted();
-        let mut at = 0;
-        while at < events.len() {
-            at += self.apply_ordered(context, &events[at..], out);
-            // Time went back. Whoever does that once tends to go on, so the loop for it takes a while.
-            let run = DISORDERED_RUN.min(events.len() - at);
-            self.apply_any(context, &events[at..at + run], out);
-            at += run;
+        // With few keys what an event touches is near already, and asking for it would only cost.
+        if self.newest.len() <= NEAR_KEYS {
+            self.apply(context, events, out);
+        } else {
+            for part in events.chunks(EVENTS_AHEAD) {
+                self.touch_newest(part);
+                self.apply(context, part, out);
+            }
         }
         self.ledger.close_batch(events.len() as u64, counted);
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+use tidegate_engine::Sleeper;
 
 /// How to wait for work. [`IdleStrategy::Adaptive`] is the default everywhere: with more threads than cores a pure spin
 /// takes the core from the very thread it waits for.
@@ -14,8 +15,8 @@ pub enum IdleStrategy {
     Yield,
     /// Sleeps up to a millisecond after each empty turn.
     Park,
-    /// Spins, then yields, then sleeps for longer and longer: a millisecond at most in the first second without work, eight
-    /// from then on. What an idle thread costs is its wake-ups, about ten microseconds of a core each.
+    /// Spins, then yields, then sleeps: until woken where somebody does that, else for longer and longer, up to a millisecond
+    /// in the first second without work and eight from then on.
     #[default]
     Adaptive,
 }
@@ -57,6 +58,8 @@ const QUIET_TURNS: u32 = 1_000;
 const PARK_FIRST: Duration = Duration::from_micros(16);
 const SPIN_TURNS: u32 = 64;
 const YIELD_TURNS: u32 = 64;
+/// A thread that is woken looks around so often all the same.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Doublings from [`PARK_FIRST`] to beyond [`PARK_MAX`].
 const PARK_STEPS: u32 = 7;
 
@@ -84,13 +87,41 @@ impl Idle {
         }
     }
 
+    /// As [`Idle::idle`], for a thread that others wake: instead of sleeping by the clock it sleeps on `sleeper`, for at most
+    /// `longest`. `has_work` is asked once everybody knows that it is about to sleep.
+    #[inline]
+    pub fn idle_on(
+        &mut self,
+        worked: bool,
+        sleeper: &Sleeper,
+        longest: Duration,
+        has_work: impl FnOnce() -> bool,
+    ) {
+        if worked {
+            self.empty_turns = 0;
+        } else if self.sleeps() {
+            sleeper.sleep(longest.min(SLEEP_MAX), has_work);
+        } else {
+            self.wait();
+        }
+    }
+
+    /// Whether the next wait is a sleep.
+    fn sleeps(&self) -> bool {
+        match self.strategy {
+            IdleStrategy::Spin | IdleStrategy::Yield => false,
+            IdleStrategy::Park => true,
+            IdleStrategy::Adaptive => self.empty_turns >= SPIN_TURNS,
+        }
+    }
+
     fn wait(&mut self) {
         let turn = self.empty_turns;
         self.empty_turns = turn.saturating_add(1);
         match self.strategy {
             IdleStrategy::Spin => std::hint::spin_loop(),
             IdleStrategy::Yield => std::thread::yield_now(),
-            // Nobody unparks: that would cost every sender a look at the receiver's state. The bound is the latency.
+            // Nobody unparks here; the bound is the latency.
             IdleStrategy::Park => std::thread::park_timeout(PARK_MAX),
             IdleStrategy::Adaptive if turn < SPIN_TURNS => std::hint::spin_loop(),
             IdleStrategy::Adaptive if turn < SPIN_TURNS + YIELD_TURNS => std::thread::yield_now(),

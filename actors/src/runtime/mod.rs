@@ -22,7 +22,7 @@ use crossbeam_utils::CachePadded;
 pub(crate) use stats::{Cells, add};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidegate_engine::{Digest, FullPolicy, Ledger, Output, Receiver, Router, Stage, ring};
+use tidegate_engine::{Digest, FullPolicy, Ledger, Output, Receiver, Router, Stage, Waker, ring};
 use worker::{Worker, WorkerParts};
 
 /// Makes the stages of one shard. Called once per shard and once more per restart; each time it must make the same.
@@ -109,6 +109,8 @@ pub struct Runtime {
     router: Option<Router>,
     outputs: Option<Vec<Receiver<Output>>>,
     commands: Vec<flume::Sender<ShardCommand>>,
+    /// Of the shards, for commands.
+    wakers: Vec<Waker>,
     stats: StatsHandle,
     stop: Arc<AtomicBool>,
     supervision: Option<Supervision>,
@@ -154,7 +156,7 @@ impl Runtime {
         options.validate()?;
         let stop = Arc::new(AtomicBool::new(false));
         let (mut outlets, mut outputs, mut commands) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut berths, mut counters) = (Vec::new(), Vec::new());
+        let (mut berths, mut counters, mut wakers) = (Vec::new(), Vec::new(), Vec::new());
         for shard in 0..options.shards {
             let (sender, input) = ring(options.ring_events, FullPolicy::Wait);
             outlets.push(sender);
@@ -182,6 +184,7 @@ impl Runtime {
                 cells: Arc::clone(&cells),
                 stop: Arc::clone(&stop),
             });
+            wakers.push(worker.waker());
             berths.push(Arc::new(Berth::new(shard, worker, cells)));
         }
         let supervision = Supervision::start(berths, options.failure)?;
@@ -190,6 +193,7 @@ impl Runtime {
             router: Some(Router::new(placement, outlets)),
             outputs: Some(outputs),
             commands,
+            wakers,
             stats: StatsHandle::new(counters),
             stop,
             supervision: Some(supervision),
@@ -243,7 +247,9 @@ impl Runtime {
         commands.try_send(command).map_err(|error| match error {
             flume::TrySendError::Full(_) => refused("too many commands wait"),
             flume::TrySendError::Disconnected(_) => refused("it has ended"),
-        })
+        })?;
+        self.wakers[shard as usize].wake();
+        Ok(())
     }
 
     /// Sends every shard's state at each further BARRIER to `watcher`, which needs room for one per shard.
@@ -277,6 +283,7 @@ impl Runtime {
         if let Some(supervision) = &self.supervision {
             supervision.stop();
         }
+        self.wakers.iter().for_each(Waker::wake);
     }
 
     fn end(&mut self) -> RuntimeReport {

@@ -9,9 +9,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tidegate_engine::{
-    Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, Receiver, Sender, Shard, kind,
-    output_kind, ring,
+    Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, Receiver, Sender, Shard, Sleeper,
+    Waker, kind, output_kind, ring,
 };
 
 /// What a shard left behind when its input ended.
@@ -136,6 +137,7 @@ pub(crate) struct Worker {
     pub(crate) quarantined: bool,
     cells: Arc<CachePadded<Cells>>,
     stop: Arc<AtomicBool>,
+    sleeper: Sleeper,
 }
 
 /// The text of a panic.
@@ -178,6 +180,8 @@ impl Worker {
             stop: Arc::clone(&stop),
             cells: Arc::clone(&cells),
         };
+        let sleeper = Sleeper::default();
+        input.wake_with(sleeper.waker());
         Self {
             shard,
             make,
@@ -195,7 +199,20 @@ impl Worker {
             quarantined: false,
             cells,
             stop,
+            sleeper,
         }
+    }
+
+    /// For those who give commands.
+    pub(crate) fn waker(&self) -> Waker {
+        self.sleeper.waker()
+    }
+
+    /// Waits as the strategy says, until there are records or commands.
+    fn idle(&self, idle: &mut Idle, worked: bool) {
+        idle.idle_on(worked, &self.sleeper, Duration::MAX, || {
+            self.input.has_work() || !self.commands.is_empty() || self.stop.load(Ordering::Acquire)
+        });
     }
 
     /// The life of one thread.
@@ -352,7 +369,7 @@ impl Worker {
             if keep_every.is_some_and(|every| self.since_snapshot >= every) {
                 return Pause::Snapshot { barrier: None, replies: Vec::new() };
             }
-            idle.idle(turn.consumed > 0);
+            self.idle(&mut idle, turn.consumed > 0);
         }
     }
 
@@ -460,7 +477,7 @@ impl Worker {
             add(&self.cells.events, data);
             add(&self.cells.quarantined, data);
             add(if taken > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
-            idle.idle(taken > 0);
+            self.idle(&mut idle, taken > 0);
         }
     }
 }
@@ -484,6 +501,8 @@ fn analyse(
     options: &RuntimeOptions,
 ) -> (Outlet, Result<Analysis, String>) {
     let mut idle = Idle::new(options.idle);
+    let sleeper = Sleeper::default();
+    input.wake_with(sleeper.waker());
     loop {
         if input.is_finished() {
             return (outlet, Ok(analysis));
@@ -496,7 +515,7 @@ fn analyse(
             taken
         });
         match turn {
-            Ok(taken) => idle.idle(taken > 0),
+            Ok(taken) => idle.idle_on(taken > 0, &sleeper, Duration::MAX, || input.has_work()),
             Err(message) => {
                 let _ = guarded(move || drop(analysis));
                 return (outlet, Err(message));

@@ -4,8 +4,9 @@
 use crate::clock::Clock;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle};
-use tidegate_engine::{Output, Receiver};
+use tidegate_engine::{Output, Receiver, Sleeper, Waker};
 use tidegate_proto::hub::{Hub, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::{Subscription, SubscriptionError};
@@ -67,6 +68,7 @@ pub enum SubscribeError {
 #[derive(Clone)]
 pub struct HubHandle {
     commands: flume::Sender<Command>,
+    waker: Waker,
     catalogue: Arc<Catalogue>,
     clock: Clock,
 }
@@ -78,6 +80,7 @@ pub struct Reader {
     lag_budget: u64,
     deliveries: mpsc::Receiver<Delivery>,
     commands: flume::Sender<Command>,
+    waker: Waker,
 }
 
 impl std::fmt::Debug for Command {
@@ -106,7 +109,10 @@ impl Reader {
     /// The next delivery. While nobody asks, nothing is prepared: the subscription falls behind and its policy decides.
     /// `None` after the end. Safe to cancel.
     pub async fn next(&mut self) -> Option<Delivery> {
-        self.deliveries.recv().await
+        let delivery = self.deliveries.recv().await;
+        // There is room for another one now.
+        self.waker.wake();
+        delivery
     }
 }
 
@@ -114,6 +120,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         // If the queue is full, the closed channel tells the thread at its next delivery.
         let _ = self.commands.try_send(Command::Unsubscribe(self.id));
+        self.waker.wake();
     }
 }
 
@@ -140,7 +147,7 @@ impl HubHandle {
     ) -> Result<T, HubGone> {
         let (reply, answer) = oneshot::channel();
         let question: Question = Box::new(move |hub, now| drop(reply.send(question(hub, now))));
-        self.commands.send_async(Command::Ask(question)).await.map_err(|_| HubGone)?;
+        self.command(Command::Ask(question)).await?;
         answer.await.map_err(|_| HubGone)
     }
 
@@ -152,9 +159,16 @@ impl HubHandle {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
         let (reply, answer) = oneshot::channel();
         let command = Command::Subscribe { subscription, deliveries, reply };
-        self.commands.send_async(command).await.map_err(|_| HubGone)?;
+        self.command(command).await?;
         let (id, lag_budget) = answer.await.map_err(|_| HubGone)??;
-        Ok(Reader { id, lag_budget, deliveries: receiver, commands: self.commands.clone() })
+        let (commands, waker) = (self.commands.clone(), self.waker.clone());
+        Ok(Reader { id, lag_budget, deliveries: receiver, commands, waker })
+    }
+
+    async fn command(&self, command: Command) -> Result<(), HubGone> {
+        self.commands.send_async(command).await.map_err(|_| HubGone)?;
+        self.waker.wake();
+        Ok(())
     }
 }
 
@@ -177,6 +191,7 @@ pub(crate) struct Egress {
     seats: Vec<Seat>,
     stats: StatsHandle,
     clock: Clock,
+    sleeper: Sleeper,
     taken: Vec<Output>,
 }
 
@@ -190,7 +205,9 @@ impl Egress {
         clock: Clock,
     ) -> (Self, HubHandle) {
         let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
-        let handle = HubHandle { commands: commands_in.clone(), catalogue, clock };
+        let sleeper = Sleeper::default();
+        outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
+        let handle = HubHandle { commands: commands_in.clone(), waker: sleeper.waker(), catalogue, clock };
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
         let egress = Self {
             hub,
@@ -201,9 +218,33 @@ impl Egress {
             seats: Vec::new(),
             stats,
             clock,
+            sleeper,
             taken,
         };
         (egress, handle)
+    }
+
+    /// Rings that have ended and been read empty.
+    fn finished(&self) -> usize {
+        self.outputs.iter().filter(|output| output.is_finished()).count()
+    }
+
+    /// For who sends names.
+    pub(crate) fn waker(&self) -> Waker {
+        self.sleeper.waker()
+    }
+
+    /// Waits as the strategy says, until there is something to do or a reader's time has come.
+    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize) {
+        let due = self.seats.iter().filter_map(|seat| seat.due).min();
+        let due = due.map_or(Duration::MAX, |due| Duration::from_nanos(due.since(self.clock.now())));
+        idle.idle_on(worked, &self.sleeper, due, || {
+            self.outputs.iter().any(|output| output.depth() > 0)
+                || self.finished() > finished
+                || !self.commands.is_empty()
+                || !self.names.is_empty()
+                || self.seats.iter().any(|seat| seat.more && seat.deliveries.capacity() > 0)
+        });
     }
 
     /// The life of the thread: until the shards have ended and the readers have what was for them, or took too long.
@@ -211,13 +252,13 @@ impl Egress {
         let mut idle = Idle::new(idle);
         let mut ended: Option<MonoTime> = None;
         loop {
-            let finished = self.outputs.iter().all(Receiver::is_finished);
+            let finished = self.finished();
             let mut worked = self.drain();
             let now = self.clock.now();
             worked |= self.command(now);
             let published = !self.taken.is_empty();
             worked |= self.deliver(now, published);
-            if finished && !published {
+            if finished == self.outputs.len() && !published {
                 let since = *ended.get_or_insert(now);
                 // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
                 let waiting = self.seats.iter().any(|seat| seat.more || seat.due.is_some());
@@ -225,7 +266,7 @@ impl Egress {
                     break;
                 }
             }
-            idle.idle(worked);
+            self.idle(&mut idle, worked, finished);
         }
         let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
         let deadline = self.clock.now().after(LINGER_NS);

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_actors::runtime::Idle;
-use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
+use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, Waker, kind, name_hash};
 use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
-use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, MonoTime};
+use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, Grant, MonoTime};
 use tokio::sync::{mpsc, oneshot};
 
 /// Buffers of frames on their way to the thread, over all connections: beyond that, connections wait, and their peers
@@ -29,7 +29,7 @@ const OVERFLOW_NAME: &str = "(overflow)";
 const GAP_EVENTS_MAX: u64 = 1 << 40;
 
 enum Input {
-    Open { answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
+    Open { grant: Grant, answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
     Frames { connection: ConnectionId, buffer: FrameBuffer },
     Closed { connection: ConnectionId },
     Stop,
@@ -95,19 +95,26 @@ pub struct Feed {
 }
 
 impl IngestHandle {
-    /// A connection came. What is to be said to it comes out of the receiver.
+    /// A connection came, whose peer may do what `grant` says; `buffer` is what was read of it so far, to be handed on with
+    /// [`Feed::filled`]. What is to be said to it comes out of the receiver.
     ///
     /// # Errors
     /// [`IngestGone`] while shutting down.
-    pub async fn open(&self) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
+    pub async fn open(
+        &self,
+        grant: Grant,
+        buffer: FrameBuffer,
+    ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let (reply, id) = oneshot::channel();
-        self.inputs.send_async(Input::Open { answers, reply }).await.map_err(|_| IngestGone)?;
+        self.inputs.send_async(Input::Open { grant, answers, reply }).await.map_err(|_| IngestGone)?;
         let connection = id.await.map_err(|_| IngestGone)?;
-        Ok((Feed { connection, handle: self.clone(), buffer: self.buffer() }, receiver))
+        Ok((Feed { connection, handle: self.clone(), buffer }, receiver))
     }
 
-    fn buffer(&self) -> FrameBuffer {
+    /// A buffer for a connection that is not open yet.
+    #[must_use]
+    pub fn buffer(&self) -> FrameBuffer {
         self.spare.try_recv().unwrap_or_else(|_| FrameBuffer::new(BUFFER_FRAMES))
     }
 
@@ -209,6 +216,7 @@ pub(crate) struct Ingest {
     names: HashMap<u64, u32>,
     overflow: Option<u32>,
     names_out: flume::Sender<Box<str>>,
+    egress: Waker,
     scratch: Vec<Event>,
     closed: HashMap<&'static str, u64>,
     first_ts: Option<u64>,
@@ -231,6 +239,7 @@ impl Ingest {
         options: LiveOptions,
         router: Router,
         names_out: flume::Sender<Box<str>>,
+        egress: Waker,
         clock: Clock,
     ) -> (Self, IngestHandle, Stopper) {
         let (inputs_in, inputs) = flume::bounded(QUEUE_MAX);
@@ -254,6 +263,7 @@ impl Ingest {
             names: HashMap::new(),
             overflow: None,
             names_out,
+            egress,
             scratch: Vec::with_capacity(tidegate_proto::wire::FRAME_EVENTS_MAX + 1),
             closed: HashMap::new(),
             first_ts: None,
@@ -286,8 +296,8 @@ impl Ingest {
     fn input(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
-            Input::Open { answers, reply } => {
-                let id = self.server.open(now);
+            Input::Open { grant, answers, reply } => {
+                let id = self.server.open(now, grant);
                 self.answers.insert(id, answers);
                 if reply.send(id).is_err() {
                     self.forget(id);
@@ -346,11 +356,24 @@ impl Ingest {
         let position = self.ranks.get(&connection).map_or(0, |&rank| {
             self.sources.get(usize::from(rank)).map_or(0, |source| source.sequencer.sequence())
         });
+        self.release(connection);
         // With nothing else waiting the feed learns all there is to know; under load a few answers are enough.
         self.server.acknowledge(connection, now, position, self.inputs.is_empty(), &mut out);
         self.answer(connection, out);
         let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
         self.shared.logged.store(logged, Relaxed);
+    }
+
+    /// What has come of the open frame of the connection's source goes to the shards now, not with the next buffer.
+    fn release(&mut self, connection: ConnectionId) {
+        let source = self.ranks.get(&connection).and_then(|&rank| self.sources.get_mut(usize::from(rank)));
+        if let Some(source) = source {
+            let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+            source.sequencer.release(&mut |part| {
+                idle.idle(true);
+                *open &= router.route(part, || idle.idle(false));
+            });
+        }
     }
 
     fn answer(&self, connection: ConnectionId, out: Vec<u8>) {
@@ -447,6 +470,7 @@ impl Ingest {
         self.names.insert(hash, key);
         // Ahead of the DEFINE, so that the name is known before the first result about it. Egress always reads on.
         let _ = self.names_out.send(name.into());
+        self.egress.wake();
         self.router.define(hash, rank);
         key
     }

@@ -140,8 +140,8 @@ impl Live {
         let Some(router) = runtime.take_router() else { return Err(LiveError::Failed { thread: "routing" }) };
         let (names_in, names_out) = flume::bounded(1 << 14);
         let idle = options.runtime.idle;
-        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, names_in, clock);
         let (egress, hub_handle) = Egress::new(hub, receivers, names_out, stats.clone(), catalogue, clock);
+        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, names_in, egress.waker(), clock);
         let egress_thread =
             std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let ingest_thread =

@@ -1,11 +1,12 @@
 //! Both sides of a subscriber's connection: greeting, catalogue, request, and the way back after a reconnect.
 
 use crate::close::{Close, CloseCode};
-use crate::frame::{Frame, FrameWriter, Hello, HelloAck, Loss, Plane, StreamKind};
+use crate::credential::{self, Shown};
+use crate::frame::{Credential, Frame, FrameWriter, Hello, HelloAck, Loss, Plane, StreamKind};
 use crate::hub::StreamMeta;
 use crate::subscription::{Start, Subscription, SubscriptionError};
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{FrameError, VERSION};
+use crate::wire::FrameError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidegate_engine::{Output, SLOT_COUNT};
@@ -93,17 +94,12 @@ impl SubscriberSession {
         match (self.stage, frame) {
             (_, Frame::Close { .. }) => return Ok(Request::Finished),
             (Stage::Greeting, Frame::Hello(hello)) => {
-                if hello.version_min > VERSION || hello.version_max < VERSION {
-                    let (min, max) = (hello.version_min, hello.version_max);
-                    let reason =
-                        format!("versions {min} to {max} were offered, this server speaks {VERSION}");
-                    return Err(Close::new(CloseCode::VERSION, reason));
-                }
+                let version = credential::agreed(hello)?;
                 if hello.plane != Plane::Subscribe {
                     return Err(Close::new(CloseCode::PROTOCOL, "a feed on the subscribers' plane"));
                 }
                 hello.name.clone_into(&mut self.name);
-                self.greet(out);
+                self.greet(version, out);
                 self.told = now;
                 self.stage = Stage::Choosing;
                 return Ok(Request::Nothing);
@@ -143,10 +139,10 @@ impl SubscriberSession {
         Err(Close::new(CloseCode::PROTOCOL, error.to_string()))
     }
 
-    fn greet(&self, out: &mut Vec<u8>) {
+    fn greet(&self, version: u8, out: &mut Vec<u8>) {
         let Catalogue { streams, server, incarnation, heartbeat_ms, .. } = &*self.catalogue;
         FrameWriter::new(out).hello_ack(&HelloAck {
-            version: VERSION,
+            version,
             ack_mode: crate::AckMode::None,
             incarnation: *incarnation,
             last: 0,
@@ -282,6 +278,7 @@ pub struct SubscriberClient {
     told: MonoTime,
     echo: u64,
     resumed: bool,
+    shown: Shown,
 }
 
 /// Silence after which a server counts as dead, in nanoseconds.
@@ -311,7 +308,16 @@ impl SubscriberClient {
             told: MonoTime::default(),
             echo: 0,
             resumed: false,
+            shown: Shown::default(),
         })
+    }
+
+    /// What to show on the next connection, and on those after it: who this is. `None` for nothing.
+    ///
+    /// # Panics
+    /// For a token that is empty or too long.
+    pub fn present(&mut self, credential: Option<Credential<'_>>) {
+        self.shown = Shown::new(credential);
     }
 
     /// A new connection stands: these are its first bytes. After an earlier one, the subscription goes on behind the last
@@ -321,13 +327,14 @@ impl SubscriberClient {
         self.stage = Stage::Greeting;
         self.streams.clear();
         FrameWriter::new(out).hello(&Hello {
-            version_min: VERSION,
-            version_max: VERSION,
+            version_min: *self.shown.versions().start(),
+            version_max: *self.shown.versions().end(),
             plane: Plane::Subscribe,
             ack_mode: crate::AckMode::None,
             source_id: 0,
             session: 0,
             name: &self.name,
+            credential: self.shown.credential(),
         });
     }
 
@@ -365,7 +372,8 @@ impl SubscriberClient {
         self.heard = now;
         match frame {
             Frame::HelloAck(ack) if self.stage == Stage::Greeting => {
-                if ack.version != VERSION || !(1..=Subscription::STREAMS_MAX as u32).contains(&ack.streams) {
+                let known = self.shown.versions().contains(&ack.version);
+                if !known || !(1..=Subscription::STREAMS_MAX as u32).contains(&ack.streams) {
                     let (version, streams) = (ack.version, ack.streams);
                     let reason = format!("the server answers with version {version} and {streams} streams");
                     return Err(Close::new(CloseCode::VERSION, reason));
@@ -656,9 +664,10 @@ mod tests {
             source_id: 0,
             session: 0,
             name: "",
+            credential: None,
         });
         let close = session.handle(MonoTime(0), 0, &hello, &mut out).unwrap_err();
-        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1");
+        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1 to 2");
         assert!(session.tick(MonoTime(2_000 * MILLISECOND_NS), &mut out).is_err(), "two seconds for a hello");
     }
 }

@@ -1,6 +1,6 @@
 //! A feed's way in: batches, back-pressure, and a session that outlives its connections.
 
-use super::{ClientError, ClientOptions, Dialer, instant, now};
+use super::{ClientError, ClientOptions, Dialed, Dialer, Shown, instant, now};
 use quinn::{RecvStream, SendStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_engine::Event;
@@ -82,7 +82,7 @@ pub struct Publisher {
 }
 
 /// Bytes handed to the connection at a time.
-const WRITE_BYTES: usize = 256 << 10;
+const WRITE_BYTES: usize = 64 << 10;
 
 impl Publisher {
     /// Connects and registers the source, on the current tokio runtime.
@@ -211,12 +211,13 @@ enum End {
 
 async fn run(dialer: Dialer, shared: Arc<Shared>) {
     let over = loop {
-        let (connection, mut send, mut receive) = match dialer.connect().await {
+        let Dialed { connection, mut send, mut receive, shown } = match dialer.connect().await {
             Ok(link) => link,
             Err(error) => break Err(error),
         };
         {
             let mut state = shared.state();
+            state.client.present(Shown::credential(&shown));
             state.client.connected(now());
             state.stats.connections += 1;
         }
@@ -227,7 +228,12 @@ async fn run(dialer: Dialer, shared: Arc<Shared>) {
                 dialer.end(&connection, send).await;
                 break Ok(());
             }
-            End::Broken => connection.close(quinn::VarInt::from_u32(0), b""),
+            End::Broken => {
+                if let Some(error) = dialer.refused_late(&connection) {
+                    break Err(error);
+                }
+                connection.close(quinn::VarInt::from_u32(0), b"");
+            }
             End::Failed(error) => {
                 connection.close(quinn::VarInt::from_u32(0), b"");
                 break Err(error);
@@ -242,9 +248,11 @@ async fn run(dialer: Dialer, shared: Arc<Shared>) {
 async fn talk(shared: &Shared, send: &mut SendStream, receive: &mut RecvStream) -> End {
     let writing = async {
         loop {
-            let mut out = Vec::with_capacity(4_096);
+            let mut out = Vec::new();
             let (sent, timeout) = {
                 let mut state = shared.state();
+                // Room for a frame's head behind what is asked for, so that nothing is copied to grow.
+                out.reserve_exact(state.client.sendable_bytes().min(WRITE_BYTES) + 4_096);
                 let sent = state.client.transmit(now(), WRITE_BYTES, &mut out);
                 (sent, state.client.timeout())
             };

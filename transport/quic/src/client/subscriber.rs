@@ -1,6 +1,6 @@
 //! A reader's way out: typed records, and a subscription that outlives its connections.
 
-use super::{ClientError, ClientOptions, Dialer, instant, now};
+use super::{ClientError, ClientOptions, Dialed, Dialer, Shown, instant, now};
 use quinn::{Connection, RecvStream, SendStream};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -130,8 +130,9 @@ impl Subscriber {
         match timeout_at(deadline, link.receive.read(link.buffer.space())).await {
             Ok(Ok(Some(count))) => link.buffer.filled(count),
             Ok(Ok(None) | Err(_)) => {
+                let refused = self.dialer.refused_late(&link.connection);
                 self.link = None;
-                return Ok(());
+                return refused.map_or(Ok(()), Err);
             }
             Err(_) => {
                 let mut out = Vec::new();
@@ -146,8 +147,9 @@ impl Subscriber {
     }
 
     async fn dial(&mut self) -> Result<(), ClientError> {
-        let (connection, mut send, receive) = self.dialer.connect().await?;
+        let Dialed { connection, mut send, receive, shown } = self.dialer.connect().await?;
         let mut hello = Vec::new();
+        self.client.present(Shown::credential(&shown));
         self.client.connected(now(), &mut hello);
         if send.write_chunk(hello.into()).await.is_ok() {
             if self.connections > 0 {
@@ -200,7 +202,14 @@ impl Subscriber {
                 link.connection.close(quinn::VarInt::from_u32(0), b"");
             }
             // A refusal is an error; the end of what once stood is news.
-            if matches!(close.code, CloseCode::SUBSCRIPTION | CloseCode::PROTOCOL | CloseCode::VERSION) {
+            let refused = [
+                CloseCode::SUBSCRIPTION,
+                CloseCode::PROTOCOL,
+                CloseCode::VERSION,
+                CloseCode::UNAUTHORIZED,
+                CloseCode::QUOTA,
+            ];
+            if refused.contains(&close.code) {
                 return Err(ClientError::Closed(close));
             }
             self.ended = true;
