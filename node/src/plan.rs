@@ -145,7 +145,8 @@ pub(crate) fn from_description(value: &serde_json::Value) -> Option<(Plan, LogOp
         })
     };
     // Most have none; descriptions from before there were regimes do not even say so.
-    let regime = |value: &serde_json::Value| value["regime"].as_str().map(str::parse::<RegimeSpec>).transpose().ok();
+    let regime =
+        |value: &serde_json::Value| value["regime"].as_str().map(str::parse::<RegimeSpec>).transpose().ok();
     let own = |own: &serde_json::Value| {
         Some(Own {
             bars: own["bars"].as_str()?.parse().ok()?,
