@@ -209,6 +209,9 @@ fn data() -> PathBuf {
     std::env::var_os("TIDEGATE_DATA").map_or_else(|| shell::root().join("../shared/data"), PathBuf::from)
 }
 
+/// What the change points must reach on the public half of the data set.
+const CHANGE_POINTS: [(&str, f64); 2] = [("f1", 0.72), ("covering", 0.70)];
+
 /// Runs the parts that are there over the public data and compares them with the references.
 fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let data = data();
@@ -219,7 +222,7 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let data = data.canonicalize()?;
     let python = python(target)?;
     let out = target.join("yardstick");
-    for part in ["bars", "indicators"] {
+    for part in ["bars", "indicators", "tcpd", "regime"] {
         // The tests of its crate have built it; cargo run would build its dependencies again, with fewer features.
         let mut command = Command::new(target.join("debug/tidegate-yardstick"));
         command.arg(part).arg("--data").arg(&data).arg("--out").arg(&out);
@@ -249,6 +252,30 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
         let text = std::fs::read_to_string(result)?;
         let columns = text.lines().next().and_then(|head| head.split_once(',')).unwrap_or_default().1;
         compare(reference, result, &["--key", "date", "--columns", columns])?;
+    }
+    for reference in files(&data.join("hamilton"), ".csv")? {
+        // Its last two columns are the probabilities, under names of their own.
+        let text = std::fs::read_to_string(&reference)?;
+        let probabilities = text.lines().skip(1).map(|line| {
+            let mut fields = line.rsplitn(3, ',');
+            let (smoothed, filtered) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            format!("{filtered},{smoothed}\n")
+        });
+        let table: String =
+            ["p1_filtered,p1_smoothed\n".to_owned()].into_iter().chain(probabilities).collect();
+        let renamed = out.join("regime-reference.csv");
+        std::fs::write(&renamed, table)?;
+        let result = out.join("regime").join(reference.file_name().unwrap_or_default());
+        compare(&renamed, &result, &["--rtol", "0", "--atol", "1e-5"])?;
+    }
+    let mut command = Command::new(&python);
+    command.arg(data.join("../score/tcpd.py")).arg("--data").arg(data.join("tcpd")).arg("--annotations");
+    command.arg(data.join("tcpd/annotations.json")).arg("--out").arg(out.join("tcpd")).arg("--json");
+    let scores: serde_json::Value = serde_json::from_str(&shell::output(&mut command)?)?;
+    for (name, least) in CHANGE_POINTS {
+        let found = scores["mean"][name].as_f64().unwrap_or_default();
+        println!("change points, {name}: {found:.3}, at least {least}");
+        *if found >= least { &mut cases.passed } else { &mut cases.failed } += 1;
     }
     Ok(if cases.failed == 0 && cases.passed > 0 { Outcome::Passed } else { Outcome::Failed })
 }

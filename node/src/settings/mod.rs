@@ -173,20 +173,22 @@ impl Settings {
         if plan.no_history {
             self.set("bars.history", "--no-history", |config| config.bars.history = false);
         }
-        if !(plan.bars.is_empty() && plan.hosts.is_empty() && plan.ind.is_empty()) {
+        let over_bars = !plan.ind.is_empty() || plan.regime.is_some();
+        if !(plan.bars.is_empty() && plan.hosts.is_empty()) || over_bars {
             let usual = || Config::usual_streams().into_iter().filter_map(|stream| stream.bars).collect();
-            // Indicators need bars; hosts do not.
-            let without_bars = plan.ind.is_empty() && !plan.hosts.is_empty();
+            // Indicators and regimes need bars; hosts do not.
+            let without_bars = !over_bars && !plan.hosts.is_empty();
             let bars: Vec<_> =
                 if plan.bars.is_empty() && !without_bars { usual() } else { plan.bars.clone() };
             let bars = bars.into_iter().map(|bars| Stream {
                 bars: Some(bars),
                 indicators: plan.ind.clone(),
+                regime: plan.regime,
                 ..Stream::default()
             });
             let hosts = plan.hosts.iter().map(|&width| Stream { hosts: Some(width), ..Stream::default() });
             let streams = bars.chain(hosts).collect();
-            self.set("stream", "--bars, --ind and --hosts", |config| config.stream = streams);
+            self.set("stream", "--bars, --ind, --regime and --hosts", |config| config.stream = streams);
         }
         self
     }
