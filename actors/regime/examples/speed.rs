@@ -28,7 +28,9 @@ fn main() -> Result<(), RegimeError> {
         println!("{name:48} {best:8.0} ns per observation");
     };
     let mut segments = Segments::new(SegmentOptions::default())?;
-    measure("penalised segments, window of 128", &mut |value| drop(segments.push(&[value])));
+    measure("penalised segments, window of 128", &mut |value| {
+        segments.push(&[value]);
+    });
     let gaussian = Gaussian::new(0.0, 0.1, 1.0, 1.0)?;
     let mut runs = Bocpd::new(gaussian.clone(), BocpdOptions::default())?;
     measure("run lengths, Gaussian, up to 128 hypotheses", &mut |value| _ = runs.push(value));

@@ -129,8 +129,8 @@ impl Online {
             let row = &self.total[state * k..(state + 1) * k];
             let sum: f64 = row.iter().sum();
             if sum > 0.0 {
-                for to in 0..k {
-                    model.transition[state * k + to] = row[to] / sum;
+                for (to, &weight) in row.iter().enumerate() {
+                    model.transition[state * k + to] = weight / sum;
                 }
             }
             let own = &self.total[k * k + state * (1 + d + d * d)..];

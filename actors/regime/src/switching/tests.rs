@@ -68,6 +68,7 @@ fn filter_smoother_and_likelihood_are_sums_over_every_path() {
 }
 
 /// Reference data, or a loud absence.
+#[allow(clippy::type_complexity)]
 fn reference() -> Option<(SwitchingAr, f64, Vec<f64>, Vec<Vec<f64>>)> {
     let root = std::env::var_os("TIDEGATE_DATA").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"),
