@@ -19,7 +19,7 @@ use tidegate_replay::decode::{ColumnMap, Format, ReadOptions};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  the check failed: `verify` found results that differ, `config check` found problems
+   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad
   2  the command line is wrong
   3  an input or the configuration cannot be read or is damaged; what was valid before was processed and reported
   4  an output cannot be written, or the disk is full
@@ -84,18 +84,18 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Serve: events in over QUIC, bars and indicators out to subscribers.
     #[command(
-        after_help = "Examples:\n  tidegate serve\n  tidegate serve --bars 1s,5m --ind rsi:14 --listen 127.0.0.1:7443 --data \
+        after_help = "Examples:\n  tidegate serve\n  tidegate serve --demo\n  tidegate serve --bars 1s,5m --ind rsi:14 --listen 127.0.0.1:7443 --data \
                       ~/tidegate\n  tidegate serve --config tidegate.toml\n\nSIGHUP reads the configuration again. Ctrl-C ends it in order: open windows are closed, subscribers get what is left, and a summary \
                       that balances is printed."
     )]
     Serve(ServeArgs),
     /// Publish any input to a server, as fast as it takes it or at the speed of the recording.
     #[command(
-        after_help = "Examples:\n  tidegate publish day.tgc\n  tidegate publish trades.csv.gz --speed 10 --count 1M\n  tidegate publish \
-                      --generate market --events 2M\n\nStarted again after a crash, it goes on where the server stands: nothing is lost, \
-                      nothing doubled."
+        after_help = "Examples:\n  tidegate publish day.tgc\n  tidegate publish trades.csv.gz --speed 10 --count 1M\n  tail -f trades.csv | \
+                      tidegate publish -\n  tidegate publish generate market --events 2M --speed 10\n\nStarted again after a crash, it \
+                      goes on where the server stands: nothing is lost, nothing doubled."
     )]
-    Publish(PublishArgs),
+    Publish(Box<PublishArgs>),
     /// Print results of a server as they come.
     #[command(
         after_help = "Examples:\n  tidegate subscribe bars.1s --keys 'BTC*' --from snapshot\n  tidegate subscribe bars.1m,ind.1m --from \
@@ -122,6 +122,19 @@ pub(crate) enum Command {
                       --audience feeds, and tidegate subscribe bars.1s --token desk-1.token"
     )]
     Token(TokenArgs),
+    /// Watch a running server: throughput, latency, shards, rings, watermarks, feeds, subscribers, keys, alerts.
+    #[command(
+        after_help = "Examples:\n  tidegate top\n  tidegate top --once\n  tidegate top --url http://box:8080 --plain\n\nIn the view: \
+                      1 to 5 or Tab, arrows, Enter for details, / to search, ? for help, q to leave. A server that goes away is waited \
+                      for."
+    )]
+    Top(TopArgs),
+    /// Look whether this machine is fit: clock, UDP, cores, limits, memory, certificates, ports; and say what mends it.
+    #[command(
+        after_help = "Examples:\n  tidegate doctor\n  tidegate doctor --json\n\nExits with 1 when something is bad; what could only be \
+                      better does not count."
+    )]
+    Doctor(DoctorArgs),
     /// Measure the engine on this machine, beside hand-written loops on the same work.
     #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
     Bench(BenchArgs),
@@ -133,6 +146,13 @@ const HTTP_ADDRESS: &str = "127.0.0.1:8080";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
+    /// Feed it a made-up market and office network over QUIC, at the pace of the clock and with its time.
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// A line now and then about how it is, in place of one that is kept up to date; so is it anyway with --demo when stderr is
+    /// no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Address for feeds and subscribers (QUIC, UDP); port 0 takes a free one [default: 127.0.0.1:7443].
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
@@ -221,33 +241,66 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     pub(crate) server_name: String,
     /// How long to try to connect, at first and after each break.
-    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
+    #[arg(long, value_name = "SPAN|never", default_value = "10s", value_parser = parse_patience)]
     pub(crate) give_up_after: u64,
 }
 
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct PublishArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(value_name = "FILE", required_unless_present = "generate", conflicts_with = "generate")]
+    /// Files of any format; several merge by event time. `-` is the standard input, published as it comes.
+    #[arg(value_name = "FILE|-", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Made-up events in place of files.
-    #[arg(long, value_enum, value_name = "market|network|w1")]
-    pub(crate) generate: Option<GenerateArg>,
+    #[command(subcommand)]
+    pub(crate) made: Option<PublishMade>,
+    #[command(flatten)]
+    pub(crate) to: PublishTo,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PublishMade {
+    /// Made-up events in place of files, the same for the same options.
+    #[command(
+        after_help = "Examples:\n  tidegate publish generate market --seed 7 --events 2M --symbols 200 --speed 10\n  tidegate publish \
+                      generate network --events 1M"
+    )]
+    Generate(PublishGenerateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishGenerateArgs {
+    /// What to make, as `tidegate generate` does.
+    #[arg(value_enum, value_name = "market|network|w1")]
+    pub(crate) what: GenerateArg,
     /// Events to make.
-    #[arg(long, value_name = "N", default_value = "2M", value_parser = parse_count, requires = "generate")]
+    #[arg(long, value_name = "N", default_value = "2M", value_parser = parse_count)]
     pub(crate) events: u64,
-    /// Symbols (or desks) to make.
-    #[arg(long, value_name = "N", requires = "generate", value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
+    /// Symbols of a market (4 to 4096, 200 when left out) or of w1 (2000), desks of a network (4 to 200, 56).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
     pub(crate) symbols: Option<u32>,
     /// Everything random follows from it.
-    #[arg(long, default_value_t = 1, requires = "generate")]
+    #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) to: PublishTo,
+}
+
+/// How events are published, wherever they come from.
+#[derive(Debug, Args)]
+pub(crate) struct PublishTo {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
     /// Who publishes; the server knows a source by its name.
     #[arg(long, value_name = "NAME", default_value = "publish")]
     pub(crate) name: String,
-    /// Which run this is. Left out, it follows from the input: the same input started again goes on where it stopped.
+    /// Which run this is. Left out, it follows from the input: the same input started again goes on where it stopped. What comes
+    /// from the standard input is a new run each time.
     #[arg(long, value_name = "N")]
     pub(crate) session: Option<u64>,
     /// What the server's acknowledgements promise: nothing, or that events are in its log.
@@ -259,8 +312,6 @@ pub(crate) struct PublishArgs {
     /// Publish so many events at most.
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) count: Option<u64>,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
     /// The account as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -309,6 +360,9 @@ pub(crate) struct SubscribeArgs {
     /// End when nothing has come for so long.
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub(crate) idle_exit: Option<u64>,
+    /// When the server ends in order, wait for the next one as after a crash, in place of ending too.
+    #[arg(long)]
+    pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }
@@ -489,6 +543,41 @@ pub(crate) struct TokenIssueArgs {
     /// Where to, readable by you alone; stdout when left out.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Where the server answers HTTP.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// How often it is asked.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = parse_every)]
+    pub(crate) every: u64,
+    /// Lines instead of a live view; so is it anyway when stdout is no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// The server's own document, one line each time.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask once and end; exit code 3 when there is no answer.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The data folder whose certificates are looked at.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The address a server is to have for feeds and subscribers.
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
+    pub(crate) listen: SocketAddr,
+    /// The address a server is to have for browsers and scripts.
+    #[arg(long, value_name = "ADDR|off", default_value = HTTP_ADDRESS, value_parser = parse_http)]
+    pub(crate) http: Http,
+    /// The findings as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -788,6 +877,19 @@ pub(crate) struct RecordArgs {
     /// The result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A span between two questions.
+fn parse_every(text: &str) -> Result<u64, String> {
+    match parse_span(text)? {
+        ns @ 50_000_000..=3_600_000_000_000 => Ok(ns),
+        _ => Err(format!("`{text}` is out of range, allowed are 50ms to 1h")),
+    }
+}
+
+/// A span of time, or `never` as the longest there is.
+fn parse_patience(text: &str) -> Result<u64, String> {
+    if text == "never" { Ok(u64::MAX) } else { parse_span(text) }
 }
 
 /// A width of windows, as bars by time have it.

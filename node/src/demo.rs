@@ -2,6 +2,7 @@
 //! a view of what happens inside.
 
 mod board;
+pub(crate) mod endless;
 mod feed;
 mod view;
 

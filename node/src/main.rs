@@ -14,18 +14,22 @@ mod bench;
 mod certs;
 mod demo;
 mod digest;
+mod doctor;
 mod generate;
 mod inspect;
 mod place;
 mod plan;
 mod publish;
+mod pulse;
 mod record;
 mod replay;
 mod serve;
 mod settings;
+mod stdin;
 mod subscribe;
 mod summary;
 mod token;
+mod top;
 mod verify;
 
 use clap::Parser;
@@ -48,6 +52,8 @@ fn main() -> ExitCode {
         Command::Config(args) => settings::run(&args, &ui),
         Command::Certs(command) => certs::run(&command.what, &ui),
         Command::Token(command) => token::run(&command.what, &ui),
+        Command::Top(args) => top::run(&args, &ui),
+        Command::Doctor(args) => doctor::run(&args, &ui),
         Command::Bench(args) => bench::run(&args, &ui),
     };
     match outcome {

@@ -1,20 +1,24 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
 use crate::cli::ServeArgs;
+use crate::demo::endless::{COMPRESSION, DemoFeed};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::place::now_s;
+use crate::progress::Bar;
+use crate::pulse::Pulse;
 use crate::render::{Table, Tone, Ui, duration, instant, thousands};
 use crate::settings::{Reloads, Settings, map};
 use crate::summary;
 use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
 use tidegate_live::{Live, LiveError, LiveReport};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
-use tidegate_quic::{QuicServer, SecurityError, ServerError, ServerStats};
+use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
 use tidegate_replay::StreamInfo;
 
 /// A stream as subscribers are told of it.
@@ -28,9 +32,14 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
     StreamMeta { name: stream.name.clone(), kind, columns: stream.columns.clone() }
 }
 
+/// The time of day in nanoseconds since 1970.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// What the gateway answers from.
 fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
-    let ingest = live.ingest();
     let stage = |stream: &StreamInfo| {
         // Indicators, regimes and roll-ups read bars, everything else events.
         let over = ["ind.", "regime."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
@@ -42,14 +51,10 @@ fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
         StageNode { name: stream.name.clone(), upstream, stream: stream.name.clone() }
     };
     Sources {
-        now_ns: Some(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-        }),
+        now_ns: Some(now_ns),
         ring_capacity: Some(ring_capacity),
         stages: streams.iter().map(stage).collect(),
-        others: Some("quic"),
-        ..Sources::new(live.hub(), live.stats(), move || ingest.stats())
+        ..Sources::of(live)
     }
 }
 
@@ -94,8 +99,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let incarnation = since.as_nanos() as u64;
+    let incarnation = now_ns();
     let options = map::live(config, incarnation);
     let ring_capacity = options.runtime.ring_events as u64;
     let stages = {
@@ -146,9 +150,33 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             ui.print(&format!("open {http} for the dashboard, {http}/v1/docs for the API\n"));
         }
     }
+    let mut demo = None;
+    if args.demo {
+        let client = own_client(server.address(), &data)?;
+        let started = network.block_on(DemoFeed::start(client, incarnation, now_ns));
+        demo = Some(
+            started
+                .map_err(|failure| Failure { error: failure.error.context("the demo's feed"), ..failure })?,
+        );
+        ui.note(&format!(
+            "it feeds itself: an hour of a made-up market and office network, {COMPRESSION} times as fast, again and again, with \
+             the time of now"
+        ));
+    }
+    let mut lines = Lines::new(args, ui, start);
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
         reloads.poll(args, (&live.hub(), &server), &network, ui);
+        lines.tick(&live, &network, ui);
+        if let Some(feed) = &mut demo
+            && let Some(why) = network.block_on(feed.failure())
+        {
+            ui.note(&why);
+        }
+    }
+    lines.clear();
+    if let Some(feed) = demo {
+        network.block_on(feed.finish());
     }
     server.refuse_new();
     let report = live.finish().map_err(live_failure)?;
@@ -172,6 +200,65 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         return Err(Failure::internal(format!("the ledger is off by {}: this is a bug", report.imbalance())));
     }
     Ok(Exit::Ok)
+}
+
+/// A client of the server in this process.
+fn own_client(server: SocketAddr, data: &std::path::Path) -> Result<ClientOptions, Failure> {
+    // What listens on every address is reached on the loopback one.
+    let ip = match server.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let trust = Trust::of_data(data).map_err(|error| Failure::new(Exit::Input, error))?;
+    Ok(ClientOptions::new(SocketAddr::new(ip, server.port()), trust))
+}
+
+/// How the server is, said while it runs: a line kept up to date on a terminal, or a line now and then.
+struct Lines {
+    bar: Option<Bar>,
+    every: Option<Duration>,
+    next: Duration,
+    start: Instant,
+    pulse: Pulse,
+}
+
+impl Lines {
+    fn new(args: &ServeArgs, ui: &Ui, start: Instant) -> Self {
+        let shown = ui.shows_progress() && !args.plain && !args.json;
+        let plain = !shown && !args.json && (args.plain || args.demo);
+        Self {
+            bar: shown.then(|| Bar::new(ui, "serving", 0)),
+            every: if shown { Some(Duration::from_secs(1)) } else { plain.then_some(Duration::from_secs(5)) },
+            next: Duration::ZERO,
+            start,
+            pulse: Pulse::default(),
+        }
+    }
+
+    fn tick(&mut self, live: &Live, network: &tokio::runtime::Runtime, ui: &Ui) {
+        let (Some(every), up) = (self.every, self.start.elapsed()) else { return };
+        if up < self.next {
+            return;
+        }
+        self.next = up + every;
+        let hub = live.hub();
+        let asked =
+            async { tokio::time::timeout(Duration::from_millis(200), hub.ask(|hub, _| hub.stats())).await };
+        let hub = network.block_on(asked).ok().and_then(Result::ok);
+        let line = self.pulse.line(up, now_ns(), &live.stats().stats(), &live.ingest().stats(), hub);
+        match &self.bar {
+            // The bar has the time already.
+            Some(bar) => bar.at(0, line.split_once(" s  ").map_or("", |(_, rest)| rest).to_owned()),
+            None => ui.print(&format!("{line}\n")),
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.clear();
+        }
+    }
 }
 
 fn render(

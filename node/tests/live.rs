@@ -204,7 +204,7 @@ fn mistakes_are_told_in_words() {
     fails("subscribe bars.1s --from never", 2, &["snapshot, sequence:N"]);
     fails("publish", 2, &["FILE"]);
     fails("publish nothing.csv", 3, &["nothing.csv"]);
-    let away = "publish --generate w1 --events 10 --server 127.0.0.1:9 --data data --give-up-after 200ms";
+    let away = "publish generate w1 --events 10 --server 127.0.0.1:9 --data data --give-up-after 200ms";
     fails(away, 3, &["no connection to 127.0.0.1:9"]);
     let wrong = format!("subscribe bars.1s --server-name example.org --give-up-after 200ms {place}");
     fails(&wrong, 3, &["refused in its handshake", "example.org"]);

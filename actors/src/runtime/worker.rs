@@ -3,6 +3,7 @@
 use super::idle::Idle;
 use super::options::{FailurePolicy, Placement, RuntimeOptions};
 use super::stats::{Cells, Phase, add};
+use super::times::Stopwatch;
 use super::{ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
 use crossbeam_utils::CachePadded;
 use std::any::Any;
@@ -28,15 +29,7 @@ impl ShardOutcome {
         digest.add_shard(shard);
         Self {
             digest,
-            stages: shard
-                .stages()
-                .iter()
-                .map(|stage| StageReport {
-                    name: stage.name().to_string(),
-                    ledger: stage.ledger(),
-                    cut: stage.cut(),
-                })
-                .collect(),
+            stages: StageReport::of(shard.stages()),
             lanes: shard
                 .lanes()
                 .into_iter()
@@ -62,6 +55,9 @@ struct Outlet {
     idle: Idle,
     stop: Arc<AtomicBool>,
     cells: Arc<CachePadded<Cells>>,
+    watch: Stopwatch,
+    /// Whether this is the way out of an analysis thread.
+    analysis: bool,
 }
 
 impl OutputSink for Outlet {
@@ -79,7 +75,10 @@ impl OutputSink for Outlet {
                     unread = rest.len() as u64;
                     break;
                 }
+                let times = self.cells.times(self.analysis);
+                self.watch.worked(times);
                 self.idle.idle(false);
+                self.watch.blocked(times);
             }
             self.idle.idle(true);
         }
@@ -89,6 +88,8 @@ impl OutputSink for Outlet {
             let results = outputs.iter().filter(|output| output.kind < output_kind::WATERMARK).count();
             add(&self.cells.outputs, results as u64);
             add(&self.cells.unread, unread);
+        } else {
+            add(&self.cells.staged, outputs.len() as u64);
         }
     }
 }
@@ -97,6 +98,12 @@ impl Outlet {
     /// Whether the analysis thread behind this outlet has gone before its time.
     fn has_lost_its_stage(&self) -> bool {
         !self.last && self.ring.as_ref().is_some_and(Sender::is_abandoned)
+    }
+
+    /// A turn and the wait behind it are over: notes what the time went into.
+    fn lap(&mut self, worked: bool) {
+        let times = self.cells.times(self.analysis);
+        if worked { self.watch.worked(times) } else { self.watch.waited(times) }
     }
 }
 
@@ -179,6 +186,8 @@ impl Worker {
             idle: Idle::new(options.idle),
             stop: Arc::clone(&stop),
             cells: Arc::clone(&cells),
+            watch: Stopwatch::start(),
+            analysis: options.placement == Placement::Staged,
         };
         let sleeper = Sleeper::default();
         input.wake_with(sleeper.waker());
@@ -235,13 +244,17 @@ impl Worker {
             let failed = match pause {
                 Pause::Snapshot { barrier, replies } => self.take_snapshot(&shard, barrier, &replies).err(),
                 Pause::Ended => match guarded(|| ShardOutcome::of(&shard)) {
-                    Ok(outcome) => return Exit::Ended(Some(Box::new(outcome))),
+                    Ok(outcome) => {
+                        self.cells.ledgers().clone_from(&outcome.stages);
+                        return Exit::Ended(Some(Box::new(outcome)));
+                    }
                     Err(message) => Some(message),
                 },
                 Pause::Failed(message) => Some(message),
             };
             if let Some(message) = failed {
                 self.failed_before = true;
+                self.cells.ledgers().clear();
                 let known = shard.take_context();
                 // Analyzers may fail over an end that the operators had already consumed.
                 if known.ended() && !self.pending.iter().any(|record| record.kind == kind::END) {
@@ -291,6 +304,8 @@ impl Worker {
             idle: Idle::new(self.options.idle),
             stop: Arc::clone(&self.stop),
             cells: Arc::clone(&self.cells),
+            watch: Stopwatch::start(),
+            analysis: last && self.options.placement == Placement::Staged,
         }
     }
 
@@ -298,6 +313,8 @@ impl Worker {
     /// both halves must have come to the same point, and the surest way is to let the second one run dry.
     fn staged_turns(&mut self, shard: &mut Shard) -> Pause {
         let analysis = shard.split_analysis();
+        // What an analysis thread that failed left undone, nobody will do.
+        self.cells.analysed.store(self.cells.staged.load(Ordering::Relaxed), Ordering::Relaxed);
         let (sender, receiver) = ring(self.options.ring_events, FullPolicy::Wait);
         let outlet = self.take_outlet();
         let (options, shard_number) = (self.options, self.shard);
@@ -335,6 +352,7 @@ impl Worker {
     /// Turn after turn, until something needs the shard as a whole.
     fn turns(&mut self, shard: &mut Shard, out: &mut Outlet) -> Pause {
         let mut idle = Idle::new(self.options.idle);
+        out.watch = Stopwatch::start();
         let keep_every = match self.options.failure {
             FailurePolicy::Restart { .. } => self.options.snapshot_every_events,
             FailurePolicy::Quarantine => None,
@@ -369,7 +387,11 @@ impl Worker {
             if keep_every.is_some_and(|every| self.since_snapshot >= every) {
                 return Pause::Snapshot { barrier: None, replies: Vec::new() };
             }
+            if self.cells.ledgers_wanted.load(Ordering::Relaxed) {
+                self.cells.show_ledgers(shard.stages());
+            }
             self.idle(&mut idle, turn.consumed > 0);
+            out.lap(turn.consumed > 0);
         }
     }
 
@@ -415,6 +437,8 @@ impl Worker {
         if consumed > 0 && turn.failed.is_none() {
             turn.failed = guarded(|| shard.flush(out)).err();
         }
+        // Behind everything that these records led to.
+        self.cells.applied.store(self.input.received() - self.pending.len() as u64, Ordering::Release);
         add(&self.cells.events, since + failing);
         self.cells.watermark.store(shard.context().watermark(), Ordering::Relaxed);
         add(if consumed > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
@@ -464,6 +488,7 @@ impl Worker {
         add(&self.cells.quarantined, left);
         self.pending.clear();
         let mut idle = Idle::new(self.options.idle);
+        let mut watch = Stopwatch::start();
         loop {
             // Dropped unanswered, which the askers notice.
             drop(self.poll_commands());
@@ -478,6 +503,7 @@ impl Worker {
             add(&self.cells.quarantined, data);
             add(if taken > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
             self.idle(&mut idle, taken > 0);
+            if taken > 0 { watch.worked(&self.cells.times) } else { watch.waited(&self.cells.times) }
         }
     }
 }
@@ -503,6 +529,7 @@ fn analyse(
     let mut idle = Idle::new(options.idle);
     let sleeper = Sleeper::default();
     input.wake_with(sleeper.waker());
+    outlet.watch = Stopwatch::start();
     loop {
         if input.is_finished() {
             return (outlet, Ok(analysis));
@@ -515,7 +542,12 @@ fn analyse(
             taken
         });
         match turn {
-            Ok(taken) => idle.idle_on(taken > 0, &sleeper, Duration::MAX, || input.has_work()),
+            Ok(taken) => {
+                let analysed = &outlet.cells.analysed;
+                analysed.store(analysed.load(Ordering::Relaxed) + taken as u64, Ordering::Release);
+                idle.idle_on(taken > 0, &sleeper, Duration::MAX, || input.has_work());
+                outlet.lap(taken > 0);
+            }
             Err(message) => {
                 let _ = guarded(move || drop(analysis));
                 return (outlet, Err(message));

@@ -122,7 +122,18 @@ impl Settings {
         if let Some(placement) = args.placement {
             self.set("engine.placement", "--placement", |config| config.engine.placement = placement);
         }
-        self.with_security(&args.security).with_plan(&args.plan)
+        let mut settings = self.with_security(&args.security).with_plan(&args.plan);
+        // The demo has hosts too; whoever names streams gets those.
+        let named = ["stream", "stream[0].bars", "stream[0].hosts"];
+        if args.demo
+            && !settings.options.contains_key("stream")
+            && !named.iter().any(|key| settings.lines.contains_key(*key))
+        {
+            let hosts = Stream { hosts: Some(crate::plan::minute()), ..Stream::default() };
+            let streams = settings.config.stream.iter().cloned().chain([hosts]).collect();
+            settings.set("stream", "--demo", |config| config.stream = streams);
+        }
+        settings
     }
 
     /// The same for who may connect.

@@ -2,10 +2,12 @@
 //! has room.
 
 use crate::clock::Clock;
+use crate::latency::Tracer;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle};
+use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle, Stopwatch, ThreadTimes, TimeCells};
 use tidegate_engine::{Output, Receiver, Sleeper, Waker};
 use tidegate_proto::hub::{Hub, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
@@ -48,6 +50,28 @@ pub enum Delivery {
     Closed(Close),
 }
 
+/// Who reads, as its front end knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The front end: `quic`, `ws`, `sse`.
+    pub kind: &'static str,
+    /// Where the reader is connected from.
+    pub peer: Box<str>,
+}
+
+/// What front ends and the thread share.
+#[derive(Debug, Default)]
+struct Shared {
+    origins: Mutex<HashMap<SubscriberId, Origin>>,
+    times: TimeCells,
+}
+
+impl Shared {
+    fn origins(&self) -> MutexGuard<'_, HashMap<SubscriberId, Origin>> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The egress thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server serves no more results")]
@@ -70,6 +94,7 @@ pub struct HubHandle {
     commands: flume::Sender<Command>,
     waker: Waker,
     catalogue: Arc<Catalogue>,
+    shared: Arc<Shared>,
     clock: Clock,
 }
 
@@ -81,6 +106,7 @@ pub struct Reader {
     deliveries: mpsc::Receiver<Delivery>,
     commands: flume::Sender<Command>,
     waker: Waker,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Command {
@@ -118,6 +144,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.shared.origins().remove(&self.id);
         // If the queue is full, the closed channel tells the thread at its next delivery.
         let _ = self.commands.try_send(Command::Unsubscribe(self.id));
         self.waker.wake();
@@ -156,13 +183,40 @@ impl HubHandle {
     /// # Errors
     /// [`SubscribeError`] when the hub refuses or is gone.
     pub async fn subscribe(&self, subscription: Subscription) -> Result<Reader, SubscribeError> {
+        self.subscribe_from(subscription, None).await
+    }
+
+    /// As [`HubHandle::subscribe`]; who it is goes into tables as long as the reader is there.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the hub refuses or is gone.
+    pub async fn subscribe_from(
+        &self,
+        subscription: Subscription,
+        origin: Option<Origin>,
+    ) -> Result<Reader, SubscribeError> {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
         let (reply, answer) = oneshot::channel();
         let command = Command::Subscribe { subscription, deliveries, reply };
         self.command(command).await?;
         let (id, lag_budget) = answer.await.map_err(|_| HubGone)??;
-        let (commands, waker) = (self.commands.clone(), self.waker.clone());
-        Ok(Reader { id, lag_budget, deliveries: receiver, commands, waker })
+        if let Some(origin) = origin {
+            self.shared.origins().insert(id, origin);
+        }
+        let (commands, waker, shared) = (self.commands.clone(), self.waker.clone(), Arc::clone(&self.shared));
+        Ok(Reader { id, lag_budget, deliveries: receiver, commands, waker, shared })
+    }
+
+    /// Who a reader is, if its front end said.
+    #[must_use]
+    pub fn origin(&self, id: SubscriberId) -> Option<Origin> {
+        self.shared.origins().get(&id).cloned()
+    }
+
+    /// What the thread does with its time.
+    #[must_use]
+    pub fn times(&self) -> ThreadTimes {
+        self.shared.times.times()
     }
 
     async fn command(&self, command: Command) -> Result<(), HubGone> {
@@ -190,6 +244,8 @@ pub(crate) struct Egress {
     _keep: flume::Sender<Command>,
     seats: Vec<Seat>,
     stats: StatsHandle,
+    tracer: Tracer,
+    shared: Arc<Shared>,
     clock: Clock,
     sleeper: Sleeper,
     taken: Vec<Output>,
@@ -201,13 +257,21 @@ impl Egress {
         outputs: Vec<Receiver<Output>>,
         names: flume::Receiver<Box<str>>,
         stats: StatsHandle,
+        tracer: Tracer,
         catalogue: Arc<Catalogue>,
         clock: Clock,
     ) -> (Self, HubHandle) {
         let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
+        let shared = Arc::new(Shared::default());
         let sleeper = Sleeper::default();
         outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
-        let handle = HubHandle { commands: commands_in.clone(), waker: sleeper.waker(), catalogue, clock };
+        let handle = HubHandle {
+            commands: commands_in.clone(),
+            waker: sleeper.waker(),
+            catalogue,
+            shared: Arc::clone(&shared),
+            clock,
+        };
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
         let egress = Self {
             hub,
@@ -217,6 +281,8 @@ impl Egress {
             _keep: commands_in,
             seats: Vec::new(),
             stats,
+            tracer,
+            shared,
             clock,
             sleeper,
             taken,
@@ -251,13 +317,16 @@ impl Egress {
     pub(crate) fn run(mut self, idle: IdleStrategy) -> Hub {
         let mut idle = Idle::new(idle);
         let mut ended: Option<MonoTime> = None;
+        let mut watch = Stopwatch::start();
         loop {
             let finished = self.finished();
+            self.tracer.advance(&self.stats, &self.outputs);
             let mut worked = self.drain();
             let now = self.clock.now();
             worked |= self.command(now);
             let published = !self.taken.is_empty();
             worked |= self.deliver(now, published);
+            self.tracer.delivered(self.clock, now, &self.outputs);
             if finished == self.outputs.len() && !published {
                 let since = *ended.get_or_insert(now);
                 // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
@@ -267,6 +336,8 @@ impl Egress {
                 }
             }
             self.idle(&mut idle, worked, finished);
+            let times = &self.shared.times;
+            if worked { watch.worked(times) } else { watch.waited(times) }
         }
         let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
         let deadline = self.clock.now().after(LINGER_NS);

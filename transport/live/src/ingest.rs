@@ -1,12 +1,13 @@
 //! All feeds become one log: the thread `tg-ingest` owns the sessions, one sequencer per source, and the router.
 
 use crate::clock::Clock;
+use crate::latency::Marker;
 use crate::service::LiveOptions;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate_actors::runtime::Idle;
+use tidegate_actors::runtime::{Idle, Stopwatch, ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, Waker, kind, name_hash};
 use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
 use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, Grant, MonoTime};
@@ -29,9 +30,20 @@ const OVERFLOW_NAME: &str = "(overflow)";
 const GAP_EVENTS_MAX: u64 = 1 << 40;
 
 enum Input {
-    Open { grant: Grant, answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
-    Frames { connection: ConnectionId, buffer: FrameBuffer },
-    Closed { connection: ConnectionId },
+    Open {
+        grant: Grant,
+        peer: Option<Box<str>>,
+        answers: mpsc::Sender<FeedAnswer>,
+        reply: oneshot::Sender<ConnectionId>,
+    },
+    Frames {
+        connection: ConnectionId,
+        received: MonoTime,
+        buffer: FrameBuffer,
+    },
+    Closed {
+        connection: ConnectionId,
+    },
     Stop,
 }
 
@@ -54,6 +66,8 @@ pub struct IngestGone;
 pub struct IngestStats {
     /// Every source, by rank.
     pub sources: Vec<SourceStats>,
+    /// What else is known of each of them, by rank.
+    pub feeds: Vec<FeedState>,
     /// Feeds connected now.
     pub connections: usize,
     /// Events in the log, control records of the feeds included.
@@ -68,9 +82,19 @@ pub struct IngestStats {
     pub stalls: u64,
 }
 
+/// What ingest knows of a source beside its account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FeedState {
+    /// Where it is connected from, or was last, as its front end says.
+    pub peer: Option<Box<str>>,
+    /// Whether it said that it has no more, and has not come back since.
+    pub finished: bool,
+}
+
 struct Shared {
     stats: Mutex<IngestStats>,
     logged: AtomicU64,
+    times: TimeCells,
 }
 
 impl Shared {
@@ -85,6 +109,7 @@ pub struct IngestHandle {
     inputs: flume::Sender<Input>,
     spare: flume::Receiver<FrameBuffer>,
     shared: Arc<Shared>,
+    clock: Clock,
 }
 
 /// One connection's way in. Dropping it is the connection's end.
@@ -104,10 +129,11 @@ impl IngestHandle {
         &self,
         grant: Grant,
         buffer: FrameBuffer,
+        peer: Option<Box<str>>,
     ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let (reply, id) = oneshot::channel();
-        self.inputs.send_async(Input::Open { grant, answers, reply }).await.map_err(|_| IngestGone)?;
+        self.inputs.send_async(Input::Open { grant, peer, answers, reply }).await.map_err(|_| IngestGone)?;
         let connection = id.await.map_err(|_| IngestGone)?;
         Ok((Feed { connection, handle: self.clone(), buffer }, receiver))
     }
@@ -124,6 +150,12 @@ impl IngestHandle {
         let mut stats = self.shared.stats().clone();
         stats.logged = self.shared.logged.load(Relaxed);
         stats
+    }
+
+    /// What the thread does with its time.
+    #[must_use]
+    pub fn times(&self) -> ThreadTimes {
+        self.shared.times.times()
     }
 }
 
@@ -146,7 +178,8 @@ impl Feed {
         let mut rest = self.handle.buffer();
         self.buffer.split_rest(&mut rest);
         let buffer = std::mem::replace(&mut self.buffer, rest);
-        let input = Input::Frames { connection: self.connection, buffer };
+        // What waits for the thread from here on has arrived.
+        let input = Input::Frames { connection: self.connection, received: self.handle.clock.now(), buffer };
         self.handle.inputs.send_async(input).await.map_err(|_| IngestGone)
     }
 
@@ -184,6 +217,23 @@ struct Source {
     connected: bool,
     /// When it left, until that has been logged.
     left: Option<MonoTime>,
+    state: FeedState,
+}
+
+/// Sends a run of the log, and tells the time before full rings from the rest.
+fn route(
+    router: &mut Router,
+    log: &[Event],
+    idle: &mut Idle,
+    watch: &mut Stopwatch,
+    times: &TimeCells,
+) -> bool {
+    idle.idle(true);
+    router.route(log, || {
+        watch.worked(times);
+        idle.idle(false);
+        watch.blocked(times);
+    })
 }
 
 /// What ingest did, at its end.
@@ -208,9 +258,12 @@ pub(crate) struct Ingest {
     server: FeedServer,
     answers: HashMap<ConnectionId, mpsc::Sender<FeedAnswer>>,
     ranks: HashMap<ConnectionId, u16>,
+    peers: HashMap<ConnectionId, Box<str>>,
     sources: Vec<Source>,
     router: Router,
     idle: Idle,
+    watch: Stopwatch,
+    marker: Marker,
     /// Whether the shards are there.
     open: bool,
     names: HashMap<u64, u32>,
@@ -240,14 +293,18 @@ impl Ingest {
         router: Router,
         names_out: flume::Sender<Box<str>>,
         egress: Waker,
+        marker: Marker,
         clock: Clock,
     ) -> (Self, IngestHandle, Stopper) {
         let (inputs_in, inputs) = flume::bounded(QUEUE_MAX);
         let (spare, spare_out) = flume::bounded(QUEUE_MAX);
-        let shared =
-            Arc::new(Shared { stats: Mutex::new(IngestStats::default()), logged: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            stats: Mutex::new(IngestStats::default()),
+            logged: AtomicU64::new(0),
+            times: TimeCells::default(),
+        });
         let handle =
-            IngestHandle { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared) };
+            IngestHandle { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared), clock };
         let ingest = Self {
             server: FeedServer::new(options.feed.clone()),
             inputs,
@@ -256,9 +313,12 @@ impl Ingest {
             clock,
             answers: HashMap::new(),
             ranks: HashMap::new(),
+            peers: HashMap::new(),
             sources: Vec::new(),
             router,
             idle: Idle::new(options.runtime.idle),
+            watch: Stopwatch::start(),
+            marker,
             open: true,
             names: HashMap::new(),
             overflow: None,
@@ -278,8 +338,12 @@ impl Ingest {
     /// The life of the thread.
     pub(crate) fn run(mut self) -> IngestReport {
         let mut swept = self.clock.now();
+        self.watch = Stopwatch::start();
         while !self.ended && self.open {
-            match self.inputs.recv_timeout(SWEEP) {
+            self.watch.worked(&self.shared.times);
+            let input = self.inputs.recv_timeout(SWEEP);
+            self.watch.waited(&self.shared.times);
+            match input {
                 Ok(input) => self.input(input),
                 Err(flume::RecvTimeoutError::Timeout) => {}
                 Err(flume::RecvTimeoutError::Disconnected) => break,
@@ -296,15 +360,20 @@ impl Ingest {
     fn input(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
-            Input::Open { grant, answers, reply } => {
+            Input::Open { grant, peer, answers, reply } => {
                 let id = self.server.open(now, grant);
                 self.answers.insert(id, answers);
+                if let Some(peer) = peer {
+                    self.peers.insert(id, peer);
+                }
                 if reply.send(id).is_err() {
                     self.forget(id);
                 }
             }
-            Input::Frames { connection, mut buffer } => {
+            Input::Frames { connection, received, mut buffer } => {
                 self.frames(connection, now, &mut buffer);
+                let outlets = self.router.outlets();
+                self.marker.routed(received, |shard| outlets[shard].sent());
                 buffer.reset();
                 let _ = self.spare.try_send(buffer);
             }
@@ -317,6 +386,7 @@ impl Ingest {
     fn forget(&mut self, connection: ConnectionId) {
         self.answers.remove(&connection);
         self.ranks.remove(&connection);
+        self.peers.remove(&connection);
         if let Some(rank) = self.server.closed(connection)
             && let Some(source) = self.sources.get_mut(usize::from(rank))
         {
@@ -369,9 +439,9 @@ impl Ingest {
         let source = self.ranks.get(&connection).and_then(|&rank| self.sources.get_mut(usize::from(rank)));
         if let Some(source) = source {
             let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+            let (watch, times) = (&mut self.watch, &self.shared.times);
             source.sequencer.release(&mut |part| {
-                idle.idle(true);
-                *open &= router.route(part, || idle.idle(false));
+                *open &= route(router, part, idle, watch, times);
             });
         }
     }
@@ -404,10 +474,12 @@ impl Ingest {
                         last_ts: 0,
                         connected: false,
                         left: None,
+                        state: FeedState::default(),
                     });
                 }
                 let source = &mut self.sources[usize::from(rank)];
                 (source.connected, source.left) = (true, None);
+                source.state = FeedState { peer: self.peers.get(&connection).cloned(), finished: false };
                 if new_session {
                     source.keys.clear();
                 }
@@ -503,28 +575,27 @@ impl Ingest {
             source.last_ts = last.ts_event;
         }
         let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+        let (watch, times) = (&mut self.watch, &self.shared.times);
         source.sequencer.push(&self.scratch, &mut |frame| {
-            idle.idle(true);
-            *open &= router.route(frame, || idle.idle(false));
+            *open &= route(router, frame, idle, watch, times);
         });
     }
 
     fn route(&mut self, log: &[Event]) {
-        let (router, idle) = (&mut self.router, &mut self.idle);
-        idle.idle(true);
-        self.open &= router.route(log, || idle.idle(false));
+        self.open &= route(&mut self.router, log, &mut self.idle, &mut self.watch, &self.shared.times);
     }
 
     /// A source said that it has no more: what it sent is logged now, and it holds nobody up.
     fn source_finished(&mut self, rank: u16) {
         let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
         let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+        let (watch, times) = (&mut self.watch, &self.shared.times);
         source.sequencer.flush(&mut |frame| {
-            idle.idle(true);
-            *open &= router.route(frame, || idle.idle(false));
+            *open &= route(router, frame, idle, watch, times);
         });
         source.connected = false;
         source.left = None;
+        source.state.finished = true;
         self.route(&[Event::control(kind::IDLE, 0, 0, rank, [0; 2])]);
     }
 
@@ -563,6 +634,7 @@ impl Ingest {
         closed.sort_unstable();
         IngestStats {
             sources: self.server.sources().collect(),
+            feeds: self.sources.iter().map(|source| source.state.clone()).collect(),
             connections: self.server.connections(),
             logged: self.sources.iter().map(|source| source.sequencer.sequence()).sum(),
             fenced: self.sources.iter().map(|source| source.sequencer.fenced()).sum(),

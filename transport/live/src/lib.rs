@@ -15,10 +15,12 @@ pub mod clock;
 
 mod egress;
 mod ingest;
+mod latency;
 
 mod service;
 
 pub use clock::Clock;
-pub use egress::{Delivery, HubGone, HubHandle, Reader, SubscribeError};
-pub use ingest::{Feed, FeedAnswer, IngestGone, IngestHandle, IngestReport, IngestStats};
+pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
+pub use ingest::{Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats};
+pub use latency::{LatencyHandle, LatencyStats};
 pub use service::{Live, LiveError, LiveOptions, LiveReport};

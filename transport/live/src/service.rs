@@ -3,10 +3,11 @@
 use crate::clock::Clock;
 use crate::egress::{Egress, HubHandle};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
+use crate::latency::{LatencyHandle, measure};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tidegate_actors::runtime::{
-    Outputs, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, StageFactory, StatsHandle,
+    Outputs, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, StageFactory, StatsHandle, ThreadStats,
 };
 use tidegate_engine::FenceOptions;
 use tidegate_proto::feed::FeedServerOptions;
@@ -106,6 +107,7 @@ impl LiveReport {
 pub struct Live {
     runtime: Runtime,
     stats: StatsHandle,
+    latency: LatencyHandle,
     ingest: IngestHandle,
     hub: HubHandle,
     stopper: Stopper,
@@ -140,8 +142,11 @@ impl Live {
         let Some(router) = runtime.take_router() else { return Err(LiveError::Failed { thread: "routing" }) };
         let (names_in, names_out) = flume::bounded(1 << 14);
         let idle = options.runtime.idle;
-        let (egress, hub_handle) = Egress::new(hub, receivers, names_out, stats.clone(), catalogue, clock);
-        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, names_in, egress.waker(), clock);
+        let (marker, tracer, latency) = measure(receivers.len(), clock.now());
+        let (egress, hub_handle) =
+            Egress::new(hub, receivers, names_out, stats.clone(), tracer, catalogue, clock);
+        let (ingest, ingest_handle, stopper) =
+            Ingest::new(options, router, names_in, egress.waker(), marker, clock);
         let egress_thread =
             std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let ingest_thread =
@@ -149,6 +154,7 @@ impl Live {
         Ok(Self {
             runtime,
             stats,
+            latency,
             ingest: ingest_handle,
             hub: hub_handle,
             stopper,
@@ -173,6 +179,24 @@ impl Live {
     #[must_use]
     pub fn stats(&self) -> StatsHandle {
         self.stats.clone()
+    }
+
+    /// How long it takes from the arrival of events to their results.
+    #[must_use]
+    pub fn latency(&self) -> LatencyHandle {
+        self.latency.clone()
+    }
+
+    /// What the engine's threads do with their time, in the order in which events pass them; for any thread to ask.
+    pub fn threads(&self) -> impl Fn() -> Vec<ThreadStats> + Send + Sync + 'static {
+        let (ingest, stats, hub) = (self.ingest.clone(), self.stats.clone(), self.hub.clone());
+        move || {
+            let one = |name: &str, times| ThreadStats { name: name.to_owned(), times };
+            let mut threads = vec![one("tg-ingest", ingest.times())];
+            threads.extend(stats.threads());
+            threads.push(one("tg-egress", hub.times()));
+            threads
+        }
     }
 
     /// Ends in order: feeds are told, the log is closed, the shards run dry, readers get what is left (for at most 5 s) and

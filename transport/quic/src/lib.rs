@@ -22,8 +22,8 @@ pub mod client;
 
 #[cfg(feature = "client")]
 pub use client::{
-    ClientError, ClientOptions, CredentialSource, PublishStats, Publisher, PublisherOptions, Subscriber,
-    Update,
+    ClientError, ClientOptions, Continuation, CredentialSource, PublishStats, Publisher, PublisherOptions,
+    Subscriber, Update,
 };
 pub use limits::Limits;
 #[cfg(feature = "server")]

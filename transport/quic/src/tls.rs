@@ -181,6 +181,23 @@ impl Identity {
         Ok((Self::of_files(&certificate, &key)?, made))
     }
 
+    /// Settings of the endpoint that follow from the key alone: a server started anew with it knows the connections of the
+    /// one before for what they are, and tells their peers at once that these are gone. Otherwise each would find out by
+    /// itself, after a long silence.
+    #[cfg(feature = "server")]
+    pub(crate) fn endpoint(&self) -> quinn::EndpointConfig {
+        use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+        let root = Key::new(HMAC_SHA256, self.key.secret_der());
+        let reset = sign(&root, b"tidegate: stateless reset");
+        let ids = sign(&root, b"tidegate: connection ids");
+        let mut seed = [0; 8];
+        seed.copy_from_slice(&ids.as_ref()[..8]);
+        let seed = u64::from_le_bytes(seed);
+        let mut config = quinn::EndpointConfig::new(Arc::new(Key::new(HMAC_SHA256, reset.as_ref())));
+        config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(seed)));
+        config
+    }
+
     /// `clients` is whose certificates clients may show, and whether they must.
     #[cfg(feature = "server")]
     pub(crate) fn server(

@@ -5,6 +5,7 @@ mod subscriber;
 
 pub use publisher::{PublishStats, Publisher, PublisherOptions};
 pub use subscriber::{Subscriber, Update};
+pub use tidegate_proto::subscriber::Continuation;
 
 use crate::limits::{LimitError, Limits};
 use crate::tls::{Identity, TlsError, Trust};
@@ -163,6 +164,10 @@ enum Failed {
     Over(ClientError),
 }
 
+/// Least and most time between two attempts.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Connects, with attempts ever further apart, until it works or the time is up.
 struct Dialer {
     endpoint: Endpoint,
@@ -253,7 +258,7 @@ impl Dialer {
 
     async fn connect(&self) -> Result<Dialed, ClientError> {
         let start = Instant::now();
-        let mut pause = Duration::from_millis(20);
+        let mut pause = PAUSE_MIN;
         loop {
             let reason = match self.attempt().await {
                 Ok(link) => return Ok(link),
@@ -265,7 +270,7 @@ impl Dialer {
                 return Err(ClientError::Unreachable { server: self.options.server, seconds, reason });
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
