@@ -96,9 +96,7 @@ fn only_final_bars_of_its_stream_count() {
 
 #[test]
 fn prices_that_stand_still_or_make_no_sense_leave_it_learning() {
-    for closes in
-        [vec![7_000_000_000; 300], vec![0; 300], vec![-5; 300], [i64::MAX, i64::MIN].repeat(150)]
-    {
+    for closes in [vec![7_000_000_000; 300], vec![0; 300], vec![-5; 300], [i64::MAX, i64::MIN].repeat(150)] {
         let outputs: Vec<Output> = closes.iter().zip(0..).map(|(&close, at)| bar(0, at, close)).collect();
         let rows = run(&mut RegimeAnalyzer::new(2, RegimeSpec::new(3).unwrap()), &outputs);
         assert!(rows.iter().all(|row| row.values().all(f64::is_nan)), "{:?}", closes[0]);

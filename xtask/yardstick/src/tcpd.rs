@@ -76,7 +76,8 @@ mod tests {
         let (data, out) = (folder.path().join("in"), folder.path().join("out"));
         std::fs::create_dir_all(data.join("tcpd")).unwrap();
         let noise = |at: usize| ((at * 7_919) % 101) as f64 / 50.0;
-        let value = |at: usize| (!at.is_multiple_of(17)).then(|| noise(at) + if at < 60 { 0.0 } else { 20.0 });
+        let value =
+            |at: usize| (!at.is_multiple_of(17)).then(|| noise(at) + if at < 60 { 0.0 } else { 20.0 });
         let raw: Vec<Option<f64>> = (0..120).map(value).collect();
         let series = serde_json::json!({"name": "a", "n_obs": 120, "n_dim": 1, "series": [{"raw": raw}]});
         std::fs::write(data.join("tcpd/a.json"), series.to_string()).unwrap();
