@@ -12,7 +12,7 @@ import { Node, Way } from "./node";
 const BIN = process.env.TIDEGATE_BIN;
 /** Of the market's events, how many are published at first. */
 const [FIRST, ALL] = [200_000, 300_000];
-const MARKET = ["--generate", "market", "--symbols", "60", "--events", String(ALL)];
+const MARKET = ["generate", "market", "--symbols", "60", "--events", String(ALL)];
 
 describe.skipIf(!BIN)("a real node", () => {
   const browser = new Browser();
@@ -68,7 +68,7 @@ describe.skipIf(!BIN)("a real node", () => {
   beforeAll(async () => {
     node = await Node.start(BIN!);
     // The network's day begins before the market's: in this order nothing is late.
-    await node.publish("network", "--generate", "network", "--events", "60000");
+    await node.publish("network", "generate", "network", "--events", "60000");
     await node.publish("market", ...MARKET, "--count", String(FIRST));
     await settled();
   });

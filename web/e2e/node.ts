@@ -45,7 +45,7 @@ export class Node {
   /** Publishes until the node has it all in its log. */
   async publish(name: string, ...what: string[]): Promise<void> {
     const to = ["--server", this.quic, "--data", this.folder, "--name", name];
-    const publisher = spawn(this.bin, ["publish", ...to, ...what, "--json"], {
+    const publisher = spawn(this.bin, ["publish", ...what, ...to, "--json"], {
       stdio: ["ignore", "ignore", "inherit"],
     });
     const code = await ended(publisher);
