@@ -122,7 +122,7 @@ pub(crate) enum Command {
                       --audience feeds, and tidegate subscribe bars.1s --token desk-1.token"
     )]
     Token(TokenArgs),
-    /// Watch a running server: throughput, latency, shards, rings, watermarks, feeds, subscribers, keys, alerts.
+    /// Watch a running server: throughput, latency, shards, rings, watermarks, feeds, subscribers, keys, warnings.
     #[command(
         after_help = "Examples:\n  tidegate top\n  tidegate top --once\n  tidegate top --url http://box:8080 --plain\n\nIn the view: \
                       1 to 5 or Tab, arrows, Enter for details, / to search, ? for help, q to leave. A server that goes away is waited \

@@ -96,6 +96,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let streams = what.streams()?;
     let data = settings.data_folder()?;
     let (security, made) = settings.security()?.load(&data, now_s).map_err(security_failure)?;
+    if args.demo && security.access.is_required() {
+        return Err(Failure::usage(
+            "--demo feeds the server without saying who it is: let such feeds in with --anonymous, or leave token keys and the CA \
+             of clients out",
+        ));
+    }
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
