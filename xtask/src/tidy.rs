@@ -17,8 +17,9 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 17] = [
+const GRAPH: [(&str, &[&str]); 18] = [
     ("tidegate-engine", &[]),
+    ("tidegate-journal", &["tidegate-engine"]),
     ("tidegate-regime", &[]),
     ("tidegate-actors", &["tidegate-engine", "tidegate-regime"]),
     ("tidegate-gpu", &["tidegate-engine"]),
@@ -53,6 +54,7 @@ const GRAPH: [(&str, &[&str]); 17] = [
         "tidegate",
         &[
             "tidegate-engine",
+            "tidegate-journal",
             "tidegate-actors",
             "tidegate-config",
             "tidegate-gpu",
@@ -74,6 +76,7 @@ const GRAPH: [(&str, &[&str]); 17] = [
         "tidegate-fuzz",
         &[
             "tidegate-engine",
+            "tidegate-journal",
             "tidegate-actors",
             "tidegate-proto",
             "tidegate-auth",
