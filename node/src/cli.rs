@@ -50,6 +50,13 @@ pub(crate) enum Command {
     /// Show what files hold: kinds, keys, time span, gaps, disorder, refused rows.
     #[command(after_help = "Example:\n  tidegate inspect trades.csv.gz\n  tidegate inspect --json *.pcap")]
     Inspect(InspectArgs),
+    /// Look into the journal of a server, check it, or get its events out.
+    #[command(
+        after_help = "Examples:\n  tidegate journal inspect ~/tidegate/journal\n  tidegate journal verify ~/tidegate/journal --json\n  tidegate \
+                      journal export ~/tidegate/journal --out day.tgc\n  tidegate journal export ~/tidegate/journal --from 1M --count 20\n\nNone \
+                      of them changes anything; all of them may be used while the server writes."
+    )]
+    Journal(JournalArgs),
     /// Make up a deterministic capture: a market, an office network, or the benchmark workload W1.
     #[command(
         after_help = "Example:\n  tidegate generate market --events 2M --symbols 200 --out market.tgc\n  \
@@ -765,6 +772,61 @@ pub(crate) struct InspectArgs {
     /// One JSON object per file and line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalArgs {
+    #[command(subcommand)]
+    pub(crate) command: JournalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// What is in it: segments, records, sources, time span, how it ends.
+    #[command(after_help = "Example:\n  tidegate journal inspect ~/tidegate/journal --json")]
+    Inspect {
+        /// The journal's folder.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read every byte: checksums, the chain of hashes, offsets, epochs, entries. Exits with 1 when it is damaged.
+    #[command(
+        after_help = "Example:\n  tidegate journal verify ~/tidegate/journal && echo sound\n\nWhat was being written when the machine \
+                      stopped is no damage: it is told, and cut off when the server starts."
+    )]
+    Verify {
+        /// The journal's folder.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Its entries as lines of JSON, or its events as a capture.
+    #[command(
+        after_help = "Examples:\n  tidegate journal export ~/tidegate/journal --from 1M --count 20\n  tidegate journal export \
+                      ~/tidegate/journal --out day.tgc && tidegate replay day.tgc"
+    )]
+    Export(JournalExportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalExportArgs {
+    /// The journal's folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// A capture (.tgc) of the events with their names, or a file of lines (.jsonl); lines on stdout when left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The log offset to begin at; the oldest when left out.
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// Records at most.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) count: Option<u64>,
 }
 
 #[derive(Debug, Args)]
