@@ -17,13 +17,15 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 18] = [
+const GRAPH: [(&str, &[&str]); 20] = [
     ("tidegate-engine", &[]),
     ("tidegate-journal", &["tidegate-engine"]),
     ("tidegate-regime", &[]),
     ("tidegate-actors", &["tidegate-engine", "tidegate-regime"]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
+    ("tidegate-replica", &[]),
+    ("tidegate-sim", &["tidegate-replica", "tidegate-journal", "tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
     ("tidegate-auth", &["tidegate-proto"]),
     (
