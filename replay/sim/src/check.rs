@@ -164,7 +164,7 @@ impl Checker {
         if replica.commit() == seen {
             return Ok(());
         }
-        self.learn(replica, seen, led || replica.role() == Role::Leader)?;
+        self.learn(replica, seen, replica.led() == replica.epoch())?;
         let Some(flipped) = flipped else {
             let same = self.state(replica.commit()) == Some(replica.machine().0);
             return if same {

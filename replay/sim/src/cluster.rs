@@ -388,9 +388,13 @@ impl Cluster {
 
     fn propose(&mut self, from: usize, command: Command) {
         let metadata = self.nodes.len();
-        for _ in 0..1 + u64::from(!self.healed && self.random.chance(self.plan.double, 1_000)) {
+        // Doubles come late, and now and then the first does too: what is proposed must be refused once it is out of date.
+        let late = |random: &mut Random| if random.chance(1, 2) { random.below(400) } else { 0 };
+        let double = !self.healed && self.random.chance(2 * self.plan.double, 1_000);
+        for copy in 0..1 + u64::from(double) {
             if self.passes(from, metadata) {
-                let delay = self.delay();
+                let slow = copy > 0 || !self.healed && self.random.chance(self.plan.spikes, 1_000);
+                let delay = self.delay() + if slow { late(&mut self.random) } else { 0 };
                 self.push(delay, Event::Propose { from, command: command.clone() });
             }
         }

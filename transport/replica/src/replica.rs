@@ -151,6 +151,8 @@ pub struct Replica<M: Machine> {
     pending: Option<Pending>,
     /// End of the log when leading began.
     began: u64,
+    /// The epoch it led last.
+    led: u32,
     /// Whom this follower answers, and up to where its log is the leader's, in this epoch.
     follows: Option<(Member, u64)>,
     now: u64,
@@ -178,6 +180,7 @@ impl<M: Machine> Replica<M> {
             peers: BTreeMap::new(),
             pending: None,
             began: 0,
+            led: 0,
             follows: None,
             now: 0,
             outputs: Vec::new(),
@@ -255,6 +258,7 @@ impl<M: Machine> Replica<M> {
         self.peers.clear();
         self.pending = None;
         self.began = self.log.end();
+        self.led = self.epoch;
         if self.holds(Rule::DedupeFromLog) {
             self.last = self.committed.clone();
             for entry in self.log.slice(self.commit, usize::MAX) {
@@ -672,6 +676,12 @@ impl<M: Machine> Replica<M> {
         self.role
     }
 
+    /// The epoch it led last, 0 for none: also of one that fenced itself as a leader.
+    #[must_use]
+    pub fn led(&self) -> u32 {
+        self.led
+    }
+
     /// The newest epoch it knows.
     #[must_use]
     pub fn epoch(&self) -> u32 {
@@ -724,5 +734,191 @@ impl<M: Machine> Replica<M> {
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::Meta;
+
+    #[derive(Clone, Debug, Default, PartialEq)]
+    struct Sum(u64);
+
+    impl Machine for Sum {
+        type Input = u64;
+
+        fn apply(&mut self, input: &u64) {
+            self.0 = self.0.wrapping_mul(31).wrapping_add(*input);
+        }
+
+        fn digest(&self) -> u64 {
+            self.0
+        }
+    }
+
+    const fn member(node: NodeId, incarnation: u64) -> Member {
+        Member { node, incarnation }
+    }
+
+    fn options() -> ReplicaOptions {
+        ReplicaOptions { digest_every: 2, ..ReplicaOptions::default() }
+    }
+
+    fn pair() -> (Replica<Sum>, Replica<Sum>, Meta) {
+        let meta = Meta::new(&[1, 2], 2, Rules::default());
+        let mut replicas = [1, 2].map(|node| Replica::new(member(node, 1), 1, Log::default(), options()));
+        replicas.iter_mut().for_each(|replica| replica.on_meta(&meta));
+        let [leader, follower] = replicas;
+        (leader, follower, meta)
+    }
+
+    fn sent<M: Machine>(replica: &mut Replica<M>) -> Vec<Message<M::Input>> {
+        let mut outputs = Vec::new();
+        replica.drain(&mut outputs);
+        let messages = outputs.into_iter().filter_map(|output| match output {
+            Output::Send(_, message) => Some(message),
+            _ => None,
+        });
+        messages.collect()
+    }
+
+    /// Lets the two talk until they have nothing to say.
+    fn settle(leader: &mut Replica<Sum>, follower: &mut Replica<Sum>) {
+        for _ in 0..20 {
+            sent(leader).into_iter().for_each(|message| follower.receive(message));
+            sent(follower).into_iter().for_each(|message| leader.receive(message));
+        }
+    }
+
+    #[test]
+    fn what_both_have_is_committed_acknowledged_and_published_once() {
+        let (mut leader, mut follower, _) = pair();
+        assert_eq!(leader.submit(7, 1, 10), Submitted::Accepted);
+        assert_eq!(leader.commit(), 0, "the follower has not answered");
+        let mut outputs = Vec::new();
+        leader.drain(&mut outputs);
+        assert!(
+            !outputs.iter().any(|output| matches!(output, Output::Acked { .. } | Output::Publish { .. }))
+        );
+        for output in outputs {
+            if let Output::Send(2, message) = output {
+                follower.receive(message);
+            }
+        }
+        sent(&mut follower).into_iter().for_each(|message| leader.receive(message));
+        assert_eq!(leader.commit(), 1);
+        leader.drain(&mut Vec::new());
+        assert_eq!(leader.submit(7, 1, 10), Submitted::Known);
+        let mut outputs = Vec::new();
+        leader.drain(&mut outputs);
+        assert_eq!(outputs, [Output::Acked { source: 7, sequence: 1 }], "told again, applied once");
+        assert_eq!(leader.submit(7, 3, 10), Submitted::Gap(1));
+        assert_eq!(follower.submit(7, 2, 10), Submitted::NotLeader);
+    }
+
+    #[test]
+    fn forged_epochs_incarnations_and_offsets_count_for_nothing() {
+        let (mut leader, mut follower, _) = pair();
+        assert_eq!(leader.submit(1, 1, 5), Submitted::Accepted);
+        for message in [
+            Message::Ack { epoch: 2, from: member(2, 1), matched: 1 },
+            Message::Ack { epoch: 0, from: member(2, 1), matched: 1 },
+            Message::Ack { epoch: 1, from: member(2, 2), matched: 1 },
+            Message::Ack { epoch: 1, from: member(2, 1), matched: 2 },
+            Message::Ack { epoch: 1, from: member(2, 1), matched: u64::MAX },
+            Message::Ack { epoch: 1, from: member(9, 1), matched: 1 },
+            Message::Mismatch { epoch: 1, from: member(9, 1), hint: u64::MAX },
+            Message::Stale { epoch: u32::MAX },
+        ] {
+            leader.receive(message.clone());
+            assert_eq!((leader.commit(), leader.role()), (0, Role::Leader), "{message:?}");
+        }
+        let good = sent(&mut leader).into_iter().find_map(|message| match message {
+            Message::Append(append) if !append.entries.is_empty() => Some(append),
+            _ => None,
+        });
+        let good = good.unwrap();
+        for forged in [
+            Append { to: member(2, 2), ..good.clone() },
+            Append { to: member(1, 1), ..good.clone() },
+            Append { epoch: 0, ..good.clone() },
+            Append { lineage: 0, ..good.clone() },
+            Append { prev_offset: 5, ..good.clone() },
+            Append { prev_offset: u64::MAX, ..good.clone() },
+            Append { prev_epoch: 1, ..good.clone() },
+        ] {
+            follower.receive(Message::Append(forged.clone()));
+            assert_eq!(follower.log().end(), 0, "{forged:?}");
+        }
+        follower.receive(Message::Append(Append { commit: u64::MAX, ..good }));
+        assert_eq!((follower.log().end(), follower.commit()), (1, 1), "no further than what it has");
+    }
+
+    #[test]
+    fn a_state_that_differs_fences_itself_and_falls_silent() {
+        let (mut leader, mut follower, _) = pair();
+        settle(&mut leader, &mut follower);
+        follower.machine.0 = 99;
+        for sequence in 1..=4 {
+            assert_eq!(leader.submit(1, sequence, sequence), Submitted::Accepted);
+            settle(&mut leader, &mut follower);
+        }
+        assert_eq!(follower.role(), Role::Fenced);
+        leader.tick(1);
+        sent(&mut leader).into_iter().for_each(|message| follower.receive(message));
+        assert!(sent(&mut follower).is_empty());
+    }
+
+    #[test]
+    fn a_durable_follower_answers_for_what_it_has_synced() {
+        let meta = Meta::new(&[1, 2], 2, Rules::default());
+        let (mut leader, _, _) = pair();
+        let mut follower: Replica<Sum> =
+            Replica::new(member(2, 1), 1, Log::default(), ReplicaOptions { durable: true, ..options() });
+        follower.on_meta(&meta);
+        assert_eq!(leader.submit(1, 1, 5), Submitted::Accepted);
+        settle(&mut leader, &mut follower);
+        assert_eq!((follower.log().end(), leader.commit()), (1, 0));
+        follower.synced(1);
+        settle(&mut leader, &mut follower);
+        assert_eq!(leader.commit(), 1);
+    }
+
+    #[test]
+    fn too_much_that_waits_is_refused_for_a_while() {
+        let meta = Meta::new(&[1, 2], 2, Rules::default());
+        let bounded = ReplicaOptions { uncommitted_max: 3, ..options() };
+        let mut leader: Replica<Sum> = Replica::new(member(1, 1), 1, Log::default(), bounded);
+        leader.on_meta(&meta);
+        let became: Vec<Submitted> = (1..=5).map(|sequence| leader.submit(1, sequence, 0)).collect();
+        assert_eq!(
+            became[..4],
+            [Submitted::Accepted, Submitted::Accepted, Submitted::Accepted, Submitted::Busy]
+        );
+        assert_eq!(became[4], Submitted::Gap(3));
+    }
+
+    /// Two leaders' entries at the same offsets: the later leader's stay, and what was committed was never touched.
+    #[test]
+    fn a_conflict_is_cut_off_behind_what_both_have() {
+        let (mut leader, mut follower, mut meta) = pair();
+        assert_eq!(leader.submit(1, 1, 5), Submitted::Accepted);
+        settle(&mut leader, &mut follower);
+        leader.tick(1);
+        settle(&mut leader, &mut follower);
+        let committed = leader.commit();
+        assert_eq!(follower.commit(), committed);
+        assert_eq!(leader.submit(1, 2, 6), Submitted::Accepted);
+        assert_eq!(leader.submit(1, 3, 7), Submitted::Accepted);
+        sent(&mut leader); // lost
+        meta.apply(&Command::Transfer { epoch: 1, target: member(2, 1) }).unwrap();
+        follower.on_meta(&meta);
+        assert_eq!(follower.submit(1, 2, 8), Submitted::Accepted);
+        leader.on_meta(&meta);
+        follower.tick(1);
+        settle(&mut follower, &mut leader);
+        assert_eq!(leader.log(), follower.log());
+        assert!(follower.commit() > committed && leader.role() == Role::Follower);
     }
 }
