@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_actors::runtime::RuntimeOptions;
 use tidegate_gateway::{Gateway, GatewayError, GatewayOptions, Sources, StageNode};
-use tidegate_live::{Live, LiveError, LiveOptions, LiveReport};
+use tidegate_live::{Live, LiveError, LiveOptions, LiveReport, Network};
 use tidegate_proto::StreamKind;
 use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::StreamMeta;
@@ -64,7 +64,7 @@ fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
         }),
-        ring_capacity: Some(RuntimeOptions::default().ring_events as u64),
+        ring_capacity: Some(live.ring_events() as u64),
         stages: streams.iter().map(stage).collect(),
         others: Some("quic"),
         ..Sources::new(live.hub(), live.stats(), move || ingest.stats())
@@ -79,7 +79,9 @@ fn gateway_failure(error: GatewayError) -> Failure {
 fn live_failure(error: LiveError) -> Failure {
     use tidegate_actors::runtime::RuntimeError;
     let exit = match error {
-        LiveError::Runtime(RuntimeError::Option { .. }) | LiveError::Hub(_) => Exit::Usage,
+        LiveError::Runtime(RuntimeError::Option { .. }) | LiveError::Hub(_) | LiveError::Staged => {
+            Exit::Usage
+        }
         _ => Exit::Internal,
     };
     Failure::new(exit, error)
@@ -120,13 +122,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
     };
-    let live = Live::start(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
-    let network = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("tg-network")
-        .enable_all()
-        .build()
+    let network = Network::start(args.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
+    let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     let server = network
         .block_on(async {
             QuicServer::start(args.listen, identity, Limits::default(), live.ingest(), live.hub())
@@ -142,14 +140,15 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     };
     let http = gateway.as_ref().map(|gateway| format!("http://{}", gateway.local_addr()));
     let (end_gateway, gateway_ends) = tokio::sync::oneshot::channel::<()>();
-    let gateway = gateway.map(|gateway| network.spawn(gateway.serve(async { drop(gateway_ends.await) })));
+    let gateway =
+        gateway.map(|gateway| network.handle().spawn(gateway.serve(async { drop(gateway_ends.await) })));
     if made {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
     // On stdout, whole, before anything else: scripts wait for it.
     if args.json {
-        ui.print_json(&json!({ "listening": server.address().to_string(), "http": http, "streams": names }));
+        ui.print_json(&json!({ "listening": server.address().to_string(), "http": http, "streams": names, "threads": network.threads().to_string() }));
     } else {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
@@ -168,7 +167,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     if let Some(gateway) = gateway {
         let _ = network.block_on(gateway);
     }
-    network.shutdown_timeout(Duration::from_secs(1));
+    network.shutdown(Duration::from_secs(1));
     if args.json {
         ui.print_json(&to_json(&report, stats, &streams, start.elapsed()));
     } else {

@@ -1,13 +1,14 @@
-//! All feeds become one log: the thread `tg-ingest` owns the sessions, one sequencer per source, and the router.
+//! All feeds become one log: sessions, one sequencer per source, and the router; on the thread `tg-ingest`, or as a part of
+//! the fused core.
 
 use crate::clock::Clock;
+use crate::downstream::Downstream;
 use crate::service::LiveOptions;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate_actors::runtime::Idle;
-use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, Waker, kind, name_hash};
+use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
 use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
 use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, MonoTime};
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +29,7 @@ const OVERFLOW_NAME: &str = "(overflow)";
 /// Most events that one declared loss is logged as: sums of what windows miss stay far from overflow, whatever a feed says.
 const GAP_EVENTS_MAX: u64 = 1 << 40;
 
-enum Input {
+pub(crate) enum Input {
     Open { answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
     Frames { connection: ConnectionId, buffer: FrameBuffer },
     Closed { connection: ConnectionId },
@@ -203,18 +204,17 @@ pub(crate) struct Ingest {
     ranks: HashMap<ConnectionId, u16>,
     sources: Vec<Source>,
     router: Router,
-    idle: Idle,
+    pub(crate) downstream: Downstream,
     /// Whether the shards are there.
     open: bool,
     names: HashMap<u64, u32>,
     overflow: Option<u32>,
-    names_out: flume::Sender<Box<str>>,
-    egress: Waker,
     scratch: Vec<Event>,
     closed: HashMap<&'static str, u64>,
     first_ts: Option<u64>,
     controls: u64,
     gaps_made: u64,
+    swept: MonoTime,
     ended: bool,
 }
 
@@ -231,8 +231,7 @@ impl Ingest {
     pub(crate) fn new(
         options: LiveOptions,
         router: Router,
-        names_out: flume::Sender<Box<str>>,
-        egress: Waker,
+        downstream: Downstream,
         clock: Clock,
     ) -> (Self, IngestHandle, Stopper) {
         let (inputs_in, inputs) = flume::bounded(QUEUE_MAX);
@@ -251,17 +250,16 @@ impl Ingest {
             ranks: HashMap::new(),
             sources: Vec::new(),
             router,
-            idle: Idle::new(options.runtime.idle),
+            downstream,
             open: true,
             names: HashMap::new(),
             overflow: None,
-            names_out,
-            egress,
             scratch: Vec::with_capacity(tidegate_proto::wire::FRAME_EVENTS_MAX + 1),
             closed: HashMap::new(),
             first_ts: None,
             controls: 0,
             gaps_made: 0,
+            swept: clock.now(),
             ended: false,
             options,
         };
@@ -270,23 +268,52 @@ impl Ingest {
 
     /// The life of the thread.
     pub(crate) fn run(mut self) -> IngestReport {
-        let mut swept = self.clock.now();
-        while !self.ended && self.open {
+        while self.open() {
             match self.inputs.recv_timeout(SWEEP) {
                 Ok(input) => self.input(input),
                 Err(flume::RecvTimeoutError::Timeout) => {}
                 Err(flume::RecvTimeoutError::Disconnected) => break,
             }
-            let now = self.clock.now();
-            if now.since(swept) >= SWEEP.as_nanos() as u64 {
-                swept = now;
-                self.sweep(now);
-            }
+            self.sweep_when_due();
         }
-        self.finish()
+        self.finish().0
     }
 
-    fn input(&mut self, input: Input) {
+    /// Whether there may be more to come.
+    pub(crate) fn open(&self) -> bool {
+        !self.ended && self.open
+    }
+
+    /// Takes at most `max` inputs without waiting for any. Returns whether there was one.
+    pub(crate) fn turn(&mut self, max: usize) -> bool {
+        let mut worked = false;
+        for _ in 0..max {
+            let Ok(input) = self.inputs.try_recv() else { break };
+            worked = true;
+            self.input(input);
+            if !self.open() {
+                break;
+            }
+        }
+        worked
+    }
+
+    /// Looks at silent connections, if it is time. Returns when it is the next time.
+    pub(crate) fn sweep_when_due(&mut self) -> MonoTime {
+        let now = self.clock.now();
+        if now.since(self.swept) >= SWEEP.as_nanos() as u64 {
+            self.swept = now;
+            self.sweep(now);
+        }
+        self.swept.after(SWEEP.as_nanos() as u64)
+    }
+
+    /// What comes next, for somebody who waits for it.
+    pub(crate) fn inputs(&self) -> flume::Receiver<Input> {
+        self.inputs.clone()
+    }
+
+    pub(crate) fn input(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
             Input::Open { answers, reply } => {
@@ -361,10 +388,9 @@ impl Ingest {
     fn release(&mut self, connection: ConnectionId) {
         let source = self.ranks.get(&connection).and_then(|&rank| self.sources.get_mut(usize::from(rank)));
         if let Some(source) = source {
-            let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+            let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
             source.sequencer.release(&mut |part| {
-                idle.idle(true);
-                *open &= router.route(part, || idle.idle(false));
+                *open &= shards.route(router, part);
             });
         }
     }
@@ -461,9 +487,8 @@ impl Ingest {
     fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
         let key = self.router.defined() as u32;
         self.names.insert(hash, key);
-        // Ahead of the DEFINE, so that the name is known before the first result about it. Egress always reads on.
-        let _ = self.names_out.send(name.into());
-        self.egress.wake();
+        // Ahead of the DEFINE, so that the name is known before the first result about it.
+        self.downstream.name(name);
         self.router.define(hash, rank);
         key
     }
@@ -495,26 +520,22 @@ impl Ingest {
         if let Some(last) = events.iter().rev().find(|event| !event.is_control()) {
             source.last_ts = last.ts_event;
         }
-        let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+        let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
         source.sequencer.push(&self.scratch, &mut |frame| {
-            idle.idle(true);
-            *open &= router.route(frame, || idle.idle(false));
+            *open &= shards.route(router, frame);
         });
     }
 
     fn route(&mut self, log: &[Event]) {
-        let (router, idle) = (&mut self.router, &mut self.idle);
-        idle.idle(true);
-        self.open &= router.route(log, || idle.idle(false));
+        self.open &= self.downstream.route(&mut self.router, log);
     }
 
     /// A source said that it has no more: what it sent is logged now, and it holds nobody up.
     fn source_finished(&mut self, rank: u16) {
         let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
-        let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
+        let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
         source.sequencer.flush(&mut |frame| {
-            idle.idle(true);
-            *open &= router.route(frame, || idle.idle(false));
+            *open &= shards.route(router, frame);
         });
         source.connected = false;
         source.left = None;
@@ -566,7 +587,7 @@ impl Ingest {
     }
 
     /// The end of all feeds: every source's log is closed, and the whole with END.
-    fn finish(mut self) -> IngestReport {
+    pub(crate) fn finish(mut self) -> (IngestReport, Downstream) {
         let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
         for answers in self.answers.values() {
             let _ = answers.try_send(FeedAnswer::Close(close.clone()));
@@ -587,11 +608,13 @@ impl Ingest {
         let stats = self.stats();
         *self.shared.stats() = stats.clone();
         self.shared.logged.store(stats.logged, Relaxed);
-        IngestReport {
+        let report = IngestReport {
             stats,
             span: self.first_ts.zip(newest),
             controls: self.controls,
             gaps_made: self.gaps_made,
-        }
+        };
+        // With the router gone the shards' rings end.
+        (report, self.downstream)
     }
 }
