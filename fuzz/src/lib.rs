@@ -4,8 +4,10 @@
 //! written reads back), never what one input means.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod gateway;
 pub mod seeds;
+pub mod token;
 pub mod transport;
 
 use std::cell::RefCell;

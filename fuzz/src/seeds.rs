@@ -32,6 +32,8 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("frames", frames),
         ("sessions", sessions),
         ("ops", crate::gateway::seeds()),
+        ("config", crate::config::seeds()),
+        ("token", crate::token::seeds()),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),

@@ -8,7 +8,7 @@ use tidegate_proto::hub::{Hub, HubOptions, Polled, StreamMeta};
 use tidegate_proto::subscriber::{Catalogue, Request, SubscriberClient, SubscriberSession};
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use tidegate_proto::{
-    Ack, AckMode, Close, CloseCode, Frame, FrameBuffer, FrameError, FrameWriter, MonoTime, Plane, StreamKind,
+    Ack, AckMode, Close, CloseCode, Credential, Frame, FrameBuffer, FrameError, FrameWriter, Grant, MonoTime, Plane, StreamKind,
 };
 
 /// Hands every frame of a stream to `each`, until an error.
@@ -111,7 +111,7 @@ pub fn sessions(bytes: &[u8]) {
 fn feed_server(bytes: &[u8]) {
     let options = FeedServerOptions { names_max: 8, credit_events: 4_096, ..FeedServerOptions::default() };
     let mut server = FeedServer::new(options);
-    let connection = server.open(MonoTime(0));
+    let connection = server.open(MonoTime(0), Grant::default());
     let (mut logged, mut names, mut now) = (0, 0, 0);
     let _ = stream(bytes, |offset, frame| {
         let mut out = Vec::new();
@@ -249,6 +249,7 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
                 source_id: 1,
                 session: 2,
                 name: "seed",
+                credential: None,
             });
         })
     };
@@ -268,6 +269,18 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
             });
         })
     };
+    let shown = write(|w| {
+        w.hello(&Hello {
+            version_min: 2,
+            version_max: 2,
+            plane: Plane::Feed,
+            ack_mode: AckMode::None,
+            source_id: 1,
+            session: 2,
+            name: "seed",
+            credential: Some(Credential { proof: &[7; 64], token: b"e30.e30.AAAA" }),
+        });
+    });
     let events = [Event { kind: kind::SAMPLE, key: 1, ..Event::default() }; 3];
     let feed = [
         hello(Plane::Feed),
@@ -315,8 +328,8 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         while hub.poll_frames(reader, MonoTime(0), 1_000, &mut out) == Polled::More {}
         out.iter().for_each(|bytes| answer.extend_from_slice(bytes));
     }
-    let all = [feed, to_feed, ask, answer, simple];
-    let who = [0u8, 1, 2, 3, 2];
+    let all = [feed, to_feed, ask, answer, simple, shown];
+    let who = [0u8, 1, 2, 3, 2, 0];
     let sessions = std::iter::zip(who, &all).map(|(who, bytes)| [&[who], &bytes[..]].concat()).collect();
     (all.to_vec(), sessions)
 }

@@ -5,13 +5,24 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Bar;
 use crate::render::{Table, Ui, duration, rate};
 use serde_json::{Map, Value};
+use tidegate_benches::live;
 use tidegate_benches::measure::Measurement;
 use tidegate_benches::suite::{self, Size};
 
 pub(crate) fn run(args: &BenchArgs, ui: &Ui) -> Outcome {
     let size = if args.quick { Size::QUICK } else { Size::FULL };
     let spinner = Bar::spinner(ui, "measuring", String::new());
-    let found = suite::run(size, &mut |what| spinner.at(0, what.to_owned())).map_err(Failure::internal)?;
+    let mut tell = |what: &str| spinner.at(0, what.to_owned());
+    let (found, what) = if args.network {
+        let size = if args.quick { live::Size::QUICK } else { live::Size::FULL };
+        (
+            live::run(size, &mut tell).map_err(Failure::internal)?,
+            format!("the server on loopback, {} runs", size.rounds),
+        )
+    } else {
+        let found = suite::run(size, &mut tell).map_err(Failure::internal)?;
+        (found, format!("{} trades of work W1, median of {} runs", size.events, size.rounds))
+    };
     spinner.clear();
     if args.json {
         let figures: Map<String, Value> =
@@ -19,11 +30,12 @@ pub(crate) fn run(args: &BenchArgs, ui: &Ui) -> Outcome {
         ui.print_json(&Value::Object(figures));
         return Ok(Exit::Ok);
     }
-    ui.print(&format!("{}, {} trades of work W1, median of {} runs\n", machine(), size.events, size.rounds));
+    ui.print(&format!("{}, {what}\n", machine()));
     let mut table = Table::new(&["figure", "median", "min", "max"]);
     for measurement in &found {
         let show = |value: f64| match measurement.unit.as_str() {
             "ns" => duration(value as u64),
+            "share" => format!("{:.2} %", value * 100.0),
             _ => rate(value),
         };
         let (median, min, max) =

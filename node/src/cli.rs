@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
+use tidegate_config::units::{parse_count, parse_span};
 use tidegate_engine::{EventTime, WindowWidth};
 use tidegate_live::Threads;
+use tidegate_proto::access::Verb;
 use tidegate_proto::subscription::{Conflation, Start, Subscription};
 use tidegate_replay::Speed;
 use tidegate_replay::capture::Codec;
@@ -17,9 +19,9 @@ use tidegate_replay::decode::{ColumnMap, Format, ReadOptions};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-  1  the check failed: `verify` found results that differ
+   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad
   2  the command line is wrong
-  3  an input cannot be read or is damaged; what was valid before was processed and reported
+  3  an input or the configuration cannot be read or is damaged; what was valid before was processed and reported
   4  an output cannot be written, or the disk is full
   5  an internal error: a shard failed
 
@@ -82,24 +84,57 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Serve: events in over QUIC, bars and indicators out to subscribers.
     #[command(
-        after_help = "Examples:\n  tidegate serve\n  tidegate serve --bars 1s,5m --ind rsi:14 --listen 127.0.0.1:7443 --data \
-                      ~/tidegate\n\nCtrl-C ends it in order: open windows are closed, subscribers get what is left, and a summary \
+        after_help = "Examples:\n  tidegate serve\n  tidegate serve --demo\n  tidegate serve --bars 1s,5m --ind rsi:14 --listen 127.0.0.1:7443 --data \
+                      ~/tidegate\n  tidegate serve --config tidegate.toml\n\nSIGHUP reads the configuration again. Ctrl-C ends it in order: open windows are closed, subscribers get what is left, and a summary \
                       that balances is printed."
     )]
     Serve(ServeArgs),
     /// Publish any input to a server, as fast as it takes it or at the speed of the recording.
     #[command(
-        after_help = "Examples:\n  tidegate publish day.tgc\n  tidegate publish trades.csv.gz --speed 10 --count 1M\n  tidegate publish \
-                      --generate market --events 2M\n\nStarted again after a crash, it goes on where the server stands: nothing is lost, \
-                      nothing doubled."
+        after_help = "Examples:\n  tidegate publish day.tgc\n  tidegate publish trades.csv.gz --speed 10 --count 1M\n  tail -f trades.csv | \
+                      tidegate publish -\n  tidegate publish generate market --events 2M --speed 10\n\nStarted again after a crash, it \
+                      goes on where the server stands: nothing is lost, nothing doubled."
     )]
-    Publish(PublishArgs),
+    Publish(Box<PublishArgs>),
     /// Print results of a server as they come.
     #[command(
         after_help = "Examples:\n  tidegate subscribe bars.1s --keys 'BTC*' --from snapshot\n  tidegate subscribe bars.1m,ind.1m --from \
                       lookback:20 --output jsonl\n  tidegate subscribe bars.1s --conflate 500ms --on-lag disconnect"
     )]
     Subscribe(SubscribeArgs),
+    /// Check, explain and begin configurations of `serve`.
+    #[command(
+        after_help = "Examples:\n  tidegate config template market > tidegate.toml\n  tidegate config check tidegate.toml\n  tidegate \
+                      config explain engine.shards --config tidegate.toml\n  tidegate config schema > tidegate.schema.json"
+    )]
+    Config(ConfigArgs),
+    /// Make and show certificates: a CA of one's own, for a server and its clients.
+    #[command(
+        after_help = "Examples:\n  tidegate certs init --dir pki --host feeds.example.org --client desk-1\n  tidegate certs add --dir pki \
+                      --client desk-2\n  tidegate certs show pki\n\nThen: tidegate serve --cert pki/server-cert.pem --key \
+                      pki/server-key.pem --client-ca pki/ca-cert.pem"
+    )]
+    Certs(CertsArgs),
+    /// Make keys and tokens: who somebody is and what they may do, for a few minutes.
+    #[command(
+        after_help = "Examples:\n  tidegate token keygen --dir keys\n  tidegate token issue --key keys/token-key.pem --principal desk-1 \
+                      --audience feeds --ttl 5m --out desk-1.token\n\nThen: tidegate serve --token-key keys/token-key.pub.pem \
+                      --audience feeds, and tidegate subscribe bars.1s --token desk-1.token"
+    )]
+    Token(TokenArgs),
+    /// Watch a running server: throughput, latency, shards, rings, watermarks, feeds, subscribers, keys, alerts.
+    #[command(
+        after_help = "Examples:\n  tidegate top\n  tidegate top --once\n  tidegate top --url http://box:8080 --plain\n\nIn the view: \
+                      1 to 5 or Tab, arrows, Enter for details, / to search, ? for help, q to leave. A server that goes away is waited \
+                      for."
+    )]
+    Top(TopArgs),
+    /// Look whether this machine is fit: clock, UDP, cores, limits, memory, certificates, ports; and say what mends it.
+    #[command(
+        after_help = "Examples:\n  tidegate doctor\n  tidegate doctor --json\n\nExits with 1 when something is bad; what could only be \
+                      better does not count."
+    )]
+    Doctor(DoctorArgs),
     /// Measure the engine on this machine, beside hand-written loops on the same work.
     #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
     Bench(BenchArgs),
@@ -111,23 +146,32 @@ const HTTP_ADDRESS: &str = "127.0.0.1:8080";
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Address for feeds and subscribers (QUIC, UDP); port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
-    pub(crate) listen: SocketAddr,
-    /// Address for browsers and scripts (HTTP, WebSocket); port 0 takes a free one, `off` leaves it out.
-    #[arg(long, value_name = "ADDR|off", default_value = HTTP_ADDRESS, value_parser = parse_http)]
-    pub(crate) http: Http,
+    /// Feed it a made-up market and office network over QUIC, at the pace of the clock and with its time.
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// A line now and then about how it is, in place of one that is kept up to date; so is it anyway with --demo when stderr is
+    /// no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Address for feeds and subscribers (QUIC, UDP); port 0 takes a free one [default: 127.0.0.1:7443].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address for browsers and scripts (HTTP, WebSocket); port 0 takes a free one, `off` leaves it out [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDR|off", value_parser = parse_http)]
+    pub(crate) http: Option<Http>,
     /// Where certificates are kept; made on first use. Clients on this machine find the server's certificate here.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) security: SecurityArgs,
+    #[command(flatten)]
     pub(crate) plan: PlanArgs,
-    /// Threads that compute.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(crate) shards: u32,
-    /// Where indicators run: on the shard's thread (fused) or on one of their own (staged).
-    #[arg(long, value_name = "fused|staged", default_value = "fused")]
-    pub(crate) placement: Placement,
+    /// Threads that compute [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) shards: Option<u32>,
+    /// Where indicators run: on the shard's thread (fused) or on one of their own (staged) [default: fused].
+    #[arg(long, value_name = "fused|staged")]
+    pub(crate) placement: Option<Placement>,
     /// How the work is spread: sockets, feeds, shards and readers all on one thread (fused), on threads of their own
     /// (separate), or fused on a machine of at most two cores unless more shards or staged indicators are asked for (auto).
     #[arg(long, value_name = "auto|fused|separate", default_value = "auto")]
@@ -135,6 +179,30 @@ pub(crate) struct ServeArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Security")]
+pub(crate) struct SecurityArgs {
+    /// The server's certificate (PEM), in place of the one it makes for this machine.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Clients must show a certificate that one of these signed (PEM), or a token where --token-key is given too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca: Option<PathBuf>,
+    /// Clients must show a token that the owner of this public key signed (PEM); again for further keys.
+    #[arg(long, value_name = "FILE", requires = "audience")]
+    pub(crate) token_key: Vec<PathBuf>,
+    /// The name that tokens for this server are issued for.
+    #[arg(long, value_name = "NAME", requires = "token_key")]
+    pub(crate) audience: Option<String>,
+    /// Let those in too who do not say who they are.
+    #[arg(long)]
+    pub(crate) anonymous: bool,
 }
 
 /// Where HTTP is served, if anywhere.
@@ -161,40 +229,82 @@ pub(crate) struct ServerArgs {
     /// The server's data folder, for its certificate.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// A certificate to trust (PEM), in place of the one in the data folder.
+    /// Whose certificates to trust (PEM): a CA, or the server's own, in place of the one in the data folder.
     #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// A certificate to show (PEM).
+    #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// A token to show, as `tidegate token issue` writes it; read again at each connection, so it may be renewed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token: Option<PathBuf>,
     /// The name the certificate must be good for.
     #[arg(long, value_name = "NAME", default_value = "localhost")]
     pub(crate) server_name: String,
     /// How long to try to connect, at first and after each break.
-    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "SPAN|never", default_value = "10s", value_parser = parse_patience)]
     pub(crate) give_up_after: u64,
 }
 
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct PublishArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(value_name = "FILE", required_unless_present = "generate", conflicts_with = "generate")]
+    /// Files of any format; several merge by event time. `-` is the standard input, published as it comes.
+    #[arg(value_name = "FILE|-", required = true)]
     pub(crate) files: Vec<PathBuf>,
-    /// Made-up events in place of files.
-    #[arg(long, value_enum, value_name = "market|network|w1")]
-    pub(crate) generate: Option<GenerateArg>,
+    #[command(subcommand)]
+    pub(crate) made: Option<PublishMade>,
+    #[command(flatten)]
+    pub(crate) to: PublishTo,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PublishMade {
+    /// Made-up events in place of files, the same for the same options.
+    #[command(
+        after_help = "Examples:\n  tidegate publish generate market --seed 7 --events 2M --symbols 200 --speed 10\n  tidegate publish \
+                      generate network --events 1M"
+    )]
+    Generate(PublishGenerateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishGenerateArgs {
+    /// What to make, as `tidegate generate` does.
+    #[arg(value_enum, value_name = "market|network|w1")]
+    pub(crate) what: GenerateArg,
     /// Events to make.
-    #[arg(long, value_name = "N", default_value = "2M", value_parser = parse_count, requires = "generate")]
+    #[arg(long, value_name = "N", default_value = "2M", value_parser = parse_count)]
     pub(crate) events: u64,
-    /// Symbols (or desks) to make.
-    #[arg(long, value_name = "N", requires = "generate", value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
+    /// Symbols of a market (4 to 4096, 200 when left out) or of w1 (2000), desks of a network (4 to 200, 56).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
     pub(crate) symbols: Option<u32>,
     /// Everything random follows from it.
-    #[arg(long, default_value_t = 1, requires = "generate")]
+    #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) to: PublishTo,
+}
+
+/// How events are published, wherever they come from.
+#[derive(Debug, Args)]
+pub(crate) struct PublishTo {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
     /// Who publishes; the server knows a source by its name.
     #[arg(long, value_name = "NAME", default_value = "publish")]
     pub(crate) name: String,
-    /// Which run this is. Left out, it follows from the input: the same input started again goes on where it stopped.
+    /// Which run this is. Left out, it follows from the input: the same input started again goes on where it stopped. What comes
+    /// from the standard input is a new run each time.
     #[arg(long, value_name = "N")]
     pub(crate) session: Option<u64>,
     /// What the server's acknowledgements promise: nothing, or that events are in its log.
@@ -206,8 +316,6 @@ pub(crate) struct PublishArgs {
     /// Publish so many events at most.
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) count: Option<u64>,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
     /// The account as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -254,8 +362,11 @@ pub(crate) struct SubscribeArgs {
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) count: Option<u64>,
     /// End when nothing has come for so long.
-    #[arg(long, value_name = "SPAN", value_parser = parse_duration)]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     pub(crate) idle_exit: Option<u64>,
+    /// When the server ends in order, wait for the next one as after a crash, in place of ending too.
+    #[arg(long)]
+    pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }
@@ -275,10 +386,212 @@ pub(crate) enum PrintArg {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say whether a configuration is one, and everything that is wrong with it.
+    Check {
+        /// The configuration.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what keys mean, what they may be, what they are and where that comes from.
+    #[command(
+        after_help = "Examples:\n  tidegate config explain\n  tidegate config explain engine.shards --config tidegate.toml\n  \
+                            tidegate config explain engine --config tidegate.toml -- --shards 4"
+    )]
+    Explain {
+        /// A key (engine.shards) or a section (engine); all when left out.
+        #[arg(value_name = "KEY")]
+        key: Option<String>,
+        /// The configuration to look into.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Options that `serve` would be started with.
+        #[arg(last = true, value_name = "SERVE-OPTIONS")]
+        options: Vec<String>,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a configuration to begin with.
+    Template {
+        /// minimal, market, network or full; a list of them when left out.
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Print the JSON Schema of configurations, for editors.
+    Schema,
+    /// Say what reloading would do: from one configuration to another.
+    Plan {
+        /// The configuration that runs.
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The one to reload.
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+        /// The plan as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsArgs {
+    #[command(subcommand)]
+    pub(crate) what: CertsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// A new CA, a certificate for a server, and one for each client.
+    Init(CertsMakeArgs),
+    /// Further certificates of a CA made before.
+    Add(CertsMakeArgs),
+    /// What certificates and keys are, for whom, and until when.
+    Show(CertsShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsMakeArgs {
+    /// The folder of the CA and of what it signs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A name or address of the server; again for further ones. `init` takes localhost, 127.0.0.1 and ::1 when left out.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
+    /// A client, by the name rules know it by; again for further ones.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: Vec<String>,
+    /// How long certificates are good. The CA is good for ten years.
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub(crate) days: u32,
+    /// Replace what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The table as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsShowArgs {
+    /// A file, or a folder of .pem files.
+    #[arg(value_name = "DIR|FILE")]
+    pub(crate) path: PathBuf,
+    /// The table as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) what: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// A new key that signs tokens, and its public half for servers.
+    Keygen(TokenKeygenArgs),
+    /// A token, with a key of its own that it is bound to.
+    Issue(TokenIssueArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenKeygenArgs {
+    /// Where to: token-key.pem and token-key.pub.pem are made there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Replace what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenIssueArgs {
+    /// The key that signs (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// Who is to hold it, by the name rules know them by.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) principal: String,
+    /// For which servers: what they call themselves with --audience.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) audience: String,
+    /// How long it is good, from now.
+    #[arg(long, value_name = "SPAN", default_value = "5m", value_parser = parse_span)]
+    pub(crate) ttl: u64,
+    /// Only this of what rules allow: publish, subscribe, admin.
+    #[arg(long, value_name = "VERB,…", value_delimiter = ',')]
+    pub(crate) verbs: Vec<Verb>,
+    /// Only these streams (for publishing, sources): names, or beginnings of names as `bars.*`.
+    #[arg(long, value_name = "STREAM,…", value_delimiter = ',')]
+    pub(crate) streams: Vec<String>,
+    /// Only these symbols: names, or beginnings of names as `BTC*`.
+    #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
+    pub(crate) symbols: Vec<String>,
+    /// Good for whoever has it, bound to no key: for HTTP, where a connection cannot be told from another.
+    #[arg(long)]
+    pub(crate) bearer: bool,
+    /// Where to, readable by you alone; stdout when left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Where the server answers HTTP.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// How often it is asked.
+    #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = parse_every)]
+    pub(crate) every: u64,
+    /// Lines instead of a live view; so is it anyway when stdout is no terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// The server's own document, one line each time.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask once and end; exit code 3 when there is no answer.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// The data folder whose certificates are looked at.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The address a server is to have for feeds and subscribers.
+    #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
+    pub(crate) listen: SocketAddr,
+    /// The address a server is to have for browsers and scripts.
+    #[arg(long, value_name = "ADDR|off", default_value = HTTP_ADDRESS, value_parser = parse_http)]
+    pub(crate) http: Http,
+    /// The findings as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// A fifth of the work and fewer runs: a look in seconds.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Measure the server instead of the engine: ingest, delivery and fan-out over QUIC on loopback, answers over HTTP.
+    #[arg(long)]
+    pub(crate) network: bool,
     /// Print an object of figures instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -288,6 +601,10 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub(crate) struct PlanArgs {
+    /// A configuration (see `tidegate config`) that says what is computed, and to `serve` everything else too. Options beside it have
+    /// the last word; --bars, --ind and --hosts take the place of all its streams.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Bars: by time (250ms, 1s, 5m, 1h, 1d), trades (1000t), volume (50000v), value (1000000$), session (session:30s ends
     /// after that silence), sliding windows (sliding:1m/10s: a minute, every ten seconds), or rolled up from finer bars of
     /// the list (1s,1m@1s,1h@1m@1s).
@@ -299,15 +616,15 @@ pub(crate) struct PlanArgs {
     /// Windows of traffic per host.
     #[arg(long, value_name = "WIDTH,…", value_delimiter = ',', value_parser = parse_width)]
     pub(crate) hosts: Vec<WindowWidth>,
-    /// What a trade does whose bar has closed: amend the bar, go to a file of its own (side), or be dropped.
-    #[arg(long, value_name = "amend|side|drop", default_value = "amend")]
-    pub(crate) late: LatePolicy,
-    /// How far behind the newest event one may come and still be on time.
-    #[arg(long, value_name = "SPAN", default_value = "0", value_parser = parse_duration)]
-    pub(crate) disorder: u64,
-    /// How long after its end a bar can still be amended.
-    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_duration)]
-    pub(crate) horizon: u64,
+    /// What a trade does whose bar has closed: amend the bar, go to a file of its own (side), or be dropped [default: amend].
+    #[arg(long, value_name = "amend|side|drop")]
+    pub(crate) late: Option<LatePolicy>,
+    /// How far behind the newest event one may come and still be on time [default: 0].
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub(crate) disorder: Option<u64>,
+    /// How long after its end a bar can still be amended [default: 10s].
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub(crate) horizon: Option<u64>,
     /// Keep no trades for cancels and corrections, which are then counted as unmatched; faster.
     #[arg(long)]
     pub(crate) no_history: bool,
@@ -474,7 +791,7 @@ pub(crate) enum Generated {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=4_096))]
         symbols: u32,
         /// Length of the session, at least one second.
-        #[arg(long, default_value = "23400s", value_parser = parse_duration)]
+        #[arg(long, default_value = "23400s", value_parser = parse_span)]
         session: u64,
     },
     /// Packets of an office network, with a scan, a flood, a beacon and an exfiltration.
@@ -563,47 +880,17 @@ pub(crate) struct RecordArgs {
     pub(crate) json: bool,
 }
 
-/// A whole number, with `_` or `,` between digits and k, M or G behind: `2M`, `1_000_000`.
-fn parse_count(text: &str) -> Result<u64, String> {
-    let bad = || format!("`{text}` is no count above 0; write e.g. 250000, 1_000_000, 250k or 2M");
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 1_000),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),
-        Some(b'g' | b'G') => (&text[..text.len() - 1], 1_000_000_000),
-        _ => (text, 1),
-    };
-    let digits: String = digits.chars().filter(|c| !matches!(c, '_' | ',')).collect();
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    number.checked_mul(unit).filter(|&n| n > 0).ok_or_else(bad)
+/// A span between two questions.
+fn parse_every(text: &str) -> Result<u64, String> {
+    match parse_span(text)? {
+        ns @ 50_000_000..=3_600_000_000_000 => Ok(ns),
+        _ => Err(format!("`{text}` is out of range, allowed are 50ms to 1h")),
+    }
 }
 
-/// A span of time in nanoseconds: `250ms`, `1s`, `1.5s`, `5m`, `1h`, `0`.
-fn parse_duration(text: &str) -> Result<u64, String> {
-    let bad = || format!("`{text}` is no span of time; write e.g. 500us, 250ms, 1.5s, 5m, 1h or 1d");
-    if text == "0" {
-        return Ok(0);
-    }
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(bad)?;
-    let (number, unit) = text.split_at(split);
-    let unit_ns = match unit {
-        "ns" => 1,
-        "us" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        "d" => 86_400_000_000_000,
-        _ => return Err(bad()),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.len() <= 18;
-    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return Err(bad());
-    }
-    let whole: u64 = whole.parse().map_err(|_| bad())?;
-    let part: u64 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| bad())? };
-    let part = u128::from(part) * u128::from(unit_ns) / 10u128.pow(fraction.len() as u32);
-    whole.checked_mul(unit_ns).and_then(|ns| ns.checked_add(u64::try_from(part).ok()?)).ok_or_else(bad)
+/// A span of time, or `never` as the longest there is.
+fn parse_patience(text: &str) -> Result<u64, String> {
+    if text == "never" { Ok(u64::MAX) } else { parse_span(text) }
 }
 
 /// A width of windows, as bars by time have it.
@@ -656,7 +943,7 @@ fn parse_conflation(text: &str) -> Result<Conflation, String> {
         "none" => Ok(Conflation::None),
         "latest" => Ok(Conflation::Latest),
         span => {
-            let ms = parse_duration(span)? / 1_000_000;
+            let ms = parse_span(span)? / 1_000_000;
             let max = Subscription::EVERY_MS_MAX;
             match u32::try_from(ms) {
                 Ok(ms) if (1..=max).contains(&ms) => Ok(Conflation::Every(ms)),
@@ -694,20 +981,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_become_numbers() {
-        for (text, want) in [("7", 7), ("2M", 2_000_000), ("1_000", 1_000), ("250k", 250_000)] {
-            assert_eq!(parse_count(text), Ok(want));
-        }
-        for text in ["", "0", "-1", "M", "1.5", "99999999999G"] {
-            assert!(parse_count(text).is_err(), "{text}");
-        }
-        for (text, want) in [("0", 0), ("1s", 1_000_000_000), ("1.5ms", 1_500_000), ("2h", 7_200_000_000_000)]
-        {
-            assert_eq!(parse_duration(text), Ok(want));
-        }
-        for text in ["", "1", "s", "-1s", "1.s5", "1w", "1e3s", "999999999999d"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
+    fn texts_become_instants() {
         let start = EventTime(1_767_571_200_000_000_000);
         for text in ["2026-01-05", "2026-01-05T00:00:00Z", "1767571200000000000", "2026-01-05 00:00"] {
             assert_eq!(parse_instant(text), Ok(start), "{text}");

@@ -2,6 +2,7 @@
 //! a view of what happens inside.
 
 mod board;
+pub(crate) mod endless;
 mod feed;
 mod view;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Outcome {
         indicators: feed::INDICATORS.iter().filter_map(|text| text.parse().ok()).collect(),
         bar_options: BarOptions { history: true, ..BarOptions::default() },
         hosts: vec![minute()],
+        own: Vec::new(),
     };
     let interrupt = Interrupt::listen()?;
     let options = ReplayOptions {

@@ -11,18 +11,25 @@ mod progress;
 mod render;
 
 mod bench;
+mod certs;
 mod demo;
 mod digest;
+mod doctor;
 mod generate;
 mod inspect;
 mod place;
 mod plan;
 mod publish;
+mod pulse;
 mod record;
 mod replay;
 mod serve;
+mod settings;
+mod stdin;
 mod subscribe;
 mod summary;
+mod token;
+mod top;
 mod verify;
 
 use clap::Parser;
@@ -42,6 +49,11 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, &ui),
         Command::Publish(args) => publish::run(&args, &ui),
         Command::Subscribe(args) => subscribe::run(&args, &ui),
+        Command::Config(args) => settings::run(&args, &ui),
+        Command::Certs(command) => certs::run(&command.what, &ui),
+        Command::Token(command) => token::run(&command.what, &ui),
+        Command::Top(args) => top::run(&args, &ui),
+        Command::Doctor(args) => doctor::run(&args, &ui),
         Command::Bench(args) => bench::run(&args, &ui),
     };
     match outcome {

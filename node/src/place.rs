@@ -3,8 +3,8 @@
 use crate::cli::ServerArgs;
 use crate::exit::{Exit, Failure};
 use std::path::PathBuf;
-use std::time::Duration;
-use tidegate_quic::{ClientError, ClientOptions, Trust};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tidegate_quic::{ClientError, ClientOptions, CredentialSource, Identity, Trust};
 
 /// The data folder: as asked for, or the user's own for this program.
 pub(crate) fn data_folder(asked: Option<&PathBuf>) -> Result<PathBuf, Failure> {
@@ -19,14 +19,26 @@ pub(crate) fn data_folder(asked: Option<&PathBuf>) -> Result<PathBuf, Failure> {
     }
 }
 
+/// The time of day, in seconds since 1970.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// How to reach the server.
 pub(crate) fn client(args: &ServerArgs) -> Result<ClientOptions, Failure> {
-    let trust = match &args.cert {
+    let input = |error| Failure::new(Exit::Input, error);
+    let trust = match &args.ca {
         Some(file) => Trust::of_file(file),
         None => Trust::of_data(&data_folder(args.data.as_ref())?),
     };
-    let trust = trust.map_err(|error| Failure::new(Exit::Input, error))?;
+    let trust = trust.map_err(input)?;
+    let identity = match (&args.cert, &args.key) {
+        (Some(cert), Some(key)) => Some(Identity::of_files(cert, key).map_err(input)?),
+        _ => None,
+    };
     Ok(ClientOptions {
+        identity,
+        credential: args.token.clone().map(CredentialSource::File),
         server_name: args.server_name.clone(),
         give_up_after: Duration::from_nanos(args.give_up_after),
         ..ClientOptions::new(args.server, trust)

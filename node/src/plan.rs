@@ -2,12 +2,14 @@
 
 use crate::cli::PlanArgs;
 use crate::exit::Failure;
+use crate::render::Ui;
+use crate::settings::{Settings, map};
 use std::path::PathBuf;
 use tidegate_actors::bars::BarOptions;
 use tidegate_actors::{BarSpec, WindowSpec};
-use tidegate_engine::{WindowWidth, kind};
+use tidegate_engine::{FenceOptions, WindowWidth, kind};
 use tidegate_replay::decode::ReadOptions;
-use tidegate_replay::{LogOptions, Plan, Source, open_input};
+use tidegate_replay::{LogOptions, Own, Plan, Source, open_input};
 
 /// Events looked at to see what an input holds.
 const PROBE_EVENTS: usize = 16_384;
@@ -17,40 +19,30 @@ pub(crate) fn open_all(files: &[PathBuf], options: &ReadOptions) -> Result<Vec<B
     files.iter().map(|file| Ok(open_input(file, options)?)).collect()
 }
 
-/// The plan as the command line has it, which may be empty.
-pub(crate) fn asked(args: &PlanArgs) -> Plan {
-    Plan {
-        bars: args.bars.clone(),
-        indicators: args.ind.clone(),
-        bar_options: BarOptions {
-            late: args.late,
-            horizon_ns: args.horizon,
-            history: !args.no_history,
-            ..BarOptions::default()
-        },
-        hosts: args.hosts.clone(),
+/// The plan asked for, or the usual one for what the inputs hold; and how the log is made.
+pub(crate) fn plan(
+    args: &PlanArgs,
+    files: &[PathBuf],
+    read: &ReadOptions,
+    ui: &Ui,
+) -> Result<(Plan, LogOptions), Failure> {
+    let settings = Settings::of_plan(args, ui)?;
+    let config = &settings.config;
+    let log = LogOptions { disorder_ns: config.engine.disorder.0, fence: map::fence(config) };
+    if !(config.stream.is_empty() || args.bars.is_empty() && args.hosts.is_empty() && !args.ind.is_empty()) {
+        return Ok((config.plan()?, log));
     }
-}
-
-/// The plan asked for, or the usual one for what the inputs hold.
-pub(crate) fn plan(args: &PlanArgs, files: &[PathBuf], read: &ReadOptions) -> Result<Plan, Failure> {
-    let mut plan = asked(args);
-    if plan.bars.is_empty() && (plan.hosts.is_empty() || !plan.indicators.is_empty()) {
-        let (trades, flows) = contents(files, read)?;
-        if trades || !flows || !plan.indicators.is_empty() {
-            plan.bars = usual_bars();
-        }
-        if flows && plan.hosts.is_empty() {
-            plan.hosts = vec![minute()];
-        }
+    let (trades, flows) = contents(files, read)?;
+    let mut plan =
+        Plan { indicators: args.ind.clone(), bar_options: config.bars.options(), ..Plan::default() };
+    if trades || !flows || !plan.indicators.is_empty() {
+        plan.bars = usual_bars();
+    }
+    if flows {
+        plan.hosts = vec![minute()];
     }
     plan.streams()?;
-    Ok(plan)
-}
-
-/// How the log is made.
-pub(crate) fn log(args: &PlanArgs) -> LogOptions {
-    LogOptions { disorder_ns: args.disorder, ..LogOptions::default() }
+    Ok((plan, log))
 }
 
 /// One minute.
@@ -81,7 +73,7 @@ fn contents(files: &[PathBuf], read: &ReadOptions) -> Result<(bool, bool), Failu
 /// The settings a digest depends on, as text.
 pub(crate) fn describe(plan: &Plan, log: &LogOptions) -> serde_json::Value {
     let texts = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>();
-    serde_json::json!({
+    let mut value = serde_json::json!({
         "bars": texts(&mut plan.bars.iter().map(ToString::to_string)),
         "ind": texts(&mut plan.indicators.iter().map(ToString::to_string)),
         "hosts": texts(&mut plan.hosts.iter().map(|&width| BarSpec::Time(width).to_string())),
@@ -89,7 +81,33 @@ pub(crate) fn describe(plan: &Plan, log: &LogOptions) -> serde_json::Value {
         "horizon_ns": plan.bar_options.horizon_ns,
         "history": plan.bar_options.history,
         "disorder_ns": log.disorder_ns,
-    })
+    });
+    // Only what only a configuration can say, so that digests without one stay what they were.
+    let usual = BarOptions::default();
+    let caps = |options: &BarOptions| {
+        [options.history_ns, options.history_events_max as u64, options.retained_bars_max as u64]
+    };
+    if caps(&plan.bar_options) != caps(&usual) {
+        value["caps"] = caps(&plan.bar_options).to_vec().into();
+    }
+    if log.fence != LogOptions::default().fence {
+        let fence =
+            log.fence.map(|fence| [fence.jump_max_ns, fence.confirm_count as u64, fence.end_jump_max_ns]);
+        value["fence"] = serde_json::json!(fence);
+    }
+    let own = plan.own.iter().map(|own| {
+        serde_json::json!({
+            "bars": own.bars.to_string(),
+            "ind": texts(&mut own.indicators.iter().map(ToString::to_string)),
+            "late": own.options.late.to_string(),
+            "horizon_ns": own.options.horizon_ns,
+            "history": own.options.history,
+        })
+    });
+    if !plan.own.is_empty() {
+        value["own"] = own.collect();
+    }
+    value
 }
 
 /// Inverse of [`describe`]; `None` when the text is not of this version.
@@ -102,24 +120,56 @@ pub(crate) fn from_description(value: &serde_json::Value) -> Option<(Plan, LogOp
         BarSpec::Time(width) => Some(width),
         _ => None,
     });
-    let plan = Plan {
-        bars: all(&value["bars"])?,
-        indicators: all(&value["ind"])?,
-        bar_options: BarOptions {
+    let mut base = BarOptions::default();
+    if let Some(caps) = value.get("caps") {
+        base.history_ns = caps[0].as_u64()?;
+        base.history_events_max = usize::try_from(caps[1].as_u64()?).ok()?;
+        base.retained_bars_max = usize::try_from(caps[2].as_u64()?).ok()?;
+    }
+    let options = |value: &serde_json::Value| {
+        Some(BarOptions {
             late: value["late"].as_str()?.parse().ok()?,
             horizon_ns: value["horizon_ns"].as_u64()?,
             history: value["history"].as_bool()?,
-            ..BarOptions::default()
-        },
-        hosts: hosts.collect::<Option<_>>()?,
+            ..base
+        })
     };
-    let disorder_ns = value["disorder_ns"].as_u64()?;
-    Some((plan, LogOptions { disorder_ns, ..LogOptions::default() }))
+    let own = |own: &serde_json::Value| {
+        Some(Own {
+            bars: own["bars"].as_str()?.parse().ok()?,
+            indicators: all(&own["ind"])?,
+            options: options(own)?,
+        })
+    };
+    let plan = Plan {
+        bars: all(&value["bars"])?,
+        indicators: all(&value["ind"])?,
+        bar_options: options(value)?,
+        hosts: hosts.collect::<Option<_>>()?,
+        own: value
+            .get("own")
+            .and_then(|all| all.as_array())
+            .into_iter()
+            .flatten()
+            .map(own)
+            .collect::<Option<_>>()?,
+    };
+    let fence = match value.get("fence") {
+        None => LogOptions::default().fence,
+        Some(serde_json::Value::Null) => None,
+        Some(fence) => Some(FenceOptions {
+            jump_max_ns: fence[0].as_u64()?,
+            confirm_count: usize::try_from(fence[1].as_u64()?).ok()?,
+            end_jump_max_ns: fence[2].as_u64()?,
+        }),
+    };
+    Some((plan, LogOptions { disorder_ns: value["disorder_ns"].as_u64()?, fence }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_actors::LatePolicy;
 
     #[test]
     fn a_description_is_the_plan() {
@@ -132,7 +182,21 @@ mod tests {
             ..Plan::default()
         };
         let log = LogOptions { disorder_ns: 7, ..LogOptions::default() };
-        assert_eq!(from_description(&describe(&plan, &log)), Some((plan, log)));
+        assert_eq!(from_description(&describe(&plan, &log)), Some((plan.clone(), log)));
+        for key in ["own", "caps", "fence"] {
+            assert!(describe(&plan, &log).get(key).is_none(), "only a configuration says {key}");
+        }
+        let options = BarOptions { history_ns: 5, retained_bars_max: 6, ..plan.bar_options };
+        let own = Own {
+            bars: "1s".parse().unwrap(),
+            indicators: vec!["sma:3".parse().unwrap()],
+            options: BarOptions { horizon_ns: 9, late: LatePolicy::Side, ..options },
+        };
+        let plan = Plan { bar_options: options, own: vec![own], ..plan };
+        for fence in [None, Some(FenceOptions { confirm_count: 2, ..FenceOptions::default() })] {
+            let log = LogOptions { fence, ..log };
+            assert_eq!(from_description(&describe(&plan, &log)), Some((plan.clone(), log)));
+        }
         assert_eq!(from_description(&serde_json::json!({})), None);
     }
 }

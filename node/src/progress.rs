@@ -35,6 +35,11 @@ impl Bar {
         bar
     }
 
+    /// Whether anybody sees it.
+    pub(crate) fn is_shown(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
     /// Moves the bar.
     pub(crate) fn at(&self, bytes: u64, message: impl Into<std::borrow::Cow<'static, str>>) {
         if !self.0.is_hidden() {

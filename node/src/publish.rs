@@ -1,13 +1,15 @@
 //! `tidegate publish`: any input into a server.
 
-use crate::cli::{AckArg, GenerateArg, PublishArgs};
+use crate::cli::{AckArg, GenerateArg, PublishArgs, PublishGenerateArgs, PublishMade, PublishTo};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 use crate::render::{Table, Ui, duration, rate, thousands};
+use crate::stdin::Pipe;
 use crate::{place, plan};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_engine::{Event, name_hash};
 use tidegate_proto::AckMode;
 use tidegate_quic::{PublishStats, Publisher, PublisherOptions};
@@ -15,37 +17,61 @@ use tidegate_replay::generate::{Market, MarketOptions, Network, NetworkOptions, 
 use tidegate_replay::merge::Merge;
 use tidegate_replay::{Source, Speed};
 
-/// The inputs, and a text that is the same exactly when they are.
-fn inputs(args: &PublishArgs) -> Result<(Vec<Box<dyn Source>>, String), Failure> {
-    let (seed, events) = (args.seed, args.events);
-    let Some(what) = args.generate else {
-        let mut identity = String::from("files");
-        for file in &args.files {
-            let (len, modified) =
-                std::fs::metadata(file).map(|meta| (meta.len(), meta.modified().ok())).unwrap_or_default();
-            let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
-            identity += &format!("\n{} {len} {modified:?}", path.display());
+/// Events taken from a pipe at a time.
+const PIPE_EVENTS: usize = 8_192;
+
+/// Where events come from.
+enum Input {
+    Sources(Vec<Box<dyn Source>>),
+    Stdin(Pipe),
+}
+
+/// The input, and a text that is the same exactly when it is.
+fn input(args: &PublishArgs) -> Result<(Input, String), Failure> {
+    if let Some(PublishMade::Generate(made)) = &args.made {
+        return made_up(made);
+    }
+    if args.files.iter().any(|file| file == Path::new("-")) {
+        if args.files.len() > 1 {
+            return Err(Failure::usage("`-` stands alone: a pipe has no end to merge other inputs with"));
         }
-        identity += &format!("\n{:?} {:?}", args.read.from, args.read.to);
-        return Ok((plan::open_all(&args.files, &args.read.options())?, identity));
+        let pipe = Pipe::stdin(args.read.options())
+            .map_err(|error| Failure::internal(format!("no thread to read the input: {error}")))?;
+        // What came through a pipe cannot come again.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        return Ok((Input::Stdin(pipe), format!("stdin {} {}", std::process::id(), now.as_nanos())));
+    }
+    if args.files.first().is_some_and(|file| file == Path::new("generate") && !file.exists()) {
+        let text = "options go behind it: tidegate publish generate market|network|w1 [--speed 10 …]";
+        return Err(Failure::usage(text));
+    }
+    let mut identity = String::from("files");
+    for file in &args.files {
+        let (len, modified) =
+            std::fs::metadata(file).map(|meta| (meta.len(), meta.modified().ok())).unwrap_or_default();
+        let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+        identity += &format!("\n{} {len} {modified:?}", path.display());
+    }
+    identity += &format!("\n{:?} {:?}", args.read.from, args.read.to);
+    Ok((Input::Sources(plan::open_all(&args.files, &args.read.options())?), identity))
+}
+
+fn made_up(args: &PublishGenerateArgs) -> Result<(Input, String), Failure> {
+    let (seed, events) = (args.seed, args.events);
+    let count = |of: &str, usual: u32, max: u32| {
+        let count = args.symbols.unwrap_or(usual);
+        if count <= max {
+            return Ok(count);
+        }
+        Err(Failure::usage(format!("--symbols is {count}, allowed are 4 to {max} for a {of}")))
     };
-    let source: Box<dyn Source> = match what {
+    let source: Box<dyn Source> = match args.what {
         GenerateArg::Market => {
-            let symbols = args.symbols.unwrap_or(200);
-            if symbols > 4_096 {
-                return Err(Failure::usage(format!(
-                    "--symbols is {symbols}, allowed are 4 to 4096 for a market"
-                )));
-            }
+            let symbols = count("market", 200, 4_096)?;
             Box::new(Market::new(MarketOptions { seed, events, symbols, ..MarketOptions::default() }))
         }
         GenerateArg::Network => {
-            let desks = args.symbols.unwrap_or(56);
-            if desks > 200 {
-                return Err(Failure::usage(format!(
-                    "--symbols is {desks}, allowed are 4 to 200 for a network"
-                )));
-            }
+            let desks = count("network", 56, 200)?;
             Box::new(Network::new(NetworkOptions { seed, events, desks, ..NetworkOptions::default() }))
         }
         GenerateArg::W1 => {
@@ -53,18 +79,23 @@ fn inputs(args: &PublishArgs) -> Result<(Vec<Box<dyn Source>>, String), Failure>
             Box::new(W1::new(W1Options { seed, events, symbols, ..W1Options::default() }))
         }
     };
-    Ok((vec![source], format!("generate {what:?} {events} {:?} {seed}", args.symbols)))
+    let identity = format!("generate {:?} {events} {:?} {seed}", args.what, args.symbols);
+    Ok((Input::Sources(vec![source]), identity))
 }
 
 pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
-    let (sources, identity) = inputs(args)?;
-    let options = place::client(&args.server)?;
+    let to = match &args.made {
+        Some(PublishMade::Generate(made)) => &made.to,
+        None => &args.to,
+    };
+    let options = place::client(&to.server)?;
+    let (input, identity) = input(args)?;
     let interrupt = Interrupt::listen()?;
     let publisher = PublisherOptions {
-        source_id: name_hash(args.name.as_bytes()),
-        session: args.session.unwrap_or_else(|| name_hash(identity.as_bytes())),
-        name: args.name.clone(),
-        ack_mode: match args.ack {
+        source_id: name_hash(to.name.as_bytes()),
+        session: to.session.unwrap_or_else(|| name_hash(identity.as_bytes())),
+        name: to.name.clone(),
+        ack_mode: match to.ack {
             AckArg::None => AckMode::None,
             AckArg::Leader => AckMode::Leader,
         },
@@ -77,63 +108,152 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
         .enable_all()
         .build()
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
-    let total = sources.iter().map(|source| source.progress().bytes_total).sum();
+    let total = match &input {
+        Input::Sources(sources) => sources.iter().map(|source| source.progress().bytes_total).sum(),
+        Input::Stdin(_) => 0,
+    };
     let bar = Bar::new(ui, "publishing", total);
     let start = Instant::now();
     let outcome = network.block_on(async {
         let publisher = Publisher::connect(options, publisher).await.map_err(place::failure)?;
-        feed(args, sources, &publisher, &interrupt, &bar).await?;
-        publisher.finish().await.map_err(place::failure)
+        let mut out = Out {
+            publisher,
+            pace: Pace::new(to.speed),
+            left: to.count.unwrap_or(u64::MAX),
+            held: Duration::ZERO,
+            start,
+            interrupt: &interrupt,
+            bar: &bar,
+        };
+        match input {
+            Input::Sources(sources) => out.sources(sources).await?,
+            Input::Stdin(pipe) => out.pipe(&pipe, ui).await?,
+        }
+        let held = out.held;
+        out.publisher.finish().await.map_err(place::failure).map(|stats| (stats, held))
     });
     network.shutdown_timeout(Duration::from_secs(1));
     bar.clear();
-    tell(args, ui, outcome?, start.elapsed(), interrupt.raised());
+    let (stats, held) = outcome?;
+    tell(to, ui, stats, start.elapsed(), held, interrupt.raised());
     Ok(Exit::Ok)
 }
 
-/// Publishes until the input ends, the count is reached, or the user says stop.
-async fn feed(
-    args: &PublishArgs,
-    sources: Vec<Box<dyn Source>>,
-    publisher: &Publisher,
-    interrupt: &Interrupt,
-    bar: &Bar,
-) -> Result<(), Failure> {
-    let mut merge = Merge::new(sources);
-    let (mut defined, mut left) = (0, args.count.unwrap_or(u64::MAX));
-    let mut pace = Pace::new(args.speed);
-    let mut events: Vec<Event> = Vec::new();
-    while left > 0 && !interrupt.raised() {
-        merge.batch(&mut events);
-        events.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        if events.is_empty() {
-            break;
+/// The way to the server.
+struct Out<'a> {
+    publisher: Publisher,
+    pace: Pace,
+    /// Events that may still be published.
+    left: u64,
+    /// Time spent waiting for the server to take more.
+    held: Duration,
+    start: Instant,
+    interrupt: &'a Interrupt,
+    bar: &'a Bar,
+}
+
+impl Out<'_> {
+    /// Publishes until the input ends, the count is reached, or the user says stop.
+    async fn sources(&mut self, sources: Vec<Box<dyn Source>>) -> Result<(), Failure> {
+        let mut merge = Merge::new(sources);
+        let mut defined = 0;
+        let mut events: Vec<Event> = Vec::new();
+        while self.goes_on() {
+            merge.batch(&mut events);
+            if events.is_empty() {
+                break;
+            }
+            for (name, ..) in merge.names_from(defined) {
+                self.publisher.define(&name).map_err(place::failure)?;
+            }
+            defined = merge.names().len();
+            self.send(&mut events).await?;
+            self.tell(merge.progress().bytes);
         }
-        left -= events.len() as u64;
-        for (name, ..) in merge.names_from(defined) {
-            publisher.define(&name).map_err(place::failure)?;
+        match merge.take_failure() {
+            Some(error) => {
+                // What came before is published; it is waited for before the failure is reported.
+                self.publisher.settle().await.map_err(place::failure)?;
+                Err(error.into())
+            }
+            None => Ok(()),
         }
-        defined = merge.names().len();
+    }
+
+    /// The same for what comes through a pipe, as it comes.
+    async fn pipe(&mut self, pipe: &Pipe, ui: &Ui) -> Result<(), Failure> {
+        let mut refused = 0;
+        let end = loop {
+            if !self.goes_on() {
+                break Ok(());
+            }
+            // In steps short enough for Ctrl-C.
+            let Ok(mut come) = tokio::time::timeout(Duration::from_millis(50), pipe.next(PIPE_EVENTS)).await
+            else {
+                continue;
+            };
+            for name in &come.names {
+                self.publisher.define(name).map_err(place::failure)?;
+            }
+            refused = come.refused;
+            self.send(&mut come.events).await?;
+            self.tell(come.bytes);
+            if let Some(end) = come.end {
+                break end;
+            }
+        };
+        if refused > 0 {
+            ui.note(&format!("refused in the input: {} rows or packets", thousands(refused)));
+        }
+        if let Err(error) = end {
+            self.publisher.settle().await.map_err(place::failure)?;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    fn goes_on(&self) -> bool {
+        self.left > 0 && !self.interrupt.raised()
+    }
+
+    async fn send(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+        events.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= events.len() as u64;
         let mut rest = events.as_slice();
-        while !rest.is_empty() && !interrupt.raised() {
-            let (due, later) = rest.split_at(pace.due(rest));
+        while !rest.is_empty() && !self.interrupt.raised() {
+            let (due, later) = rest.split_at(self.pace.due(rest));
             if due.is_empty() {
-                tokio::time::sleep(pace.wait()).await;
+                tokio::time::sleep(self.pace.wait()).await;
                 continue;
             }
-            publisher.send(due).await.map_err(place::failure)?;
+            let before = Instant::now();
+            self.publisher.send(due).await.map_err(place::failure)?;
+            self.held += before.elapsed();
             rest = later;
         }
-        bar.at(merge.progress().bytes, "");
+        Ok(())
     }
-    match merge.take_failure() {
-        Some(error) => {
-            // What came before is published; it is waited for before the failure is reported.
-            publisher.settle().await.map_err(place::failure)?;
-            Err(error.into())
+
+    /// The progress line: how fast, how much is on its way, and how much of the time the server held it back.
+    fn tell(&self, bytes: u64) {
+        if self.bar.is_shown() {
+            let (stats, elapsed) = (self.publisher.stats(), self.start.elapsed());
+            self.bar.at(bytes, progress(&stats, elapsed, self.held));
         }
-        None => Ok(()),
     }
+}
+
+fn progress(stats: &PublishStats, elapsed: Duration, held: Duration) -> String {
+    if !stats.connected {
+        return format!("{} kept, the server does not answer", thousands(stats.unacked));
+    }
+    let seconds = elapsed.as_secs_f64().max(1e-9);
+    format!(
+        "{}, {} unacknowledged, held back {:.0} %",
+        rate((stats.offered - stats.skipped) as f64 / seconds),
+        thousands(stats.unacked),
+        100.0 * held.as_secs_f64() / seconds
+    )
 }
 
 /// Lets events go when their time has come.
@@ -173,14 +293,14 @@ impl Pace {
     }
 }
 
-fn tell(args: &PublishArgs, ui: &Ui, stats: PublishStats, elapsed: Duration, stopped: bool) {
+fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held: Duration, stopped: bool) {
     let sent = stats.offered - stats.skipped;
     let per_second = sent as f64 / elapsed.as_secs_f64().max(1e-9);
     if args.json {
         return ui.print_json(&json!({
             "offered": stats.offered, "skipped": stats.skipped, "published": sent, "acked": stats.acked,
             "connections": stats.connections, "lost_by_server": stats.lost_by_server,
-            "seconds": elapsed.as_secs_f64(), "events_per_second": per_second, "stopped": stopped,
+            "seconds": elapsed.as_secs_f64(), "held_back_seconds": held.as_secs_f64(), "events_per_second": per_second, "stopped": stopped,
         }));
     }
     let mut facts = Table::facts();
@@ -203,5 +323,24 @@ fn tell(args: &PublishArgs, ui: &Ui, stats: PublishStats, elapsed: Duration, sto
         facts.fact("connections", thousands(stats.connections));
     }
     facts.fact("took", format!("{}, {} events", duration(elapsed.as_nanos() as u64), rate(per_second)));
+    if held > elapsed / 100 {
+        facts.fact("held back", format!("{} of it, by the server", duration(held.as_nanos() as u64)));
+    }
     ui.print(&facts.render(ui, 0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_progress_line_shows_who_is_waited_for() {
+        let stats =
+            PublishStats { offered: 10_000, unacked: 4_096, connected: true, ..PublishStats::default() };
+        let line = progress(&stats, Duration::from_secs(2), Duration::from_millis(500));
+        assert_eq!(line, "5.0 k/s, 4,096 unacknowledged, held back 25 %");
+        let stats = PublishStats { connected: false, ..stats };
+        let line = progress(&stats, Duration::from_secs(2), Duration::ZERO);
+        assert_eq!(line, "4,096 kept, the server does not answer");
+    }
 }

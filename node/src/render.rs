@@ -81,6 +81,16 @@ impl Ui {
         }
     }
 
+    /// Says something that is whole already, on stderr, however quiet it is to be.
+    pub(crate) fn report(&self, text: &str) {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// Whether stderr has colours.
+    pub(crate) fn colors_stderr(&self) -> bool {
+        self.color_stderr
+    }
+
     /// Says why the command failed, with every cause.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         let label = paint(self.color_stderr, Tone::Bad, "error:");

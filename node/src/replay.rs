@@ -25,8 +25,7 @@ impl ResultSink for Nowhere {
 pub(crate) fn run(args: &ReplayArgs, ui: &Ui) -> Outcome {
     let read = args.read.options();
     let inputs = plan::open_all(&args.files, &read)?;
-    let what = plan::plan(&args.plan, &args.files, &read)?;
-    let log = plan::log(&args.plan);
+    let (what, log) = plan::plan(&args.plan, &args.files, &read, ui)?;
     // Before the first file: a user who sees one may press Ctrl-C.
     let interrupt = Interrupt::listen()?;
     let mut writer = match &args.out {
@@ -36,7 +35,7 @@ pub(crate) fn run(args: &ReplayArgs, ui: &Ui) -> Outcome {
                     RevisionsArg::All => Revisions::All,
                     RevisionsArg::Final => Revisions::Final,
                 },
-                horizon_ns: what.bar_options.horizon_ns,
+                horizon_ns: what.horizon_max_ns(),
                 disorder_ns: log.disorder_ns,
             };
             let format = match args.output {

@@ -1,40 +1,25 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
 use crate::cli::ServeArgs;
+use crate::demo::endless::{COMPRESSION, DemoFeed};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::place::data_folder;
+use crate::place::now_s;
+use crate::progress::Bar;
+use crate::pulse::Pulse;
 use crate::render::{Table, Tone, Ui, duration, instant, thousands};
-use crate::{plan, summary};
+use crate::settings::{Reloads, Settings, map};
+use crate::summary;
 use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidegate_actors::runtime::RuntimeOptions;
-use tidegate_gateway::{Gateway, GatewayError, GatewayOptions, Sources, StageNode};
-use tidegate_live::{Live, LiveError, LiveOptions, LiveReport, Network};
+use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
+use tidegate_live::{Live, LiveError, LiveReport, Network};
 use tidegate_proto::StreamKind;
-use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::StreamMeta;
-use tidegate_quic::tls::Identity;
-use tidegate_quic::{Limits, QuicServer, ServerError, ServerStats};
-use tidegate_replay::{Plan, StreamInfo};
-
-/// Indicators computed when none are named.
-const INDICATORS: [&str; 7] = ["sma:20", "ema:20", "rsi:14", "atr:14", "vwap:20", "bb:20:2", "macd:12:26:9"];
-
-/// What is served: as asked for, or bars of a second and a minute with the usual indicators.
-fn what(args: &ServeArgs) -> Result<Plan, Failure> {
-    let asked = &args.plan;
-    let mut what = plan::asked(asked);
-    if what.bars.is_empty() && what.hosts.is_empty() {
-        what.bars = plan::usual_bars();
-    }
-    if asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty() {
-        what.indicators = INDICATORS.iter().filter_map(|name| name.parse().ok()).collect();
-    }
-    what.streams()?;
-    Ok(what)
-}
+use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
+use tidegate_replay::StreamInfo;
 
 /// A stream as subscribers are told of it.
 fn meta(stream: &StreamInfo) -> StreamMeta {
@@ -45,6 +30,12 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
         tidegate_replay::StreamKind::Hosts => StreamKind::Hosts,
     };
     StreamMeta { name: stream.name.clone(), kind, columns: stream.columns.clone() }
+}
+
+/// The time of day in nanoseconds since 1970.
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What the gateway answers from.
@@ -60,10 +51,7 @@ fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
         StageNode { name: stream.name.clone(), upstream, stream: stream.name.clone() }
     };
     Sources {
-        now_ns: Some(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-        }),
+        now_ns: Some(now_ns),
         ring_capacity: Some(live.ring_events() as u64),
         stages: streams.iter().map(stage).collect(),
         others: Some("quic"),
@@ -88,36 +76,34 @@ fn live_failure(error: LiveError) -> Failure {
 }
 
 fn server_failure(error: ServerError) -> Failure {
-    let exit = if let ServerError::Limit(_) = error { Exit::Usage } else { Exit::Output };
+    let exit = match error {
+        ServerError::Limit(_) => Exit::Usage,
+        ServerError::Tls(_) => Exit::Input,
+        _ => Exit::Output,
+    };
+    Failure::new(exit, error)
+}
+
+fn security_failure(error: SecurityError) -> Failure {
+    let exit = match error {
+        SecurityError::Options(_) | SecurityError::Access(_) => Exit::Usage,
+        _ => Exit::Input,
+    };
     Failure::new(exit, error)
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
-    let what = what(args)?;
-    let log = plan::log(&args.plan);
+    let settings = Settings::of(args, ui)?;
+    let config = &settings.config;
+    let what = config.plan()?;
     let streams = what.streams()?;
-    let data = data_folder(args.data.as_ref())?;
-    let (identity, made) = Identity::of_data(&data).map_err(|error| Failure::new(Exit::Output, error))?;
+    let data = settings.data_folder()?;
+    let (security, made) = settings.security()?.load(&data, now_s).map_err(security_failure)?;
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let incarnation = since.as_nanos() as u64;
-    let options = LiveOptions {
-        runtime: RuntimeOptions {
-            shards: args.shards,
-            placement: args.placement,
-            ..RuntimeOptions::default()
-        },
-        disorder_ns: log.disorder_ns,
-        fence: log.fence,
-        feed: FeedServerOptions {
-            incarnation,
-            server: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..FeedServerOptions::default()
-        },
-        ..LiveOptions::default()
-    };
+    let incarnation = now_ns();
+    let options = map::live(config, incarnation);
     let stages = {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
@@ -127,13 +113,13 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     let server = network
         .block_on(async {
-            QuicServer::start(args.listen, identity, Limits::default(), live.ingest(), live.hub())
+            QuicServer::start(config.listen.quic, security, map::quic(config), live.ingest(), live.hub())
         })
         .map_err(server_failure)?;
-    let gateway = match args.http.0 {
+    let gateway = match config.listen.http.on() {
         Some(listen) => {
-            let options = GatewayOptions { listen, ..GatewayOptions::default() };
-            let gateway = network.block_on(Gateway::bind(options, sources(&live, &streams)));
+            let sources = Sources { gate: Some(server.bearer_gate()), ..sources(&live, &streams) };
+            let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
             Some(gateway.map_err(gateway_failure)?)
         }
         None => None,
@@ -146,17 +132,52 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
     let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+    if let Some(file) = &settings.file {
+        ui.note(&format!("the configuration is {}", file.display()));
+    }
+    // Before the words below, so that whoever waits for them may send the signal.
+    let mut reloads = Reloads::listen(settings.clone(), network.handle())?;
     // On stdout, whole, before anything else: scripts wait for it.
     if args.json {
-        ui.print_json(&json!({ "listening": server.address().to_string(), "http": http, "streams": names, "threads": network.threads().to_string() }));
+        let config = settings.file.as_ref().map(|file| file.display().to_string());
+        let listening = server.address().to_string();
+        ui.print_json(&json!({
+            "listening": listening, "http": http, "streams": names, "config": config,
+            "threads": network.threads().to_string(),
+        }));
     } else {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
             ui.print(&format!("open {http} for the dashboard, {http}/v1/docs for the API\n"));
         }
     }
+    let mut demo = None;
+    if args.demo {
+        let client = own_client(server.address(), &data)?;
+        let started = network.block_on(DemoFeed::start(client, incarnation, now_ns));
+        demo = Some(
+            started
+                .map_err(|failure| Failure { error: failure.error.context("the demo's feed"), ..failure })?,
+        );
+        ui.note(&format!(
+            "it feeds itself: an hour of a made-up market and office network, {COMPRESSION} times as fast, again and again, with \
+             the time of now"
+        ));
+    }
+    let mut lines = Lines::new(args, ui, start);
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
+        reloads.poll(args, (&live.hub(), &server), network.handle(), ui);
+        lines.tick(&live, network.handle(), ui);
+        if let Some(feed) = &mut demo
+            && let Some(why) = network.block_on(feed.failure())
+        {
+            ui.note(&why);
+        }
+    }
+    lines.clear();
+    if let Some(feed) = demo {
+        network.block_on(feed.finish());
     }
     server.refuse_new();
     let report = live.finish().map_err(live_failure)?;
@@ -180,6 +201,65 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         return Err(Failure::internal(format!("the ledger is off by {}: this is a bug", report.imbalance())));
     }
     Ok(Exit::Ok)
+}
+
+/// A client of the server in this process.
+fn own_client(server: SocketAddr, data: &std::path::Path) -> Result<ClientOptions, Failure> {
+    // What listens on every address is reached on the loopback one.
+    let ip = match server.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let trust = Trust::of_data(data).map_err(|error| Failure::new(Exit::Input, error))?;
+    Ok(ClientOptions::new(SocketAddr::new(ip, server.port()), trust))
+}
+
+/// How the server is, said while it runs: a line kept up to date on a terminal, or a line now and then.
+struct Lines {
+    bar: Option<Bar>,
+    every: Option<Duration>,
+    next: Duration,
+    start: Instant,
+    pulse: Pulse,
+}
+
+impl Lines {
+    fn new(args: &ServeArgs, ui: &Ui, start: Instant) -> Self {
+        let shown = ui.shows_progress() && !args.plain && !args.json;
+        let plain = !shown && !args.json && (args.plain || args.demo);
+        Self {
+            bar: shown.then(|| Bar::new(ui, "serving", 0)),
+            every: if shown { Some(Duration::from_secs(1)) } else { plain.then_some(Duration::from_secs(5)) },
+            next: Duration::ZERO,
+            start,
+            pulse: Pulse::default(),
+        }
+    }
+
+    fn tick(&mut self, live: &Live, network: &tokio::runtime::Handle, ui: &Ui) {
+        let (Some(every), up) = (self.every, self.start.elapsed()) else { return };
+        if up < self.next {
+            return;
+        }
+        self.next = up + every;
+        let hub = live.hub();
+        let asked =
+            async { tokio::time::timeout(Duration::from_millis(200), hub.ask(|hub, _| hub.stats())).await };
+        let hub = network.block_on(asked).ok().and_then(Result::ok);
+        let line = self.pulse.line(up, now_ns(), &live.stats().stats(), &live.ingest().stats(), hub);
+        match &self.bar {
+            // The bar has the time already.
+            Some(bar) => bar.at(0, line.split_once(" s  ").map_or("", |(_, rest)| rest).to_owned()),
+            None => ui.print(&format!("{line}\n")),
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.clear();
+        }
+    }
 }
 
 fn render(
@@ -210,6 +290,10 @@ fn render(
             thousands(stats.failed)
         ),
     );
+    if stats.unauthorized + stats.over_quota > 0 {
+        let (denied, over) = (thousands(stats.unauthorized), thousands(stats.over_quota));
+        facts.fact("not allowed", format!("{denied} sessions, {over} over their quota"));
+    }
     facts.fact(
         "delivered",
         format!(
@@ -230,7 +314,9 @@ fn render(
         ">ahead",
         ">refused",
         ">lost",
+        ">throttled",
         ">connections",
+        "principal",
     ]);
     for source in &ingest.stats.sources {
         let ledger = &source.ledger;
@@ -242,7 +328,9 @@ fn render(
             &thousands(ledger.ahead),
             &thousands(ledger.refused),
             &thousands(ledger.declared_lost),
+            &thousands(source.throttled),
             &thousands(source.connections),
+            &crate::render::clean(&source.principal),
         ]);
     }
     if !ingest.stats.sources.is_empty() {
@@ -272,7 +360,7 @@ fn to_json(
             "name": source.name, "last": source.last, "connections": source.connections,
             "received": ledger.received, "accepted": ledger.accepted, "duplicate": ledger.duplicate,
             "ahead": ledger.ahead, "refused": ledger.refused, "declared_lost": ledger.declared_lost,
-            "overflowed": ledger.overflowed,
+            "overflowed": ledger.overflowed, "principal": &*source.principal, "throttled": source.throttled,
         })
     });
     let lanes = streams.iter().zip(&report.runtime.lanes);
@@ -284,7 +372,8 @@ fn to_json(
         "digest": report.runtime.digest.short(),
         "sources": sources.collect::<Vec<_>>(),
         "closed": report.ingest.stats.closed.iter().map(|(name, count)| json!({ "reason": name, "feeds": count })).collect::<Vec<_>>(),
-        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed },
+        "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed,
+            "unauthorized": stats.unauthorized, "over_quota": stats.over_quota, "throttled": stats.throttled, "expired": stats.expired },
         "streams": lanes.map(|(stream, lane)| json!({ "name": stream.name, "results": lane.emitted })).collect::<Vec<_>>(),
         "delivered": report.hub.delivered,
         "conflated": report.hub.conflated,

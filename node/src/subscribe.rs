@@ -12,7 +12,7 @@ use tidegate_engine::{BarState, Output, Price, output_kind};
 use tidegate_proto::hub::StreamMeta;
 use tidegate_proto::subscription::{Keys, LagPolicy, Subscription};
 use tidegate_proto::{CloseCode, LossCause, StreamKind};
-use tidegate_quic::{Subscriber, Update};
+use tidegate_quic::{Continuation, Subscriber, Update};
 use tidegate_replay::StreamInfo;
 use tidegate_replay::write::{RowText, Rows};
 
@@ -40,7 +40,9 @@ pub(crate) fn run(args: &SubscribeArgs, ui: &Ui) -> Outcome {
         .map_err(|error| Failure::internal(format!("no runtime for the network: {error}")))?;
     network.block_on(async {
         let subscriber = Subscriber::connect(options, "tidegate subscribe", subscription).await;
-        follow(args, subscriber.map_err(place::failure)?, &interrupt, ui).await
+        let mut subscriber = subscriber.map_err(place::failure)?;
+        subscriber.outlive_server(args.follow);
+        follow(args, subscriber, &interrupt, ui).await
     })
 }
 
@@ -87,8 +89,20 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
                 let most = if loss.exact { "" } else { "at most " };
                 ui.note(&format!("{most}{} records of {stream} {why}", thousands(loss.count)));
             }
-            Some(Update::Reconnected) => {
-                ui.note("the connection broke; another one goes on where it stopped")
+            Some(Update::Reconnected(continuation)) => {
+                silent = Duration::ZERO;
+                ui.note(match continuation {
+                    Continuation::Resumed => "the connection broke; another one goes on where it stopped",
+                    Continuation::Anew => {
+                        "the connection broke before it had caught up; another one begins as asked for, records may come again"
+                    }
+                    Continuation::NewLineage { .. } => {
+                        // Its streams may be others, under the same numbers.
+                        printer = Printer::new(args.output);
+                        "the server was started anew: what the old one had computed and not delivered is lost, numbers begin at 1 \
+                         again, and records may speak of windows that came before"
+                    }
+                });
             }
             Some(Update::Live(_) | Update::Conflated(_)) => {}
             Some(Update::Ended(close)) => {

@@ -16,10 +16,12 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Outcome {
     let read = args.read.options();
     let recorded = args.against.as_ref().map(|path| Ok((path, Recorded::read(path)?)));
     let recorded = recorded.transpose().map_err(|failure: Failure| failure)?;
-    let says_what = !args.plan.bars.is_empty() || !args.plan.hosts.is_empty() || !args.plan.ind.is_empty();
+    let asked = &args.plan;
+    let says_what =
+        asked.config.is_some() || !(asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty());
     let (what, log) = match &recorded {
         Some((path, recorded)) if !says_what => recorded.plan(path)?,
-        _ => (plan::plan(&args.plan, &args.files, &read)?, plan::log(&args.plan)),
+        _ => plan::plan(asked, &args.files, &read, ui)?,
     };
     if let Some((path, recorded)) = &recorded {
         let settings = describe(&what, &log);

@@ -231,10 +231,10 @@ fn mistakes_are_told_in_words() {
     fails(staged, 2, &["placement `staged` needs threads"]);
     fails("publish", 2, &["FILE"]);
     fails("publish nothing.csv", 3, &["nothing.csv"]);
-    let away = "publish --generate w1 --events 10 --server 127.0.0.1:9 --data data --give-up-after 200ms";
+    let away = "publish generate w1 --events 10 --server 127.0.0.1:9 --data data --give-up-after 200ms";
     fails(away, 3, &["no connection to 127.0.0.1:9"]);
     let wrong = format!("subscribe bars.1s --server-name example.org --give-up-after 200ms {place}");
-    fails(&wrong, 3, &["no connection", "example.org"]);
+    fails(&wrong, 3, &["refused in its handshake", "example.org"]);
     let summary = summary(server);
     assert_eq!((&summary["events"], &summary["imbalance"]), (&Value::from(0), &Value::from(0)));
 }

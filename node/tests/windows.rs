@@ -199,7 +199,7 @@ fn mistakes_name_the_forms_and_ranges() {
         ("sliding:10s/1m", "its step is longer than its width"),
         ("sliding:2h/1s", "at most 3600 slices"),
         ("1s,2h@1s", "at most 3600 slices"),
-        ("1m@1s", "add that to --bars"),
+        ("1m@1s", "add that to the bars"),
         ("1s,1s@1s", "2 or more times"),
         ("1000t,1m@1000t", "only bars of time"),
         ("1s,sliding:10s/1s --horizon 4h", "a horizon of 14401 windows is more than 10000"),

@@ -21,5 +21,5 @@ pub use input::open_input;
 pub use pipeline::{
     LiveStats, LogOptions, ReplayError, ReplayOptions, ReplayReport, ResultSink, Speed, replay,
 };
-pub use plan::{Plan, PlanError, StreamInfo, StreamKind};
+pub use plan::{Own, Plan, PlanError, StreamInfo, StreamKind};
 pub use source::{Names, Place, Progress, ReadAccount, ReadError, RejectCause, Source};

@@ -18,6 +18,19 @@ pub struct Plan {
     pub bar_options: BarOptions,
     /// Host windows, a stream `hosts.WIDTH` each.
     pub hosts: Vec<WindowWidth>,
+    /// What some of `bars` have of their own.
+    pub own: Vec<Own>,
+}
+
+/// What some bars have in place of what [`Plan`] says for all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Own {
+    /// Which bars.
+    pub bars: WindowSpec,
+    /// Indicators over them; may be none.
+    pub indicators: Vec<IndicatorSpec>,
+    /// How they treat late trades and what they keep. Of a roll-up only the horizon has a meaning.
+    pub options: BarOptions,
 }
 
 /// Windows a host may hold open: its own and seven of disorder.
@@ -67,12 +80,12 @@ pub enum PlanError {
     },
     /// More streams than are numbered.
     #[error(
-        "the plan has more than {} streams; indicators are one more for each of --bars",
+        "the plan has more than {} streams; indicators are one more for each of the bars",
         Plan::STREAMS_MAX
     )]
     TooMany,
     /// A roll-up without the bars it reads.
-    #[error("`{bars}` is rolled up from `{finer}`: add that to --bars as well")]
+    #[error("`{bars}` is rolled up from `{finer}`: add that to the bars as well")]
     NoFiner {
         /// The roll-up.
         bars: String,
@@ -80,7 +93,7 @@ pub enum PlanError {
         finer: String,
     },
     /// Windows that would hold more than they may.
-    #[error("bars `{bars}` are not possible with this --horizon")]
+    #[error("bars `{bars}` are not possible with this horizon")]
     Windows {
         /// The bars.
         bars: String,
@@ -113,6 +126,16 @@ impl Plan {
         Ok(self.build()?.1)
     }
 
+    /// The longest time after its end that any bar can be amended, in nanoseconds.
+    #[must_use]
+    pub fn horizon_max_ns(&self) -> u64 {
+        self.bars
+            .iter()
+            .map(|bars| self.options_of(bars).horizon_ns)
+            .max()
+            .unwrap_or(self.bar_options.horizon_ns)
+    }
+
     fn build(&self) -> Result<(Vec<StreamInfo>, Vec<Stage>), PlanError> {
         if self.bars.is_empty() && !self.indicators.is_empty() {
             return Err(PlanError::NoBars);
@@ -124,7 +147,8 @@ impl Plan {
         let mut streams = Streams(Vec::new());
         let mut stages = Vec::new();
         for bars in &self.bars {
-            let Some(operator) = bars.operator(self.bar_options).map_err(|why| refused(bars, why))? else {
+            let Some(operator) = bars.operator(self.options_of(bars)).map_err(|why| refused(bars, why))?
+            else {
                 continue; // a roll-up stands behind the bars it reads
             };
             let (id, name) = streams.add_bars(bars)?;
@@ -141,6 +165,14 @@ impl Plan {
         if stages.is_empty() { Err(PlanError::Empty) } else { Ok((streams.0, stages)) }
     }
 
+    fn own_of(&self, bars: &WindowSpec) -> Option<&Own> {
+        self.own.iter().find(|own| own.bars == *bars)
+    }
+
+    fn options_of(&self, bars: &WindowSpec) -> BarOptions {
+        self.own_of(bars).map_or(self.bar_options, |own| own.options)
+    }
+
     /// What reads the bars of stream `id`: indicators, and roll-ups with what reads them in turn.
     fn analyzers(
         &self,
@@ -149,14 +181,16 @@ impl Plan {
         streams: &mut Streams,
     ) -> Result<Vec<AnalyzerStage>, PlanError> {
         let mut analyzers = Vec::new();
-        if !self.indicators.is_empty() {
-            let indicators = IndicatorAnalyzer::new(id, &self.indicators)?;
+        let indicators = self.own_of(bars).map_or(&self.indicators, |own| &own.indicators);
+        if !indicators.is_empty() {
+            let indicators = IndicatorAnalyzer::new(id, indicators)?;
             let name = format!("ind.{}", bars.name());
             let (id, name) = streams.add(name, StreamKind::Indicators, indicators.columns())?;
             analyzers.push(AnalyzerStage::new(name, id, Box::new(indicators)));
         }
         for wider in self.bars.iter().filter(|wider| wider.over() == Some(bars)) {
-            let Some(roll_up) = wider.roll_up(id, self.bar_options).map_err(|why| refused(wider, why))?
+            let Some(roll_up) =
+                wider.roll_up(id, self.options_of(wider)).map_err(|why| refused(wider, why))?
             else {
                 continue;
             };
@@ -234,10 +268,32 @@ mod tests {
     }
 
     #[test]
+    fn bars_may_have_indicators_and_options_of_their_own() {
+        let own = |bars: &str, indicators: &[&str], horizon_ns| Own {
+            bars: bars.parse().unwrap(),
+            indicators: indicators.iter().map(|name| name.parse().unwrap()).collect(),
+            options: BarOptions { horizon_ns, ..BarOptions::default() },
+        };
+        let common = plan("1s,1m,5m");
+        let plan = Plan {
+            own: vec![own("1s", &[], 1), own("5m", &["sma:3", "ema:3"], 7_000_000_000_000)],
+            ..common
+        };
+        let streams = plan.streams().unwrap();
+        let names: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
+        assert_eq!(names, ["bars.1s", "bars.1m", "ind.1m", "bars.5m", "ind.5m"]);
+        assert_eq!((streams[2].columns.len(), streams[4].columns.len()), (1, 2));
+        assert_eq!(plan.horizon_max_ns(), 7_000_000_000_000);
+        let long =
+            Plan { own: vec![own("sliding:2s/1s", &[], 1 << 60)], ..super::tests::plan("sliding:2s/1s") };
+        assert!(matches!(long.streams(), Err(PlanError::Windows { .. })));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         assert_eq!(Plan::default().streams(), Err(PlanError::Empty));
         let error = plan("1m,1h@1m@1s").streams().unwrap_err();
-        assert_eq!(error.to_string(), "`1h@1m@1s` is rolled up from `1m@1s`: add that to --bars as well");
+        assert_eq!(error.to_string(), "`1h@1m@1s` is rolled up from `1m@1s`: add that to the bars as well");
         assert!(matches!(plan("1s,1m@1s,1m@1s").streams(), Err(PlanError::Twice { .. })));
         let many: Vec<_> = (1..40).map(|n| format!("{n}t")).collect();
         assert_eq!(plan(&many.join(",")).streams(), Err(PlanError::TooMany));

@@ -22,6 +22,7 @@ fn plan() -> Plan {
         indicators: ["rsi:14", "ema:12"].iter().map(|text| text.parse().unwrap()).collect(),
         bar_options: BarOptions { history: true, ..BarOptions::default() },
         hosts: vec![WindowWidth::SECOND],
+        own: Vec::new(),
     }
 }
 

@@ -17,27 +17,46 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 14] = [
+const GRAPH: [(&str, &[&str]); 16] = [
     ("tidegate-engine", &[]),
     ("tidegate-actors", &["tidegate-engine"]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
-    ("tidegate-quic", &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live"]),
+    ("tidegate-auth", &["tidegate-proto"]),
+    (
+        "tidegate-quic",
+        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-auth", "tidegate-live"],
+    ),
     (
         "tidegate-gateway",
         // `replay` for its tests alone: a generated market.
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
     ),
     ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-gpu"]),
-    ("tidegate-benches", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
     (
-        "tidegate",
+        "tidegate-benches",
         &[
             "tidegate-engine",
             "tidegate-actors",
             "tidegate-gpu",
             "tidegate-proto",
+            "tidegate-live",
+            "tidegate-quic",
+            "tidegate-gateway",
+            "tidegate-replay",
+        ],
+    ),
+    ("tidegate-config", &["tidegate-engine", "tidegate-actors", "tidegate-replay"]),
+    (
+        "tidegate",
+        &[
+            "tidegate-engine",
+            "tidegate-actors",
+            "tidegate-config",
+            "tidegate-gpu",
+            "tidegate-proto",
+            "tidegate-auth",
             "tidegate-live",
             "tidegate-quic",
             "tidegate-gateway",
@@ -49,7 +68,15 @@ const GRAPH: [(&str, &[&str]); 14] = [
     ("tidegate-yardstick", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
     (
         "tidegate-fuzz",
-        &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-gateway", "tidegate-replay"],
+        &[
+            "tidegate-engine",
+            "tidegate-actors",
+            "tidegate-proto",
+            "tidegate-auth",
+            "tidegate-gateway",
+            "tidegate-replay",
+            "tidegate-config",
+        ],
     ),
     ("xtask", &[]),
 ];

@@ -46,6 +46,16 @@ impl FromStr for LatePolicy {
     }
 }
 
+impl fmt::Display for LatePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Amend => "amend",
+            Self::Side => "side",
+            Self::Drop => "drop",
+        })
+    }
+}
+
 /// What bars keep beyond the open window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarOptions {

@@ -76,6 +76,19 @@ async fn publish(client: ClientOptions, start: Instant, rate: u64, total: u64, k
     Ok(())
 }
 
+/// A few bars of each of 16 keys.
+pub(super) async fn some(publisher: &Publisher, start: Instant) -> Outcome<()> {
+    for key in 0..16 {
+        publisher.define(&format!("K{key}"))?;
+    }
+    let since = nanos(start.elapsed());
+    let events: Vec<Event> =
+        (0..1_600).map(|at| tick(T0 + since, at, RATE, (at / PER_BAR) as u32 % 16)).collect();
+    publisher.send(&events).await?;
+    publisher.settle().await?;
+    Ok(())
+}
+
 fn subscription(stream: &str) -> Subscription {
     Subscription { streams: vec![stream.to_owned()], start: Start::Latest, ..Subscription::default() }
 }

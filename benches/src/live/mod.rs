@@ -3,6 +3,7 @@
 
 pub mod bare;
 pub mod delivery;
+pub mod http;
 pub mod ingest;
 
 use crate::measure::Measurement;
@@ -60,6 +61,10 @@ impl Server {
         Ok(Self { live: Some(live), quic: Some(quic), network: Some(network), client, _data: data })
     }
 
+    fn network(&self) -> Outcome<&Network> {
+        self.network.as_ref().ok_or_else(|| "the server has ended".into())
+    }
+
     /// Events applied by the shards so far.
     fn applied(&self) -> u64 {
         self.live.as_ref().map_or(0, |live| live.stats().stats().iter().map(|shard| shard.events).sum())
@@ -113,6 +118,8 @@ pub fn run(size: Size, tell: &mut dyn FnMut(&str)) -> Outcome<Vec<Measurement>> 
     found.extend(delivery::fan_out(size)?);
     tell("1,000 subscribers of one stream");
     found.extend(delivery::crowd(size)?);
+    tell("newest bars over REST");
+    found.extend(http::rest(size)?);
     Ok(found)
 }
 

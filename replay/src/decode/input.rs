@@ -57,6 +57,8 @@ pub(super) struct Input {
     raw: Arc<Raw>,
     path: PathBuf,
     bytes_total: u64,
+    /// Bytes come when they come: never wait for more than is needed.
+    stream: bool,
     compression: Option<&'static str>,
     bytes_max: u64,
     ratio_max: u64,
@@ -90,6 +92,15 @@ impl Input {
         Self::new(Box::new(Cursor::new(bytes)), total, label.to_path_buf(), options)
     }
 
+    /// Reads what comes through a pipe; `label` stands for the path in messages.
+    pub(super) fn from_stream(
+        stream: Box<dyn Read + Send>,
+        label: &Path,
+        options: &ReadOptions,
+    ) -> Result<Self, ReadError> {
+        Ok(Self { stream: true, ..Self::new(stream, 0, label.to_path_buf(), options)? })
+    }
+
     fn new(
         inner: Box<dyn Read + Send>,
         bytes_total: u64,
@@ -114,6 +125,7 @@ impl Input {
             raw,
             path,
             bytes_total,
+            stream: false,
             compression,
             bytes_max: options.decompressed_bytes_max,
             ratio_max: options.decompressed_ratio_max,
@@ -182,6 +194,20 @@ impl Input {
             Err(error) if self.window().is_empty() => return Err(error),
             Err(error) => self.deferred = Some(error),
             Ok(_) => {}
+        }
+        Ok(self.window())
+    }
+
+    /// Has the beginning at hand, up to `count` bytes; of a stream no more than is `enough`.
+    pub(super) fn sniff(&mut self, count: usize, enough: impl Fn(&[u8]) -> bool) -> Result<&[u8], ReadError> {
+        if !self.stream {
+            return self.peek(count);
+        }
+        while self.window().len() < count && !self.eof && !enough(self.window()) {
+            self.peek(self.window().len() + 1)?;
+            if self.deferred.is_some() {
+                break;
+            }
         }
         Ok(self.window())
     }
@@ -292,6 +318,12 @@ impl Input {
             }
         }
     }
+}
+
+/// Whether there is a whole line that is not blank.
+pub(super) fn has_line(bytes: &[u8]) -> bool {
+    let end = memchr::memrchr(b'\n', bytes).unwrap_or(0);
+    !bytes[..end].trim_ascii().is_empty()
 }
 
 fn trim_cr(line: &[u8]) -> &[u8] {

@@ -51,7 +51,7 @@ pub(super) fn open(
     options: &ReadOptions,
 ) -> Result<Reader<ByLine<Json>>, ReadError> {
     let mut input = input;
-    let line = input.peek(super::SNIFF_BYTES)?;
+    let line = input.sniff(super::SNIFF_BYTES, super::has_line)?;
     let line = line.split(|&b| b == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
     let json = split_receive(line.trim_ascii()).1;
     let mut mode = Mode::Unknown;

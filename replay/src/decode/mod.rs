@@ -25,8 +25,9 @@ pub use self::dbn::{OhlcvBar, read_ohlcv};
 pub use self::inspect::{Gap, Inspection, KeyCount, inspect};
 
 use self::core::Core;
-use self::input::Input;
+use self::input::{Input, has_line};
 use crate::source::{ReadError, Source};
+use std::io::Read;
 use std::path::Path;
 use tidegate_engine::EventTime;
 
@@ -163,6 +164,24 @@ pub fn open_bytes(
     build(format, input, options)
 }
 
+/// Reads a stream, such as the standard input, as [`open`] reads a file; `label` stands for the path in messages. Nothing is
+/// waited for beyond what is needed: asked for one event at a time, the source gives each as soon as its bytes have come.
+///
+/// # Errors
+/// As [`open`], and [`ReadError::UnknownFormat`] for what can only be read from its end: Parquet, and our own captures.
+pub fn open_stream(
+    stream: Box<dyn Read + Send>,
+    label: &Path,
+    options: &ReadOptions,
+) -> Result<Box<dyn Source>, ReadError> {
+    let mut input = Input::from_stream(stream, label, options)?;
+    let format = match options.format {
+        Some(format) => format,
+        None => detect(&mut input)?,
+    };
+    build(format, input, options)
+}
+
 fn build(format: Format, mut input: Input, options: &ReadOptions) -> Result<Box<dyn Source>, ReadError> {
     let unknown = |path: &Path, reason: &str| ReadError::UnknownFormat {
         path: path.to_path_buf(),
@@ -181,7 +200,7 @@ fn build(format: Format, mut input: Input, options: &ReadOptions) -> Result<Box<
         Format::Dbn => Ok(Box::new(dbn::open(input, core, options)?)),
         Format::Parquet => Err(unknown(
             input.path(),
-            "Parquet is read from its end, so it cannot be inside gzip or zstd; unpack it",
+            "Parquet is read from its end, so it cannot come through a pipe or be inside gzip or zstd; name the unpacked file",
         )),
     }
 }
@@ -191,7 +210,12 @@ const SNIFF_BYTES: usize = 64 << 10;
 
 fn detect(input: &mut Input) -> Result<Format, ReadError> {
     // A damaged tail is the decoder's to report, with what came before it.
-    input.peek(SNIFF_BYTES)?;
+    let window = input.sniff(SNIFF_BYTES, |bytes| by_magic(bytes).is_some() || has_line(bytes))?;
+    if window.starts_with(&crate::capture::MAGIC) {
+        let reason =
+            "a capture has its index at its end, so it cannot come through a pipe; name the file".to_owned();
+        return Err(ReadError::UnknownFormat { path: input.path().to_path_buf(), reason });
+    }
     let window = input.window();
     let format = by_magic(window).or_else(|| by_text(window)).or_else(|| by_extension(input.path()));
     format.ok_or_else(|| ReadError::UnknownFormat {
@@ -371,6 +395,72 @@ mod tests {
             let error = open_bytes(format, Vec::new(), &ReadOptions::default()).err().unwrap();
             assert!(error.to_string().contains("it is empty"), "{error}");
         }
+    }
+
+    /// Gives its pieces one by one and fails the test when asked for one that has not come yet.
+    struct Pieces(std::sync::mpsc::Receiver<&'static [u8]>);
+
+    impl Read for Pieces {
+        fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+            match self.0.try_recv() {
+                Ok(piece) => {
+                    to[..piece.len()].copy_from_slice(piece);
+                    Ok(piece.len())
+                }
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => Ok(0),
+                Err(std::sync::mpsc::TryRecvError::Empty) => panic!("it waits for more than it needs"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_through_a_pipe_is_read_as_it_comes() {
+        type Bytes = [&'static [u8]];
+        let lines: [(&Bytes, &Bytes); 4] = [
+            (&[b"\nts,symbol,price,size\n", b"1,A,1,1\n"], &[b"2,B,", b"1,1\n"]),
+            (&[b"{\"ts\":1,\"symbol\":\"A\",\"price\":1,\"size\":1}\n"], &[
+                b"{\"ts\":2,\"symbol\":\"B\",\"price\":1,\"size\":1}\n",
+            ]),
+            (
+                &[
+                    b"#separator \\x09\n",
+                    b"#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tduration\torig_bytes\tresp_bytes\n",
+                    b"1.5\tC1\t10.0.0.1\t5\t10.0.0.2\t6\ttcp\t1\t2\t3\n",
+                ],
+                &[b"2.5\tC2\t10.0.0.1\t5\t10.0.0.3\t6\ttcp\t1\t2\t3\n"],
+            ),
+            (&[b"#separator \\x09\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\n1.5\tC1\t10.0.0.1\t5\t10.0.0.2\t6\ttcp\n"], &[
+                b"2.5\tC2\t10.0.0.1\t5\t10.0.0.3\t6\ttcp\n",
+            ]),
+        ];
+        for (first, then) in lines {
+            let (sender, pieces) = std::sync::mpsc::channel();
+            first.iter().for_each(|piece| sender.send(*piece).unwrap());
+            let label = Path::new("stdin");
+            let options = ReadOptions::default();
+            let mut source = open_stream(Box::new(Pieces(pieces)), label, &options).unwrap();
+            let mut events = Vec::new();
+            assert!(source.read(&mut events, 1).unwrap() > 0);
+            then.iter().for_each(|piece| sender.send(*piece).unwrap());
+            assert!(source.read(&mut events, 1).unwrap() > 0);
+            drop(sender);
+            while source.read(&mut events, 1).unwrap() > 0 {}
+            assert_eq!(source.account().accepted, 2, "{}", source.format());
+        }
+    }
+
+    #[test]
+    fn what_is_read_from_its_end_cannot_come_through_a_pipe() {
+        let open = |bytes: &'static [u8]| {
+            let source = open_stream(Box::new(bytes), Path::new("stdin"), &ReadOptions::default());
+            source.err().expect("it is refused").to_string()
+        };
+        assert!(open(b"PAR1xxxxPAR1").contains("name the unpacked file"));
+        let mut capture = crate::capture::MAGIC.to_vec();
+        capture.extend([b'\n'; 64]);
+        assert!(open(capture.leak()).contains("name the file"));
+        assert!(open(b"").contains("it is empty"));
+        assert!(open(b"\x00\x01").contains("--format"));
     }
 
     #[test]

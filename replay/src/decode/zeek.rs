@@ -45,7 +45,14 @@ pub(super) struct Zeek {
 }
 
 pub(super) fn open(mut input: Input, core: Core) -> Result<Reader<ByLine<Zeek>>, ReadError> {
-    let head = input.peek(super::SNIFF_BYTES)?;
+    // The names of the fields stand in a comment, before the first row.
+    let has_row = |bytes: &[u8]| {
+        let whole = memchr::memrchr(b'\n', bytes).map_or(&[][..], |end| &bytes[..end]);
+        whole
+            .split(|&b| b == b'\n')
+            .any(|line| line.starts_with(b"#fields") || !matches!(line, [] | [b'#', ..]))
+    };
+    let head = input.sniff(super::SNIFF_BYTES, has_row)?;
     let json = head.trim_ascii_start().starts_with(b"{");
     if !json {
         let fields = head.split(|&b| b == b'\n').find(|line| line.starts_with(b"#fields"));

@@ -4,6 +4,7 @@ use crate::body::answer;
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::record::StreamView;
+use crate::rest::may_read;
 use crate::server::Shared;
 use arrow::array::{
     ArrayRef, Decimal128Array, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray, UInt16Array,
@@ -17,16 +18,22 @@ use axum::http::{Response, StatusCode};
 use std::sync::Arc;
 use tidegate_engine::output::join;
 use tidegate_engine::{BarState, BarWords, Cause, Output, output_kind};
-use tidegate_proto::StreamKind;
+use tidegate_proto::access::Symbols;
+use tidegate_proto::{Grant, StreamKind};
 
 /// Most records of one answer: what a hub keeps of a key at most.
 const RECORDS_MAX: usize = 65_536;
 
-pub(crate) async fn stream(shared: &Arc<Shared>, query: Option<&str>) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn stream(
+    shared: &Arc<Shared>,
+    grant: &Grant,
+    query: Option<&str>,
+) -> Result<Response<Body>, ApiError> {
     let query = Query::parse(query, &["stream", "key", "limit"])?;
     let (number, stream) = shared.stream_of(&query)?;
     let key = query.need("key")?;
     let limit = query.count("limit", 10_000, 1, RECORDS_MAX)?;
+    may_read(grant, stream, Symbols::Name(key))?;
     let records = shared.lookback(number, key, limit).await?;
     let bytes = encode(stream, key, &records).map_err(|error| {
         ApiError::new(

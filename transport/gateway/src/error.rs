@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use std::fmt::Write;
 use tidegate_live::{HubGone, SubscribeError};
+use tidegate_proto::Close;
 use tidegate_proto::subscription::SubscriptionError;
 
 /// Most alternatives listed in an answer.
@@ -44,6 +45,15 @@ impl ApiError {
     pub(crate) fn unknown_key(name: &str) -> Self {
         let message = format!("there is no key `{}`; GET /v1/keys?search= finds names", echo(name));
         Self::new(StatusCode::NOT_FOUND, "unknown_key", message)
+    }
+
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// What a grant does not cover.
+    pub(crate) fn forbidden(close: Close) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", close.reason)
     }
 
     pub(crate) fn busy(message: &str) -> Self {
@@ -112,6 +122,9 @@ impl IntoResponse for ApiError {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -8,6 +8,7 @@
 use crate::error::ApiError;
 use crate::options::GatewayOptions;
 use crate::server::Shared;
+use crate::sources::Gate;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
@@ -15,19 +16,29 @@ use axum::middleware::Next;
 use axum::response::IntoResponse;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use tidegate_proto::Grant;
 use tokio::time::Instant;
 
 pub(crate) async fn guard(
     State(shared): State<Arc<Shared>>,
-    request: Request<Body>,
+    mut request: Request<Body>,
     next: Next,
 ) -> Response<Body> {
     let start = Instant::now();
     let route = crate::rest::route_label(request.uri().path());
     let checked = check(&shared.options, request.headers());
-    let mut response = match &checked {
+    let admitted = checked.clone().and_then(|origin| {
+        // Probes, documentation and the dashboard's files say nothing about anybody's data.
+        if GUARDED.contains(&route) {
+            let grant = admit(shared.sources.gate.as_deref(), request.headers())?;
+            // Those who answer ask for it, so that none of them can be reached past this.
+            request.extensions_mut().insert(grant);
+        }
+        Ok(origin)
+    });
+    let mut response = match admitted {
         Ok(_) => next.run(request).await,
-        Err(error) => error.clone().into_response(),
+        Err(error) => error.into_response(),
     };
     let headers = response.headers_mut();
     let set = [
@@ -54,6 +65,34 @@ pub(crate) async fn guard(
     }
     shared.metrics.answered(route, response.status().as_u16(), start.elapsed());
     response
+}
+
+/// Routes that ask who is there.
+const GUARDED: [&str; 9] = [
+    "/v1/streams",
+    "/v1/keys",
+    "/v1/latest",
+    "/v1/bars",
+    "/v1/status",
+    "/v1/sse",
+    "/v1/arrow",
+    "/v1/ws",
+    "/metrics",
+];
+
+/// What a request may ask for, by its token.
+fn admit(gate: Option<&Gate>, headers: &HeaderMap) -> Result<Grant, ApiError> {
+    let Some(gate) = gate else { return Ok(Grant::default()) };
+    let mut tokens = headers.get_all(header::AUTHORIZATION).iter();
+    let token = match (tokens.next().map(HeaderValue::as_bytes), tokens.next()) {
+        (None, _) => None,
+        (Some(text), None) => match text.split_at_checked(7) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(token),
+            _ => return Err(ApiError::unauthorized("write `Authorization: Bearer TOKEN`")),
+        },
+        (Some(_), Some(_)) => return Err(ApiError::unauthorized("a request is authorized once")),
+    };
+    gate(token).map_err(|close| ApiError::unauthorized(close.reason))
 }
 
 /// Whether a request may be answered; the origin to be named in the answer, if it is a listed one.

@@ -37,4 +37,4 @@ mod status;
 
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};
-pub use sources::{Latency, Sources, StageNode};
+pub use sources::{Gate, Latency, Sources, StageNode};

@@ -84,7 +84,11 @@ pub enum GatewayError {
 }
 
 impl GatewayOptions {
-    pub(crate) fn check(&self) -> Result<(), GatewayError> {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`GatewayError::Option`] for the first option out of range.
+    pub fn check(&self) -> Result<(), GatewayError> {
         let counts = [
             ("connections_max", self.connections_max, 1, 1_000_000),
             ("large_answers_max", self.large_answers_max, 1, 65_536),

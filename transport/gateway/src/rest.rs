@@ -16,8 +16,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_engine::Output;
-use tidegate_proto::MonoTime;
+use tidegate_proto::access::{Symbols, Verb};
 use tidegate_proto::hub::{Hub, KeySearch};
+use tidegate_proto::{Grant, MonoTime};
 
 /// Every route there is, for metrics and documentation.
 pub(crate) const ROUTES: [&str; 14] = [
@@ -117,7 +118,16 @@ impl Shared {
     }
 }
 
-async fn streams(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
+/// Whether results of these keys may be read.
+pub(crate) fn may_read(grant: &Grant, stream: &StreamView, symbols: Symbols<'_>) -> Result<(), ApiError> {
+    grant.check(Verb::Subscribe, &stream.meta.name, symbols).map_err(ApiError::forbidden)
+}
+
+async fn streams(
+    State(shared): State<Arc<Shared>>,
+    _: Extension<Grant>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     Query::parse(query.as_deref(), &[])?;
     let mut out = String::from("{\"streams\":[");
     for (at, stream) in shared.book.streams().iter().enumerate() {
@@ -139,7 +149,7 @@ async fn streams(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -
     json(&shared, out).await
 }
 
-async fn keys(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
+async fn keys(State(shared): State<Arc<Shared>>, _: Extension<Grant>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::parse(query.as_deref(), &["search", "limit", "after"])?;
     let limit = query.count("limit", 50, 1, PAGE_MAX)?;
     let search = query.text("search").unwrap_or_default().to_owned();
@@ -161,7 +171,11 @@ async fn keys(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> A
     json(&shared, out).await
 }
 
-async fn latest(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
+async fn latest(
+    State(shared): State<Arc<Shared>>,
+    Extension(grant): Extension<Grant>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let query = Query::parse(query.as_deref(), &["stream", "key", "limit", "after"])?;
     let (number, stream) = shared.stream_of(&query)?;
     let mut out = format!("{{\"stream\":{}", quote(&stream.meta.name));
@@ -172,6 +186,7 @@ async fn latest(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) ->
                 "`key` asks for one record: `limit` and `after` have no meaning",
             ));
         }
+        may_read(&grant, stream, Symbols::Name(key))?;
         let records = shared.lookback(number, key, 1).await?;
         let Some(output) = records.first() else {
             let message = format!("`{}` has no record in this stream yet", echo(key));
@@ -185,6 +200,7 @@ async fn latest(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) ->
     }
     let limit = query.count("limit", 100, 1, PAGE_MAX)?;
     let after = query.text("after").map(str::to_owned);
+    may_read(&grant, stream, Symbols::All)?;
     let (records, next) = shared.ask(move |hub, _| page(hub, number, after, limit)).await?;
     out.push_str(",\"records\":[");
     for (at, (key, output)) in records.iter().enumerate() {
@@ -229,11 +245,16 @@ fn page(
     }
 }
 
-async fn bars(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
+async fn bars(
+    State(shared): State<Arc<Shared>>,
+    Extension(grant): Extension<Grant>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let query = Query::parse(query.as_deref(), &["stream", "key", "limit"])?;
     let (number, stream) = shared.stream_of(&query)?;
     let key = query.need("key")?;
     let limit = query.count("limit", 500, 1, BARS_MAX)?;
+    may_read(&grant, stream, Symbols::Name(key))?;
     let records = shared.lookback(number, key, limit).await?;
     let key = quote(key);
     let mut out = format!("{{\"stream\":{},\"key\":{key},\"records\":[", quote(&stream.meta.name));
@@ -247,7 +268,7 @@ async fn bars(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> A
     json(&shared, out).await
 }
 
-async fn status(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
+async fn status(State(shared): State<Arc<Shared>>, _: Extension<Grant>, RawQuery(query): RawQuery) -> Answer {
     Query::parse(query.as_deref(), &[])?;
     let text = crate::status::text(&shared).await?;
     json(&shared, text.to_string()).await
@@ -262,7 +283,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Answer {
     json(&shared, "{\"status\":\"ready\"}".to_owned()).await
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
+async fn metrics(State(shared): State<Arc<Shared>>, _: Extension<Grant>) -> Answer {
     let text = crate::metrics::scrape(&shared).await;
     answer(&shared, "text/plain; version=0.0.4; charset=utf-8", text).await
 }
@@ -270,13 +291,18 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
 async fn sse(
     State(shared): State<Arc<Shared>>,
     Extension(connection): Extension<Connection>,
+    Extension(grant): Extension<Grant>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    crate::sse::stream(shared, connection, query.as_deref()).await
+    crate::sse::stream(shared, connection, &grant, query.as_deref()).await
 }
 
-async fn arrow(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Answer {
-    crate::arrow::stream(&shared, query.as_deref()).await
+async fn arrow(
+    State(shared): State<Arc<Shared>>,
+    Extension(grant): Extension<Grant>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    crate::arrow::stream(&shared, &grant, query.as_deref()).await
 }
 
 async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response<Body> {

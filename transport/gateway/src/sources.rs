@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use tidegate_actors::runtime::{StageReport, StatsHandle};
 use tidegate_live::{HubHandle, IngestStats};
+use tidegate_proto::{Close, Grant};
+
+/// What whoever sends this token (`Authorization: Bearer`), or none, may do; or why it is not let in.
+pub type Gate = dyn Fn(Option<&[u8]>) -> Result<Grant, Close> + Send + Sync;
 
 /// Handles of a live engine, and what else its owner knows. What is not given is shown as unknown.
 #[derive(Clone)]
@@ -23,6 +27,8 @@ pub struct Sources {
     pub ledger: Option<Arc<dyn Fn() -> Vec<StageReport> + Send + Sync>>,
     /// How long events take from their arrival to their results.
     pub latency: Option<Arc<dyn Fn() -> Option<Latency> + Send + Sync>>,
+    /// Who may ask. Without it everybody may ask everything.
+    pub gate: Option<Arc<Gate>>,
     /// What subscribers are that did not come through this gateway, such as `quic`.
     pub others: Option<&'static str>,
 }
@@ -44,6 +50,7 @@ impl Sources {
             stages: Vec::new(),
             ledger: None,
             latency: None,
+            gate: None,
             others: None,
         }
     }

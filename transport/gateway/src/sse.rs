@@ -15,6 +15,7 @@ use futures_util::stream::{self, Stream};
 use std::fmt::Write;
 use std::sync::Arc;
 use tidegate_live::Delivery;
+use tidegate_proto::Grant;
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -24,9 +25,11 @@ const PARAMETERS: [&str; 6] = ["streams", "keys", "from", "conflate", "lag", "pa
 pub(crate) async fn stream(
     shared: Arc<Shared>,
     connection: Connection,
+    grant: &Grant,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
     let subscription = subscription(query)?;
+    grant.check_subscription(&subscription).map_err(ApiError::forbidden)?;
     let subscribed = shared.subscribe(subscription, "sse", connection.peer).await?;
     let events = Events {
         stop: shared.stop.clone(),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_live::Delivery;
+use tidegate_proto::Grant;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -43,6 +44,7 @@ const CLOSE_IDLE: u16 = 1008;
 pub(crate) async fn upgrade(
     State(shared): State<Arc<Shared>>,
     Extension(connection): Extension<Connection>,
+    Extension(grant): Extension<Grant>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response<Body> {
     let upgrade = match upgrade {
@@ -59,7 +61,7 @@ pub(crate) async fn upgrade(
         .max_write_buffer_size(WRITE_BUFFER_MAX)
         .max_message_size(bytes_max)
         .max_frame_size(bytes_max)
-        .on_upgrade(move |socket| async move { Talk::new(shared, connection, socket).run().await })
+        .on_upgrade(move |socket| async move { Talk::new(shared, connection, grant, socket).run().await })
 }
 
 /// Something that wants to be dealt with.
@@ -82,6 +84,8 @@ struct Subscription {
 struct Talk {
     shared: Arc<Shared>,
     connection: Connection,
+    /// What the peer may read.
+    grant: Grant,
     socket: WebSocket,
     subscriptions: Vec<Subscription>,
     /// The subscription to look at first, so that none is served before the others for ever.
@@ -93,11 +97,12 @@ struct Talk {
 }
 
 impl Talk {
-    fn new(shared: Arc<Shared>, connection: Connection, socket: WebSocket) -> Self {
+    fn new(shared: Arc<Shared>, connection: Connection, grant: Grant, socket: WebSocket) -> Self {
         Self {
             stop: shared.stop.clone(),
             shared,
             connection,
+            grant,
             socket,
             subscriptions: Vec::new(),
             turn: 0,
@@ -223,6 +228,7 @@ impl Talk {
             let message = format!("a connection has at most {max} subscriptions");
             return Err(ApiError::bad("too_many_subscriptions", message).allowed([max]));
         }
+        self.grant.check_subscription(&subscription).map_err(ApiError::forbidden)?;
         let subscribed = self.shared.subscribe(subscription, "ws", self.connection.peer).await?;
         self.subscriptions.push(Subscription { id, subscribed });
         Ok(())

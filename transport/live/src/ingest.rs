@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
 use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
-use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, MonoTime};
+use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, Grant, MonoTime};
 use tokio::sync::{mpsc, oneshot};
 
 /// Buffers of frames on their way to the thread, over all connections: beyond that, connections wait, and their peers
@@ -30,7 +30,7 @@ const OVERFLOW_NAME: &str = "(overflow)";
 const GAP_EVENTS_MAX: u64 = 1 << 40;
 
 pub(crate) enum Input {
-    Open { answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
+    Open { grant: Grant, answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
     Frames { connection: ConnectionId, buffer: FrameBuffer },
     Closed { connection: ConnectionId },
     Stop,
@@ -96,19 +96,26 @@ pub struct Feed {
 }
 
 impl IngestHandle {
-    /// A connection came. What is to be said to it comes out of the receiver.
+    /// A connection came, whose peer may do what `grant` says; `buffer` is what was read of it so far, to be handed on with
+    /// [`Feed::filled`]. What is to be said to it comes out of the receiver.
     ///
     /// # Errors
     /// [`IngestGone`] while shutting down.
-    pub async fn open(&self) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
+    pub async fn open(
+        &self,
+        grant: Grant,
+        buffer: FrameBuffer,
+    ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let (reply, id) = oneshot::channel();
-        self.inputs.send_async(Input::Open { answers, reply }).await.map_err(|_| IngestGone)?;
+        self.inputs.send_async(Input::Open { grant, answers, reply }).await.map_err(|_| IngestGone)?;
         let connection = id.await.map_err(|_| IngestGone)?;
-        Ok((Feed { connection, handle: self.clone(), buffer: self.buffer() }, receiver))
+        Ok((Feed { connection, handle: self.clone(), buffer }, receiver))
     }
 
-    fn buffer(&self) -> FrameBuffer {
+    /// A buffer for a connection that is not open yet.
+    #[must_use]
+    pub fn buffer(&self) -> FrameBuffer {
         self.spare.try_recv().unwrap_or_else(|_| FrameBuffer::new(BUFFER_FRAMES))
     }
 
@@ -316,8 +323,8 @@ impl Ingest {
     pub(crate) fn input(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
-            Input::Open { answers, reply } => {
-                let id = self.server.open(now);
+            Input::Open { grant, answers, reply } => {
+                let id = self.server.open(now, grant);
                 self.answers.insert(id, answers);
                 if reply.send(id).is_err() {
                     self.forget(id);

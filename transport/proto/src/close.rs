@@ -39,6 +39,10 @@ impl CloseCode {
     pub const BAD_EVENT: Self = Self(14);
     /// Not allowed.
     pub const UNAUTHORIZED: Self = Self(15);
+    /// More than the quota of its principal.
+    pub const QUOTA: Self = Self(16);
+    /// The connection has stood for as long as one may without showing again who it is.
+    pub const EXPIRED: Self = Self(17);
 
     /// A word for it.
     #[must_use]
@@ -60,6 +64,8 @@ impl CloseCode {
             Self::INTERNAL => "internal",
             Self::BAD_EVENT => "bad_event",
             Self::UNAUTHORIZED => "unauthorized",
+            Self::QUOTA => "quota",
+            Self::EXPIRED => "expired",
             _ => "unknown",
         }
     }
@@ -67,7 +73,16 @@ impl CloseCode {
     /// Whether connecting again with the same request can end better.
     #[must_use]
     pub const fn may_retry(self) -> bool {
-        matches!(self, Self::SILENT | Self::BUSY | Self::SHUTTING_DOWN | Self::INTERNAL | Self::LAG)
+        matches!(
+            self,
+            Self::SILENT
+                | Self::BUSY
+                | Self::SHUTTING_DOWN
+                | Self::INTERNAL
+                | Self::LAG
+                | Self::QUOTA
+                | Self::EXPIRED
+        )
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::close::CloseCode;
 use crate::wire::{
     BODY_BYTES_MAX, FLAG_PAST, FRAME_EVENTS_MAX, FrameError, FrameHead, FrameType, HEAD_BYTES, MAGIC,
-    NAME_BYTES_MAX, REASON_BYTES_MAX, SEQUENCE_MAX, VERSION,
+    NAME_BYTES_MAX, PROOF_BYTES, PROTOCOL_CREDENTIAL, REASON_BYTES_MAX, SEQUENCE_MAX, TOKEN_BYTES_MAX,
+    VERSION,
 };
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{Event, Output, SLOT_COUNT};
@@ -53,6 +54,15 @@ impl std::fmt::Display for AckMode {
     }
 }
 
+/// Who a client is, as it can show. What it means is for others to say: to this crate it is bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential<'a> {
+    /// Shows that whoever sends the token also holds its key, on this very connection.
+    pub proof: &'a [u8; PROOF_BYTES],
+    /// The token: 1 to [`TOKEN_BYTES_MAX`] bytes.
+    pub token: &'a [u8],
+}
+
 /// The client's first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
@@ -70,6 +80,8 @@ pub struct Hello<'a> {
     pub session: u64,
     /// A name for people, at most 255 bytes.
     pub name: &'a str,
+    /// Who it is; only where `version_max` is at least [`PROTOCOL_CREDENTIAL`].
+    pub credential: Option<Credential<'a>>,
 }
 
 /// The server's first frame.
@@ -485,6 +497,20 @@ impl<'a> Body<'a> {
         })
     }
 
+    fn credential(&mut self, length: usize) -> Result<Option<Credential<'a>>, FrameError> {
+        if length == 0 {
+            return Ok(None);
+        }
+        let (offset, bytes) = (self.offset(), self.take("credential", length)?);
+        match bytes.split_first_chunk() {
+            Some((proof, token)) if !token.is_empty() => Ok(Some(Credential { proof, token })),
+            _ => {
+                let (field, needed) = ("token", PROOF_BYTES as u64 + 1);
+                Err(FrameError::Cut { offset, field, needed, left: length as u64 })
+            }
+        }
+    }
+
     /// What is left is padding: fewer than 8 zeros.
     fn end(mut self) -> Result<(), FrameError> {
         let left = self.bytes.len() - self.at;
@@ -514,9 +540,23 @@ impl<'a> Frame<'a> {
                 let ack_mode = Self::ack_mode(&mut body)?;
                 body.zero(4)?;
                 let (source_id, session) = (body.word("source_id")?, body.word("session")?);
-                body.zero(8)?;
+                let length: u16 = body.word("credential")?;
+                // Before that version these bytes are zero.
+                let most = if version_max < PROTOCOL_CREDENTIAL { 0 } else { PROOF_BYTES + TOKEN_BYTES_MAX };
+                body.bounded(length, "credential", 0, most as u64)?;
+                body.zero(6)?;
                 let name = body.text("name", 0)?;
-                Self::Hello(Hello { version_min, version_max, plane, ack_mode, source_id, session, name })
+                let credential = body.credential(length.into())?;
+                Self::Hello(Hello {
+                    version_min,
+                    version_max,
+                    plane,
+                    ack_mode,
+                    source_id,
+                    session,
+                    name,
+                    credential,
+                })
             }
             FrameType::HelloAck => {
                 let (version, ack_mode) = (body.byte("version")?, Self::ack_mode(&mut body)?);
@@ -789,14 +829,24 @@ impl<'a> FrameWriter<'a> {
     }
 
     /// See [`Hello`]. Names beyond 255 bytes are cut.
+    ///
+    /// # Panics
+    /// For a token that is empty or longer than [`TOKEN_BYTES_MAX`].
     pub fn hello(&mut self, hello: &Hello<'_>) {
         self.frame(FrameType::Hello, 0, |out| {
             let Hello { version_min, version_max, plane, ack_mode, .. } = *hello;
             out.extend_from_slice(&[version_min, version_max, plane as u8, ack_mode as u8, 0, 0, 0, 0]);
             out.extend_from_slice(&hello.source_id.to_le_bytes());
             out.extend_from_slice(&hello.session.to_le_bytes());
-            out.extend_from_slice(&[0; 8]);
+            let (proof, token) =
+                hello.credential.map_or((&[][..], &[][..]), |shown| (&shown.proof[..], shown.token));
+            let fits = hello.credential.is_none() || (1..=TOKEN_BYTES_MAX).contains(&token.len());
+            assert!(fits, "a token of {} bytes, 1 to {TOKEN_BYTES_MAX} fit", token.len());
+            out.extend_from_slice(&((proof.len() + token.len()) as u16).to_le_bytes());
+            out.extend_from_slice(&[0; 6]);
             text(out, hello.name);
+            out.extend_from_slice(proof);
+            out.extend_from_slice(token);
         });
     }
 

@@ -4,8 +4,11 @@
 //! values. What a peer sends ends in a typed error or in a count, never in a panic, and makes nothing grow without bound.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod close;
+mod credential;
 pub mod frame;
+pub mod meter;
 pub mod time;
 pub mod wire;
 #[cfg(test)]
@@ -17,7 +20,9 @@ pub mod hub;
 pub mod subscriber;
 pub mod subscription;
 
+pub use access::{Grant, Quotas};
 pub use close::{Close, CloseCode};
-pub use frame::{Ack, AckMode, Frame, FrameWriter, Loss, LossCause, Plane, StreamKind};
+pub use frame::{Ack, AckMode, Credential, Frame, FrameWriter, Loss, LossCause, Plane, StreamKind};
+pub use meter::Meter;
 pub use time::MonoTime;
 pub use wire::{ALPN_FEED, ALPN_SUBSCRIBE, FrameBuffer, FrameError, FrameHead, FrameType};

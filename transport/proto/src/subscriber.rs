@@ -1,11 +1,12 @@
 //! Both sides of a subscriber's connection: greeting, catalogue, request, and the way back after a reconnect.
 
 use crate::close::{Close, CloseCode};
-use crate::frame::{Frame, FrameWriter, Hello, HelloAck, Loss, Plane, StreamKind};
+use crate::credential::{self, Shown};
+use crate::frame::{Credential, Frame, FrameWriter, Hello, HelloAck, Loss, Plane, StreamKind};
 use crate::hub::StreamMeta;
 use crate::subscription::{Start, Subscription, SubscriptionError};
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{FrameError, VERSION};
+use crate::wire::FrameError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidegate_engine::{Output, SLOT_COUNT};
@@ -93,17 +94,12 @@ impl SubscriberSession {
         match (self.stage, frame) {
             (_, Frame::Close { .. }) => return Ok(Request::Finished),
             (Stage::Greeting, Frame::Hello(hello)) => {
-                if hello.version_min > VERSION || hello.version_max < VERSION {
-                    let (min, max) = (hello.version_min, hello.version_max);
-                    let reason =
-                        format!("versions {min} to {max} were offered, this server speaks {VERSION}");
-                    return Err(Close::new(CloseCode::VERSION, reason));
-                }
+                let version = credential::agreed(hello)?;
                 if hello.plane != Plane::Subscribe {
                     return Err(Close::new(CloseCode::PROTOCOL, "a feed on the subscribers' plane"));
                 }
                 hello.name.clone_into(&mut self.name);
-                self.greet(out);
+                self.greet(version, out);
                 self.told = now;
                 self.stage = Stage::Choosing;
                 return Ok(Request::Nothing);
@@ -143,10 +139,10 @@ impl SubscriberSession {
         Err(Close::new(CloseCode::PROTOCOL, error.to_string()))
     }
 
-    fn greet(&self, out: &mut Vec<u8>) {
+    fn greet(&self, version: u8, out: &mut Vec<u8>) {
         let Catalogue { streams, server, incarnation, heartbeat_ms, .. } = &*self.catalogue;
         FrameWriter::new(out).hello_ack(&HelloAck {
-            version: VERSION,
+            version,
             ack_mode: crate::AckMode::None,
             incarnation: *incarnation,
             last: 0,
@@ -219,6 +215,22 @@ impl SubscriberSession {
     }
 }
 
+/// How a connection goes on from the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuation {
+    /// Behind the last record of each slot: nothing is missing, nothing comes twice.
+    Resumed,
+    /// The one before broke while its past was still coming, so it begins as asked for: what came of that past comes again.
+    Anew,
+    /// The server was started anew. What the one before had computed is gone, and so is what of it was not delivered; nobody
+    /// knows how much that is. Numbers begin at 1 again: everything that the new one has computed since its start follows,
+    /// and what it no longer keeps is told as lost. Records may speak of windows that came before.
+    NewLineage {
+        /// The new server's number.
+        incarnation: u64,
+    },
+}
+
 /// What a subscriber is told.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SubscriberEvent<'a> {
@@ -226,6 +238,8 @@ pub enum SubscriberEvent<'a> {
     Ready {
         /// The server's streams, in the order of their numbers.
         streams: &'a [StreamMeta],
+        /// How it goes on from the connection before; `None` for the first that got this far.
+        continuation: Option<Continuation>,
     },
     /// The subscription stands; it may be so many records behind.
     Subscribed {
@@ -281,7 +295,13 @@ pub struct SubscriberClient {
     heard: MonoTime,
     told: MonoTime,
     echo: u64,
-    resumed: bool,
+    shown: Shown,
+    /// The server's start that answered, and the one that [`Known::next`] speaks of.
+    greeted_by: u64,
+    incarnation: Option<u64>,
+    continuation: Option<Continuation>,
+    /// Whether numbers were asked for, so that the past too counts towards [`Known::next`].
+    by_number: bool,
 }
 
 /// Silence after which a server counts as dead, in nanoseconds.
@@ -310,36 +330,71 @@ impl SubscriberClient {
             heard: MonoTime::default(),
             told: MonoTime::default(),
             echo: 0,
-            resumed: false,
+            shown: Shown::default(),
+            greeted_by: 0,
+            incarnation: None,
+            continuation: None,
+            by_number: false,
         })
     }
 
+    /// What to show on the next connection, and on those after it: who this is. `None` for nothing.
+    ///
+    /// # Panics
+    /// For a token that is empty or too long.
+    pub fn present(&mut self, credential: Option<Credential<'_>>) {
+        self.shown = Shown::new(credential);
+    }
+
     /// A new connection stands: these are its first bytes. After an earlier one, the subscription goes on behind the last
-    /// record of each slot; if that one broke before its past was complete, it begins anew.
+    /// record of each slot, unless that one broke before its past was complete or the server was started anew: see
+    /// [`Continuation`].
     pub fn connected(&mut self, now: MonoTime, out: &mut Vec<u8>) {
         (self.heard, self.told) = (now, now);
         self.stage = Stage::Greeting;
         self.streams.clear();
         FrameWriter::new(out).hello(&Hello {
-            version_min: VERSION,
-            version_max: VERSION,
+            version_min: *self.shown.versions().start(),
+            version_max: *self.shown.versions().end(),
             plane: Plane::Subscribe,
             ack_mode: crate::AckMode::None,
             source_id: 0,
             session: 0,
             name: &self.name,
+            credential: self.shown.credential(),
         });
     }
 
-    /// Whether the subscription goes on from an earlier connection.
+    /// How the subscription goes on from the connection before; `None` for the first.
     #[must_use]
-    pub fn is_resumed(&self) -> bool {
-        self.resumed
+    pub fn continuation(&self) -> Option<Continuation> {
+        self.continuation
+    }
+
+    /// Numbers are of one start of the server. Those of another one mean nothing here: everything of it is wanted, from its
+    /// first record on.
+    fn lineage(&mut self, incarnation: u64) {
+        let before = self.incarnation.replace(incarnation);
+        let asked = self.known.iter().any(Option::is_some);
+        self.continuation = match before {
+            Some(before) if asked && before != incarnation => {
+                let first = || vec![1; SLOT_COUNT].into_boxed_slice();
+                self.known.fill_with(|| Some(Known { next: first(), resumable: true }));
+                Some(Continuation::NewLineage { incarnation })
+            }
+            _ if !asked => None,
+            _ if self.is_resumable() => Some(Continuation::Resumed),
+            _ => Some(Continuation::Anew),
+        };
+    }
+
+    fn is_resumable(&self) -> bool {
+        self.known.iter().all(|known| known.as_ref().is_some_and(|known| known.resumable))
     }
 
     /// What to ask for now: the subscription, or where it stopped.
     fn request(&self) -> Subscription {
-        if !self.known.iter().all(|known| known.as_ref().is_some_and(|known| known.resumable)) {
+        if !self.is_resumable() {
             return self.subscription.clone();
         }
         let mut slots = Vec::new();
@@ -365,13 +420,15 @@ impl SubscriberClient {
         self.heard = now;
         match frame {
             Frame::HelloAck(ack) if self.stage == Stage::Greeting => {
-                if ack.version != VERSION || !(1..=Subscription::STREAMS_MAX as u32).contains(&ack.streams) {
+                let known = self.shown.versions().contains(&ack.version);
+                if !known || !(1..=Subscription::STREAMS_MAX as u32).contains(&ack.streams) {
                     let (version, streams) = (ack.version, ack.streams);
                     let reason = format!("the server answers with version {version} and {streams} streams");
                     return Err(Close::new(CloseCode::VERSION, reason));
                 }
                 self.heartbeat_ns = u64::from(ack.heartbeat_ms) * MILLISECOND_NS;
                 self.streams_due = ack.streams as usize;
+                self.greeted_by = ack.incarnation;
                 self.stage = Stage::Choosing;
             }
             Frame::Stream(stream)
@@ -386,7 +443,8 @@ impl SubscriberClient {
                 if self.streams.len() == self.streams_due {
                     self.choose(out)?;
                     self.told = now;
-                    each(SubscriberEvent::Ready { streams: &self.streams });
+                    let continuation = self.continuation;
+                    each(SubscriberEvent::Ready { streams: &self.streams, continuation });
                 }
             }
             Frame::Subscribed { lag_budget, .. } if self.stage == Stage::Choosing => {
@@ -438,10 +496,11 @@ impl SubscriberClient {
     }
 
     fn choose(&mut self, out: &mut Vec<u8>) -> Result<(), Close> {
+        self.lineage(self.greeted_by);
         let request = self.request();
         let stream_id =
             |name: &str| self.streams.iter().position(|stream| stream.name == name).map(|at| at as u16);
-        self.resumed = request.start != self.subscription.start;
+        self.by_number = matches!(request.start, Start::Sequence { .. });
         request
             .encode(stream_id, out)
             .map_err(|error| Close::new(CloseCode::SUBSCRIPTION, error.to_string()))?;
@@ -454,8 +513,7 @@ impl SubscriberClient {
                     next[usize::from(*slot) % SLOT_COUNT] = *from;
                 }
             }
-            let resumable = matches!(request.start, Start::Sequence { .. });
-            *known = Some(Known { next, resumable });
+            *known = Some(Known { next, resumable: self.by_number });
         }
         Ok(())
     }
@@ -469,8 +527,7 @@ impl SubscriberClient {
         let Some(stream) = self.streams.get(usize::from(output.stream)) else {
             return Err(unknown_stream(output.stream));
         };
-        let by_number = matches!(self.subscription.start, Start::Sequence { .. }) || self.resumed;
-        if (!past || by_number)
+        if (!past || self.by_number)
             && let Some(known) = known(&self.subscription, &mut self.known, stream)
         {
             let next = &mut known.next[usize::from(output.slot) % SLOT_COUNT];
@@ -560,8 +617,18 @@ mod tests {
 
     /// One connection from greeting to where `take` records were read, then it breaks.
     fn connection(hub: &mut Hub, client: &mut SubscriberClient, take: usize, got: &mut Vec<(u16, u16, u64)>) {
+        connection_to(hub, catalogue(), client, take, got);
+    }
+
+    fn connection_to(
+        hub: &mut Hub,
+        catalogue: Arc<Catalogue>,
+        client: &mut SubscriberClient,
+        take: usize,
+        got: &mut Vec<(u16, u16, u64)>,
+    ) {
         let now = MonoTime(1);
-        let mut session = SubscriberSession::new(catalogue(), now);
+        let mut session = SubscriberSession::new(catalogue, now);
         let (mut up, mut down) = (Vec::new(), Vec::new());
         client.connected(now, &mut up);
         let mut id = None;
@@ -632,12 +699,76 @@ mod tests {
                 hub.publish(&[output]);
             }
             connection(&mut hub, &mut client, (round * 7 % 31) as usize, &mut got);
-            assert_eq!(client.is_resumed(), round > 0);
+            assert_eq!(client.continuation(), (round > 0).then_some(Continuation::Resumed));
         }
         connection(&mut hub, &mut client, usize::MAX, &mut got);
         want.sort_unstable();
         got.sort_unstable();
         assert_eq!(got, want);
+    }
+
+    /// `count` further records of one key, on top of what the hub has.
+    fn publish(hub: &mut Hub, have: &mut u64, count: u64) {
+        let name = name_hash(b"K");
+        hub.define("K");
+        for _ in 0..count {
+            *have += 1;
+            let output = Output {
+                name,
+                slot: slot_of(name),
+                sequence: *have,
+                kind: output_kind::VALUES,
+                ..Output::default()
+            };
+            hub.publish(&[output]);
+        }
+    }
+
+    #[test]
+    fn another_start_of_the_server_is_told_and_heard_from_its_first_record_on() {
+        let starts = [Start::Latest, Start::Snapshot, Start::Sequence { default: 3, slots: Vec::new() }];
+        for start in starts {
+            let spec = Subscription { start: start.clone(), ..Subscription::to(["bars.1s"]) };
+            let mut client = SubscriberClient::new("test", spec).unwrap();
+            let mut hub = Hub::new(catalogue().streams.clone(), HubOptions::default()).unwrap();
+            let (mut have, mut got) = (0, Vec::new());
+            publish(&mut hub, &mut have, 5);
+            connection(&mut hub, &mut client, usize::MAX, &mut got);
+            publish(&mut hub, &mut have, 4);
+            connection(&mut hub, &mut client, usize::MAX, &mut got);
+            assert_eq!(client.continuation(), Some(Continuation::Resumed), "{start:?}");
+            assert_eq!(got.last().map(|last| last.2), Some(9));
+
+            // It has fewer records than were seen of the old one: the old numbers would hide them all.
+            let mut hub = Hub::new(catalogue().streams.clone(), HubOptions::default()).unwrap();
+            let next = Arc::new(Catalogue { incarnation: 4, ..(*catalogue()).clone() });
+            let mut have = 0;
+            publish(&mut hub, &mut have, 6);
+            // A first attempt that breaks before the catalogue is complete does not swallow the news.
+            let (mut session, mut down) =
+                (SubscriberSession::new(Arc::clone(&next), MonoTime(1)), Vec::new());
+            let (mut up, mut seen) = (Vec::new(), 0);
+            client.connected(MonoTime(1), &mut up);
+            frames(&up, |offset, frame| {
+                session.handle(MonoTime(1), offset, frame, &mut down).unwrap();
+            });
+            frames(&down, |offset, frame| {
+                if seen < 2 {
+                    client.handle(MonoTime(1), offset, frame, &mut up, &mut |_| {}).unwrap();
+                }
+                seen += 1;
+            });
+            assert_eq!(seen, 3, "an answer and two streams");
+            got.clear();
+            connection_to(&mut hub, Arc::clone(&next), &mut client, 2, &mut got);
+            let told = Some(Continuation::NewLineage { incarnation: 4 });
+            assert_eq!(client.continuation(), told, "{start:?}");
+            publish(&mut hub, &mut have, 1);
+            connection_to(&mut hub, next, &mut client, usize::MAX, &mut got);
+            assert_eq!(client.continuation(), Some(Continuation::Resumed));
+            let numbers: Vec<u64> = got.iter().map(|record| record.2).collect();
+            assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7], "{start:?}");
+        }
     }
 
     #[test]
@@ -656,9 +787,10 @@ mod tests {
             source_id: 0,
             session: 0,
             name: "",
+            credential: None,
         });
         let close = session.handle(MonoTime(0), 0, &hello, &mut out).unwrap_err();
-        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1");
+        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1 to 2");
         assert!(session.tick(MonoTime(2_000 * MILLISECOND_NS), &mut out).is_err(), "two seconds for a hello");
     }
 }

@@ -12,8 +12,18 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// First four bytes of every frame: `TGP1` in ASCII.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"TGP1");
-/// The version of frames this crate speaks.
+/// The version of frames: their heads, and how bodies are laid out.
 pub const VERSION: u8 = 1;
+/// Lowest version of the protocol this crate speaks: what sessions say in frames.
+pub const PROTOCOL_MIN: u8 = 1;
+/// Highest version of the protocol this crate speaks. Version 2 has credentials in HELLO.
+pub const PROTOCOL_MAX: u8 = 2;
+/// The version of the protocol from which HELLO may carry a credential.
+pub const PROTOCOL_CREDENTIAL: u8 = 2;
+/// Bytes of a proof: a signature of Ed25519.
+pub const PROOF_BYTES: usize = 64;
+/// Longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 4_032;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 16;
 /// Most events of one frame: 64 KiB of them.
@@ -106,7 +116,7 @@ impl FrameType {
     #[must_use]
     pub const fn body_bytes(self) -> (usize, usize) {
         match self {
-            Self::Hello => (40, 40 + 256),
+            Self::Hello => (40, 40 + 256 + PROOF_BYTES + TOKEN_BYTES_MAX),
             Self::HelloAck => (48, 48 + 256),
             Self::Define | Self::Names => (24, BODY_BYTES_MAX),
             Self::Events => (16 + 32, BODY_BYTES_MAX),
@@ -403,6 +413,17 @@ impl FrameBuffer {
         self.offset += head.frame_bytes() as u64;
         let body = &self.words.as_bytes()[start + HEAD_BYTES..self.start];
         Ok(Some((offset, head, body)))
+    }
+
+    /// As [`FrameBuffer::next_frame`], but the frame stays.
+    ///
+    /// # Errors
+    /// As [`FrameBuffer::next_frame`].
+    #[allow(clippy::type_complexity)]
+    pub fn peek_frame(&self) -> Result<Option<(u64, FrameHead, &[u8])>, FrameError> {
+        let bytes = &self.words.as_bytes()[self.start..self.end];
+        let Some(head) = FrameHead::read(bytes, self.offset)? else { return Ok(None) };
+        Ok(bytes.get(HEAD_BYTES..head.frame_bytes()).map(|body| (self.offset, head, body)))
     }
 
     /// Whether [`FrameBuffer::next_frame`] has something to say: a frame or an error.

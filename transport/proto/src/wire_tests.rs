@@ -1,7 +1,9 @@
 //! Frames there and back, and everything that is none.
 
 use crate::close::CloseCode;
-use crate::frame::{Ack, AckMode, Frame, FrameWriter, Hello, HelloAck, Loss, LossCause, Plane, StreamKind};
+use crate::frame::{
+    Ack, AckMode, Credential, Frame, FrameWriter, Hello, HelloAck, Loss, LossCause, Plane, StreamKind,
+};
 use crate::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use crate::wire::{
     BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_EVENTS_MAX, FrameBuffer, FrameError, FrameHead, FrameType,
@@ -37,6 +39,7 @@ fn samples() -> Vec<(FrameType, Vec<u8>)> {
         source_id: 11,
         session: 12,
         name: "näme",
+        credential: Some(Credential { proof: &[7; 64], token: b"a.b.c" }),
     };
     let ack = HelloAck {
         version: 1,
@@ -193,6 +196,14 @@ fn bodies_out_of_range_are_named() {
     };
     assert_eq!(change(FrameType::Hello, 1, &[0]), "at byte 17: version_max is 0, allowed are 1 to 255");
     assert_eq!(change(FrameType::Hello, 2, &[9]), "at byte 18: plane is 9, allowed are 1 to 2");
+    // A credential is of version 2 on, and longer than its proof.
+    assert_eq!(change(FrameType::Hello, 1, &[1]), "at byte 40: credential is 69, allowed are 0 to 0");
+    assert_eq!(
+        change(FrameType::Hello, 24, &4_097u16.to_le_bytes()),
+        "at byte 40: credential is 4097, allowed are 0 to 4096"
+    );
+    let short = change(FrameType::Hello, 24, &64u16.to_le_bytes());
+    assert!(short.ends_with("token needs 65 bytes, 64 are left of the body"), "{short}");
     assert_eq!(change(FrameType::Hello, 34, &[0xff]), "at byte 49: name is not UTF-8 from its byte 1 on");
     assert_eq!(
         change(FrameType::Define, 4, &u32::MAX.to_le_bytes()),

@@ -9,14 +9,25 @@ pub mod socket;
 pub mod tls;
 
 #[cfg(feature = "server")]
+pub mod certs;
+#[cfg(feature = "server")]
+pub mod security;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+mod usage;
 
 #[cfg(feature = "client")]
 pub mod client;
 
 #[cfg(feature = "client")]
-pub use client::{ClientError, ClientOptions, PublishStats, Publisher, PublisherOptions, Subscriber, Update};
+pub use client::{
+    ClientError, ClientOptions, Continuation, CredentialSource, PublishStats, Publisher, PublisherOptions,
+    Subscriber, Update,
+};
 pub use limits::Limits;
 #[cfg(feature = "server")]
+pub use security::{Access, AuthOptions, SecurityError, SecurityOptions, ServerSecurity, TlsOptions};
+#[cfg(feature = "server")]
 pub use server::{QuicServer, ServerError, ServerStats};
-pub use tls::{TlsError, Trust};
+pub use tls::{Identity, TlsError, Trust};

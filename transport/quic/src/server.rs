@@ -1,16 +1,21 @@
 //! The server: connections by plane, one task per stream, handles to the engine.
 
 use crate::limits::{LimitError, Limits};
-use crate::tls::{Identity, TlsError};
+use crate::security::{Access, BearerGate, ServerSecurity};
+use crate::tls::TlsError;
+use crate::usage::Usage;
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, SubscribeError};
 use tidegate_proto::subscriber::{Request, SubscriberSession};
-use tidegate_proto::{ALPN_FEED, ALPN_SUBSCRIBE, Close, CloseCode, Frame, FrameBuffer, FrameWriter};
+use tidegate_proto::time::MILLISECOND_NS;
+use tidegate_proto::{
+    ALPN_FEED, ALPN_SUBSCRIBE, Close, CloseCode, Frame, FrameBuffer, FrameError, FrameWriter, Grant,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long the peer has to read our last words.
@@ -43,6 +48,10 @@ struct Counters {
     refused: AtomicU64,
     retried: AtomicU64,
     failed: AtomicU64,
+    unauthorized: AtomicU64,
+    over_quota: AtomicU64,
+    throttled: AtomicU64,
+    expired: AtomicU64,
     open: AtomicUsize,
 }
 
@@ -57,6 +66,14 @@ pub struct ServerStats {
     pub retried: u64,
     /// Handshakes that failed or took too long.
     pub failed: u64,
+    /// Sessions and subscriptions refused because the peer did not show who it is, or may not have them.
+    pub unauthorized: u64,
+    /// Subscriptions refused because their principal had as many as it may.
+    pub over_quota: u64,
+    /// Times a connection was not read for a while because its principal had sent its bytes of the moment.
+    pub throttled: u64,
+    /// Connections closed because they had stood for as long as one may.
+    pub expired: u64,
     /// Connections open now.
     pub open: usize,
 }
@@ -67,47 +84,109 @@ struct Shared {
     hub: HubHandle,
     limits: Limits,
     counters: Arc<Counters>,
+    access: Arc<RwLock<Arc<Access>>>,
+    usage: Arc<Usage>,
+}
+
+impl Shared {
+    fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts why a session was refused.
+    fn count(&self, close: &Close) {
+        match close.code {
+            CloseCode::UNAUTHORIZED => self.counters.unauthorized.fetch_add(1, Relaxed),
+            CloseCode::QUOTA => self.counters.over_quota.fetch_add(1, Relaxed),
+            _ => 0,
+        };
+    }
+}
+
+/// The library's settings for a server.
+fn configure(security: ServerSecurity, limits: &Limits) -> Result<quinn::ServerConfig, TlsError> {
+    let must = security.certificate_required();
+    let clients = security.client_ca.as_ref().map(|trust| (trust, must));
+    let mut config = security.identity.server(&[ALPN_FEED, ALPN_SUBSCRIBE], clients)?;
+    config
+        .transport_config(limits.transport(limits.streams_max))
+        .max_incoming(1_024)
+        .incoming_buffer_size(64 << 10)
+        .incoming_buffer_size_total(8 << 20)
+        .migration(true);
+    Ok(config)
 }
 
 /// A listening server. Dropping it closes its connections.
 pub struct QuicServer {
     endpoint: Endpoint,
     address: SocketAddr,
+    limits: Limits,
     counters: Arc<Counters>,
+    access: Arc<RwLock<Arc<Access>>>,
+    /// Whether new connections are taken.
+    taking: Mutex<bool>,
 }
 
 impl QuicServer {
-    /// Listens and serves, on the current tokio runtime.
+    /// Listens and serves, on the current tokio runtime. `security` may be an [`crate::Identity`]: then everybody may do everything.
     ///
     /// # Errors
-    /// [`ServerError`] when a limit is out of range, the identity cannot be used or the address is taken.
+    /// [`ServerError`] when a limit is out of range, the certificates cannot be used or the address is taken.
     pub fn start(
         address: SocketAddr,
-        identity: Identity,
+        security: impl Into<ServerSecurity>,
         limits: Limits,
         ingest: IngestHandle,
         hub: HubHandle,
     ) -> Result<Self, ServerError> {
         limits.check()?;
-        let mut config = identity.server(&[ALPN_FEED, ALPN_SUBSCRIBE])?;
-        config
-            .transport_config(limits.transport(limits.streams_max))
-            .max_incoming(1_024)
-            .incoming_buffer_size(64 << 10)
-            .incoming_buffer_size_total(8 << 20)
-            .migration(true);
+        let security = security.into();
+        let access = Arc::new(RwLock::new(Arc::new(security.access.clone())));
+        let endpoint = security.identity.endpoint();
+        let config = configure(security, &limits)?;
         let bind = |source| ServerError::Bind { address, source };
-        let endpoint = crate::socket::endpoint(address, Some(config), limits.mtu).map_err(bind)?;
+        let endpoint =
+            crate::socket::endpoint_of(endpoint, address, Some(config), limits.mtu).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let counters = Arc::new(Counters::default());
-        let shared = Shared { ingest, hub, limits, counters: Arc::clone(&counters) };
+        let (counted, looked_up) = (Arc::clone(&counters), Arc::clone(&access));
+        let usage = Arc::new(Usage::default());
+        let shared = Shared { ingest, hub, limits, counters: counted, access: looked_up, usage };
         let accepting = endpoint.clone();
         tokio::spawn(async move {
             while let Some(incoming) = accepting.accept().await {
                 admit(incoming, &shared);
             }
         });
-        Ok(Self { endpoint, address, counters })
+        Ok(Self { endpoint, address, limits, counters, access, taking: Mutex::new(true) })
+    }
+
+    /// Takes other certificates, keys, rules and quotas, without a stop: connections from now on get the new ones, those that
+    /// stand keep what they have until they end.
+    ///
+    /// # Errors
+    /// [`ServerError::Tls`] when the certificates cannot be used; then nothing has changed.
+    pub fn reload(&self, security: ServerSecurity) -> Result<(), ServerError> {
+        let access = Arc::new(security.access.clone());
+        let config = configure(security, &self.limits)?;
+        let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
+        if *taking {
+            self.endpoint.set_server_config(Some(config));
+        }
+        Ok(())
+    }
+
+    /// Who may ask by other ways, such as HTTP, by the same tokens and rules, also after [`QuicServer::reload`]. Where no tokens
+    /// are taken, everybody is `anonymous` there and may do what rules say of that.
+    #[must_use]
+    pub fn bearer_gate(&self) -> Arc<BearerGate> {
+        let access = Arc::clone(&self.access);
+        Arc::new(move |token: Option<&[u8]>| {
+            let access = Arc::clone(&access.read().unwrap_or_else(PoisonError::into_inner));
+            access.by_other_ways(token)
+        })
     }
 
     /// Where it listens.
@@ -119,8 +198,22 @@ impl QuicServer {
     /// How many came.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let Counters { accepted, refused, retried, failed, open } = &*self.counters;
+        let Counters {
+            accepted,
+            refused,
+            retried,
+            failed,
+            unauthorized,
+            over_quota,
+            throttled,
+            expired,
+            open,
+        } = &*self.counters;
         ServerStats {
+            unauthorized: unauthorized.load(Relaxed),
+            over_quota: over_quota.load(Relaxed),
+            throttled: throttled.load(Relaxed),
+            expired: expired.load(Relaxed),
             accepted: accepted.load(Relaxed),
             refused: refused.load(Relaxed),
             retried: retried.load(Relaxed),
@@ -131,6 +224,7 @@ impl QuicServer {
 
     /// Takes no new connections.
     pub fn refuse_new(&self) {
+        *self.taking.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.endpoint.set_server_config(None);
     }
 
@@ -182,6 +276,16 @@ async fn connected(connection: &Connection, shared: &Shared) {
     let data = connection.handshake_data().and_then(|data| data.downcast().ok());
     let data: Option<Box<quinn::crypto::rustls::HandshakeData>> = data;
     let feed = data.and_then(|data| data.protocol).is_some_and(|alpn| alpn == ALPN_FEED);
+    // Rules that change meanwhile are for those who come later.
+    let access = shared.access();
+    let expires = access.session_max().map(|span| Instant::now() + span);
+    let expired = async {
+        match expires {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(expired);
     // A connection without a stream costs memory for nothing.
     let mut first = true;
     let mut tasks = tokio::task::JoinSet::new();
@@ -198,6 +302,12 @@ async fn connected(connection: &Connection, shared: &Shared) {
         } else {
             tokio::select! {
                 stream = connection.accept_bi() => stream,
+                () = &mut expired => {
+                    shared.counters.expired.fetch_add(1, Relaxed);
+                    let reason = b"the connection has stood for as long as one may; come again";
+                    connection.close(VarInt::from_u32(CloseCode::EXPIRED.0.into()), reason);
+                    break;
+                }
                 // The last stream of a connection is its end: the peer has everything, or has gone.
                 Some(_) = tasks.join_next() => {
                     if tasks.is_empty() {
@@ -209,11 +319,12 @@ async fn connected(connection: &Connection, shared: &Shared) {
         };
         first = false;
         let Ok((send, receive)) = stream else { break };
-        let shared = shared.clone();
+        let peer =
+            Peer { connection: connection.clone(), access: Arc::clone(&access), shared: shared.clone() };
         if feed {
-            tasks.spawn(async move { serve_feed(send, receive, &shared).await });
+            tasks.spawn(async move { serve_feed(send, receive, &peer).await });
         } else {
-            tasks.spawn(async move { serve_subscriber(send, receive, &shared).await });
+            tasks.spawn(async move { serve_subscriber(send, receive, &peer).await });
         }
     }
     // The connection is gone: what its streams still do ends by itself at their next read or write.
@@ -232,17 +343,71 @@ async fn last_words(mut send: SendStream, close: &Close) {
     .await;
 }
 
-async fn serve_feed(mut send: SendStream, mut receive: RecvStream, shared: &Shared) {
-    let Ok((mut feed, mut answers)) = shared.ingest.open().await else {
+/// Whom a stream is with.
+struct Peer {
+    connection: Connection,
+    access: Arc<Access>,
+    shared: Shared,
+}
+
+impl Peer {
+    /// Reads the first frame, leaves it in `buffer`, and says what its sender may do.
+    async fn greeting(&self, receive: &mut RecvStream, buffer: &mut FrameBuffer) -> Result<Grant, Close> {
+        let protocol = |error: FrameError| Close::new(CloseCode::PROTOCOL, error.to_string());
+        let hello_ns = self.shared.hub.catalogue().hello_ns;
+        let deadline = Instant::now() + Duration::from_nanos(hello_ns);
+        while buffer.peek_frame().map_err(protocol)?.is_none() {
+            match timeout_at(deadline, receive.read(buffer.space())).await {
+                Ok(Ok(Some(count))) => buffer.filled(count),
+                Ok(Ok(None) | Err(_)) => return Err(Close::new(CloseCode::FINISHED, "")),
+                Err(_) => {
+                    let ms = hello_ns / MILLISECOND_NS;
+                    return Err(Close::new(CloseCode::SILENT, format!("nothing was heard for {ms} ms")));
+                }
+            }
+        }
+        let Some((offset, head, body)) = buffer.peek_frame().map_err(protocol)? else {
+            return Err(Close::new(CloseCode::FINISHED, ""));
+        };
+        match Frame::read(offset, &head, body).map_err(protocol)? {
+            Frame::Hello(hello) => self.access.grant(&self.connection, &hello),
+            other => {
+                let (kind, place) = (other.kind(), "before HELLO");
+                Err(protocol(FrameError::Unexpected { offset, kind, place }))
+            }
+        }
+    }
+}
+
+async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer) {
+    let shared = &peer.shared;
+    let mut buffer = shared.ingest.buffer();
+    let grant = match peer.greeting(&mut receive, &mut buffer).await {
+        Ok(grant) => grant,
+        Err(close) => {
+            shared.count(&close);
+            return last_words(send, &close).await;
+        }
+    };
+    let clock = shared.hub.clock();
+    let pace = shared.usage.pace(&grant, clock.now());
+    let Ok((mut feed, mut answers)) = shared.ingest.open(grant, buffer).await else {
         return last_words(send, &Close::new(CloseCode::SHUTTING_DOWN, "the server ends")).await;
     };
     let close = {
         let reading = async {
+            let mut count = 0; // HELLO and what came with it lie in the buffer
             // When the peer ends its stream the ingest thread has the last word; without a CLOSE there is none to be had.
-            while let Ok(Some(count)) = receive.read(feed.space()).await {
-                if feed.filled(count).await.is_err() {
-                    break;
+            while feed.filled(count).await.is_ok() {
+                if let Some(wait) = pace.spent(count, clock.now()) {
+                    // Not read, the connection fills up, and the peer waits.
+                    shared.counters.throttled.fetch_add(1, Relaxed);
+                    tokio::time::sleep(wait).await;
                 }
+                let space = feed.space();
+                let most = pace.most(clock.now()).min(space.len());
+                let Ok(Some(read)) = receive.read(&mut space[..most]).await else { break };
+                count = read;
             }
             drop(feed);
         };
@@ -267,31 +432,30 @@ async fn serve_feed(mut send: SendStream, mut receive: RecvStream, shared: &Shar
         }
     };
     if let Some(close) = close {
+        shared.count(&close);
         last_words(send, &close).await;
     }
 }
 
-async fn serve_subscriber(mut send: SendStream, mut receive: RecvStream, shared: &Shared) {
-    if let Err(close) = subscription(&mut send, &mut receive, shared).await {
+async fn serve_subscriber(mut send: SendStream, mut receive: RecvStream, peer: &Peer) {
+    if let Err(close) = subscription(&mut send, &mut receive, peer).await {
+        peer.shared.count(&close);
         last_words(send, &close).await;
     }
 }
 
 /// One subscription, from greeting to end.
-async fn subscription(send: &mut SendStream, receive: &mut RecvStream, shared: &Shared) -> Result<(), Close> {
+async fn subscription(send: &mut SendStream, receive: &mut RecvStream, peer: &Peer) -> Result<(), Close> {
+    let shared = &peer.shared;
     let clock = shared.hub.clock();
     let mut session = SubscriberSession::new(Arc::clone(shared.hub.catalogue()), clock.now());
     let mut buffer = FrameBuffer::new(1);
+    let grant = peer.greeting(receive, &mut buffer).await?;
+    let mut seat = None;
     let mut out = Vec::new();
     let finished = || Close::new(CloseCode::FINISHED, "");
     let mut reader = None;
-    while reader.is_none() {
-        let deadline = Instant::from_std(clock.instant(session.timeout()));
-        match timeout_at(deadline, receive.read(buffer.space())).await {
-            Ok(Ok(Some(count))) => buffer.filled(count),
-            Ok(Ok(None) | Err(_)) => return Err(finished()),
-            Err(_) => session.tick(clock.now(), &mut out)?,
-        }
+    loop {
         while reader.is_none()
             && let Some(request) = next_request(&mut session, &mut buffer, clock.now(), &mut out)?
         {
@@ -299,6 +463,12 @@ async fn subscription(send: &mut SendStream, receive: &mut RecvStream, shared: &
                 Request::Nothing => {}
                 Request::Finished => return Err(finished()),
                 Request::Subscribe(subscription) => {
+                    grant.check_subscription(&subscription)?;
+                    seat = Some(shared.usage.seat(&grant, clock.now()).map_err(|most| {
+                        let reason =
+                            format!("`{}` has {most} subscriptions, which is its quota", grant.principal());
+                        Close::new(CloseCode::QUOTA, reason)
+                    })?);
                     let outcome = shared.hub.subscribe(subscription).await;
                     let answer = match &outcome {
                         Ok(reader) => Ok(reader.lag_budget()),
@@ -315,7 +485,17 @@ async fn subscription(send: &mut SendStream, receive: &mut RecvStream, shared: &
         if !out.is_empty() && send.write_chunk(std::mem::take(&mut out).into()).await.is_err() {
             return Ok(());
         }
+        if reader.is_some() {
+            break;
+        }
+        let deadline = Instant::from_std(clock.instant(session.timeout()));
+        match timeout_at(deadline, receive.read(buffer.space())).await {
+            Ok(Ok(Some(count))) => buffer.filled(count),
+            Ok(Ok(None) | Err(_)) => return Err(finished()),
+            Err(_) => session.tick(clock.now(), &mut out)?,
+        }
     }
+    let _seat = seat;
     let Some(mut reader) = reader else { return Ok(()) };
     let catalogue = Arc::clone(shared.hub.catalogue());
     let heartbeat = Duration::from_millis(catalogue.heartbeat_ms.into());

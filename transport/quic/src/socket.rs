@@ -17,12 +17,21 @@ const PAYLOAD_MIN: u16 = 1_472;
 /// # Errors
 /// When the address cannot be bound.
 pub fn endpoint(address: SocketAddr, server: Option<ServerConfig>, mtu: u16) -> std::io::Result<Endpoint> {
+    endpoint_of(EndpointConfig::default(), address, server, mtu)
+}
+
+/// The same, with settings of its own.
+pub(crate) fn endpoint_of(
+    mut config: EndpointConfig,
+    address: SocketAddr,
+    server: Option<ServerConfig>,
+    mtu: u16,
+) -> std::io::Result<Endpoint> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     // Best effort on purpose: it works with less, only not as fast.
     let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(BUFFER_BYTES);
     socket.bind(&address.into())?;
-    let mut config = EndpointConfig::default();
     config.max_udp_payload_size(mtu.max(PAYLOAD_MIN)).map_err(std::io::Error::other)?;
     let runtime = quinn::default_runtime()
         .ok_or_else(|| std::io::Error::other("there is no tokio runtime on this thread"))?;

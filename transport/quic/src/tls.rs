@@ -12,6 +12,7 @@ const FOLDER: &str = "tls";
 /// The development certificate, which clients on the machine trust.
 const CERTIFICATE: &str = "dev-cert.pem";
 /// Its key, for the server's eyes only.
+#[cfg(feature = "server")]
 const KEY: &str = "dev-key.pem";
 /// Names the development certificate is good for.
 pub const DEV_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -49,6 +50,10 @@ pub enum TlsError {
     #[cfg(feature = "server")]
     #[error("a certificate could not be made")]
     Make(#[from] rcgen::Error),
+    /// The certificates to check clients with cannot be used.
+    #[cfg(feature = "server")]
+    #[error("clients cannot be checked with these certificates")]
+    ClientCa(#[from] rustls::server::VerifierBuilderError),
     /// The TLS library refuses.
     #[error("the certificate or key cannot be used")]
     Rustls(#[from] rustls::Error),
@@ -57,7 +62,7 @@ pub enum TlsError {
     Ciphers,
 }
 
-fn file<'p>(act: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> TlsError + 'p {
+pub(crate) fn file<'p>(act: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> TlsError + 'p {
     move |source| TlsError::File { act, path: path.to_path_buf(), source }
 }
 
@@ -103,11 +108,18 @@ impl Trust {
     }
 
     #[cfg(feature = "client")]
-    pub(crate) fn client(&self, alpn: &[u8]) -> Result<quinn::ClientConfig, TlsError> {
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+    pub(crate) fn client(
+        &self,
+        identity: Option<&Identity>,
+        alpn: &[u8],
+    ) -> Result<quinn::ClientConfig, TlsError> {
+        let tls = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(Arc::clone(&self.roots))
-            .with_no_client_auth();
+            .with_root_certificates(Arc::clone(&self.roots));
+        let mut tls = match identity {
+            Some(Identity { chain, key }) => tls.with_client_auth_cert(chain.clone(), key.clone_key())?,
+            None => tls.with_no_client_auth(),
+        };
         tls.alpn_protocols = vec![alpn.to_vec()];
         // What is sent before the handshake ends can be replayed by others.
         tls.enable_early_data = false;
@@ -117,15 +129,19 @@ impl Trust {
     }
 }
 
-/// A server's certificate and key.
-#[cfg(feature = "server")]
+/// A certificate and its key, of a server or of a client.
 #[derive(Debug)]
 pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
-#[cfg(feature = "server")]
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
 impl Identity {
     /// Certificate chain and key from PEM files.
     ///
@@ -149,6 +165,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`TlsError`] when the folder cannot be used.
+    #[cfg(feature = "server")]
     pub fn of_data(data: &Path) -> Result<(Self, bool), TlsError> {
         let folder = data.join(FOLDER);
         let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
@@ -164,11 +181,42 @@ impl Identity {
         Ok((Self::of_files(&certificate, &key)?, made))
     }
 
-    pub(crate) fn server(self, alpn: &[&[u8]]) -> Result<quinn::ServerConfig, TlsError> {
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(self.chain, self.key)?;
+    /// Settings of the endpoint that follow from the key alone: a server started anew with it knows the connections of the
+    /// one before for what they are, and tells their peers at once that these are gone. Otherwise each would find out by
+    /// itself, after a long silence.
+    #[cfg(feature = "server")]
+    pub(crate) fn endpoint(&self) -> quinn::EndpointConfig {
+        use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+        let root = Key::new(HMAC_SHA256, self.key.secret_der());
+        let reset = sign(&root, b"tidegate: stateless reset");
+        let ids = sign(&root, b"tidegate: connection ids");
+        let mut seed = [0; 8];
+        seed.copy_from_slice(&ids.as_ref()[..8]);
+        let seed = u64::from_le_bytes(seed);
+        let mut config = quinn::EndpointConfig::new(Arc::new(Key::new(HMAC_SHA256, reset.as_ref())));
+        config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(seed)));
+        config
+    }
+
+    /// `clients` is whose certificates clients may show, and whether they must.
+    #[cfg(feature = "server")]
+    pub(crate) fn server(
+        self,
+        alpn: &[&[u8]],
+        clients: Option<(&Trust, bool)>,
+    ) -> Result<quinn::ServerConfig, TlsError> {
+        let tls = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?;
+        let tls = match clients {
+            Some((trust, must)) => {
+                let roots = Arc::clone(&trust.roots);
+                let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider());
+                let verifier = if must { verifier } else { verifier.allow_unauthenticated() };
+                tls.with_client_cert_verifier(verifier.build()?)
+            }
+            None => tls.with_no_client_auth(),
+        };
+        let mut tls = tls.with_single_cert(self.chain, self.key)?;
         tls.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
         // No data before the handshake is done, and no state kept for those who come back.
         tls.max_early_data_size = 0;
@@ -179,12 +227,20 @@ impl Identity {
     }
 }
 
-/// Writes a file that only its owner may read.
-#[cfg(feature = "server")]
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), TlsError> {
+/// Writes a file that only its owner may read. A file that was there goes first: it may be open to others, or lead elsewhere.
+///
+/// # Errors
+/// [`TlsError::File`] when it cannot be written.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), TlsError> {
     use std::io::Write;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(file("replace", path)(error));
+        }
+        _ => {}
+    }
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;

@@ -160,7 +160,9 @@ async fn run(threads: Threads, seed: Option<u64>) -> Digest {
             // Until the connection has died of it and another one is being tried.
             dark.store(true, Relaxed);
             let before = publisher.stats().connections;
-            tokio::time::sleep(Duration::from_millis(600)).await;
+            while publisher.stats().connected {
+                tokio::task::yield_now().await;
+            }
             dark.store(false, Relaxed);
             while publisher.stats().connections == before {
                 tokio::task::yield_now().await;

@@ -354,6 +354,59 @@ async fn a_past_that_is_asked_for_meets_what_follows(threads: Threads) {
     assert_eq!(reading.await.unwrap(), 3 * 450);
 }
 
+/// Whoever would wait an hour for silence to end is told by the next server that its connection is gone.
+#[test]
+fn peers_of_a_crashed_server_learn_of_it_from_the_next() {
+    let data = tempfile::tempdir().unwrap();
+    let serve = |address: std::net::SocketAddr, incarnation| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (identity, _) = Identity::of_data(data.path()).unwrap();
+        let spec: BarSpec = "1s".parse().unwrap();
+        let stages = Arc::new(move || vec![Stage::new("bars.1s", 0, spec.operator(BarOptions::default()))]);
+        let streams = vec![StreamMeta { name: "bars.1s".into(), kind: StreamKind::Bars, columns: vec![] }];
+        let feed = FeedServerOptions { incarnation, ..FeedServerOptions::default() };
+        let live = Live::start(stages, streams, LiveOptions { feed, ..LiveOptions::default() }).unwrap();
+        let quic = runtime
+            .block_on(async {
+                QuicServer::start(address, identity, Limits::default(), live.ingest(), live.hub())
+            })
+            .unwrap();
+        (runtime, quic, live)
+    };
+    let (runtime, quic, live) = serve("127.0.0.1:0".parse().unwrap(), 1);
+    let address = quic.address();
+    let limits = Limits {
+        idle_timeout: Duration::from_secs(3_600),
+        keep_alive: Some(Duration::from_millis(10)),
+        ..Limits::default()
+    };
+    let client =
+        ClientOptions { limits, ..ClientOptions::new(address, Trust::of_data(data.path()).unwrap()) };
+    tokio::runtime::Runtime::new().unwrap().block_on(async move {
+        let publisher = Publisher::connect(client, PublisherOptions::default()).await.unwrap();
+        for name in ["A", "B", "C"] {
+            publisher.define(name).unwrap();
+        }
+        publisher.send(&trades(100)).await.unwrap();
+        publisher.settle().await.unwrap();
+        // Its tasks die where they stand, and with them its socket: nobody says a word.
+        runtime.shutdown_background();
+        drop(quic);
+        let (runtime, quic, next) = tokio::task::block_in_place(|| serve(address, 2));
+        publisher.send(&trades(150)[100..]).await.unwrap();
+        let stats = publisher.finish().await.unwrap();
+        assert_eq!((stats.connections, stats.lost_by_server, stats.acked), (2, 100, 150), "{stats:?}");
+        quic.refuse_new();
+        let report = tokio::task::spawn_blocking(|| next.finish()).await.unwrap().unwrap();
+        let ledger = report.ingest.stats.sources[0].ledger;
+        assert_eq!((ledger.declared_lost, ledger.accepted, ledger.duplicate), (100, 50, 0));
+        assert_eq!(report.imbalance(), 0);
+        runtime.shutdown_background();
+        let old = tokio::task::spawn_blocking(|| live.finish()).await.unwrap().unwrap();
+        assert_eq!(old.ingest.stats.sources[0].ledger.accepted, 100);
+    });
+}
+
 /// A connection below the client library.
 async fn server_connect(server: &Server, alpn: &[u8]) -> Result<quinn::Connection, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use tidegate_actors::bars::BarSpec;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_engine::Event;
-use tidegate_gateway::{Gateway, GatewayOptions, GatewayReport, Sources};
+use tidegate_gateway::{Gate, Gateway, GatewayOptions, GatewayReport, Sources};
 use tidegate_live::{Feed, FeedAnswer, Live, LiveOptions};
 use tidegate_proto::feed::{FeedClient, FeedClientOptions};
 use tidegate_proto::hub::StreamMeta;
-use tidegate_proto::{Frame, FrameBuffer, StreamKind};
+use tidegate_proto::{Frame, FrameBuffer, Grant, StreamKind};
 use tidegate_replay::generate::{Market, MarketOptions};
 use tidegate_replay::{Plan, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,7 +44,7 @@ struct Feeder {
 
 impl Feeder {
     async fn new(live: &Live) -> Self {
-        let (feed, answers) = live.ingest().open().await.unwrap();
+        let (feed, answers) = live.ingest().open(Grant::default(), live.ingest().buffer()).await.unwrap();
         let options =
             FeedClientOptions { source_id: 7, session: 1, name: "market".into(), ..Default::default() };
         let mut client = FeedClient::new(options);
@@ -96,6 +96,11 @@ pub(crate) fn plan() -> Plan {
 
 impl World {
     pub(crate) async fn start(options: GatewayOptions) -> Self {
+        Self::start_behind(None, options).await
+    }
+
+    /// A gateway that asks who is there.
+    pub(crate) async fn start_behind(gate: Option<Arc<Gate>>, options: GatewayOptions) -> Self {
         let plan = plan();
         let streams = plan.streams().unwrap();
         let metas = streams.iter().map(|stream| StreamMeta {
@@ -113,7 +118,7 @@ impl World {
         let stages = Arc::new(move || plan.stages().unwrap());
         let live = Live::start(stages, metas.collect(), live_options).unwrap();
         let ingest = live.ingest();
-        let sources = Sources::new(live.hub(), live.stats(), move || ingest.stats());
+        let sources = Sources { gate, ..Sources::new(live.hub(), live.stats(), move || ingest.stats()) };
         let options = GatewayOptions { listen: ([127, 0, 0, 1], 0).into(), ..options };
         let gateway = Gateway::bind(options, sources).await.unwrap();
         let address = gateway.local_addr();

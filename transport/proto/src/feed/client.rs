@@ -1,9 +1,10 @@
 //! The feed's side of its session: numbers events, keeps what is not acknowledged, and goes on where the server stands.
 
 use crate::close::{Close, CloseCode};
-use crate::frame::{Ack, AckMode, Frame, FrameWriter, Hello, Plane};
+use crate::credential::Shown;
+use crate::frame::{Ack, AckMode, Credential, Frame, FrameWriter, Hello, Plane};
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX, VERSION};
+use crate::wire::{FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX};
 use std::collections::VecDeque;
 use tidegate_engine::Event;
 
@@ -108,6 +109,7 @@ pub struct FeedClient {
     echo: u64,
     skipped: u64,
     close_due: bool,
+    shown: Shown,
 }
 
 impl FeedClient {
@@ -135,6 +137,7 @@ impl FeedClient {
             echo: 0,
             skipped: 0,
             close_due: false,
+            shown: Shown::default(),
         }
     }
 
@@ -206,6 +209,14 @@ impl FeedClient {
         self.acked
     }
 
+    /// What to show on the next connection, and on those after it: who this is. `None` for nothing.
+    ///
+    /// # Panics
+    /// For a token that is empty or too long.
+    pub fn present(&mut self, credential: Option<Credential<'_>>) {
+        self.shown = Shown::new(credential);
+    }
+
     /// A new connection stands: its first bytes come from the next [`FeedClient::transmit`].
     pub fn connected(&mut self, now: MonoTime) {
         self.link = Link::Greeting(None);
@@ -248,7 +259,7 @@ impl FeedClient {
         let greeting = matches!(self.link, Link::Greeting(_));
         match *frame {
             Frame::HelloAck(ack) if greeting => {
-                if ack.version != VERSION || ack.ack_mode != self.options.ack_mode {
+                if !self.shown.versions().contains(&ack.version) || ack.ack_mode != self.options.ack_mode {
                     let (version, mode) = (ack.version, ack.ack_mode);
                     let reason = format!("the server answers with version {version} and acks `{mode}`");
                     return Err(Close::new(CloseCode::VERSION, reason));
@@ -343,13 +354,14 @@ impl FeedClient {
                 if sent.is_none_or(|at| now.since(at) >= self.options.retry_ns) {
                     self.link = Link::Greeting(Some(now));
                     FrameWriter::new(out).hello(&Hello {
-                        version_min: VERSION,
-                        version_max: VERSION,
+                        version_min: *self.shown.versions().start(),
+                        version_max: *self.shown.versions().end(),
                         plane: Plane::Feed,
                         ack_mode: self.options.ack_mode,
                         source_id: self.options.source_id,
                         session: self.options.session,
                         name: &self.options.name,
+                        credential: self.shown.credential(),
                     });
                 }
                 return Ok(false);

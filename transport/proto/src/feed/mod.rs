@@ -14,7 +14,10 @@
 //! [`Frame::Gap`]: crate::Frame::Gap
 
 mod client;
+mod principals;
 mod server;
+#[cfg(test)]
+mod server_tests;
 #[cfg(test)]
 mod sim;
 

@@ -1,10 +1,14 @@
 //! The server's side of all feed sessions. One owner, any number of connections.
 
+use super::principals::Principals;
+use crate::access::{ANONYMOUS, Grant, Symbols, Verb};
 use crate::close::{Close, CloseCode};
+use crate::credential;
 use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane};
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{FRAME_EVENTS_MAX, FrameError, VERSION};
+use crate::wire::{FRAME_EVENTS_MAX, FrameError};
 use std::collections::HashMap;
+use std::sync::Arc;
 use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind, name_hash};
 
 /// Bounds of the server's side.
@@ -97,6 +101,10 @@ pub struct SourceStats {
     pub connected: bool,
     /// Times it connected.
     pub connections: u64,
+    /// Whose it is.
+    pub principal: Arc<str>,
+    /// Times it had no credit because its principal had used up its events per second.
+    pub throttled: u64,
     /// Where its events went, over all its sessions.
     pub ledger: FeedLedger,
 }
@@ -110,7 +118,7 @@ pub enum Taken<'a> {
     Registered {
         /// Its rank, the same whenever it comes.
         rank: u16,
-        /// Whether it starts a new numbering with an empty dictionary.
+        /// Whether it starts with an empty dictionary: a new numbering, or rights that its names were not checked against.
         new_session: bool,
         /// The older connection of this source: to be closed with these words.
         superseded: Option<(ConnectionId, Close)>,
@@ -151,11 +159,11 @@ pub enum Taken<'a> {
     },
 }
 
-struct Source {
+pub(super) struct Source {
     name: String,
     source_id: u64,
     session: u64,
-    last: u64,
+    pub(super) last: u64,
     /// Hash of each name within the quota, so that a second name for a key is noticed.
     names: Vec<u64>,
     /// Keys that were defined, named or not.
@@ -163,11 +171,15 @@ struct Source {
     connection: Option<ConnectionId>,
     connections: u64,
     ledger: FeedLedger,
+    /// What whoever connected last may do; its principal is the owner.
+    pub(super) grant: Grant,
+    throttled: u64,
 }
 
 struct Connection {
     heard: MonoTime,
     told: MonoTime,
+    grant: Grant,
     feed: Option<Feed>,
 }
 
@@ -181,6 +193,8 @@ struct Feed {
     /// The last number when the source was asked to go back, and when that was.
     asked: Option<(u64, MonoTime)>,
     echo: u64,
+    /// Whether it waits for its principal's quota.
+    dry: bool,
 }
 
 /// All feed sessions of a server.
@@ -189,6 +203,7 @@ pub struct FeedServer {
     sources: Vec<Source>,
     by_id: HashMap<u64, u16>,
     connections: HashMap<ConnectionId, Connection>,
+    principals: Principals,
     next_connection: u64,
 }
 
@@ -204,15 +219,16 @@ impl FeedServer {
             sources: Vec::new(),
             by_id: HashMap::new(),
             connections: HashMap::new(),
+            principals: Principals::default(),
             next_connection: 1,
         }
     }
 
-    /// A connection came.
-    pub fn open(&mut self, now: MonoTime) -> ConnectionId {
+    /// A connection came, whose peer may do what `grant` says.
+    pub fn open(&mut self, now: MonoTime, grant: Grant) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
-        self.connections.insert(id, Connection { heard: now, told: now, feed: None });
+        self.connections.insert(id, Connection { heard: now, told: now, grant, feed: None });
         id
     }
 
@@ -222,6 +238,7 @@ impl FeedServer {
         let source = &mut self.sources[usize::from(rank)];
         if source.connection == Some(connection) {
             source.connection = None;
+            self.principals.left(source.grant.principal());
             return Some(rank);
         }
         None
@@ -261,7 +278,8 @@ impl FeedServer {
         match *frame {
             Frame::Define(define) => {
                 let names_max = self.options.names_max;
-                Self::define(source, rank, names_max, define.first, define.names, now, feed, out)
+                let principals = &mut self.principals;
+                Self::define(source, rank, names_max, define.first, define.names, now, feed, principals, out)
             }
             Frame::Events { sequence, names, events } => {
                 let count = events.len() as u64;
@@ -297,6 +315,7 @@ impl FeedServer {
                 source.ledger.duplicate += known as u64;
                 source.ledger.accepted += fresh.len() as u64;
                 source.last = end - 1;
+                self.principals.used(source.grant.principal(), fresh.len() as u64, now);
                 feed.asked = None;
                 Ok(Taken::Events { rank, named, events: fresh })
             }
@@ -312,7 +331,7 @@ impl FeedServer {
                 source.ledger.declared_lost += count;
                 source.last = last;
                 // What is lost needs no credit; without this a feed could not go on behind a large loss.
-                feed.credit = feed.credit.max(source.last + self.options.credit_events);
+                feed.credit = feed.credit.max(self.principals.credit(source, &self.options, now));
                 FrameWriter::new(out).credit(feed.credit);
                 Ok(Taken::Lost { rank, count })
             }
@@ -343,11 +362,7 @@ impl FeedServer {
         out: &mut Vec<u8>,
     ) -> Result<Taken<'a>, Close> {
         let Frame::Hello(hello) = *frame else { return Ok(Taken::Nothing) };
-        if hello.version_min > VERSION || hello.version_max < VERSION {
-            let (min, max) = (hello.version_min, hello.version_max);
-            let reason = format!("versions {min} to {max} were offered, this server speaks {VERSION}");
-            return Err(Close::new(CloseCode::VERSION, reason));
-        }
+        let version = credential::agreed(&hello)?;
         if hello.plane != Plane::Feed {
             return Err(Close::new(CloseCode::PROTOCOL, "a subscriber on the feeds' plane"));
         }
@@ -362,8 +377,15 @@ impl FeedServer {
         {
             return Err(Close::new(CloseCode::PROTOCOL, "a second source or session on one connection"));
         }
+        let Some(link) = self.connections.get(&connection) else { return Ok(Taken::Nothing) };
+        let grant = link.grant.clone();
+        grant.check_source(hello.name)?;
         let rank = match self.by_id.get(&hello.source_id) {
-            Some(&rank) => rank,
+            Some(&rank) => {
+                let source = &self.sources[usize::from(rank)];
+                owned(source, &grant, hello.name)?;
+                rank
+            }
             None if self.sources.len() >= self.options.sources_max => {
                 let reason = format!("{} sources are known, which is the limit", self.sources.len());
                 return Err(Close::new(CloseCode::BUSY, reason));
@@ -380,6 +402,8 @@ impl FeedServer {
                     connection: None,
                     connections: 0,
                     ledger: FeedLedger::default(),
+                    grant: grant.clone(),
+                    throttled: 0,
                 });
                 self.by_id.insert(hello.source_id, rank);
                 rank
@@ -392,36 +416,49 @@ impl FeedServer {
         if new_session {
             source.session = hello.session;
             source.last = 0;
+        }
+        // Names are checked when they are defined, so under other rights they are defined again.
+        let forget = new_session || source.name != hello.name || !source.grant.same_rights(&grant);
+        if forget {
             source.keys = 0;
             source.names.clear();
+            hello.name.clone_into(&mut source.name);
         }
         let superseded = match source.connection {
             Some(older) if older != connection => Some((older, superseded())),
             _ => None,
         };
         if !again {
+            if superseded.is_some() {
+                self.principals.left(source.grant.principal());
+            }
+            self.principals.came(&grant, now);
             source.connection = Some(connection);
             source.connections += 1;
         }
-        let credit = source.last + self.options.credit_events;
+        source.grant = grant;
+        let mut credit = self.principals.credit(source, &self.options, now);
         if let Some(link) = self.connections.get_mut(&connection) {
             let acked = source.last;
-            link.feed = Some(Feed { rank, mode: hello.ack_mode, acked, credit, asked: None, echo: 0 });
+            // What was allowed once stays allowed.
+            credit = credit.max(link.feed.as_ref().map_or(0, |feed| feed.credit));
+            let (mode, dry) = (hello.ack_mode, false);
+            link.feed = Some(Feed { rank, mode, acked, credit, asked: None, echo: 0, dry });
             link.told = now;
         }
         FrameWriter::new(out).hello_ack(&HelloAck {
-            version: VERSION,
+            version,
             ack_mode: hello.ack_mode,
             incarnation: self.options.incarnation,
             last: source.last,
             credit,
             names: source.keys,
-            names_max: self.options.names_max,
+            names_max: source.grant.quotas().symbols.unwrap_or(u32::MAX).min(self.options.names_max),
             heartbeat_ms: self.options.heartbeat_ms,
             streams: 0,
             server: &self.options.server,
         });
-        Ok(Taken::Registered { rank, new_session: new_session || first_time, superseded })
+        Ok(Taken::Registered { rank, new_session: forget || first_time, superseded })
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -433,6 +470,7 @@ impl FeedServer {
         names: crate::frame::Texts<'a>,
         now: MonoTime,
         feed: &mut Feed,
+        principals: &mut Principals,
         out: &mut Vec<u8>,
     ) -> Result<Taken<'a>, Close> {
         if first > source.keys {
@@ -441,6 +479,7 @@ impl FeedServer {
         }
         // All of the overlap is compared before anything changes.
         for (key, name) in (first..).zip(names.iter()) {
+            source.grant.check(Verb::Publish, &source.name, Symbols::Name(name))?;
             match source.names.get(key as usize) {
                 Some(&hash) if hash != name_hash(name.as_bytes()) => {
                     let reason = format!("key {key} has a name already, which is not `{name}`");
@@ -454,8 +493,14 @@ impl FeedServer {
         let mut overflowed = 0;
         for name in names.iter().skip((from - first) as usize) {
             source.keys += 1;
-            if (source.names.len() as u32) < names_max && overflowed == 0 {
-                source.names.push(name_hash(name.as_bytes()));
+            let hash = name_hash(name.as_bytes());
+            // Once one name has no place, keys behind it have none: events know names by their number.
+            let all_named = source.names.len() as u32 == source.keys - 1;
+            if all_named
+                && (source.names.len() as u32) < names_max
+                && principals.may_name(&source.grant, hash)
+            {
+                source.names.push(hash);
                 fresh.push(name);
             } else {
                 overflowed += 1;
@@ -479,18 +524,23 @@ impl FeedServer {
     ) {
         let Some(link) = self.connections.get_mut(&connection) else { return };
         let Some(feed) = &mut link.feed else { return };
-        let source = &self.sources[usize::from(feed.rank)];
+        let source = &mut self.sources[usize::from(feed.rank)];
         if source.connection != Some(connection) {
             return;
         }
         let mut writer = FrameWriter::new(out);
         // Credit in steps of a quarter, so that answers stay few.
-        let credit = source.last + self.options.credit_events;
-        if credit - feed.credit >= self.options.credit_events / 4 || (all && credit > feed.credit) {
+        let credit = self.principals.credit(source, &self.options, now).max(feed.credit);
+        let step = self.options.credit_events / 4;
+        // Under a quota a feed that waits would be told of each event that the rate brings; the sweep says what is less.
+        let rate = source.grant.quotas().events_per_second;
+        let least = rate.map_or(1, |rate| (rate / 16).clamp(1, step.max(1)));
+        if credit - feed.credit >= step || (all && credit - feed.credit >= least) {
             feed.credit = credit;
             writer.credit(credit);
             link.told = now;
         }
+        note_dry(source, feed);
         let fresh = source.last - feed.acked;
         let step = FRAME_EVENTS_MAX as u64;
         if feed.mode != AckMode::None && (fresh >= step || (all && fresh > 0)) {
@@ -500,8 +550,8 @@ impl FeedServer {
         }
     }
 
-    /// Looks after silent connections: appends heartbeats through `send`, and names those to be closed through `close`. Call
-    /// it a few times per heartbeat.
+    /// Looks after silent connections: sends heartbeats, and credit to those who waited for their quota, through `send`, and
+    /// names those to be closed through `close`. Call it a few times per heartbeat.
     pub fn sweep(
         &mut self,
         now: MonoTime,
@@ -515,13 +565,25 @@ impl FeedServer {
             if now.since(link.heard) >= limit {
                 let ms = limit / MILLISECOND_NS;
                 close(id, Close::new(CloseCode::SILENT, format!("nothing was heard for {ms} ms")));
-            } else if let Some(feed) = &link.feed
-                && now.since(link.told) >= heartbeat_ns
-            {
-                link.told = now;
+            } else if let Some(feed) = &mut link.feed {
                 frame.clear();
-                FrameWriter::new(&mut frame).heartbeat(now.0, feed.echo);
-                send(id, &frame);
+                // Whoever waits for its quota sends nothing that would be answered with credit.
+                let source = &mut self.sources[usize::from(feed.rank)];
+                if source.connection == Some(id) && source.grant.quotas().events_per_second.is_some() {
+                    let credit = self.principals.credit(source, &self.options, now);
+                    if credit > feed.credit {
+                        feed.credit = credit;
+                        FrameWriter::new(&mut frame).credit(credit);
+                    }
+                    note_dry(source, feed);
+                }
+                if now.since(link.told) >= heartbeat_ns {
+                    FrameWriter::new(&mut frame).heartbeat(now.0, feed.echo);
+                }
+                if !frame.is_empty() {
+                    link.told = now;
+                    send(id, &frame);
+                }
             }
         }
     }
@@ -537,6 +599,8 @@ impl FeedServer {
             names: source.keys,
             connected: source.connection.is_some(),
             connections: source.connections,
+            principal: Arc::clone(source.grant.principal()),
+            throttled: source.throttled,
             ledger: source.ledger,
         })
     }
@@ -546,6 +610,23 @@ impl FeedServer {
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
+}
+
+/// Whether this source may be gone on with: it is its principal's own, or was nobody's.
+fn owned(source: &Source, grant: &Grant, name: &str) -> Result<(), Close> {
+    let owner = source.grant.principal();
+    if owner == grant.principal() || **owner == *ANONYMOUS {
+        return Ok(());
+    }
+    let reason = format!("the source `{name}` with id {} is not `{}`'s", source.source_id, grant.principal());
+    Err(Close::new(CloseCode::UNAUTHORIZED, reason))
+}
+
+/// Counts when a source begins to wait for its principal's quota.
+fn note_dry(source: &mut Source, feed: &mut Feed) {
+    let dry = feed.credit <= source.last;
+    source.throttled += u64::from(dry && !feed.dry);
+    feed.dry = dry;
 }
 
 fn superseded() -> Close {

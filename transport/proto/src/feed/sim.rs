@@ -1,6 +1,7 @@
 //! Feeds and a server over links that lose, double, delay, overtake and break, all from one seed.
 
 use super::*;
+use crate::access::{Grant, Policy, Quotas};
 use crate::frame::{AckMode, Frame};
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::FrameBuffer;
@@ -154,6 +155,12 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
         heartbeat_ms: 500,
         ..FeedServerOptions::default()
     };
+    // Drawn apart, so that seeds found before still mean the same. The slowest needs some 20 s for everything.
+    let mut quota = Random(seed ^ 0x71_07a5);
+    let events_per_second = quota.percent(30).then(|| 20 + quota.below(2_000));
+    let quotas = Quotas { events_per_second, ..Quotas::default() };
+    let grant = Policy::default().grant("sim", None, quotas);
+    let mut begun_ms = 0;
     let mut server = FeedServer::new(options(1));
     let mut incarnation = 1;
     let mut feed = Feed::new(mode, unacked_max);
@@ -174,6 +181,7 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
             incarnation += 1;
             server = FeedServer::new(options(incarnation));
             (log, keys, lost, link, acked) = (Vec::new(), Vec::new(), 0, None, 0);
+            begun_ms = now_ms;
             feed.client.disconnected();
         }
         if random.percent(faults.kill_feed) {
@@ -192,7 +200,7 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
         }
         let (id, up, down) = link.get_or_insert_with(|| {
             feed.client.connected(now);
-            (server.open(now), Wire::default(), Wire::default())
+            (server.open(now, grant.clone()), Wire::default(), Wire::default())
         });
         feed.read_on(total, 1 + random.below(40) as usize);
         if feed.read == total && !feed.closing {
@@ -258,6 +266,11 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
         let source = server.sources().next();
         if let Some(source) = &source {
             assert_eq!(source.ledger.imbalance(), 0, "seed {seed}: {:?}", source.ledger);
+            if let Some(rate) = events_per_second {
+                // What the rate brought, and a second's worth saved up.
+                let most = rate + rate * (now_ms - begun_ms) / 1_000;
+                assert!(source.ledger.accepted <= most, "seed {seed}: {} of {most}", source.ledger.accepted);
+            }
             assert_eq!(source.ledger.accepted, log.len() as u64);
             assert!(acked <= source.last, "seed {seed}: {acked} acknowledged, {} there", source.last);
         }
@@ -330,7 +343,7 @@ fn a_seed_is_a_run() {
 fn a_connection_speaks_for_one_source() {
     use crate::frame::{Hello, Plane};
     let mut server = FeedServer::new(FeedServerOptions::default());
-    let connection = server.open(MonoTime(0));
+    let connection = server.open(MonoTime(0), Grant::default());
     let mut hello = |source_id, session| {
         let hello = Hello {
             version_min: 1,
@@ -340,6 +353,7 @@ fn a_connection_speaks_for_one_source() {
             source_id,
             session,
             name: "",
+            credential: None,
         };
         server.handle(connection, MonoTime(0), 0, &Frame::Hello(hello), &mut Vec::new()).map(drop)
     };

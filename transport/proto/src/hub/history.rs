@@ -32,15 +32,18 @@ impl History {
             self.records[at - 1 - back] = output;
             return;
         }
-        if self.records.len() >= max {
+        // One goes for the one that comes; more do when the bound was lowered.
+        let mut at = at;
+        while self.records.len() >= max {
             if at == 0 {
-                return; // older than everything kept
+                // Older than everything kept.
+                self.records.drain(..self.records.len() - max);
+                return;
             }
             self.records.pop_front();
-            self.records.insert(at - 1, output);
-        } else {
-            self.records.insert(at, output);
+            at -= 1;
         }
+        self.records.insert(at, output);
     }
 
     pub(super) fn newest(&self) -> Option<&Output> {

@@ -92,6 +92,29 @@ impl Default for HubOptions {
     }
 }
 
+fn check(option: &'static str, found: usize, min: usize, max: usize) -> Result<(), HubError> {
+    if (min..=max).contains(&found) {
+        return Ok(());
+    }
+    let (found, min, max) = (found as u64, min as u64, max as u64);
+    Err(HubError::Option { option, found, min, max })
+}
+
+impl HubOptions {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`HubError::Option`] for the first option out of range.
+    pub fn check(&self) -> Result<(), HubError> {
+        check("ring_records", self.ring_records, 64, 1 << 24)?;
+        check("keys_max", self.keys_max, 1, 1 << 26)?;
+        check("lookback_records", self.lookback_records, 1, 1 << 16)?;
+        check("lookback_total", self.lookback_total, 0, 1 << 28)?;
+        check("past_records_max", self.past_records_max, 1, 1 << 28)?;
+        check("subscribers_max", self.subscribers_max, 1, 1 << 20)
+    }
+}
+
 /// One stream of results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamMeta {
@@ -339,20 +362,8 @@ impl Hub {
     /// # Errors
     /// [`HubError`] when an option, a name or a number of streams is out of range.
     pub fn new(streams: Vec<StreamMeta>, options: HubOptions) -> Result<Self, HubError> {
-        let check = |option, found: usize, min: usize, max: usize| {
-            if (min..=max).contains(&found) {
-                return Ok(());
-            }
-            let (found, min, max) = (found as u64, min as u64, max as u64);
-            Err(HubError::Option { option, found, min, max })
-        };
+        options.check()?;
         check("streams", streams.len(), 1, Subscription::STREAMS_MAX)?;
-        check("ring_records", options.ring_records, 64, 1 << 24)?;
-        check("keys_max", options.keys_max, 1, 1 << 26)?;
-        check("lookback_records", options.lookback_records, 1, 1 << 16)?;
-        check("lookback_total", options.lookback_total, 0, 1 << 28)?;
-        check("past_records_max", options.past_records_max, 1, 1 << 28)?;
-        check("subscribers_max", options.subscribers_max, 1, 1 << 20)?;
         for (at, stream) in streams.iter().enumerate() {
             check("length of a stream's name", stream.name.len(), 1, NAME_BYTES_MAX)?;
             check("columns", stream.columns.len(), 0, OUTPUT_WORDS)?;
@@ -384,6 +395,22 @@ impl Hub {
             stats: HubStats::default(),
             watermark: 0,
         })
+    }
+
+    /// Changes the bounds that can change while there are readers: `lookback_records`, `lookback_total`, `past_records_max` and
+    /// `subscribers_max`. Readers that are there stay, with what they were granted; a key's history gets to its new bound with its
+    /// next record. The other options stay as they were.
+    ///
+    /// # Errors
+    /// [`HubError::Option`] when an option is out of range; then nothing changes.
+    pub fn set_options(&mut self, options: HubOptions) -> Result<(), HubError> {
+        options.check()?;
+        self.options = HubOptions {
+            ring_records: self.options.ring_records,
+            keys_max: self.options.keys_max,
+            ..options
+        };
+        Ok(())
     }
 
     /// Makes a name known, before the first record about it. Known names are left as they are; names that are empty or longer
@@ -429,7 +456,8 @@ impl Hub {
             let max = if room { self.options.lookback_records } else { history.len().max(1) };
             let before = history.len();
             history.push(held, max);
-            self.lookback += history.len().max(1) - before.max(1);
+            // A history gets shorter when its bound was lowered.
+            self.lookback = self.lookback + history.len().max(1) - before.max(1);
         }
         self.enforce_budgets();
     }

@@ -521,3 +521,47 @@ fn conflation_waits_for_its_time_and_counts() {
     assert_eq!(seen.poll(&mut hub, id, MonoTime(100_000_000), 9), Polled::Idle { due: None });
     assert_eq!((seen.live.len(), seen.live[1].ts, seen.conflated), (2, 50, 48));
 }
+
+#[test]
+fn bounds_that_change_while_it_runs_hold_from_then_on() {
+    let (mut hub, mut source) = (small(1_024), Source::default());
+    let options = HubOptions { lookback_records: 32, ..hub.options };
+    hub.set_options(options).unwrap();
+    hub.define("ES");
+    let mut publish = |hub: &mut Hub, stamps: std::ops::Range<u64>| {
+        let batch: Vec<Output> = stamps.map(|ts| source.record(0, "ES", ts)).collect();
+        hub.publish(&batch);
+    };
+    publish(&mut hub, 100..150);
+    let reader = hub.subscribe(&Subscription::to(["bars.1s"]), MonoTime(0)).unwrap();
+    assert_eq!(hub.lookback(0, "ES", 1_000).count(), 32);
+    let mut bad = HubOptions { lookback_records: 0, subscribers_max: 1, ..options };
+    assert!(matches!(hub.set_options(bad), Err(HubError::Option { option: "lookback_records", .. })));
+    assert_eq!(hub.options, options, "nothing changed");
+    // Fewer: with the next record. Rings and readers stay what they are.
+    bad.lookback_records = 4;
+    bad.ring_records = 64;
+    hub.set_options(bad).unwrap();
+    assert_eq!(hub.options.ring_records, options.ring_records);
+    publish(&mut hub, 7..8);
+    let kept = |hub: &Hub| hub.lookback(0, "ES", 1_000).map(|output| output.ts).collect::<Vec<_>>();
+    assert_eq!(kept(&hub), [146, 147, 148, 149], "older than what is kept");
+    publish(&mut hub, 150..151);
+    assert_eq!(kept(&hub), [147, 148, 149, 150]);
+    assert_eq!(hub.stats().lookback, 3, "beyond the one each key has");
+    assert!(matches!(
+        hub.subscribe(&Subscription::to(["bars.1s"]), MonoTime(0)),
+        Err(SubscriptionError::Busy { max: 1 })
+    ));
+    let mut seen = Seen::default();
+    seen.drain(&mut hub, reader, MonoTime(1));
+    assert_eq!(seen.live.len(), 2);
+    // More again, and fewer with a record that is newer than all.
+    hub.set_options(options).unwrap();
+    publish(&mut hub, 200..250);
+    assert_eq!(hub.lookback(0, "ES", 1_000).count(), 32);
+    hub.set_options(bad).unwrap();
+    publish(&mut hub, 250..251);
+    assert_eq!(kept(&hub), [247, 248, 249, 250]);
+    assert_eq!(hub.stats().lookback, 3);
+}

@@ -5,13 +5,18 @@ mod subscriber;
 
 pub use publisher::{PublishStats, Publisher, PublisherOptions};
 pub use subscriber::{Subscriber, Update};
+pub use tidegate_proto::subscriber::Continuation;
 
 use crate::limits::{LimitError, Limits};
-use crate::tls::{TlsError, Trust};
-use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use crate::tls::{Identity, TlsError, Trust};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidegate_auth::{CHANNEL_BYTES, CHANNEL_LABEL, Credential, CredentialError};
 use tidegate_proto::subscription::SubscriptionError;
+use tidegate_proto::wire::PROOF_BYTES;
 use tidegate_proto::{Close, FrameError, MonoTime};
 
 /// Where a server is and how to speak to it.
@@ -23,6 +28,10 @@ pub struct ClientOptions {
     pub server_name: String,
     /// Whom to believe.
     pub trust: Trust,
+    /// A certificate to show, where the server asks for one.
+    pub identity: Option<Identity>,
+    /// A token to show, and its key.
+    pub credential: Option<CredentialSource>,
     /// Bounds of the connection.
     pub limits: Limits,
     /// How long to try to connect, again and again, before giving up.
@@ -37,9 +46,33 @@ impl ClientOptions {
             server,
             server_name: "localhost".to_owned(),
             trust,
+            identity: None,
+            credential: None,
             limits: Limits::default(),
             give_up_after: Duration::from_secs(10),
         }
+    }
+}
+
+/// Where a client's token comes from.
+#[derive(Debug, Clone)]
+pub enum CredentialSource {
+    /// Here it is, for as long as it lasts.
+    Fixed(Arc<Credential>),
+    /// A file that `tidegate token issue` writes, read at each connection: whoever renews it keeps the client connected.
+    File(PathBuf),
+}
+
+/// What a client shows on one connection.
+struct Shown {
+    token: String,
+    proof: [u8; PROOF_BYTES],
+}
+
+impl Shown {
+    fn credential(shown: &Option<Self>) -> Option<tidegate_proto::Credential<'_>> {
+        let shown = shown.as_ref()?;
+        Some(tidegate_proto::Credential { proof: &shown.proof, token: shown.token.as_bytes() })
     }
 }
 
@@ -56,6 +89,23 @@ pub enum ClientError {
     /// No socket of this machine can be used.
     #[error("no socket could be opened")]
     Socket(#[source] std::io::Error),
+    /// The token cannot be read.
+    #[error("the token in `{}` cannot be used", path.display())]
+    Credential {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CredentialError,
+    },
+    /// The two do not believe each other: trying again does not help.
+    #[error("the connection to {server} was refused in its handshake: {reason}")]
+    Handshake {
+        /// Where.
+        server: SocketAddr,
+        /// Why, in the words of TLS.
+        reason: String,
+    },
     /// The server cannot be reached.
     #[error("no connection to {server} in {seconds} s: {reason}")]
     Unreachable {
@@ -98,6 +148,26 @@ fn instant(time: MonoTime) -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_nanos(time.since(now()))
 }
 
+/// A connection with its stream.
+struct Dialed {
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    shown: Option<Shown>,
+}
+
+/// Why an attempt to connect failed.
+enum Failed {
+    /// In a way that may pass.
+    Again(String),
+    /// In a way that will not.
+    Over(ClientError),
+}
+
+/// Least and most time between two attempts.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Connects, with attempts ever further apart, until it works or the time is up.
 struct Dialer {
     endpoint: Endpoint,
@@ -108,7 +178,7 @@ struct Dialer {
 impl Dialer {
     fn new(options: ClientOptions, alpn: &[u8]) -> Result<Self, ClientError> {
         options.limits.check()?;
-        let mut config = options.trust.client(alpn)?;
+        let mut config = options.trust.client(options.identity.as_ref(), alpn)?;
         // The server opens no streams towards its clients.
         config.transport_config(options.limits.transport(0));
         let any: SocketAddr = if options.server.is_ipv4() {
@@ -120,34 +190,87 @@ impl Dialer {
         Ok(Self { endpoint, options, config })
     }
 
-    async fn attempt(&self) -> Result<(Connection, SendStream, RecvStream), String> {
+    async fn attempt(&self) -> Result<Dialed, Failed> {
         let ClientOptions { server, server_name, limits, .. } = &self.options;
         let connecting = self
             .endpoint
             .connect_with(self.config.clone(), *server, server_name)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Failed::Again(error.to_string()))?;
         let connection = tokio::time::timeout(limits.handshake_timeout, connecting)
             .await
-            .map_err(|_| "no answer".to_owned())?
-            .map_err(|error| error.to_string())?;
-        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-        Ok((connection, send, receive))
+            .map_err(|_| Failed::Again("no answer".to_owned()))?
+            .map_err(|error| self.failed(&error))?;
+        let shown = self.show(&connection)?;
+        let (send, receive) = connection.open_bi().await.map_err(|error| self.failed(&error))?;
+        Ok(Dialed { connection, send, receive, shown })
     }
 
-    async fn connect(&self) -> Result<(Connection, SendStream, RecvStream), ClientError> {
+    fn failed(&self, error: &ConnectionError) -> Failed {
+        match self.refused(error) {
+            Some(error) => Failed::Over(error),
+            None => Failed::Again(error.to_string()),
+        }
+    }
+
+    /// Whether a connection ended because one side does not believe the other.
+    fn refused(&self, error: &ConnectionError) -> Option<ClientError> {
+        let (code, reason) = match error {
+            ConnectionError::TransportError(error) => (error.code, error.reason.clone()),
+            ConnectionError::ConnectionClosed(close) => {
+                (close.error_code, String::from_utf8_lossy(&close.reason).into_owned())
+            }
+            _ => return None,
+        };
+        // RFC 9001, section 4.8: an alert of TLS.
+        if !(0x100..0x200).contains(&u64::from(code)) {
+            return None;
+        }
+        let reason = if reason.is_empty() { code.to_string() } else { reason };
+        Some(ClientError::Handshake { server: self.options.server, reason })
+    }
+
+    /// As [`Dialer::refused`], of a connection that stood: a server sees a client's certificate only then.
+    fn refused_late(&self, connection: &Connection) -> Option<ClientError> {
+        connection.close_reason().and_then(|reason| self.refused(&reason))
+    }
+
+    /// What there is to show on this connection.
+    fn show(&self, connection: &Connection) -> Result<Option<Shown>, Failed> {
+        let read;
+        let credential = match &self.options.credential {
+            None => return Ok(None),
+            Some(CredentialSource::Fixed(credential)) => credential,
+            Some(CredentialSource::File(path)) => {
+                let text = std::fs::read(path).map_err(crate::tls::file("read", path));
+                let text = text.map_err(|error| Failed::Over(error.into()))?;
+                let parsed = Credential::of_json(&text);
+                let path = || path.clone();
+                read = parsed
+                    .map_err(|source| Failed::Over(ClientError::Credential { path: path(), source }))?;
+                &read
+            }
+        };
+        let mut channel = [0; CHANNEL_BYTES];
+        let derived = connection.export_keying_material(&mut channel, CHANNEL_LABEL, b"");
+        derived.map_err(|_| Failed::Again("the connection has no value to bind to".to_owned()))?;
+        Ok(Some(Shown { token: credential.token().to_owned(), proof: credential.proof(&channel) }))
+    }
+
+    async fn connect(&self) -> Result<Dialed, ClientError> {
         let start = Instant::now();
-        let mut pause = Duration::from_millis(20);
+        let mut pause = PAUSE_MIN;
         loop {
             let reason = match self.attempt().await {
                 Ok(link) => return Ok(link),
-                Err(reason) => reason,
+                Err(Failed::Over(error)) => return Err(error),
+                Err(Failed::Again(reason)) => reason,
             };
             if start.elapsed() + pause >= self.options.give_up_after {
                 let seconds = self.options.give_up_after.as_secs();
                 return Err(ClientError::Unreachable { server: self.options.server, seconds, reason });
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

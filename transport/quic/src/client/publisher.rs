@@ -1,8 +1,9 @@
 //! A feed's way in: batches, back-pressure, and a session that outlives its connections.
 
-use super::{ClientError, ClientOptions, Dialer, instant, now};
+use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
 use quinn::{RecvStream, SendStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tidegate_engine::Event;
 use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedEvent};
 use tidegate_proto::{ALPN_FEED, AckMode, Frame, FrameBuffer};
@@ -47,6 +48,8 @@ pub struct PublishStats {
     pub acked: u64,
     /// Events kept because they are not acknowledged.
     pub unacked: u64,
+    /// Whether the session stands: connected, and greeted by the server.
+    pub connected: bool,
     /// Times connected.
     pub connections: u64,
     /// Events that the server acknowledged, then lost by a restart, and that were no longer kept here: declared to it as lost.
@@ -188,6 +191,7 @@ impl Publisher {
             skipped: state.client.skipped(),
             acked: state.client.acked(),
             unacked: state.client.unacked() as u64,
+            connected: state.client.is_up(),
             ..state.stats
         }
     }
@@ -210,24 +214,40 @@ enum End {
 }
 
 async fn run(dialer: Dialer, shared: Arc<Shared>) {
+    // Before the next attempt: longer after each connection that came to nothing.
+    let mut pause = Duration::ZERO;
     let over = loop {
-        let (connection, mut send, mut receive) = match dialer.connect().await {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        let Dialed { connection, mut send, mut receive, shown } = match dialer.connect().await {
             Ok(link) => link,
             Err(error) => break Err(error),
         };
         {
             let mut state = shared.state();
+            state.client.present(Shown::credential(&shown));
             state.client.connected(now());
             state.stats.connections += 1;
         }
         let end = talk(&shared, &mut send, &mut receive).await;
-        shared.state().client.disconnected();
+        {
+            let mut state = shared.state();
+            if state.client.is_up() {
+                pause = Duration::ZERO;
+            }
+            state.client.disconnected();
+        }
         match end {
             End::Finished => {
                 dialer.end(&connection, send).await;
                 break Ok(());
             }
-            End::Broken => connection.close(quinn::VarInt::from_u32(0), b""),
+            End::Broken => {
+                if let Some(error) = dialer.refused_late(&connection) {
+                    break Err(error);
+                }
+                connection.close(quinn::VarInt::from_u32(0), b"");
+            }
             End::Failed(error) => {
                 connection.close(quinn::VarInt::from_u32(0), b"");
                 break Err(error);

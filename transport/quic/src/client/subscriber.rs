@@ -1,12 +1,13 @@
 //! A reader's way out: typed records, and a subscription that outlives its connections.
 
-use super::{ClientError, ClientOptions, Dialer, instant, now};
+use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
 use quinn::{Connection, RecvStream, SendStream};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use tidegate_engine::Output;
 use tidegate_proto::hub::StreamMeta;
-use tidegate_proto::subscriber::{SubscriberClient, SubscriberEvent};
+use tidegate_proto::subscriber::{Continuation, SubscriberClient, SubscriberEvent};
 use tidegate_proto::subscription::Subscription;
 use tidegate_proto::{ALPN_SUBSCRIBE, Close, CloseCode, Frame, FrameBuffer, FrameWriter, Loss};
 use tokio::time::timeout_at;
@@ -31,8 +32,8 @@ pub enum Update {
     Loss(Loss),
     /// So many records gave way to newer ones of their keys, as the subscription asks.
     Conflated(u64),
-    /// The connection broke and another one stands; the subscription goes on behind the last record of each slot.
-    Reconnected,
+    /// The connection broke and another one stands. How it goes on decides what may be missing and what may come twice.
+    Reconnected(Continuation),
     /// The server ended the subscription. Nothing follows.
     Ended(Close),
 }
@@ -44,12 +45,19 @@ struct Link {
     buffer: FrameBuffer,
 }
 
+type Dialing = tokio::task::JoinHandle<Result<Dialed, ClientError>>;
+
 /// A subscription. Nothing happens while nobody asks for [`Subscriber::next`]: the server then keeps what the lag budget
 /// allows, and acts by the policy.
 pub struct Subscriber {
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
     client: SubscriberClient,
     link: Option<Link>,
+    /// A task of its own: whoever cancels [`Subscriber::next`] must not begin all attempts anew.
+    dialing: Option<Dialing>,
+    /// How long to wait before the next attempt: longer after each connection that came to nothing.
+    pause: Duration,
+    outlives_server: bool,
     connections: u64,
     streams: Vec<Arc<StreamMeta>>,
     names: HashMap<u64, Arc<str>>,
@@ -70,9 +78,12 @@ impl Subscriber {
         let client = SubscriberClient::new(name, subscription)?;
         let dialer = Dialer::new(options, ALPN_SUBSCRIBE)?;
         let mut subscriber = Self {
-            dialer,
+            dialer: Arc::new(dialer),
             client,
             link: None,
+            dialing: None,
+            pause: Duration::ZERO,
+            outlives_server: false,
             connections: 0,
             streams: Vec::new(),
             names: HashMap::new(),
@@ -83,6 +94,12 @@ impl Subscriber {
             subscriber.step().await?;
         }
         Ok(subscriber)
+    }
+
+    /// Whether an orderly end of the server is waited out like a broken connection, until another start of it answers or
+    /// [`ClientOptions::give_up_after`] is over. Otherwise it is [`Update::Ended`].
+    pub fn outlive_server(&mut self, outlive: bool) {
+        self.outlives_server = outlive;
     }
 
     /// The server's streams.
@@ -130,8 +147,9 @@ impl Subscriber {
         match timeout_at(deadline, link.receive.read(link.buffer.space())).await {
             Ok(Ok(Some(count))) => link.buffer.filled(count),
             Ok(Ok(None) | Err(_)) => {
+                let refused = self.dialer.refused_late(&link.connection);
                 self.link = None;
-                return Ok(());
+                return refused.map_or(Ok(()), Err);
             }
             Err(_) => {
                 let mut out = Vec::new();
@@ -146,13 +164,22 @@ impl Subscriber {
     }
 
     async fn dial(&mut self) -> Result<(), ClientError> {
-        let (connection, mut send, receive) = self.dialer.connect().await?;
+        let (dialer, pause) = (Arc::clone(&self.dialer), self.pause);
+        let dialing = self.dialing.get_or_insert_with(|| {
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                dialer.connect().await
+            })
+        });
+        let outcome = dialing.await;
+        self.dialing = None;
+        // Until it has come to something.
+        self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        let Dialed { connection, mut send, receive, shown } = outcome.map_err(|_| ClientError::Ended)??;
         let mut hello = Vec::new();
+        self.client.present(Shown::credential(&shown));
         self.client.connected(now(), &mut hello);
         if send.write_chunk(hello.into()).await.is_ok() {
-            if self.connections > 0 {
-                self.updates.push_back(Update::Reconnected);
-            }
             self.connections += 1;
             self.link = Some(Link { connection, send, receive, buffer: FrameBuffer::new(2) });
         }
@@ -164,6 +191,7 @@ impl Subscriber {
         let Some(link) = &mut self.link else { return Ok(()) };
         let mut out = Vec::new();
         let (streams, names, updates) = (&mut self.streams, &mut self.names, &mut self.updates);
+        let pause = &mut self.pause;
         let mut closed = None;
         while closed.is_none()
             && let Some((offset, head, body)) = link.buffer.next_frame().map_err(ClientError::Protocol)?
@@ -174,10 +202,11 @@ impl Subscriber {
                 known.cloned().unwrap_or_else(|| Arc::new(stream.clone()))
             };
             let mut each = |event: SubscriberEvent<'_>| match event {
-                SubscriberEvent::Ready { streams: fresh } => {
+                SubscriberEvent::Ready { streams: fresh, continuation } => {
                     *streams = fresh.iter().cloned().map(Arc::new).collect();
+                    updates.extend(continuation.map(Update::Reconnected));
                 }
-                SubscriberEvent::Subscribed { .. } => {}
+                SubscriberEvent::Subscribed { .. } => *pause = Duration::ZERO,
                 SubscriberEvent::Record { name, output, past, .. } => {
                     let Some(stream) = streams.get(usize::from(output.stream)) else { return };
                     let name = names.entry(output.name).or_insert_with(|| name.into());
@@ -199,8 +228,18 @@ impl Subscriber {
             if let Some(link) = self.link.take() {
                 link.connection.close(quinn::VarInt::from_u32(0), b"");
             }
+            if self.outlives_server && close.code == CloseCode::SHUTTING_DOWN {
+                return Ok(());
+            }
             // A refusal is an error; the end of what once stood is news.
-            if matches!(close.code, CloseCode::SUBSCRIPTION | CloseCode::PROTOCOL | CloseCode::VERSION) {
+            let refused = [
+                CloseCode::SUBSCRIPTION,
+                CloseCode::PROTOCOL,
+                CloseCode::VERSION,
+                CloseCode::UNAUTHORIZED,
+                CloseCode::QUOTA,
+            ];
+            if refused.contains(&close.code) {
                 return Err(ClientError::Closed(close));
             }
             self.ended = true;
@@ -211,5 +250,13 @@ impl Subscriber {
             self.link = None;
         }
         Ok(())
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        if let Some(dialing) = &self.dialing {
+            dialing.abort();
+        }
     }
 }

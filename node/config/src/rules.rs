@@ -1,0 +1,219 @@
+//! What single values cannot tell: rules between keys, and the plan that streams come to.
+
+use crate::problem::{ProblemKind, Reader};
+use crate::read::Origins;
+use crate::sections::{Bars, Config, Stream};
+use std::collections::BTreeMap;
+use tidegate_actors::bars::BarOptions;
+use tidegate_replay::{Own, Plan, PlanError};
+
+/// Indicators computed when no stream is named.
+const INDICATORS: [&str; 7] = ["sma:20", "ema:20", "rsi:14", "atr:14", "vwap:20", "bb:20:2", "macd:12:26:9"];
+
+impl Bars {
+    /// What all bars keep.
+    #[must_use]
+    pub fn options(&self) -> BarOptions {
+        BarOptions {
+            late: self.late,
+            horizon_ns: self.horizon.0,
+            history: self.history,
+            history_ns: self.history_span.0,
+            history_events_max: self.history_events_max,
+            retained_bars_max: self.retained_bars_max,
+        }
+    }
+}
+
+impl Config {
+    /// The streams served when none is named: bars of a second and a minute, with the usual indicators.
+    #[must_use]
+    pub fn usual_streams() -> Vec<Stream> {
+        let indicators: Vec<_> = INDICATORS.iter().filter_map(|name| name.parse().ok()).collect();
+        let stream = |width: &str| Stream {
+            bars: width.parse().ok(),
+            indicators: indicators.clone(),
+            ..Stream::default()
+        };
+        ["1s", "1m"].map(stream).to_vec()
+    }
+
+    /// The streams to serve: those named, or the usual ones.
+    #[must_use]
+    pub fn streams(&self) -> Vec<Stream> {
+        if self.stream.is_empty() { Self::usual_streams() } else { self.stream.clone() }
+    }
+
+    /// What to compute.
+    ///
+    /// # Errors
+    /// [`PlanError`] when it cannot be built; what [`crate::read()`] returned can.
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        let streams = self.streams();
+        let common = self.bars.options();
+        let own = streams.iter().filter_map(|stream| {
+            let bars = stream.bars.clone()?;
+            // A roll-up follows the finest bars it is made of.
+            let finest = std::iter::successors(Some(&bars), |bars| bars.over()).last();
+            let base = streams.iter().find(|base| base.bars.as_ref() == finest).unwrap_or(stream);
+            let options = BarOptions {
+                late: base.late.unwrap_or(common.late),
+                horizon_ns: base.horizon.map_or(common.horizon_ns, |span| span.0),
+                history: base.history.unwrap_or(common.history),
+                ..common
+            };
+            Some(Own { bars, indicators: stream.indicators.clone(), options })
+        });
+        let mut own: Vec<Own> = own.collect();
+        // What all have alike is nobody's own: the same computation is the same plan, however it was written.
+        let mut indicators = Vec::new();
+        if own.iter().all(|one| one.options == common && one.indicators == own[0].indicators) {
+            indicators = own.drain(..).next().map(|one| one.indicators).unwrap_or_default();
+        }
+        let plan = Plan {
+            bars: streams.iter().filter_map(|stream| stream.bars.clone()).collect(),
+            indicators,
+            bar_options: common,
+            hosts: streams.iter().filter_map(|stream| stream.hosts).collect(),
+            own,
+        };
+        plan.streams()?;
+        Ok(plan)
+    }
+}
+
+/// Checks what single values cannot tell.
+pub(crate) fn check(config: &Config, origins: &Origins, reader: &mut Reader<'_>) {
+    let mut rules = Rules { origins, reader };
+    rules.streams(config);
+    let (gateway, limits, feed) = (&config.gateway, &config.limits, &config.feed);
+    rules.more("gateway.idle_timeout", gateway.idle_timeout.0, "gateway.ping_every", gateway.ping_every.0);
+    if let Some(keep_alive) = limits.keep_alive.on() {
+        rules.more("limits.idle_timeout", limits.idle_timeout.0, "limits.keep_alive", keep_alive.0);
+    }
+    rules.more("feed.silence", feed.silence.0, "feed.heartbeat", feed.heartbeat.0);
+    rules.together("tls.cert", config.tls.cert.is_some(), "tls.key", config.tls.key.is_some());
+    let auth = &config.auth;
+    rules.together("auth.token_keys", !auth.token_keys.is_empty(), "auth.audience", auth.audience.is_some());
+    if auth.required == Some(true) && auth.token_keys.is_empty() && config.tls.client_ca.is_none() {
+        let why =
+            "there is no `tls.client_ca` and no `auth.token_keys`: nobody could show who they are".to_owned();
+        rules.refuse("auth.required", ProblemKind::Conflict { why });
+    }
+    for (at, rule) in config.auth_rule.iter().enumerate() {
+        let missing = |what: &str| ProblemKind::Missing { need: what.to_owned() };
+        if rule.principal.is_none() {
+            rules.refuse(&format!("auth.rule[{at}]"), missing("it says nobody's `principal`"));
+        }
+        if rule.verbs.is_empty() {
+            rules.refuse(&format!("auth.rule[{at}]"), missing("it allows no `verbs`"));
+        }
+    }
+}
+
+struct Rules<'r, 'i> {
+    origins: &'r Origins,
+    reader: &'r mut Reader<'i>,
+}
+
+impl Rules<'_, '_> {
+    /// Refuses a key where it stands; one that does not stand anywhere, at its section.
+    fn refuse(&mut self, key: &str, kind: ProblemKind) {
+        let mut place = key;
+        let at = loop {
+            if let Some(at) = self.origins.get(place) {
+                break at.clone();
+            }
+            match place.rsplit_once('.') {
+                Some((outer, _)) => place = outer,
+                None => break 0..0,
+            }
+        };
+        key.clone_into(&mut self.reader.key);
+        self.reader.refuse(at, kind);
+    }
+
+    /// One time must be longer than another. The one that is set is to blame.
+    fn more(&mut self, long: &str, long_ns: u64, short: &str, short_ns: u64) {
+        if long_ns > short_ns {
+            return;
+        }
+        let blamed = if self.origins.contains_key(long) { long } else { short };
+        let [long_ns, short_ns] = [long_ns, short_ns].map(crate::units::show_span);
+        let why = format!("`{long}` ({long_ns}) must be longer than `{short}` ({short_ns})");
+        self.refuse(blamed, ProblemKind::Conflict { why });
+    }
+
+    /// Both or neither.
+    fn together(&mut self, one: &str, has_one: bool, other: &str, has_other: bool) {
+        if has_one != has_other {
+            let (there, missing) = if has_one { (one, other) } else { (other, one) };
+            self.refuse(there, ProblemKind::Missing { need: format!("it needs `{missing}` beside it") });
+        }
+    }
+
+    fn streams(&mut self, config: &Config) {
+        let mut names: BTreeMap<String, usize> = BTreeMap::new();
+        let mut whole = true;
+        for (at, stream) in config.stream.iter().enumerate() {
+            let path = format!("stream[{at}]");
+            let mut refuse = |key: &str, kind| {
+                whole = false;
+                let key = if key.is_empty() { path.clone() } else { format!("{path}.{key}") };
+                self.refuse(&key, kind);
+            };
+            let conflict = |why: &str| ProblemKind::Conflict { why: why.to_owned() };
+            let Some(name) = stream.name() else {
+                let need = "a stream is either `bars` or `hosts`, exactly one of them".to_owned();
+                refuse("", ProblemKind::Missing { need });
+                continue;
+            };
+            if let Some(first) = names.get(&name) {
+                let what = format!("`{name}` is stream[{first}] as well");
+                refuse(if stream.bars.is_some() { "bars" } else { "hosts" }, ProblemKind::Twice { what });
+            }
+            names.entry(name).or_insert(at);
+            let own = [
+                ("late", stream.late.is_some()),
+                ("horizon", stream.horizon.is_some()),
+                ("history", stream.history.is_some()),
+            ];
+            let own = own.iter().filter(|(_, set)| *set).map(|(key, _)| *key);
+            match &stream.bars {
+                None => {
+                    let indicators = (!stream.indicators.is_empty()).then_some("indicators");
+                    own.chain(indicators).for_each(|key| refuse(key, conflict("windows of hosts have none")));
+                }
+                Some(bars) => {
+                    let Some(finer) = bars.over() else { continue };
+                    own.for_each(|key| refuse(key, conflict("a roll-up follows the bars it reads")));
+                    if !config.stream.iter().any(|other| other.bars.as_ref() == Some(finer)) {
+                        let need =
+                            format!("it is rolled up from `{finer}`, which must be a [[stream]] as well");
+                        refuse("bars", ProblemKind::Missing { need });
+                    }
+                }
+            }
+        }
+        if !whole {
+            return;
+        }
+        if let Err(error) = config.plan() {
+            // Which stream it is about, if the error says.
+            let blamed = match &error {
+                PlanError::Windows { bars, .. } => config
+                    .stream
+                    .iter()
+                    .position(|stream| stream.bars.as_ref().is_some_and(|own| own.to_string() == *bars)),
+                _ => None,
+            };
+            let mut why = error.to_string();
+            if let Some(cause) = std::error::Error::source(&error) {
+                why += &format!(": {cause}");
+            }
+            let key = blamed.map_or("stream".to_owned(), |at| format!("stream[{at}]"));
+            let key = if self.origins.contains_key(&key) { key } else { "stream[0]".to_owned() };
+            self.refuse(&key, ProblemKind::Conflict { why });
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The standard input as events, as they come. Reading waits, so it has a thread of its own; what it has read is there at once.
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use tidegate_engine::Event;
+use tidegate_replay::decode::{ReadOptions, open_stream};
+use tidegate_replay::{ReadError, Source};
+use tokio::sync::Notify;
+
+/// Events read ahead; then reading waits, and whoever writes into the pipe with it.
+const AHEAD_MAX: usize = 1 << 16;
+
+/// What has been read and not yet been taken.
+#[derive(Default)]
+pub(crate) struct Come {
+    pub(crate) events: Vec<Event>,
+    /// Names of the keys behind those taken before.
+    pub(crate) names: Vec<Arc<str>>,
+    /// Bytes read so far.
+    pub(crate) bytes: u64,
+    /// Units refused so far.
+    pub(crate) refused: u64,
+    /// How it ended, once everything is taken.
+    pub(crate) end: Option<Result<(), ReadError>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    come: Mutex<Come>,
+    taken: Condvar,
+    news: Notify,
+}
+
+impl Shared {
+    fn come(&self) -> MutexGuard<'_, Come> {
+        self.come.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pipe being read.
+pub(crate) struct Pipe(Arc<Shared>);
+
+impl Pipe {
+    /// Reads the standard input from now on. The thread ends with its input, or with the process.
+    pub(crate) fn stdin(options: ReadOptions) -> std::io::Result<Self> {
+        Self::read(Box::new(std::io::stdin()), options)
+    }
+
+    fn read(stream: Box<dyn std::io::Read + Send>, options: ReadOptions) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let reading = Arc::clone(&shared);
+        std::thread::Builder::new().name("tg-stdin".to_owned()).spawn(move || {
+            // Until its first bytes have come nobody knows what it is.
+            let outcome = open_stream(stream, Path::new("stdin"), &options)
+                .and_then(|mut source| read_on(source.as_mut(), &reading));
+            reading.come().end = Some(outcome);
+            reading.news.notify_one();
+        })?;
+        Ok(Self(shared))
+    }
+
+    /// Takes at most `max` events and all that is known beside them; waits while there is nothing new. Safe to cancel.
+    pub(crate) async fn next(&self, max: usize) -> Come {
+        loop {
+            let news = self.0.news.notified();
+            {
+                let mut come = self.0.come();
+                if !come.events.is_empty() || come.end.is_some() {
+                    let count = max.min(come.events.len());
+                    let rest = come.events.split_off(count);
+                    let end = if rest.is_empty() { come.end.take() } else { None };
+                    let taken = Come {
+                        events: std::mem::replace(&mut come.events, rest),
+                        names: std::mem::take(&mut come.names),
+                        end,
+                        ..*come
+                    };
+                    self.0.taken.notify_one();
+                    return taken;
+                }
+            }
+            news.await;
+        }
+    }
+}
+
+fn read_on(source: &mut dyn Source, shared: &Shared) -> Result<(), ReadError> {
+    let mut events = Vec::new();
+    let mut named = 0;
+    loop {
+        // One at a time: asked for more, a source would wait for them.
+        let outcome = source.read(&mut events, 1);
+        let mut come = shared.come();
+        while come.events.len() >= AHEAD_MAX {
+            come = shared.taken.wait(come).unwrap_or_else(PoisonError::into_inner);
+        }
+        come.events.append(&mut events);
+        come.names.extend(source.names().iter().skip(named).cloned());
+        named = source.names().len();
+        come.bytes = source.progress().bytes;
+        come.refused = source.account().faults();
+        drop(come);
+        if outcome? == 0 {
+            return Ok(());
+        }
+        shared.news.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn what_has_come_is_there_before_more_comes() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let pipe = Pipe::read(Box::new(reader), ReadOptions::default()).unwrap();
+        runtime().block_on(async {
+            writer.write_all(b"ts,symbol,price,size\n1,A,1,1\n").unwrap();
+            let first = pipe.next(100).await;
+            assert_eq!((first.events.len(), first.names.len(), first.end.is_none()), (1, 1, true));
+            writer.write_all(b"2,A,1,1\n3,B,1,1\nnonsense\n").unwrap();
+            drop(writer);
+            let (mut events, mut names) = (0, 0);
+            let last = loop {
+                let come = pipe.next(1).await;
+                events += come.events.len();
+                names += come.names.len();
+                if come.end.is_some() {
+                    break come;
+                }
+            };
+            assert_eq!((events, names, last.refused), (2, 1, 1));
+            assert!(matches!(last.end, Some(Ok(()))));
+        });
+    }
+
+    #[test]
+    fn reading_waits_for_whoever_takes() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let pipe = Pipe::read(Box::new(reader), ReadOptions::default()).unwrap();
+        let rows = 3 * AHEAD_MAX;
+        let writing = std::thread::spawn(move || {
+            writer.write_all(b"ts,symbol,price,size\n").unwrap();
+            for ts in 0..rows {
+                writeln!(writer, "{ts},A,1,1").unwrap();
+            }
+        });
+        let mut events = 0;
+        runtime().block_on(async {
+            loop {
+                let come = pipe.next(usize::MAX).await;
+                assert!(come.events.len() <= AHEAD_MAX);
+                events += come.events.len();
+                if let Some(end) = come.end {
+                    break end.unwrap();
+                }
+            }
+        });
+        writing.join().unwrap();
+        assert_eq!(events, rows);
+    }
+
+    #[test]
+    fn what_is_no_input_says_so() {
+        let bytes: &[u8] = b"PAR1........PAR1";
+        let pipe = Pipe::read(Box::new(bytes), ReadOptions::default()).unwrap();
+        let come = runtime().block_on(pipe.next(1));
+        let error = come.end.expect("it has ended").unwrap_err().to_string();
+        assert!(error.contains("`stdin`") && error.contains("pipe"), "{error}");
+    }
+}

@@ -1,0 +1,288 @@
+//! Configurations with the real binary: checked, explained, served, reloaded.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+fn command(folder: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.current_dir(folder).args(line.split_whitespace());
+    command
+}
+
+#[track_caller]
+fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
+    let output = command(folder, line).output().expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(code), "tidegate {line}\n{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+#[track_caller]
+fn json(folder: &Path, line: &str, code: i32) -> Value {
+    serde_json::from_str(&ends(folder, line, code).0).expect("one JSON value")
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder for the test")
+}
+
+/// A server that does not outlive its test, and the lines it says on either side.
+struct Server {
+    child: Child,
+    out: mpsc::Receiver<String>,
+    err: mpsc::Receiver<String>,
+    hello: Value,
+}
+
+fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    let from = BufReader::new(from);
+    std::thread::spawn(move || from.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    lines
+}
+
+impl Server {
+    fn start(folder: &Path, options: &str) -> Self {
+        let line = format!("serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data {options}");
+        let mut child = command(folder, &line)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let out = lines(child.stdout.take().expect("a pipe"));
+        let err = lines(child.stderr.take().expect("a pipe"));
+        match out.recv() {
+            Ok(hello) => {
+                let hello = serde_json::from_str(&hello).expect("it says where it listens");
+                Self { child, out, err, hello }
+            }
+            Err(_) => panic!("{}", err.iter().collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    fn streams(&self) -> Vec<&str> {
+        self.hello["streams"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
+    }
+
+    fn address(&self) -> String {
+        format!("--server {} --data data", self.hello["listening"].as_str().unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
+    }
+
+    /// Sends SIGHUP and returns what the server says of it.
+    #[track_caller]
+    fn reload(&self) -> Vec<String> {
+        self.signal("-HUP");
+        let mut said = Vec::new();
+        loop {
+            let line = self.err.recv().expect("it lives");
+            let over = line.starts_with("reload: ") && !line.ends_with(".toml");
+            said.push(line);
+            if over {
+                return said;
+            }
+        }
+    }
+
+    fn end(mut self) -> Value {
+        self.signal("-INT");
+        let rest: String = self.out.iter().collect();
+        assert_eq!(self.child.wait().expect("it ends").code(), Some(0), "{rest}");
+        serde_json::from_str(&rest).expect("a summary")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn every_template_is_checked_and_served() {
+    let folder = folder();
+    let path = folder.path();
+    let (list, _) = ends(path, "config template", 0);
+    for name in ["minimal", "market", "network", "full"] {
+        assert!(list.contains(name), "{list}");
+        let (text, _) = ends(path, &format!("config template {name}"), 0);
+        let file = format!("{name}.toml");
+        std::fs::write(path.join(&file), text).unwrap();
+        let checked = json(path, &format!("config check {file} --json"), 0);
+        let server = Server::start(path, &format!("--config {file}"));
+        assert_eq!(checked["streams"], server.hello["streams"], "{name}");
+        server.end();
+    }
+    let (_, stderr) = ends(path, "config template markt", 2);
+    assert!(stderr.contains("minimal, market, network, full"), "{stderr}");
+}
+
+#[test]
+fn a_check_ends_with_what_it_found() {
+    let folder = folder();
+    let path = folder.path();
+    std::fs::write(path.join("bad.toml"), "[engine]\nshrads = 2\nshards = 0\n").unwrap();
+    let (stdout, stderr) = ends(path, "config check bad.toml", 1);
+    assert_eq!(stdout, "");
+    for words in ["bad.toml:2:1", "did you mean `shards`", "bad.toml:3:10", "1 to 256", "2 problems"] {
+        assert!(stderr.contains(words), "`{words}` is not in {stderr}");
+    }
+    let answer = json(path, "config check bad.toml --json", 1);
+    assert_eq!(answer["problems"][0]["nearest"], "shards");
+    assert_eq!(
+        (&answer["problems"][1]["line"], &answer["problems"][1]["key"]),
+        (&3.into(), &"engine.shards".into())
+    );
+    let (_, stderr) = ends(path, "config check none.toml", 3);
+    assert!(stderr.contains("cannot read the configuration none.toml"), "{stderr}");
+    std::fs::create_dir(path.join("folder.toml")).unwrap();
+    ends(path, "config check folder.toml", 3);
+    // The server does not start with it either, and makes nothing.
+    let (_, stderr) = ends(path, "serve --config bad.toml --data data", 3);
+    assert!(stderr.contains("bad.toml:2:1") && stderr.contains("is no configuration"), "{stderr}");
+    assert!(!path.join("data").exists());
+}
+
+#[test]
+fn explanations_say_which_value_won() {
+    let folder = folder();
+    let path = folder.path();
+    std::fs::write(path.join("t.toml"), "[engine]\n\nshards = 3\n[[stream]]\nhosts = \"1m\"\n").unwrap();
+    let shards = |line: &str| json(path, line, 0)[0]["values"][0].clone();
+    assert_eq!(shards("config explain engine.shards --json")["from"], "default");
+    let value = shards("config explain engine.shards --config t.toml --json");
+    assert_eq!((&value["value"], &value["from"]), (&"3".into(), &"t.toml:3".into()));
+    let value = shards("config explain engine.shards --config t.toml --json -- --shards 4");
+    assert_eq!((&value["value"], &value["from"]), (&"4".into(), &"--shards (t.toml:3 says 3)".into()));
+    let (text, _) = ends(path, "config explain stream --config t.toml", 0);
+    assert!(text.contains("stream[0].hosts") && text.contains("t.toml:5"), "{text}");
+    let (text, _) = ends(path, "config explain limits.mtu", 0);
+    assert!(text.contains("1200 to 6500") && text.contains("needs a restart"), "{text}");
+    let (text, _) = ends(path, "config explain", 0);
+    assert!(text.contains("[[auth.rule]]") && text.contains("gateway.ping_every"), "{text}");
+    let (_, stderr) = ends(path, "config explain engine.shrads", 2);
+    assert!(stderr.contains("did you mean `engine.shards`"), "{stderr}");
+    let (_, stderr) = ends(path, "config explain engine -- --shrads 4", 2);
+    assert!(stderr.contains("--shards"), "{stderr}");
+    let schema: Value = json(path, "config schema", 0);
+    assert_eq!(schema["properties"]["engine"]["properties"]["shards"]["maximum"], 256);
+}
+
+#[test]
+fn options_have_the_last_word() {
+    let folder = folder();
+    let path = folder.path();
+    std::fs::write(path.join("t.toml"), "[[stream]]\nbars = \"5m\"\n[[stream]]\nhosts = \"1m\"\n").unwrap();
+    let server = Server::start(path, "--config t.toml");
+    assert_eq!(server.streams(), ["bars.5m", "hosts.1m"]);
+    server.end();
+    let server = Server::start(path, "--config t.toml --bars 1s --ind rsi:14");
+    assert_eq!(server.streams(), ["bars.1s", "ind.1s"]);
+    server.end();
+}
+
+#[test]
+fn plans_are_told_without_a_server() {
+    let folder = folder();
+    let path = folder.path();
+    std::fs::write(path.join("old.toml"), "[[stream]]\nbars = \"1s\"\n").unwrap();
+    std::fs::write(
+        path.join("new.toml"),
+        "[engine]\nshards = 2\n[subscribers]\nsubscriptions_max = 5\n[[stream]]\nbars = \"1s\"\n[[stream]]\nbars = \"5m\"\n",
+    )
+    .unwrap();
+    let (plan, _) = ends(path, "config plan old.toml new.toml", 0);
+    assert_eq!(
+        plan,
+        "~ subscribers.subscriptions_max 10000 -> 5\n! engine.shards 1 -> 2 needs a restart\n! stream bars.5m added needs a restart\n"
+    );
+    assert_eq!(ends(path, "config plan old.toml old.toml", 0).0, "nothing changes\n");
+    assert_eq!(json(path, "config plan old.toml new.toml --json", 0)["restart"], true);
+}
+
+/// While a feed publishes, the server is told to read its file again: good ones and bad ones. Nothing is lost, and only what
+/// was allowed to change did.
+#[test]
+fn a_reload_changes_what_it_said_and_loses_nothing() {
+    let folder = folder();
+    let path = folder.path();
+    let write = |text: &str| std::fs::write(path.join("t.toml"), text).unwrap();
+    let streams = "[[stream]]\nbars = \"1s\"\nindicators = [\"rsi:14\"]\n";
+    ends(path, "generate market --events 100k --symbols 20 --out day.tgc", 0);
+    write(streams);
+    let server = Server::start(path, "--config t.toml");
+    let address = server.address();
+    // More than is kept for lookback.
+    ends(path, &format!("subscribe bars.1s --from lookback:300 --idle-exit 100ms {address}"), 3);
+    let mut publish = command(path, &format!("publish day.tgc {address}"));
+    let mut publish = publish.stdout(Stdio::null()).spawn().expect("the binary starts");
+    write(&format!("[subscribers]\nlookback_records = 512\nlookback_total = 10\n{streams}"));
+    let said = server.reload();
+    let tail = &said[said.len() - 4..];
+    assert_eq!(
+        tail,
+        [
+            "reload: t.toml",
+            "~ subscribers.lookback_records 256 -> 512",
+            "~ subscribers.lookback_total 524288 -> 10",
+            "reload: 2 applied"
+        ]
+    );
+    ends(path, &format!("subscribe bars.1s --from lookback:300 --idle-exit 100ms {address}"), 0);
+    // A mistake, whatever else is in the file, changes nothing.
+    write(&format!("[subscribers]\nlookback_records = 100\nlookbacks = 3\n{streams}"));
+    let said = server.reload().join("\n");
+    assert!(said.contains("t.toml:3:1") && said.ends_with("reload: refused, nothing changed"), "{said}");
+    std::fs::remove_file(path.join("t.toml")).unwrap();
+    let said = server.reload().join("\n");
+    assert!(said.contains("cannot read t.toml") && said.ends_with("nothing changed"), "{said}");
+    ends(path, &format!("subscribe bars.1s --from lookback:300 --idle-exit 100ms {address}"), 0);
+    // What needs a restart is said each time, and the rest is done.
+    for _ in 0..2 {
+        write("[engine]\nshards = 2\n[subscribers]\nlookback_records = 512\nlookback_total = 10\n");
+        let said = server.reload().join("\n");
+        assert!(said.contains("! engine.shards 1 -> 2 needs a restart"), "{said}");
+        assert!(said.contains("! stream bars.1m added needs a restart"), "{said}");
+        assert!(said.ends_with("reload: 0 applied, 3 after a restart"), "{said}");
+    }
+    assert!(publish.wait().expect("it ends").success());
+    let served = server.end();
+    let replayed = json(path, "replay day.tgc --bars 1s --ind rsi:14 --json", 0);
+    assert_eq!(served["digest"], replayed["digest"]);
+    assert_eq!(served["imbalance"], 0);
+}
+
+/// What a configuration serves, a replay with it computes: also what no option can say.
+#[test]
+fn a_configuration_is_replayed_as_it_is_served() {
+    let folder = folder();
+    let path = folder.path();
+    ends(path, "generate market --events 100k --symbols 20 --out day.tgc", 0);
+    let text = "[engine]\ndisorder = \"20ms\"\nfence = \"off\"\n[bars]\nhistory_span = \"5m\"\n\
+                [[stream]]\nbars = \"1s\"\nindicators = [\"rsi:14\"]\n\
+                [[stream]]\nbars = \"1m@1s\"\nindicators = [\"sma:3\"]\n\
+                [[stream]]\nbars = \"1000t\"\nlate = \"side\"\nhistory = false\n";
+    std::fs::write(path.join("t.toml"), text).unwrap();
+    let server = Server::start(path, "--config t.toml --shards 2 --placement staged");
+    assert_eq!(server.streams(), ["bars.1s", "ind.1s", "bars.1m@1s", "ind.1m@1s", "bars.1000t"]);
+    ends(path, &format!("publish day.tgc {}", server.address()), 0);
+    let served = server.end();
+    let replayed = json(path, "replay day.tgc --config t.toml --json --digest-out d.digest", 0);
+    assert_eq!(served["digest"], replayed["digest"]);
+    // The digest says what was computed, and the configuration computes it again.
+    ends(path, "verify day.tgc --shards 1,2 --against d.digest", 0);
+    ends(path, "verify day.tgc --shards 1 --against d.digest --config t.toml", 0);
+    let (_, stderr) = ends(path, "verify day.tgc --against d.digest --config t.toml --late drop", 2);
+    assert!(stderr.contains("other settings"), "{stderr}");
+    let without = json(path, "replay day.tgc --bars 1s,1m@1s,1000t --ind rsi:14 --json", 0);
+    assert_ne!(without["digest"], replayed["digest"]);
+}

@@ -1,0 +1,248 @@
+//! What a feed may do and how much of it, frame by frame.
+
+use super::*;
+use crate::access::{Policy, PrincipalRule, Quotas, Verb};
+use crate::frame::{AckMode, Frame, FrameWriter, Hello, Plane};
+use crate::{Close, CloseCode, FrameBuffer, Grant, MonoTime};
+use tidegate_engine::{Event, kind};
+
+fn rules() -> Policy {
+    let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let rule = |who: &str, symbols: &[&str]| PrincipalRule {
+        streams: owned(&["cme"]),
+        symbols: owned(symbols),
+        ..PrincipalRule::new(who, &[Verb::Publish])
+    };
+    Policy::new(&[rule("wide", &["*"]), rule("narrow", &["ES*"]), rule("other", &["*"])]).unwrap()
+}
+
+fn grant(who: &str) -> Grant {
+    rules().grant(who, None, Quotas::default())
+}
+
+/// Hands one frame over; what was asked of the driver, in short, and the frames answered.
+fn say(
+    server: &mut FeedServer,
+    connection: ConnectionId,
+    now_ms: u64,
+    write: impl FnOnce(&mut FrameWriter<'_>),
+) -> Result<(String, Vec<String>), Close> {
+    let mut bytes = Vec::new();
+    write(&mut FrameWriter::new(&mut bytes));
+    let mut buffer = FrameBuffer::new(1);
+    buffer.push(&bytes);
+    let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
+    let frame = Frame::read(offset, &head, body).unwrap();
+    let mut out = Vec::new();
+    let taken = server.handle(connection, MonoTime(now_ms * 1_000_000), 0, &frame, &mut out)?;
+    let taken = match taken {
+        Taken::Registered { new_session, .. } => format!("registered, empty {new_session}"),
+        Taken::Names { first, names, overflowed, .. } => {
+            format!("names from {first}: {}, over {overflowed}", names.len())
+        }
+        Taken::Events { events, named, .. } => format!("{} events, {named} named", events.len()),
+        other => format!("{other:?}"),
+    };
+    Ok((taken, answers(&out)))
+}
+
+fn answers(bytes: &[u8]) -> Vec<String> {
+    let mut buffer = FrameBuffer::new(4);
+    buffer.push(bytes);
+    let mut all = Vec::new();
+    while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
+        all.push(match Frame::read(offset, &head, body).unwrap() {
+            Frame::HelloAck(ack) => {
+                format!("last {} credit {} names {}/{}", ack.last, ack.credit, ack.names, ack.names_max)
+            }
+            Frame::Credit { limit } => format!("credit {limit}"),
+            other => format!("{:?}", other.kind()),
+        });
+    }
+    all
+}
+
+fn hello(source_id: u64, name: &str) -> impl FnOnce(&mut FrameWriter<'_>) {
+    move |w| {
+        w.hello(&Hello {
+            version_min: 1,
+            version_max: 2,
+            plane: Plane::Feed,
+            ack_mode: AckMode::None,
+            source_id,
+            session: 1,
+            name,
+            credential: None,
+        });
+    }
+}
+
+fn samples(count: usize) -> Vec<Event> {
+    vec![Event { kind: kind::SAMPLE, ..Event::default() }; count]
+}
+
+#[test]
+fn what_a_feed_may_not_do_is_refused_by_name() {
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    let stranger = server.open(MonoTime(0), grant("stranger"));
+    let close = say(&mut server, stranger, 0, hello(1, "cme")).unwrap_err();
+    assert_eq!(close, Close::new(CloseCode::UNAUTHORIZED, "`stranger` may not publish `cme`"));
+    let narrow = server.open(MonoTime(0), grant("narrow"));
+    let close = say(&mut server, narrow, 0, hello(1, "ice")).unwrap_err();
+    assert_eq!(close.reason, "`narrow` may not publish `ice`");
+    assert_eq!(server.sources().count(), 0, "nobody took a place");
+
+    say(&mut server, narrow, 0, hello(1, "cme")).unwrap();
+    let define = |names: &'static [&'static str]| {
+        move |w: &mut FrameWriter<'_>| assert_eq!(w.define(0, names.iter().copied()), names.len() as u32)
+    };
+    let close = say(&mut server, narrow, 0, define(&["ESZ6", "NQZ6"])).unwrap_err();
+    assert_eq!(close.code, CloseCode::UNAUTHORIZED);
+    assert_eq!(close.reason, "`narrow` may not publish `NQZ6` of `cme`, allowed are ES*");
+    assert_eq!(server.sources().next().unwrap().names, 0, "nothing of the frame was taken");
+    let taken = say(&mut server, narrow, 0, define(&["ESZ6", "ESH7"])).unwrap();
+    assert_eq!(taken.0, "names from 0: 2, over 0");
+}
+
+#[test]
+fn a_source_is_its_principals_own() {
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    let nobody = server.open(MonoTime(0), Grant::default());
+    say(&mut server, nobody, 0, hello(1, "cme")).unwrap();
+    // What was nobody's goes to the first who says who it is; then nobody else gets it.
+    let wide = server.open(MonoTime(0), grant("wide"));
+    say(&mut server, wide, 0, hello(1, "cme")).unwrap();
+    for who in [grant("other"), Grant::default()] {
+        let thief = server.open(MonoTime(0), who.clone());
+        let close = say(&mut server, thief, 0, hello(1, "cme")).unwrap_err();
+        let reason = format!("the source `cme` with id 1 is not `{}`'s", who.principal());
+        assert_eq!(close, Close::new(CloseCode::UNAUTHORIZED, reason));
+    }
+    let source = server.sources().next().unwrap();
+    assert_eq!((&*source.principal, source.connections, source.connected), ("wide", 2, true));
+}
+
+#[test]
+fn under_other_rights_names_are_defined_again() {
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    let define = |w: &mut FrameWriter<'_>| assert_eq!(w.define(0, ["NQZ6"].into_iter()), 1);
+    let first = server.open(MonoTime(0), grant("wide"));
+    say(&mut server, first, 0, hello(1, "cme")).unwrap();
+    say(&mut server, first, 0, define).unwrap();
+    let events = samples(5);
+    say(&mut server, first, 0, |w| w.events(1, 1, [&events, &[]])).unwrap();
+    // The same rights: the dictionary stays.
+    let again = server.open(MonoTime(0), grant("wide"));
+    let (taken, answer) = say(&mut server, again, 0, hello(1, "cme")).unwrap();
+    assert_eq!(taken, "registered, empty false");
+    assert_eq!(answer, ["last 5 credit 262149 names 1/1000000"]);
+    // Its token now says less: what it defined before is not good any more, and events of it are not taken.
+    let scope = crate::access::Scope::new(&[Verb::Publish], &["*".into()], &["ES*".into()]).unwrap();
+    let less = rules().grant("wide", Some(scope), Quotas::default());
+    let third = server.open(MonoTime(0), less);
+    let (taken, answer) = say(&mut server, third, 0, hello(1, "cme")).unwrap();
+    assert_eq!(taken, "registered, empty true");
+    assert_eq!(answer, ["last 5 credit 262149 names 0/1000000"]);
+    let (taken, answer) = say(&mut server, third, 0, |w| w.events(6, 1, [&events, &[]])).unwrap();
+    assert_eq!((taken.as_str(), &*answer), ("Nothing", &["Position".to_owned()][..]));
+    let close = say(&mut server, third, 0, |w| w.events(6, 0, [&events, &[]])).unwrap_err();
+    assert_eq!(close.code, CloseCode::UNDEFINED_KEY);
+    assert_eq!(say(&mut server, third, 0, define).unwrap_err().code, CloseCode::UNAUTHORIZED);
+    let ledger = server.sources().next().unwrap().ledger;
+    assert_eq!((ledger.accepted, ledger.ahead, ledger.refused, ledger.imbalance()), (5, 5, 5, 0));
+}
+
+#[test]
+fn over_its_quota_a_principal_waits_for_credit() {
+    let quotas = Quotas { events_per_second: Some(100), ..Quotas::default() };
+    let who = Policy::default().grant("fast", None, quotas);
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    let define = |w: &mut FrameWriter<'_>| assert_eq!(w.define(0, ["A"].into_iter()), 1);
+    let one = server.open(MonoTime(0), who.clone());
+    let (_, answer) = say(&mut server, one, 0, hello(1, "one")).unwrap();
+    assert_eq!(answer, ["last 0 credit 100 names 0/1000000"]);
+    say(&mut server, one, 0, define).unwrap();
+    let events = samples(100);
+    say(&mut server, one, 0, |w| w.events(1, 1, [&events, &[]])).unwrap();
+    let sweep = |server: &mut FeedServer, now_ms: u64| {
+        let mut out = Vec::new();
+        server.sweep(MonoTime(now_ms * 1_000_000), |_, bytes| out.extend_from_slice(bytes), |_, _| {});
+        answers(&out)
+    };
+    assert!(sweep(&mut server, 0).is_empty());
+    assert_eq!(sweep(&mut server, 250), ["credit 125"]);
+    // A second source of the same principal shares what comes; sources of others notice nothing.
+    let two = server.open(MonoTime(0), who);
+    let (_, answer) = say(&mut server, two, 500, hello(2, "two")).unwrap();
+    assert_eq!(answer, ["last 0 credit 25 names 0/1000000"]);
+    let free = server.open(MonoTime(0), Grant::default());
+    let (_, answer) = say(&mut server, free, 500, hello(3, "free")).unwrap();
+    assert_eq!(answer, ["last 0 credit 262144 names 0/1000000"]);
+    // Beyond its credit it is refused, as anybody.
+    let close = say(&mut server, one, 500, |w| w.events(101, 1, [&samples(26), &[]])).unwrap_err();
+    assert_eq!(close.code, CloseCode::OVER_CREDIT);
+    let sources: Vec<_> = server.sources().collect();
+    assert_eq!((sources[0].throttled, sources[1].throttled, sources[2].throttled), (1, 0, 0));
+    assert_eq!(sources[0].ledger.imbalance(), 0);
+}
+
+#[test]
+fn a_flood_of_names_ends_at_the_quota() {
+    let quotas = Quotas { symbols: Some(3), ..Quotas::default() };
+    let who = Policy::default().grant("flood", None, quotas);
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    let define = |names: &'static [&'static str]| {
+        move |w: &mut FrameWriter<'_>| assert_eq!(w.define(0, names.iter().copied()), names.len() as u32)
+    };
+    let one = server.open(MonoTime(0), who.clone());
+    let (_, answer) = say(&mut server, one, 0, hello(1, "one")).unwrap();
+    assert_eq!(answer, ["last 0 credit 262144 names 0/3"]);
+    assert_eq!(say(&mut server, one, 0, define(&["A", "B"])).unwrap().0, "names from 0: 2, over 0");
+    // Another source of the same principal has what is left, and known names do not count again. Behind the first that has
+    // no place none has, for events know them by number.
+    let two = server.open(MonoTime(0), who);
+    say(&mut server, two, 0, hello(2, "two")).unwrap();
+    let (taken, _) = say(&mut server, two, 0, define(&["B", "C", "D", "A"])).unwrap();
+    assert_eq!(taken, "names from 0: 2, over 2");
+    let events: Vec<Event> = (0..4).map(|key| Event { key, ..samples(1)[0] }).collect();
+    let (taken, _) = say(&mut server, two, 0, |w| w.events(1, 4, [&events, &[]])).unwrap();
+    assert_eq!(taken, "4 events, 2 named");
+    let ledger = server.sources().nth(1).unwrap().ledger;
+    assert_eq!((ledger.accepted, ledger.overflowed, ledger.imbalance()), (4, 2, 0));
+}
+
+#[test]
+fn who_shows_a_token_speaks_to_those_who_can_read_it() {
+    let offered = |credential: Option<crate::Credential<'_>>| {
+        let mut client = FeedClient::new(FeedClientOptions::default());
+        client.present(credential);
+        client.connected(MonoTime(0));
+        let mut out = Vec::new();
+        client.transmit(MonoTime(0), 1_000, &mut out).unwrap();
+        let mut buffer = FrameBuffer::new(1);
+        buffer.push(&out);
+        let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
+        let Frame::Hello(hello) = Frame::read(offset, &head, body).unwrap() else { panic!("no hello") };
+        assert_eq!(hello.credential, credential);
+        let versions = (hello.version_min, hello.version_max);
+        let mut answer = |version| {
+            let ack = crate::frame::HelloAck {
+                version,
+                ack_mode: AckMode::Leader,
+                incarnation: 1,
+                last: 0,
+                credit: 9,
+                names: 0,
+                names_max: 9,
+                heartbeat_ms: 1_000,
+                streams: 0,
+                server: "",
+            };
+            client.handle(MonoTime(0), 0, &Frame::HelloAck(ack)).map(drop).map_err(|close| close.code)
+        };
+        (versions, answer(3), answer(1))
+    };
+    assert_eq!(offered(None), ((1, 2), Err(CloseCode::VERSION), Ok(())));
+    let shown = crate::Credential { proof: &[7; 64], token: b"a.b.c" };
+    assert_eq!(offered(Some(shown)), ((2, 2), Err(CloseCode::VERSION), Err(CloseCode::VERSION)));
+}
