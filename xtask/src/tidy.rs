@@ -17,9 +17,10 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 16] = [
+const GRAPH: [(&str, &[&str]); 17] = [
     ("tidegate-engine", &[]),
-    ("tidegate-actors", &["tidegate-engine"]),
+    ("tidegate-regime", &[]),
+    ("tidegate-actors", &["tidegate-engine", "tidegate-regime"]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
@@ -65,7 +66,10 @@ const GRAPH: [(&str, &[&str]); 16] = [
         ],
     ),
     ("tidegate-example-collatz", &["tidegate-engine", "tidegate-actors"]),
-    ("tidegate-yardstick", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
+    (
+        "tidegate-yardstick",
+        &["tidegate-engine", "tidegate-regime", "tidegate-actors", "tidegate-gpu", "tidegate-replay"],
+    ),
     (
         "tidegate-fuzz",
         &[

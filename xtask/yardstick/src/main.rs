@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 mod bars;
 mod indicators;
+mod regime;
+mod tcpd;
 
 /// Writes one part's results.
 #[derive(Parser)]
@@ -29,7 +31,12 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 2] = [("bars", bars::write), ("indicators", indicators::write)];
+const PARTS: [(&str, Work); 4] = [
+    ("bars", bars::write),
+    ("indicators", indicators::write),
+    ("tcpd", tcpd::write),
+    ("regime", regime::write),
+];
 
 /// Why nothing can be computed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +53,9 @@ enum YardstickError {
     /// A row of daily bars is not one.
     #[error("`{}` line {line}: {reason}", path.display())]
     BadRow { path: PathBuf, line: u64, reason: String },
+    /// A file is no series, or no parameters.
+    #[error("`{}`: {reason}", path.display())]
+    BadSeries { path: PathBuf, reason: String },
 }
 
 fn main() -> ExitCode {

@@ -104,6 +104,7 @@ impl Keyring {
         search: KeySearch<'_>,
         after: Option<&str>,
         max: usize,
+        wanted: impl Fn(u32) -> bool,
         newest: impl Fn(u32) -> Option<u64>,
     ) -> Vec<KeyInfo> {
         let prefix = if let KeySearch::Prefix(prefix) = search { prefix } else { "" };
@@ -123,7 +124,7 @@ impl Keyring {
         self.by_name
             .range::<str, _>((lower, Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
-            .filter(|(name, _)| contains(name))
+            .filter(|&(name, &key)| wanted(key) && contains(name))
             .take(max)
             .map(info)
             .collect()
