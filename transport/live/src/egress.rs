@@ -231,6 +231,11 @@ impl HubHandle {
         self.shared.origins().get(&id).cloned()
     }
 
+    /// Has it look around, although it was sent nothing.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// What the thread does with its time.
     #[must_use]
     pub fn times(&self) -> ThreadTimes {
@@ -413,18 +418,25 @@ impl Egress {
         self.outputs.iter().filter(|output| output.is_finished()).count()
     }
 
+    /// Whether nothing can come any more. A quarantined shard's ring ends long before the feeds do, and what it had computed is
+    /// served on; ingest holds the other end of the names.
+    fn over(&self) -> bool {
+        self.names.is_disconnected() && self.finished() == self.outputs.len()
+    }
+
     /// For who sends names.
     pub(crate) fn waker(&self) -> Waker {
         self.sleeper.waker()
     }
 
     /// Waits as the strategy says, until there is something to do or a reader's time has come.
-    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize) {
+    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize, ended: Option<MonoTime>) {
         let due = self.desk.due();
         let due = due.map_or(Duration::MAX, |due| Duration::from_nanos(due.since(self.clock.now())));
         idle.idle_on(worked, &self.sleeper, due, || {
             self.outputs.iter().any(|output| output.depth() > 0)
                 || self.finished() > finished
+                || (ended.is_none() && self.over())
                 || !self.names.is_empty()
                 || self.desk.has_work()
         });
@@ -436,20 +448,20 @@ impl Egress {
         let mut ended: Option<MonoTime> = None;
         let mut watch = Stopwatch::start();
         loop {
-            let finished = self.finished();
+            let (finished, over) = (self.finished(), self.over());
             self.tracer.advance(&self.stats, &self.outputs);
             let mut worked = self.drain();
             let now = self.clock.now();
             worked |= self.desk.command(&mut self.hub, now);
             worked |= self.desk.deliver(&mut self.hub, now);
             self.tracer.delivered(self.clock, now, &self.outputs);
-            if finished == self.outputs.len() && self.taken.is_empty() {
+            if over && self.taken.is_empty() {
                 let since = *ended.get_or_insert(now);
                 if self.desk.satisfied() || now.since(since) >= LINGER_NS {
                     break;
                 }
             }
-            self.idle(&mut idle, worked, finished);
+            self.idle(&mut idle, worked, finished, ended);
             let times = self.desk.times();
             if worked { watch.worked(times) } else { watch.waited(times) }
         }

@@ -291,6 +291,7 @@ impl Live {
             Engine::Threads { runtime, ingest, egress } => {
                 let ingest = ingest.join().map_err(|_| LiveError::Failed { thread: "ingest" })?;
                 let runtime = runtime.finish();
+                self.hub.wake();
                 let hub = egress.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
                 Ok(LiveReport { ingest, runtime, hub: hub.stats() })
             }
