@@ -5,7 +5,7 @@
 //!                     ^ commands (flume, once a turn)
 //!                     | lifecycle: tg-control (crate::supervision)
 //! ```
-//! Where cores are few the shards have no threads: [`inline`] runs them on their caller's.
+//! Where cores are few the shards have no threads: [`InlineShards`] runs them on their caller's.
 //!
 //! **Invariant:** threads only ever change when something happens, never what: digests do not depend on the number of
 //! shards, on batches or on placement.
