@@ -565,15 +565,19 @@ impl Ingest {
             self.gaps_made += 1;
         }
         let keys = &source.keys;
+        let mut controls = 0;
         self.scratch.extend(events.iter().map(|event| {
             let key = match event.kind {
-                kind::CONTROL.. => event.key,
+                kind::CONTROL.. => {
+                    controls += 1;
+                    event.key
+                }
                 _ if event.key < named => keys.get(event.key as usize).copied().unwrap_or(overflow),
                 _ => overflow,
             };
             Event { key, source: rank, ..*event }
         }));
-        self.controls += events.iter().filter(|event| event.is_control()).count() as u64;
+        self.controls += controls;
         self.first_ts = self.first_ts.or(first);
         if let Some(last) = events.iter().rev().find(|event| !event.is_control()) {
             source.last_ts = last.ts_event;
