@@ -10,6 +10,7 @@ use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_config::units::{parse_count, parse_span};
 use tidegate_engine::{EventTime, WindowWidth};
+use tidegate_journal::SyncPolicy;
 use tidegate_live::Threads;
 use tidegate_proto::access::Verb;
 use tidegate_proto::subscription::{Conflation, Start, Subscription};
@@ -170,6 +171,14 @@ pub(crate) struct ServeArgs {
     /// Where certificates are kept; made on first use. Clients on this machine find the server's certificate here.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Write down what is accepted, in the folder `journal` of the data folder, and go on from it after a restart. Feeds may then ask
+    /// for acks `durable`.
+    #[arg(long)]
+    pub(crate) journal: bool,
+    /// When the journal is brought to the disk: with every turn that wrote something, so often, or when the system likes (then no
+    /// acks are `durable`).
+    #[arg(long, value_name = "always|SPAN|never", default_value = "1ms", requires = "journal", value_parser = parse_sync)]
+    pub(crate) journal_sync: SyncPolicy,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -187,6 +196,16 @@ pub(crate) struct ServeArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_sync(text: &str) -> Result<SyncPolicy, String> {
+    match text {
+        "always" => Ok(SyncPolicy::Always),
+        "never" => Ok(SyncPolicy::Never),
+        span => parse_span(span)
+            .map(SyncPolicy::Every)
+            .map_err(|_| format!("`{span}` is no span such as 1ms, nor `always` or `never`")),
+    }
 }
 
 /// Who may connect.
@@ -315,7 +334,7 @@ pub(crate) struct PublishTo {
     /// from the standard input is a new run each time.
     #[arg(long, value_name = "N")]
     pub(crate) session: Option<u64>,
-    /// What the server's acknowledgements promise: nothing, or that events are in its log.
+    /// What the server's acknowledgements promise: nothing, that events are in its log, or (of a server with a journal) on its disk.
     #[arg(long, value_enum, default_value_t = AckArg::Leader)]
     pub(crate) ack: AckArg,
     /// `max`, or so many times the speed of the recording.
@@ -340,6 +359,7 @@ pub(crate) enum GenerateArg {
 pub(crate) enum AckArg {
     None,
     Leader,
+    Durable,
 }
 
 #[derive(Debug, Args)]

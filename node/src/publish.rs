@@ -98,6 +98,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
         ack_mode: match to.ack {
             AckArg::None => AckMode::None,
             AckArg::Leader => AckMode::Leader,
+            AckArg::Durable => AckMode::Durable,
         },
         ..PublisherOptions::default()
     };
@@ -312,8 +313,13 @@ fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held:
             format!("{}, which the server had from an earlier run", thousands(stats.skipped)),
         );
     }
-    if args.ack == AckArg::Leader {
-        facts.fact("acknowledged", format!("up to {} (leader: in the server's log)", thousands(stats.acked)));
+    let promise = match args.ack {
+        AckArg::None => None,
+        AckArg::Leader => Some("leader: in the server's log"),
+        AckArg::Durable => Some("durable: on the server's disk"),
+    };
+    if let Some(promise) = promise {
+        facts.fact("acknowledged", format!("up to {} ({promise})", thousands(stats.acked)));
     }
     if stats.lost_by_server > 0 {
         let lost = thousands(stats.lost_by_server);

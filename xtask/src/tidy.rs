@@ -26,7 +26,7 @@ const GRAPH: [(&str, &[&str]); 20] = [
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-replica", &[]),
     ("tidegate-sim", &["tidegate-replica", "tidegate-journal", "tidegate-engine"]),
-    ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
+    ("tidegate-live", &["tidegate-engine", "tidegate-journal", "tidegate-actors", "tidegate-proto"]),
     ("tidegate-auth", &["tidegate-proto"]),
     (
         "tidegate-quic",
