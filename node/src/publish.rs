@@ -100,6 +100,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
             AckArg::Leader => AckMode::Leader,
             AckArg::Durable => AckMode::Durable,
         },
+        datagrams: to.datagrams,
         ..PublisherOptions::default()
     };
     // A thread for the connection, beside this one, which reads the input.
@@ -314,16 +315,19 @@ fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held:
         );
     }
     let promise = match args.ack {
+        _ if args.datagrams => None,
         AckArg::None => None,
         AckArg::Leader => Some("leader: in the server's log"),
         AckArg::Durable => Some("durable: on the server's disk"),
     };
-    if let Some(promise) = promise {
+    if args.datagrams {
+        facts.fact("acknowledged", "nothing: datagrams that were lost are counted by the server");
+    } else if let Some(promise) = promise {
         facts.fact("acknowledged", format!("up to {} ({promise})", thousands(stats.acked)));
     }
     if stats.lost_by_server > 0 {
         let lost = thousands(stats.lost_by_server);
-        facts.fact("lost", format!("{lost}, which the server had acknowledged before it was restarted"));
+        facts.fact("lost", format!("{lost}, sent before the server or the connection broke"));
     }
     if stats.connections > 1 {
         facts.fact("connections", thousands(stats.connections));

@@ -109,6 +109,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
             durable: false,
             incarnation,
             server: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..FeedServerOptions::default()
         },
         hub: hub(config),
         journal: None,

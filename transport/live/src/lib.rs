@@ -27,7 +27,9 @@ mod service;
 
 pub use clock::Clock;
 pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
-pub use ingest::{Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats};
+pub use ingest::{
+    Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats,
+};
 pub use journal::{JournalError, JournalSettings, Recovered};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::{Network, Threads, ThreadsError};
