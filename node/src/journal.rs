@@ -324,7 +324,7 @@ fn verify(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
 enum Target {
     Lines(Box<dyn Write>),
     Capture {
-        writer: CaptureWriter,
+        writer: Box<CaptureWriter>,
         keys: BTreeMap<u16, Vec<u32>>,
         overflow: Option<u32>,
         events: Vec<Event>,
@@ -340,7 +340,7 @@ fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     let mut target = match &args.out {
         None => Target::Lines(Box::new(BufWriter::new(std::io::stdout()))),
         Some(path) if path.extension().is_some_and(|extension| extension == "tgc") => Target::Capture {
-            writer: CaptureWriter::create(part_of(path), CaptureOptions::default())?,
+            writer: Box::new(CaptureWriter::create(part_of(path), CaptureOptions::default())?),
             keys: BTreeMap::new(),
             overflow: None,
             events: Vec::new(),
@@ -386,7 +386,7 @@ fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     }
     match (target, &args.out) {
         (Target::Capture { writer, .. }, Some(path)) => {
-            let summary = finish(writer, path)?;
+            let summary = finish(*writer, path)?;
             ui.note(&format!(
                 "{}: {} events of {} keys",
                 path.display(),
