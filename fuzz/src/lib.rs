@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod gateway;
+pub mod journal;
 pub mod seeds;
 pub mod token;
 pub mod transport;

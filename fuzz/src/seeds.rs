@@ -34,6 +34,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("ops", crate::gateway::seeds()),
         ("config", crate::config::seeds()),
         ("token", crate::token::seeds()),
+        ("journal", crate::journal::seeds()),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),

@@ -10,6 +10,7 @@ use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_config::units::{parse_count, parse_span};
 use tidegate_engine::{EventTime, WindowWidth};
+use tidegate_journal::SyncPolicy;
 use tidegate_live::Threads;
 use tidegate_proto::access::Verb;
 use tidegate_proto::subscription::{Conflation, Start, Subscription};
@@ -51,6 +52,13 @@ pub(crate) enum Command {
     /// Show what files hold: kinds, keys, time span, gaps, disorder, refused rows.
     #[command(after_help = "Example:\n  tidegate inspect trades.csv.gz\n  tidegate inspect --json *.pcap")]
     Inspect(InspectArgs),
+    /// Look into the journal of a server, check it, or get its events out.
+    #[command(
+        after_help = "Examples:\n  tidegate journal inspect ~/tidegate/journal\n  tidegate journal verify ~/tidegate/journal --json\n  tidegate \
+                      journal export ~/tidegate/journal --out day.tgc\n  tidegate journal export ~/tidegate/journal --from 1M --count 20\n\nNone \
+                      of them changes anything; all of them may be used while the server writes."
+    )]
+    Journal(JournalArgs),
     /// Make up a deterministic capture: a market, an office network, or the benchmark workload W1.
     #[command(
         after_help = "Example:\n  tidegate generate market --events 2M --symbols 200 --out market.tgc\n  \
@@ -163,6 +171,14 @@ pub(crate) struct ServeArgs {
     /// Where certificates are kept; made on first use. Clients on this machine find the server's certificate here.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Write down what is accepted, in the folder `journal` of the data folder, and go on from it after a restart. Feeds may then ask
+    /// for acks `durable`.
+    #[arg(long)]
+    pub(crate) journal: bool,
+    /// When the journal is brought to the disk: with every turn that wrote something, so often, or when the system likes (then no
+    /// acks are `durable`).
+    #[arg(long, value_name = "always|SPAN|never", default_value = "1ms", requires = "journal", value_parser = parse_sync)]
+    pub(crate) journal_sync: SyncPolicy,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -180,6 +196,16 @@ pub(crate) struct ServeArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_sync(text: &str) -> Result<SyncPolicy, String> {
+    match text {
+        "always" => Ok(SyncPolicy::Always),
+        "never" => Ok(SyncPolicy::Never),
+        span => parse_span(span)
+            .map(SyncPolicy::Every)
+            .map_err(|_| format!("`{span}` is no span such as 1ms, nor `always` or `never`")),
+    }
 }
 
 /// Who may connect.
@@ -308,7 +334,7 @@ pub(crate) struct PublishTo {
     /// from the standard input is a new run each time.
     #[arg(long, value_name = "N")]
     pub(crate) session: Option<u64>,
-    /// What the server's acknowledgements promise: nothing, or that events are in its log.
+    /// What the server's acknowledgements promise: nothing, that events are in its log, or (of a server with a journal) on its disk.
     #[arg(long, value_enum, default_value_t = AckArg::Leader)]
     pub(crate) ack: AckArg,
     /// Send events as datagrams: what the network loses is not sent again but counted by the server, and nothing waits for it.
@@ -337,6 +363,7 @@ pub(crate) enum GenerateArg {
 pub(crate) enum AckArg {
     None,
     Leader,
+    Durable,
 }
 
 #[derive(Debug, Args)]
@@ -774,6 +801,61 @@ pub(crate) struct InspectArgs {
     /// One JSON object per file and line.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalArgs {
+    #[command(subcommand)]
+    pub(crate) command: JournalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// What is in it: segments, records, sources, time span, how it ends.
+    #[command(after_help = "Example:\n  tidegate journal inspect ~/tidegate/journal --json")]
+    Inspect {
+        /// The journal's folder.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read every byte: checksums, the chain of hashes, offsets, epochs, entries. Exits with 1 when it is damaged.
+    #[command(
+        after_help = "Example:\n  tidegate journal verify ~/tidegate/journal && echo sound\n\nWhat was being written when the machine \
+                      stopped is no damage: it is told, and cut off when the server starts."
+    )]
+    Verify {
+        /// The journal's folder.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Its entries as lines of JSON, or its events as a capture.
+    #[command(
+        after_help = "Examples:\n  tidegate journal export ~/tidegate/journal --from 1M --count 20\n  tidegate journal export \
+                      ~/tidegate/journal --out day.tgc && tidegate replay day.tgc"
+    )]
+    Export(JournalExportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalExportArgs {
+    /// The journal's folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    /// A capture (.tgc) of the events with their names, or a file of lines (.jsonl); lines on stdout when left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The log offset to begin at; the oldest when left out.
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// Records at most.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub(crate) count: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod digest;
 mod doctor;
 mod generate;
 mod inspect;
+mod journal;
 mod place;
 mod plan;
 mod publish;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let ui = render::Ui::new(cli.color, cli.quiet);
     let outcome = match cli.command {
         Command::Inspect(args) => inspect::run(&args, &ui),
+        Command::Journal(args) => journal::run(&args.command, &ui),
         Command::Generate(args) => generate::run(&args, &ui),
         Command::Record(args) => record::run(&args, &ui),
         Command::Replay(args) => replay::run(&args, &ui),

@@ -98,6 +98,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
         ack_mode: match to.ack {
             AckArg::None => AckMode::None,
             AckArg::Leader => AckMode::Leader,
+            AckArg::Durable => AckMode::Durable,
         },
         datagrams: to.datagrams,
         ..PublisherOptions::default()
@@ -313,10 +314,16 @@ fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held:
             format!("{}, which the server had from an earlier run", thousands(stats.skipped)),
         );
     }
+    let promise = match args.ack {
+        _ if args.datagrams => None,
+        AckArg::None => None,
+        AckArg::Leader => Some("leader: in the server's log"),
+        AckArg::Durable => Some("durable: on the server's disk"),
+    };
     if args.datagrams {
         facts.fact("acknowledged", "nothing: datagrams that were lost are counted by the server");
-    } else if args.ack == AckArg::Leader {
-        facts.fact("acknowledged", format!("up to {} (leader: in the server's log)", thousands(stats.acked)));
+    } else if let Some(promise) = promise {
+        facts.fact("acknowledged", format!("up to {} ({promise})", thousands(stats.acked)));
     }
     if stats.lost_by_server > 0 {
         let lost = thousands(stats.lost_by_server);

@@ -15,7 +15,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
-use tidegate_live::{Live, LiveError, LiveReport, Network};
+use tidegate_journal::commit::CommitOptions;
+use tidegate_journal::{JournalOptions, SyncPolicy};
+use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
@@ -36,6 +38,37 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
 fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A number for a new journal that no other has.
+fn lineage(start_ns: u64) -> u128 {
+    u128::from(start_ns) << 64 | u128::from(std::process::id())
+}
+
+/// A word about a recovery that takes a while.
+fn recovering(records: u64) {
+    eprintln!("recovering from the journal: {} records", thousands(records));
+}
+
+fn note_recovered(live: &Live, data: &std::path::Path, took: Duration, ui: &Ui) {
+    let (found, folder) = (live.recovered(), data.join("journal"));
+    let folder = folder.display();
+    if found.records == 0 {
+        ui.note(&format!("the journal in {folder} begins empty"));
+    } else {
+        let (events, took) = (thousands(found.events), duration(took.as_nanos() as u64));
+        ui.note(&format!("recovered {events} events from the journal in {folder} in {took}"));
+    }
+    if found.torn_bytes > 0 {
+        ui.note(&format!(
+            "cut off {} bytes that were being written when it stopped",
+            thousands(found.torn_bytes)
+        ));
+    }
+    if found.refused > 0 {
+        let refused = thousands(found.refused);
+        ui.note(&format!("left out {refused} records of sources: feed.sources_max is lower than it was"));
+    }
 }
 
 /// What the gateway answers from.
@@ -69,6 +102,7 @@ fn live_failure(error: LiveError) -> Failure {
         LiveError::Runtime(RuntimeError::Option { .. }) | LiveError::Hub(_) | LiveError::Staged => {
             Exit::Usage
         }
+        LiveError::Journal(_) => Exit::Input,
         _ => Exit::Internal,
     };
     Failure::new(exit, error)
@@ -108,7 +142,17 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let start = Instant::now();
     // Any number that the last start did not have.
     let incarnation = now_ns();
-    let options = map::live(config, incarnation);
+    let mut options = map::live(config, incarnation);
+    if args.journal {
+        options.feed.durable = args.journal_sync != SyncPolicy::Never;
+        options.journal = Some(JournalSettings {
+            folder: data.join("journal"),
+            journal: JournalOptions { lineage: lineage(incarnation), ..JournalOptions::default() },
+            commit: CommitOptions { sync: args.journal_sync, ..CommitOptions::default() },
+            wall_ns: now_ns,
+            progress: recovering,
+        });
+    }
     let stages = {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
@@ -116,6 +160,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let network = Network::start(args.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
+    if args.journal {
+        note_recovered(&live, &data, start.elapsed(), ui);
+    }
     let server = network
         .block_on(async {
             QuicServer::start(config.listen.quic, security, map::quic(config), live.ingest(), live.hub())
@@ -308,6 +355,17 @@ fn render(
             thousands(hub.dropped)
         ),
     );
+    if let Some(journal) = &ingest.stats.journal {
+        let (at, health) = (&journal.positions, &journal.health);
+        let text = format!(
+            "{}, on disk up to {} of {} in {} segments",
+            health.name(),
+            thousands(at.durable),
+            thousands(at.taken),
+            thousands(journal.segments as u64)
+        );
+        facts.fact("journal", text);
+    }
     let digest = &report.runtime.digest;
     facts.fact("digest", format!("{} over {} results", digest.short(), thousands(digest.outputs())));
     let mut text = facts.render(ui, 0);
@@ -380,6 +438,10 @@ fn to_json(
         "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed,
             "unauthorized": stats.unauthorized, "over_quota": stats.over_quota, "throttled": stats.throttled, "expired": stats.expired },
         "streams": lanes.map(|(stream, lane)| json!({ "name": stream.name, "results": lane.emitted })).collect::<Vec<_>>(),
+        "journal": report.ingest.stats.journal.as_ref().map(|journal| json!({
+            "health": journal.health.name(), "taken": journal.positions.taken, "written": journal.positions.written,
+            "durable": journal.positions.durable, "segments": journal.segments,
+        })),
         "delivered": report.hub.delivered,
         "conflated": report.hub.conflated,
         "dropped": report.hub.dropped,

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Seconds for each fuzz target: enough for the seeds, their neighbours and the first hundred thousand mutants.
 const FUZZ_SECONDS: u32 = 8;
 
+/// Lives of simulated clusters, and the most lives a missing rule may take to be noticed.
+const SIM_SEEDS: &str = "20000";
+
 pub(crate) enum Outcome {
     Passed,
     Failed,
@@ -144,6 +147,9 @@ pub(crate) fn run() -> Result<bool> {
         run.cargo("test", &["test", "--workspace", "--locked", "--no-fail-fast"], &[]);
         run.step("browser", |cases| browser::run(&target, cases));
         loom(&mut run, &target);
+        let sim = ["run", "--quiet", "--release", "--locked", "--package", "tidegate-sim", "--"];
+        run.cargo("sim", &[&sim[..], &["--seeds", SIM_SEEDS]].concat(), &[]);
+        run.cargo("mutations", &[&sim[..], &["--seeds", SIM_SEEDS, "--mutations"]].concat(), &[]);
         run.step("fuzz", |cases| {
             let report = fuzz::run(None, FUZZ_SECONDS)?;
             print!("{report}");

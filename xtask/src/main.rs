@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask ci | tidy | bench | fuzz | yardstick`.
+//! Developer commands: `cargo xtask ci | tidy | bench | fuzz | sim | yardstick`.
 //!
 //! **Invariant:** nothing of the product is linked here, so the cheap checks run before anything big is built.
 #![forbid(unsafe_code)]
@@ -51,6 +51,18 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Clusters under a seeded network, disk and clock; what they promised is checked after every step.
+    Sim {
+        /// How many lives.
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+        /// This life alone, each step printed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Without each rule in turn: how many lives it takes until that is noticed. Fails when it is not.
+        #[arg(long)]
+        mutations: bool,
+    },
     /// Writes what the scorers read: `yardstick PART --data DIR --out DIR`.
     Yardstick {
         /// Which part; the command lists them when it is none.
@@ -78,6 +90,14 @@ fn main() -> Result<ExitCode> {
             let report = fuzz::run(target.as_deref(), seconds)?;
             print!("{report}");
             report.findings() == 0
+        }
+        Command::Sim { seeds, seed, mutations } => {
+            let mut command = shell::cargo();
+            command.args(["run", "--quiet", "--release", "--locked", "--package", "tidegate-sim", "--"]);
+            command.args(["--seeds", &seeds.to_string()]).args(mutations.then_some("--mutations"));
+            shell::succeeds(
+                seed.iter().fold(&mut command, |command, seed| command.args(["--seed", &seed.to_string()])),
+            )?
         }
         Command::Yardstick { part, data, out } => {
             // Relative folders are the caller's, not the workspace's.

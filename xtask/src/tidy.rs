@@ -17,13 +17,16 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 17] = [
+const GRAPH: [(&str, &[&str]); 20] = [
     ("tidegate-engine", &[]),
+    ("tidegate-journal", &["tidegate-engine"]),
     ("tidegate-regime", &[]),
     ("tidegate-actors", &["tidegate-engine", "tidegate-regime"]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
-    ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
+    ("tidegate-replica", &[]),
+    ("tidegate-sim", &["tidegate-replica", "tidegate-journal", "tidegate-engine"]),
+    ("tidegate-live", &["tidegate-engine", "tidegate-journal", "tidegate-actors", "tidegate-proto"]),
     ("tidegate-auth", &["tidegate-proto"]),
     (
         "tidegate-quic",
@@ -53,6 +56,7 @@ const GRAPH: [(&str, &[&str]); 17] = [
         "tidegate",
         &[
             "tidegate-engine",
+            "tidegate-journal",
             "tidegate-actors",
             "tidegate-config",
             "tidegate-gpu",
@@ -74,6 +78,7 @@ const GRAPH: [(&str, &[&str]); 17] = [
         "tidegate-fuzz",
         &[
             "tidegate-engine",
+            "tidegate-journal",
             "tidegate-actors",
             "tidegate-proto",
             "tidegate-auth",

@@ -106,11 +106,13 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
             silence_ns: feed.silence.0,
             hello_ns: feed.hello.0,
             heartbeat_ms: u32::try_from(feed.heartbeat.0 / MS).unwrap_or(u32::MAX),
+            durable: false,
             incarnation,
             server: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
             ..FeedServerOptions::default()
         },
         hub: hub(config),
+        journal: None,
     }
 }
 

@@ -21,6 +21,9 @@ const SHARDS_TURN: usize = 16;
 /// How often readers are looked at who have no room for their last words.
 const LAST_WORDS: Duration = Duration::from_millis(5);
 
+/// How long to wait for a journal that takes nothing.
+const STALL: Duration = Duration::from_millis(5);
+
 pub(crate) struct Core {
     pub(crate) ingest: Ingest,
     pub(crate) desk: Desk,
@@ -44,7 +47,8 @@ impl Core {
             let mut worked = false;
             let Downstream::Here(here) = &mut self.ingest.downstream else { return None };
             let restart = here.shards.restart();
-            if restart.is_none() {
+            let stalled = self.ingest.stalled();
+            if restart.is_none() && !stalled {
                 // Otherwise rings would fill, with nobody there to empty them.
                 worked |= self.ingest.turn(INPUTS_TURN);
             }
@@ -68,7 +72,8 @@ impl Core {
             let wake = self.desk.due().map_or(sweep, |due| due.min(sweep));
             let wake = Instant::from_std(self.clock.instant(wake));
             let wake = restart.map_or(wake, |restart| wake.min(Instant::from_std(restart)));
-            let open = restart.is_none().then_some(&inputs);
+            let wake = if stalled { wake.min(Instant::now() + STALL) } else { wake };
+            let open = (restart.is_none() && !stalled).then_some(&inputs);
             if let Some(input) = wait(open, &self.notify, timer.as_mut(), wake).await {
                 self.ingest.input(input);
             }

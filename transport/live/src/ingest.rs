@@ -3,6 +3,7 @@
 
 use crate::clock::Clock;
 use crate::downstream::Downstream;
+use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Recovered};
 use crate::service::LiveOptions;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_actors::runtime::{ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
+use tidegate_journal::{Batch, BatchView, Entry};
 use tidegate_proto::feed::{ConnectionId, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
 use tidegate_proto::wire::FRAME_BYTES_MAX;
@@ -22,6 +24,8 @@ const QUEUE_MAX: usize = 32;
 /// Answers on their way to one connection. When it takes no more, acks and credits are left out: they are cumulative, and a
 /// feed that misses them asks.
 const ANSWERS_MAX: usize = 64;
+/// How long to wait for a journal that takes nothing.
+const STALL: Duration = Duration::from_millis(5);
 /// Frames that fit a buffer at least.
 const BUFFER_FRAMES: usize = 4;
 /// How often silent connections are looked at.
@@ -50,6 +54,8 @@ pub(crate) enum Input {
     Closed {
         connection: ConnectionId,
     },
+    /// The journal went on.
+    Journaled,
     Stop,
 }
 
@@ -86,6 +92,8 @@ pub struct IngestStats {
     pub closed: Vec<(&'static str, u64)>,
     /// Times a shard's ring was full.
     pub stalls: u64,
+    /// The journal, if there is one.
+    pub journal: Option<tidegate_journal::WriterStats>,
 }
 
 /// What ingest knows of a source beside its account.
@@ -299,6 +307,7 @@ pub(crate) struct Ingest {
     gaps_made: u64,
     swept: MonoTime,
     ended: bool,
+    journal: Option<Journaling>,
 }
 
 /// Tells the thread to end.
@@ -349,6 +358,7 @@ impl Ingest {
             gaps_made: 0,
             swept: clock.now(),
             ended: false,
+            journal: None,
             options,
         };
         (ingest, handle, Stopper(inputs_in))
@@ -360,6 +370,12 @@ impl Ingest {
         let mut patience = SWEEP;
         while self.open() {
             self.downstream.worked(&self.shared.times);
+            if self.stalled() {
+                std::thread::sleep(STALL);
+                self.downstream.waited(&self.shared.times);
+                self.sweep_when_due();
+                continue;
+            }
             let input = self.inputs.recv_timeout(patience);
             self.downstream.waited(&self.shared.times);
             match input {
@@ -408,9 +424,11 @@ impl Ingest {
     /// Datagrams that have waited long enough go on without what is missing before them.
     fn look_at_held(&mut self, now: MonoTime) {
         for connection in self.server.holding().collect::<Vec<_>>() {
-            match self.release_held(connection, now, false) {
-                Ok(()) => self.release(connection),
-                Err(close) => self.close(connection, close),
+            let released = self.release_held(connection, now, false);
+            self.release(connection);
+            self.accepted(connection);
+            if let Err(close) = released {
+                self.close(connection, close);
             }
         }
         self.holding = self.server.holding().next().is_some();
@@ -441,6 +459,7 @@ impl Ingest {
                 let _ = self.spare.try_send(buffer);
             }
             Input::Closed { connection } => self.forget(connection),
+            Input::Journaled => self.journaled(now),
             Input::Stop => self.ended = true,
         }
     }
@@ -484,6 +503,10 @@ impl Ingest {
                 Err(error) => Err(protocol(error)),
             };
             if let Err(close) | Ok(Some(close)) = outcome {
+                if self.journal.is_some() {
+                    self.release(connection); // as it is read again
+                }
+                self.accepted(connection);
                 self.answer(connection, out);
                 return self.close(connection, close);
             }
@@ -495,11 +518,143 @@ impl Ingest {
             self.holding = self.server.holding().next().is_some();
         }
         self.release(connection);
+        self.accepted(connection);
         // With nothing else waiting the feed learns all there is to know; under load a few answers are enough.
         self.server.acknowledge(connection, now, position, self.inputs.is_empty(), &mut out);
         self.answer(connection, out);
         let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
         self.shared.logged.store(logged, Relaxed);
+    }
+
+    /// This turn's input goes to the journal.
+    fn accepted(&mut self, connection: ConnectionId) {
+        let Some(journal) = &mut self.journal else { return };
+        let last = self.ranks.get(&connection).map(|&rank| {
+            let (session, last) = self.server.stands(rank);
+            (rank, session, last)
+        });
+        journal.submit(last);
+    }
+
+    /// Adds to this turn's input for the journal, if there is one.
+    fn note(&mut self, write: impl Fn(&mut Batch) -> bool) {
+        if let Some(journal) = &mut self.journal {
+            journal.note(write);
+        }
+    }
+
+    /// Whether the journal takes nothing more for now; then nothing more may be accepted.
+    pub(crate) fn stalled(&mut self) -> bool {
+        self.journal.as_mut().is_some_and(Journaling::push)
+    }
+
+    /// More is on disk: whoever waits for that is told.
+    fn journaled(&mut self, now: MonoTime) {
+        let Some(journal) = &mut self.journal else { return };
+        let mut told = false;
+        while let Some(mark) = journal.durable() {
+            self.server.durable(mark.rank, mark.session, mark.sequence);
+            told = true;
+        }
+        if !told {
+            return;
+        }
+        let connections: Vec<(ConnectionId, u16)> =
+            self.ranks.iter().map(|(&id, &rank)| (id, rank)).collect();
+        for (connection, rank) in connections {
+            let (mut out, at) = (Vec::new(), usize::from(rank));
+            let position = self.sources.get(at).map_or(0, |source| source.sequencer.sequence());
+            self.server.acknowledge(connection, now, position, true, &mut out);
+            self.answer(connection, out);
+        }
+    }
+
+    /// Reads the journal, as if all of it came again, and goes on behind it.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it cannot be read or is damaged.
+    pub(crate) fn recover(&mut self, handle: &IngestHandle) -> Result<Recovered, JournalError> {
+        let Some(settings) = self.options.journal.clone() else { return Ok(Recovered::default()) };
+        let mut found = Recovered::default();
+        let mut ranks = HashMap::new();
+        let (journal, torn) = Journaling::start(&settings, handle.inputs.clone(), |view| {
+            let before = found.records;
+            self.read_again(&view, &mut ranks, &mut found);
+            if before / PROGRESS_RECORDS != found.records / PROGRESS_RECORDS {
+                (settings.progress)(found.records);
+            }
+        })?;
+        found.torn_bytes = torn;
+        let now = self.clock.now();
+        for source in &mut self.sources {
+            // As if each had left without a word.
+            (source.connected, source.left) = (false, (!source.state.finished).then_some(now));
+        }
+        self.journal = Some(journal);
+        let stats = self.stats();
+        self.shared.logged.store(stats.logged, Relaxed);
+        *self.shared.stats() = stats;
+        Ok(found)
+    }
+
+    fn read_again(&mut self, view: &BatchView<'_>, ranks: &mut HashMap<u16, u16>, found: &mut Recovered) {
+        let mut seen: Vec<u16> = Vec::new();
+        for entry in view.entries().flatten() {
+            found.records += entry.records();
+            let written = match entry {
+                Entry::Source { rank, source_id, session, new_session, name, principal } => {
+                    let Some(now) =
+                        self.server.recover_source(source_id, session, new_session, name, principal)
+                    else {
+                        found.refused += 1;
+                        continue;
+                    };
+                    ranks.insert(rank, now);
+                    self.source(now);
+                    let source = &mut self.sources[usize::from(now)];
+                    source.state.finished = false;
+                    if new_session {
+                        source.keys.clear();
+                    }
+                    continue;
+                }
+                Entry::Names { rank, .. }
+                | Entry::Events { rank, .. }
+                | Entry::Lost { rank, .. }
+                | Entry::Idle { rank }
+                | Entry::Finished { rank } => rank,
+                Entry::Digest { .. } | Entry::Stopped => continue,
+            };
+            let Some(&rank) = ranks.get(&written) else {
+                found.refused += entry.records();
+                continue;
+            };
+            match entry {
+                Entry::Names { overflowed, names, .. } => {
+                    self.server.recover_names(rank, names, overflowed);
+                    self.named(rank, names, overflowed);
+                }
+                Entry::Events { sequence, named, events, .. } => {
+                    self.server.recover_events(rank, sequence, events.len() as u64);
+                    found.events += events.len() as u64;
+                    let events: Vec<Event> = events.iter().collect();
+                    self.events(rank, named, &events);
+                    if !seen.contains(&rank) {
+                        seen.push(rank);
+                    }
+                }
+                Entry::Lost { last, count, .. } => {
+                    self.server.recover_lost(rank, last, count);
+                    self.lost(rank, count);
+                }
+                Entry::Idle { .. } => self.route(&[Event::control(kind::IDLE, 0, 0, rank, [0; 2])]),
+                Entry::Finished { .. } => self.source_finished(rank),
+                Entry::Source { .. } | Entry::Digest { .. } | Entry::Stopped => {}
+            }
+        }
+        for rank in seen {
+            self.release_source(rank);
+        }
     }
 
     fn frame(
@@ -528,7 +683,12 @@ impl Ingest {
     /// Logs the datagrams whose turn has come.
     fn release_held(&mut self, connection: ConnectionId, now: MonoTime, all: bool) -> Result<(), Close> {
         while let Some(Released { rank, lost, named, events }) = self.server.release(connection, now, all)? {
-            self.sources[usize::from(rank)].lost += lost;
+            let sequence = (self.server.stands(rank).1 + 1).saturating_sub(events.len() as u64);
+            if lost > 0 {
+                self.note(|batch| batch.lost(rank, sequence.saturating_sub(1), lost));
+                self.lost(rank, lost);
+            }
+            self.note(|batch| batch.events(rank, sequence, named, &events));
             self.events(rank, named, &events);
         }
         Ok(())
@@ -536,8 +696,13 @@ impl Ingest {
 
     /// What has come of the open frame of the connection's source goes to the shards now, not with the next buffer.
     fn release(&mut self, connection: ConnectionId) {
-        let source = self.ranks.get(&connection).and_then(|&rank| self.sources.get_mut(usize::from(rank)));
-        if let Some(source) = source {
+        if let Some(&rank) = self.ranks.get(&connection) {
+            self.release_source(rank);
+        }
+    }
+
+    fn release_source(&mut self, rank: u16) {
+        if let Some(source) = self.sources.get_mut(usize::from(rank)) {
             let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
             let times = &self.shared.times;
             source.sequencer.release(&mut |part| {
@@ -560,23 +725,8 @@ impl Ingest {
             Taken::Nothing => {}
             Taken::Registered { rank, new_session, superseded } => {
                 self.ranks.insert(connection, rank);
-                while self.sources.len() <= usize::from(rank) {
-                    let source = self.sources.len() as u16;
-                    let sequencer = Sequencer::new(SequencerOptions {
-                        disorder_ns: self.options.disorder_ns,
-                        fence: self.options.fence,
-                        source,
-                    });
-                    self.sources.push(Source {
-                        sequencer,
-                        keys: Vec::new(),
-                        lost: 0,
-                        last_ts: 0,
-                        connected: false,
-                        left: None,
-                        state: FeedState::default(),
-                    });
-                }
+                self.source(rank);
+                self.note_source(rank, new_session);
                 let source = &mut self.sources[usize::from(rank)];
                 (source.connected, source.left) = (true, None);
                 source.state = FeedState { peer: self.peers.get(&connection).cloned(), finished: false };
@@ -590,28 +740,76 @@ impl Ingest {
                     (source.connected, source.left) = (true, None);
                 }
             }
-            Taken::Names { rank, names, overflowed, .. } => {
-                for name in names {
-                    let key = self.key(name, rank);
-                    self.sources[usize::from(rank)].keys.push(key);
-                }
-                if overflowed > 0 {
-                    self.overflow_key(rank);
-                }
+            Taken::Names { rank, first, names, overflowed } => {
+                self.note(|batch| batch.names(rank, first, overflowed, &names));
+                self.named(rank, names.into_iter(), overflowed);
             }
-            Taken::Events { rank, named, events } => self.events(rank, named, events),
+            Taken::Events { rank, named, events } => {
+                let sequence = (self.server.stands(rank).1 + 1).saturating_sub(events.len() as u64);
+                self.note(|batch| batch.events(rank, sequence, named, events));
+                self.events(rank, named, events);
+            }
             Taken::Lost { rank, count } => {
-                let lost = &mut self.sources[usize::from(rank)].lost;
-                *lost = lost.saturating_add(count).min(GAP_EVENTS_MAX);
+                let last = self.server.stands(rank).1;
+                self.note(|batch| batch.lost(rank, last, count));
+                self.lost(rank, count);
             }
             Taken::Finished { rank, close } => {
                 if let Some(rank) = rank {
+                    self.note(|batch| batch.finished(rank));
                     self.source_finished(rank);
                 }
                 return Some(close);
             }
         }
         None
+    }
+
+    /// Sources up to this rank exist.
+    fn source(&mut self, rank: u16) {
+        while self.sources.len() <= usize::from(rank) {
+            let source = self.sources.len() as u16;
+            let sequencer = Sequencer::new(SequencerOptions {
+                disorder_ns: self.options.disorder_ns,
+                fence: self.options.fence,
+                source,
+            });
+            self.sources.push(Source {
+                sequencer,
+                keys: Vec::new(),
+                lost: 0,
+                last_ts: 0,
+                connected: false,
+                left: None,
+                state: FeedState::default(),
+            });
+        }
+    }
+
+    fn note_source(&mut self, rank: u16, empty: bool) {
+        if self.journal.is_none() {
+            return;
+        }
+        let stats = self.server.sources().nth(usize::from(rank));
+        if let Some(stats) = stats {
+            let (id, session) = (stats.source_id, stats.session);
+            self.note(|batch| batch.source(rank, id, session, empty, &stats.name, &stats.principal));
+        }
+    }
+
+    fn named<'n>(&mut self, rank: u16, names: impl Iterator<Item = &'n str>, overflowed: u32) {
+        for name in names {
+            let key = self.key(name, rank);
+            self.sources[usize::from(rank)].keys.push(key);
+        }
+        if overflowed > 0 {
+            self.overflow_key(rank);
+        }
+    }
+
+    fn lost(&mut self, rank: u16, count: u64) {
+        let lost = &mut self.sources[usize::from(rank)].lost;
+        *lost = lost.saturating_add(count).min(GAP_EVENTS_MAX);
     }
 
     /// The log's key of a name.
@@ -723,10 +921,15 @@ impl Ingest {
                 let source = &mut self.sources[rank];
                 if source.left.is_some_and(|left| now.since(left) >= self.options.idle_after_ns) {
                     source.left = None;
+                    self.note(|batch| batch.idle(rank as u16));
                     self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
                 }
             }
         }
+        if let Some(journal) = &mut self.journal {
+            journal.submit(None);
+        }
+        self.journaled(now);
         let stats = self.stats();
         *self.shared.stats() = stats;
     }
@@ -744,6 +947,7 @@ impl Ingest {
             names: self.names.len() as u64,
             closed,
             stalls: self.router.stalls(),
+            journal: self.journal.as_ref().map(Journaling::stats),
         }
     }
 
@@ -766,7 +970,9 @@ impl Ingest {
         self.sources = sources;
         self.route(&[end.unwrap_or(Event::control(kind::END, 0, 0, 0, [0; 2]))]);
         let newest = self.sources.iter().map(|source| source.sequencer.newest()).max();
-        let stats = self.stats();
+        // The end of the process is not the end of the log: what was closed here is open again when it is read.
+        let journal = self.journal.take().map(Journaling::finish);
+        let stats = IngestStats { journal, ..self.stats() };
         *self.shared.stats() = stats.clone();
         self.shared.logged.store(stats.logged, Relaxed);
         let report = IngestReport {

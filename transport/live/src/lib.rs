@@ -20,6 +20,7 @@ mod core;
 mod downstream;
 mod egress;
 mod ingest;
+mod journal;
 mod latency;
 mod network;
 mod service;
@@ -29,6 +30,7 @@ pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
 pub use ingest::{
     Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats,
 };
+pub use journal::{JournalError, JournalSettings, Recovered};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::{Network, Threads, ThreadsError};
 pub use service::{Live, LiveError, LiveOptions, LiveReport};

@@ -5,6 +5,7 @@ use crate::core::{Core, CoreReport};
 use crate::downstream::{Downstream, Here, Threads};
 use crate::egress::{Desk, Egress, HubHandle, Wake};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
+use crate::journal::{JournalError, JournalSettings, Recovered};
 use crate::latency::{LatencyHandle, Percentiles, measure};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,6 +37,8 @@ pub struct LiveOptions {
     pub feed: FeedServerOptions,
     /// Results and their readers.
     pub hub: HubOptions,
+    /// Where what is accepted is written down; `None` for nowhere.
+    pub journal: Option<JournalSettings>,
 }
 
 impl Default for LiveOptions {
@@ -48,6 +51,7 @@ impl Default for LiveOptions {
             names_max: 1_000_000,
             feed: FeedServerOptions::default(),
             hub: HubOptions::default(),
+            journal: None,
         }
     }
 }
@@ -62,6 +66,9 @@ pub enum LiveError {
     /// The streams cannot be served.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// The journal of an earlier start cannot be gone on with.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The system refused a thread.
     #[error("a thread could not be started")]
     Thread(#[from] std::io::Error),
@@ -120,6 +127,7 @@ pub struct Live {
     stats: StatsHandle,
     latency: LatencyHandle,
     ring_events: usize,
+    recovered: Recovered,
     ingest: IngestHandle,
     hub: HubHandle,
     stopper: Stopper,
@@ -174,13 +182,15 @@ impl Live {
             watch: Stopwatch::start(),
         });
         let ring_events = options.runtime.ring_events;
-        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
+        let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
         let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
+        let recovered = ingest.recover(&ingest_handle)?;
         let thread = std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
         Ok(Self {
             stats,
             latency,
             ring_events,
+            recovered,
             ingest: ingest_handle,
             hub: hub_handle,
             stopper,
@@ -214,7 +224,8 @@ impl Live {
         let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
         let (percentiles, latency) = Percentiles::new(clock.now());
         let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
-        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
+        let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
+        let recovered = ingest.recover(&ingest_handle)?;
         let core = Core { ingest, desk, notify, clock };
         let (report, reported) = flume::bounded(1);
         runtime.spawn(async move {
@@ -224,7 +235,22 @@ impl Live {
             }
         });
         let engine = Engine::Task { report: reported, runtime: runtime.clone() };
-        Ok(Self { stats, latency, ring_events, ingest: ingest_handle, hub: hub_handle, stopper, engine })
+        Ok(Self {
+            stats,
+            latency,
+            ring_events,
+            recovered,
+            ingest: ingest_handle,
+            hub: hub_handle,
+            stopper,
+            engine,
+        })
+    }
+
+    /// What was found in the journal.
+    #[must_use]
+    pub fn recovered(&self) -> Recovered {
+        self.recovered
     }
 
     /// The way in for feeds.

@@ -31,7 +31,7 @@ pub enum AckMode {
     Leader = 1,
     /// On enough replicas. Not offered by this version.
     Committed = 2,
-    /// On disk. Not offered by this version.
+    /// On disk: survives the process and the power. Offered by a server with a journal.
     Durable = 3,
 }
 

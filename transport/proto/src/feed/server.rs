@@ -1,7 +1,7 @@
 //! The server's side of all feed sessions. One owner, any number of connections.
 
 use super::principals::Principals;
-use crate::access::{ANONYMOUS, Grant, Symbols, Verb};
+use crate::access::{ANONYMOUS, Grant, Policy, Quotas, Symbols, Verb};
 use crate::close::{Close, CloseCode};
 use crate::credential;
 use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane};
@@ -32,6 +32,8 @@ pub struct FeedServerOptions {
     pub reorder_ns: u64,
     /// How often either side says something, in milliseconds.
     pub heartbeat_ms: u32,
+    /// Whether acks `durable` are given: somebody says [`FeedServer::durable`].
+    pub durable: bool,
     /// Another number for each start of the server.
     pub incarnation: u64,
     /// What the server calls itself.
@@ -49,6 +51,7 @@ impl Default for FeedServerOptions {
             reorder_frames: 64,
             reorder_ns: 20 * MILLISECOND_NS,
             heartbeat_ms: 3_000,
+            durable: false,
             incarnation: 1,
             server: "tidegate".to_owned(),
         }
@@ -195,6 +198,10 @@ pub(super) struct Source {
     source_id: u64,
     session: u64,
     pub(super) last: u64,
+    /// The last sequence that is on disk.
+    durable: u64,
+    /// Known from the journal of an earlier start.
+    recovered: bool,
     /// Hash of each name within the quota, so that a second name for a key is noticed.
     names: Vec<u64>,
     /// Keys that were defined, named or not.
@@ -205,6 +212,13 @@ pub(super) struct Source {
     /// What whoever connected last may do; its principal is the owner.
     pub(super) grant: Grant,
     throttled: u64,
+}
+
+impl Source {
+    /// The last sequence that a mode promises.
+    fn promised(&self, mode: AckMode) -> u64 {
+        if mode == AckMode::Durable { self.durable.min(self.last) } else { self.last }
+    }
 }
 
 struct Connection {
@@ -495,8 +509,11 @@ impl FeedServer {
         if hello.plane != Plane::Feed {
             return Err(Close::new(CloseCode::PROTOCOL, "a subscriber on the feeds' plane"));
         }
-        if hello.ack_mode > AckMode::Leader {
-            let reason = format!("acks `{}` were asked for, allowed are none and leader", hello.ack_mode);
+        let offered =
+            hello.ack_mode <= AckMode::Leader || hello.ack_mode == AckMode::Durable && self.options.durable;
+        if !offered {
+            let allowed = if self.options.durable { "none, leader and durable" } else { "none and leader" };
+            let reason = format!("acks `{}` were asked for, allowed are {allowed}", hello.ack_mode);
             return Err(Close::new(CloseCode::ACK_MODE, reason));
         }
         // HELLO may come doubled, but a connection speaks for one source and one numbering.
@@ -526,6 +543,8 @@ impl FeedServer {
                     source_id: hello.source_id,
                     session: hello.session,
                     last: 0,
+                    durable: 0,
+                    recovered: false,
                     names: Vec::new(),
                     keys: 0,
                     connection: None,
@@ -540,11 +559,11 @@ impl FeedServer {
         };
         let source = &mut self.sources[usize::from(rank)];
         let again = source.connection == Some(connection);
-        let first_time = source.connections == 0;
+        let first_time = source.connections == 0 && !source.recovered;
         let new_session = source.session != hello.session;
         if new_session {
             source.session = hello.session;
-            source.last = 0;
+            (source.last, source.durable) = (0, 0);
         }
         // Names are checked when they are defined, so under other rights they are defined again.
         let forget = new_session || source.name != hello.name || !source.grant.same_rights(&grant);
@@ -568,7 +587,7 @@ impl FeedServer {
         source.grant = grant;
         let mut credit = self.principals.credit(source, &self.options, now);
         if let Some(link) = self.connections.get_mut(&connection) {
-            let acked = source.last;
+            let acked = source.promised(hello.ack_mode);
             // What was allowed once stays allowed.
             credit = credit.max(link.feed.as_ref().map_or(0, |feed| feed.credit));
             let (mode, dry) = (hello.ack_mode, false);
@@ -580,7 +599,8 @@ impl FeedServer {
             version,
             ack_mode: hello.ack_mode,
             incarnation: self.options.incarnation,
-            last: source.last,
+            // What a feed is told here it forgets, so this is a promise too.
+            last: source.promised(hello.ack_mode),
             credit,
             names: source.keys,
             names_max: source.grant.quotas().symbols.unwrap_or(u32::MAX).min(self.options.names_max),
@@ -671,11 +691,12 @@ impl FeedServer {
             link.told = now;
         }
         note_dry(source, feed);
-        let fresh = source.last - feed.acked;
+        let last = source.promised(feed.mode);
+        let fresh = last.saturating_sub(feed.acked);
         let step = FRAME_EVENTS_MAX as u64;
         if feed.mode != AckMode::None && (fresh >= step || (all && fresh > 0)) {
-            feed.acked = source.last;
-            writer.ack(Ack { mode: feed.mode, sequence: source.last, position });
+            feed.acked = last;
+            writer.ack(Ack { mode: feed.mode, sequence: last, position });
             link.told = now;
         }
     }
@@ -716,6 +737,92 @@ impl FeedServer {
                 }
             }
         }
+    }
+
+    /// What a source sent in this session is on disk up to `sequence`; the next [`FeedServer::acknowledge`] says so.
+    pub fn durable(&mut self, rank: u16, session: u64, sequence: u64) {
+        if let Some(source) = self.sources.get_mut(usize::from(rank))
+            && source.session == session
+        {
+            source.durable = source.durable.max(sequence.min(source.last));
+        }
+    }
+
+    /// What the log has of a source: its session, and the last sequence.
+    #[must_use]
+    pub fn stands(&self, rank: u16) -> (u64, u64) {
+        self.sources.get(usize::from(rank)).map_or((0, 0), |source| (source.session, source.last))
+    }
+
+    /// A source as an earlier start wrote it down. Returns its rank; `None` when there are more than may be.
+    ///
+    /// What it may do is not known before it comes again: whoever was somebody defines names anew then.
+    pub fn recover_source(
+        &mut self,
+        source_id: u64,
+        session: u64,
+        empty: bool,
+        name: &str,
+        principal: &str,
+    ) -> Option<u16> {
+        let known = self.by_id.get(&source_id).copied();
+        if known.is_none() && self.sources.len() >= self.options.sources_max {
+            return None;
+        }
+        let rank = known.unwrap_or(self.sources.len() as u16);
+        if known.is_none() {
+            self.by_id.insert(source_id, rank);
+            self.sources.push(Source {
+                name: String::new(),
+                source_id,
+                session,
+                last: 0,
+                durable: 0,
+                recovered: true,
+                names: Vec::new(),
+                keys: 0,
+                connection: None,
+                connections: 0,
+                ledger: FeedLedger::default(),
+                grant: Grant::default(),
+                throttled: 0,
+            });
+        }
+        let source = &mut self.sources[usize::from(rank)];
+        if source.session != session {
+            (source.session, source.last, source.durable) = (session, 0, 0);
+        }
+        if empty {
+            source.keys = 0;
+            source.names.clear();
+        }
+        name.clone_into(&mut source.name);
+        source.grant = Policy::default().grant(principal, None, Quotas::default());
+        Some(rank)
+    }
+
+    /// Names of a recovered source.
+    pub fn recover_names<'n>(&mut self, rank: u16, names: impl Iterator<Item = &'n str>, overflowed: u32) {
+        let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
+        let before = source.names.len();
+        source.names.extend(names.map(|name| name_hash(name.as_bytes())));
+        source.keys += (source.names.len() - before) as u32 + overflowed;
+    }
+
+    /// Events of a recovered source, all of them accepted once, and on disk.
+    pub fn recover_events(&mut self, rank: u16, sequence: u64, count: u64) {
+        let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
+        source.ledger.received += count;
+        source.ledger.accepted += count;
+        source.last = sequence + count - 1;
+        source.durable = source.last;
+    }
+
+    /// A loss that a recovered source declared.
+    pub fn recover_lost(&mut self, rank: u16, last: u64, count: u64) {
+        let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
+        source.ledger.declared_lost += count;
+        (source.last, source.durable) = (last, last);
     }
 
     /// Every source, by rank.

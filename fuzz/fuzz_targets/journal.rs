@@ -1,0 +1,4 @@
+//! A segment of a journal, as it is and with its checksums made good.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::journal::segment(bytes));

@@ -1,0 +1,174 @@
+//! `serve --journal` killed again and again while a feed publishes: nothing that was acknowledged is lost or applied twice, and the results are
+//! those of a server that was never disturbed.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+const EVENTS: u64 = 60_000;
+const KILLS: usize = 4;
+/// 2026-01-05T00:00:00Z.
+const START_NS: u64 = 1_767_571_200_000_000_000;
+
+/// A process that does not outlive its test.
+struct Running(Child, BufReader<std::process::ChildStdout>);
+
+impl Running {
+    fn start(folder: &Path, line: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .current_dir(folder)
+            .args(line.split_whitespace())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self(child, out)
+    }
+
+    #[track_caller]
+    fn json(&mut self) -> Value {
+        let mut line = String::new();
+        self.1.read_line(&mut line).expect("text");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}` {}", self.words()))
+    }
+
+    fn words(&mut self) -> String {
+        let mut words = String::new();
+        self.0.kill().expect("it can be ended");
+        self.0.stderr.take().expect("a pipe").read_to_string(&mut words).expect("text");
+        words
+    }
+
+    /// Ends it in order; its summary.
+    fn end(mut self) -> Value {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+        let summary = self.json();
+        assert_eq!(self.0.wait().expect("it ends").code(), Some(0));
+        summary
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn write_trades(path: &Path) {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
+    writeln!(out, "ts,symbol,price,size").expect("room");
+    for at in 0..EVENTS {
+        let ts = START_NS + at * 5_000_000;
+        writeln!(out, "{ts},{},{},{}", ["A", "B", "C"][at as usize % 3], 900 + at % 77, 1 + at % 13)
+            .expect("room");
+    }
+}
+
+fn serve(folder: &Path, listen: &str, data: &str, threads: &str) -> (Running, String) {
+    let line = format!(
+        "serve --json --listen {listen} --http off --data {data} --bars 1s,1m --ind rsi:14 --threads {threads} --journal"
+    );
+    let mut server = Running::start(folder, &line);
+    let hello = server.json();
+    (server, hello["listening"].as_str().expect("an address").to_owned())
+}
+
+/// Events on disk, as the journal's own reader counts them.
+fn journalled(folder: &Path) -> u64 {
+    let shown = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .current_dir(folder)
+        .args(["journal", "inspect", "data/journal", "--json"])
+        .output()
+        .expect("the binary starts");
+    serde_json::from_slice::<Value>(&shown.stdout)
+        .map_or(0, |shown| shown["entries"]["events"].as_u64().unwrap_or(0))
+}
+
+fn killed(threads: &str) {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path();
+    write_trades(&path.join("all.csv"));
+
+    let (calm, address) = serve(path, "127.0.0.1:0", "calm", threads);
+    let mut feed =
+        Running::start(path, &format!("publish all.csv --ack durable --json --server {address} --data calm"));
+    assert_eq!(feed.json()["acked"], EVENTS);
+    let calm = calm.end();
+    assert_eq!((&calm["journal"]["health"], &calm["imbalance"]), (&Value::from("working"), &Value::from(0)));
+    assert_eq!(calm["journal"]["durable"], calm["journal"]["taken"]);
+
+    let (mut server, address) = serve(path, "127.0.0.1:0", "data", threads);
+    let publish = format!(
+        "publish all.csv --ack durable --speed 60 --json --give-up-after 5m --server {address} --data data"
+    );
+    let mut feed = Running::start(path, &publish);
+    for kill in 1..=KILLS {
+        // Under load: a part of the events is there, the rest is on its way.
+        let enough = EVENTS * kill as u64 / (KILLS as u64 + 2);
+        while journalled(path) < enough {
+            std::thread::yield_now();
+        }
+        server.0.kill().expect("it runs");
+        server.0.wait().expect("it ends");
+        (server, _) = serve(path, &address, "data", threads);
+    }
+    let account = feed.json();
+    let summary = server.end();
+    assert_eq!(
+        [&account["offered"], &account["acked"], &account["lost_by_server"]],
+        [EVENTS, EVENTS, 0],
+        "{account}"
+    );
+    assert!(account["connections"].as_u64() > Some(1), "{account}");
+    let source = &summary["sources"][0];
+    assert_eq!(
+        [&source["accepted"], &source["declared_lost"], &source["refused"]],
+        [EVENTS, 0, 0],
+        "{source}"
+    );
+    assert_eq!((&summary["imbalance"], &summary["events"]), (&Value::from(0), &Value::from(EVENTS)));
+    assert_eq!(summary["digest"], calm["digest"], "the same results as without any kill");
+    assert_eq!(summary["streams"], calm["streams"]);
+}
+
+#[test]
+fn killed_again_and_again_it_loses_nothing() {
+    killed("separate");
+}
+
+#[test]
+fn killed_again_and_again_it_loses_nothing_fused() {
+    killed("fused");
+}
+
+#[test]
+fn a_damaged_journal_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path();
+    write_trades(&path.join("all.csv"));
+    let (server, address) = serve(path, "127.0.0.1:0", "data", "auto");
+    let mut feed =
+        Running::start(path, &format!("publish all.csv --count 5000 --json --server {address} --data data"));
+    assert_eq!(feed.json()["acked"], 5_000);
+    server.end();
+    let segment = path.join("data/journal/0000000000000000.tgj");
+    let mut bytes = std::fs::read(&segment).expect("a journal");
+    bytes[3_000] ^= 1;
+    std::fs::write(&segment, &bytes).expect("room");
+    let refused = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .current_dir(path)
+        .args("serve --listen 127.0.0.1:0 --http off --data data --bars 1s --journal".split_whitespace())
+        .output()
+        .expect("the binary starts");
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{words}");
+    assert!(
+        words.contains("cannot be recovered") && words.contains("segment 0 is damaged at byte"),
+        "{words}"
+    );
+    assert!(std::fs::read(&segment).expect("still there") == bytes);
+}

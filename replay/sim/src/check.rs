@@ -1,0 +1,268 @@
+//! What must be true after every step, written down a second time and without the code under test.
+
+use crate::machine::{Folded, mix};
+use std::collections::{BTreeMap, BTreeSet};
+use tidegate_replica::{Body, Entry, Machine, Member, Meta, NodeId, Replica, Role};
+
+/// What all committed entries are, and what was said about them.
+#[derive(Debug, Default)]
+pub struct Checker {
+    lineage: u64,
+    /// Epoch and hash of each committed entry.
+    truth: Vec<(u32, u64)>,
+    /// Digest of the state behind each committed entry.
+    states: Vec<u64>,
+    state: Folded,
+    /// Last committed sequence by source.
+    last: BTreeMap<u32, u64>,
+    committers: BTreeMap<u32, Member>,
+    /// What was committed when an epoch began, which its leader must have. (A leader of an epoch that is over may learn of it late; it
+    /// lacks what came since, and can commit nothing.)
+    began: BTreeMap<u32, usize>,
+    /// Nodes that must have everything, by the checker's own reckoning.
+    eligible: BTreeSet<NodeId>,
+    /// Starts of nodes whose memory is gone, whatever metadata still believes.
+    gone: BTreeSet<Member>,
+    acked: BTreeMap<u32, u64>,
+    /// Entries acknowledged over all lineages.
+    pub acks: u64,
+    /// Declared losses.
+    pub losses: u64,
+    /// Replicas that fenced themselves.
+    pub fenced: u64,
+}
+
+/// A promise that was broken.
+pub type Broken = String;
+
+fn hash(entry: &Entry<u64>) -> u64 {
+    match &entry.body {
+        Body::Input { source, sequence, input } => mix(mix(u64::from(*source), *sequence), *input),
+        Body::Digest { at, value } => mix(mix(u64::MAX, *at), *value),
+    }
+}
+
+impl Checker {
+    /// For a group that begins empty with these members.
+    #[must_use]
+    pub fn new(meta: &Meta) -> Self {
+        Self {
+            lineage: meta.group.lineage,
+            eligible: meta.group.isr.iter().map(|member| member.node).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Entries committed in this lineage.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.truth.len() as u64
+    }
+
+    /// The last committed sequence of a source.
+    #[must_use]
+    pub fn last(&self, source: u32) -> u64 {
+        self.last.get(&source).copied().unwrap_or(0)
+    }
+
+    /// Metadata has changed from `before`.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn meta(&mut self, before: &Meta, after: &Meta) -> Result<(), Broken> {
+        let (old, new) = (&before.group, &after.group);
+        if new.epoch < old.epoch || new.version < old.version || new.lineage < old.lineage {
+            return Err("epoch, version or lineage went back".to_owned());
+        }
+        if new.epoch == old.epoch && new.leader != old.leader {
+            return Err(format!("two leaders in epoch {}", new.epoch));
+        }
+        for (node, state) in &before.nodes {
+            if after.nodes.get(node).is_none_or(|now| now.incarnation < state.incarnation) {
+                return Err(format!("the incarnation of node {node} went back"));
+            }
+        }
+        if new.epoch > old.epoch {
+            self.began.insert(new.epoch, self.truth.len());
+        }
+        if new.lineage > old.lineage {
+            if !self.eligible.is_empty() {
+                return Err(format!("a loss is declared although {:?} have everything", self.eligible));
+            }
+            self.losses += 1;
+            self.eligible.clear();
+        }
+        if new.lineage > old.lineage || new.isr != old.isr && new.isr.len() >= new.min_isr {
+            let kept = new.isr.iter().filter(|member| !self.gone.contains(member));
+            self.eligible = kept.map(|member| member.node).collect();
+        }
+        Ok(())
+    }
+
+    /// A start of a node has lost its memory.
+    pub fn forgot(&mut self, member: Member) {
+        self.eligible.remove(&member.node);
+        self.gone.insert(member);
+    }
+
+    /// A node told metadata that it cannot vouch for what it has, which may be more careful than need be.
+    pub fn renounced(&mut self, node: NodeId) {
+        self.eligible.remove(&node);
+    }
+
+    /// The state behind so many committed entries.
+    #[must_use]
+    pub fn state(&self, commit: u64) -> Option<u64> {
+        if commit == 0 {
+            return Some(Folded::default().0);
+        }
+        self.states.get(commit as usize - 1).copied()
+    }
+
+    /// A replica has made a step. `seen` is its commit before it, `led` whether it led, `flipped` the commit at which a bit of its state
+    /// was flipped, if one was.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn step(
+        &mut self,
+        replica: &Replica<Folded>,
+        seen: u64,
+        led: bool,
+        flipped: Option<u64>,
+    ) -> Result<(), Broken> {
+        let me = replica.me();
+        if replica.lineage() > self.lineage && replica.role() == Role::Leader {
+            // What it has is where the new lineage begins.
+            self.lineage = replica.lineage();
+            self.truth.clear();
+            self.states.clear();
+            self.last.clear();
+            self.acked.clear();
+            self.began.clear();
+            self.state = Folded::default();
+            return self.learn(replica, 0, true);
+        }
+        if replica.lineage() != self.lineage {
+            return Ok(());
+        }
+        if replica.commit() < seen {
+            return Err(format!("the commit of {me:?} went back from {seen} to {}", replica.commit()));
+        }
+        if replica.role() == Role::Leader && !led {
+            let has = replica.log().entries();
+            let before = self.began.get(&replica.epoch()).copied().unwrap_or(0);
+            for (offset, known) in self.truth[..before].iter().enumerate() {
+                if has.get(offset).map(|entry| (entry.epoch, hash(entry))) != Some(*known) {
+                    return Err(format!(
+                        "{me:?} leads epoch {} without committed entry {offset}",
+                        replica.epoch()
+                    ));
+                }
+            }
+        }
+        if replica.commit() == seen {
+            return Ok(());
+        }
+        self.learn(replica, seen, replica.led() == replica.epoch())?;
+        let Some(flipped) = flipped else {
+            let same = self.state(replica.commit()) == Some(replica.machine().0);
+            return if same {
+                Ok(())
+            } else {
+                Err(format!("the state of {me:?} differs at {}", replica.commit()))
+            };
+        };
+        // The digest of a state behind the flip has come by, and nobody noticed.
+        let entries = &replica.log().entries()[seen as usize..replica.commit() as usize];
+        let noticed = |entry: &Entry<u64>| matches!(entry.body, Body::Digest { at, .. } if at > flipped);
+        if replica.role() != Role::Fenced && entries.iter().any(noticed) {
+            return Err(format!("{me:?} goes on with a state of its own, flipped at {flipped}"));
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, replica: &Replica<Folded>, seen: u64, leads: bool) -> Result<(), Broken> {
+        let me = replica.me();
+        let from = seen as usize;
+        for (at, entry) in replica.log().entries()[from..replica.commit() as usize].iter().enumerate() {
+            let (offset, found) = (from + at, (entry.epoch, hash(entry)));
+            match self.truth.get(offset) {
+                Some(known) if *known == found => {}
+                Some(_) => return Err(format!("{me:?} commits another entry at offset {offset}")),
+                None => {
+                    if !leads {
+                        return Err(format!("{me:?} follows and commits offset {offset} before its leader"));
+                    }
+                    if let Body::Input { source, sequence, input } = &entry.body {
+                        let last = self.last.entry(*source).or_default();
+                        if *sequence != *last + 1 {
+                            return Err(format!("source {source}: {sequence} is applied behind {last}"));
+                        }
+                        *last = *sequence;
+                        self.state.apply(input);
+                    }
+                    self.truth.push(found);
+                    self.states.push(self.state.0);
+                    let committer = *self.committers.entry(replica.epoch()).or_insert(me);
+                    if committer != me {
+                        return Err(format!("{me:?} and {committer:?} commit in epoch {}", replica.epoch()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A source was told that it is committed up to `sequence`.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn acked(&mut self, lineage: u64, source: u32, sequence: u64) -> Result<(), Broken> {
+        if lineage != self.lineage {
+            return Ok(());
+        }
+        if sequence > self.last(source) {
+            return Err(format!("source {source}: {sequence} is acknowledged and not committed"));
+        }
+        let acked = self.acked.entry(source).or_default();
+        self.acks += sequence.saturating_sub(*acked);
+        *acked = sequence.max(*acked);
+        Ok(())
+    }
+
+    /// An output left for subscribers.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn published(&self, lineage: u64, offset: u64) -> Result<(), Broken> {
+        if lineage == self.lineage && offset >= self.committed() {
+            return Err(format!("the output of offset {offset} left before it was committed"));
+        }
+        Ok(())
+    }
+
+    /// All faults are over and there was time: everybody has everything.
+    ///
+    /// # Errors
+    /// What is not so.
+    pub fn converged<'a>(
+        &self,
+        meta: &Meta,
+        replicas: impl Iterator<Item = &'a Replica<Folded>>,
+    ) -> Result<(), Broken> {
+        for replica in replicas {
+            let me = replica.me();
+            if !meta.group.isr.contains(&me) {
+                return Err(format!("{me:?} is not in sync: {:?}", meta.group.isr));
+            }
+            if replica.commit() != self.committed() {
+                return Err(format!("{me:?} has {} of {}", replica.commit(), self.committed()));
+            }
+            if replica.machine().0 != self.state.0 {
+                return Err(format!("the digest of {me:?} differs"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,19 @@
+//! Replication of a group's input log from its leader to its followers, and the metadata that says who leads.
+//!
+//! **Invariant:** no socket, thread, clock or randomness. What is safe never depends on time: ticks only decide when something is said
+//! again or proposed. Each rule that safety rests on has a name ([`Rule`]), and the simulator shows for each that it is needed.
+#![forbid(unsafe_code)]
+
+pub mod rules;
+
+pub mod log;
+pub mod meta;
+
+pub mod message;
+pub mod replica;
+
+pub use log::{Body, Entry, Log};
+pub use message::{Append, Message};
+pub use meta::{Command, Group, Member, Meta, MetaStore, NodeId, Rejection};
+pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};
+pub use rules::{Rule, Rules};

@@ -1,0 +1,99 @@
+//! The rules of replication by name. All of them always hold; only a build with the feature `mutations`, which is the simulator's,
+//! can do without one, to see whether anybody notices.
+
+/// A rule that safety or progress rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Rule {
+    /// Only a live member of the in-sync set, or else of the eligible set, is elected.
+    CleanElection,
+    /// A replica that restarts without its memory leaves both sets at once.
+    LossyLeaves,
+    /// What of each source is in the log is derived from the log when leading begins, not kept beside it.
+    DedupeFromLog,
+    /// A laggard stays required until metadata has confirmed its removal.
+    ShrinkWaits,
+    /// A joiner is required from the moment its addition is proposed.
+    JoinCounts,
+    /// Acknowledged only once committed.
+    AckAfterCommit,
+    /// Handed to subscribers only once committed.
+    PublishAfterCommit,
+    /// An older epoch than the newest known is refused.
+    RefuseOldEpoch,
+    /// Nothing is committed with fewer confirmed members than `min_isr`.
+    CommitAtMinIsr,
+    /// Entries are taken only behind the entry they were written behind.
+    PrevCheck,
+    /// A follower's commit is bounded by what it knows to be the same as the leader's.
+    CommitBounded,
+    /// A refused proposal is answered, so that its leader can drop it.
+    ExplicitReject,
+    /// A proposal that names an older incarnation of a node is refused.
+    ProposalIncarnation,
+    /// What an older incarnation of a follower acknowledged does not count for the new one.
+    AckIncarnation,
+    /// A proposal made against an older in-sync set is refused.
+    VersionCheck,
+    /// Members that leave while the set is below `min_isr` stay eligible.
+    EligibleKept,
+    /// A follower whose state differs from the digest in the log fences itself.
+    DigestFences,
+    /// A follower joins only when it has all that is committed and all that the leader began with.
+    JoinWhenCaughtUp,
+    /// A durable replica counts, and acknowledges, only what it has synced.
+    AckAfterSync,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::CleanElection,
+        Self::LossyLeaves,
+        Self::DedupeFromLog,
+        Self::ShrinkWaits,
+        Self::JoinCounts,
+        Self::AckAfterCommit,
+        Self::PublishAfterCommit,
+        Self::RefuseOldEpoch,
+        Self::CommitAtMinIsr,
+        Self::PrevCheck,
+        Self::CommitBounded,
+        Self::ExplicitReject,
+        Self::ProposalIncarnation,
+        Self::AckIncarnation,
+        Self::VersionCheck,
+        Self::EligibleKept,
+        Self::DigestFences,
+        Self::JoinWhenCaughtUp,
+        Self::AckAfterSync,
+    ];
+}
+
+/// Which rules hold: all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    #[cfg(feature = "mutations")]
+    off: Option<Rule>,
+}
+
+impl Rules {
+    /// All rules but one.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn without(rule: Rule) -> Self {
+        Self { off: Some(rule) }
+    }
+
+    /// Whether a rule holds.
+    #[must_use]
+    pub fn hold(self, rule: Rule) -> bool {
+        #[cfg(feature = "mutations")]
+        return self.off != Some(rule);
+        #[cfg(not(feature = "mutations"))]
+        {
+            let _ = rule;
+            true
+        }
+    }
+}
