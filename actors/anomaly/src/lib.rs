@@ -7,9 +7,13 @@
 // `!(x > bound)` is meant: it also catches what is no number.
 #![allow(clippy::neg_cmp_op_on_partial_ord)]
 
+pub mod edges;
 mod error;
+pub mod records;
 pub mod series;
 pub mod state;
 
+pub use edges::{EdgeDetector, EdgeOptions, EdgeVerdict, MidasF, MidasOptions};
 pub use error::AnomalyError;
+pub use records::{FeatureKind, RecordDetector, RecordVerdict};
 pub use series::{Part, SeriesDetector, SeriesOptions, SeriesState, Verdict};

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod bars;
+mod darpa;
 mod indicators;
 mod nab;
+mod nslkdd;
 mod regime;
 mod tcpd;
 
@@ -32,10 +34,12 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 5] = [
+const PARTS: [(&str, Work); 7] = [
     ("bars", bars::write),
     ("indicators", indicators::write),
     ("nab", nab::write),
+    ("darpa", darpa::write),
+    ("nslkdd", nslkdd::write),
     ("tcpd", tcpd::write),
     ("regime", regime::write),
 ];
