@@ -41,8 +41,8 @@ fn now_ns() -> u64 {
 /// What the gateway answers from.
 fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
     let stage = |stream: &StreamInfo| {
-        // Indicators, regimes and roll-ups read bars, everything else events.
-        let over = ["ind.", "regime."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
+        // Indicators, regimes, anomalies and roll-ups read bars, everything else events.
+        let over = ["ind.", "regime.", "anomaly."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
         let upstream = match (over, stream.name.split_once('@')) {
             (Some(bars), _) => format!("bars.{bars}"),
             (None, Some((_, finer))) => format!("bars.{finer}"),

@@ -2,8 +2,8 @@
 //!
 //! Two naive Bayes classes over binned features are learnt as the records come, *typical* and *other*. What a record
 //! first belongs to is decided by its categories alone: those that are common are typical. From then on the classes
-//! decide themselves, softly, so that a stream with many attacks does not make them typical as long as they differ
-//! from the most common kind. The score is how unlikely the record is in the typical class, each feature counting at
+//! decide themselves, softly, so that a stream with many attacks does not make them typical, as long as no single kind of
+//! attack has the most common names. The score is how unlikely the record is in the typical class, each feature counting at
 //! most [`SURPRISE_MAX`] nats, and a tenth of how much likelier it is in the other.
 //!
 //! In the family of streaming memories that learn from what they take for normal (MemStream, Bhatia et al. 2022,
@@ -16,6 +16,8 @@ use crate::state::{Saver, Walk, Words};
 const BINS: usize = 128;
 /// Records for which the categories alone decide.
 const WARM_RECORDS: u64 = 300;
+/// Nats below the mean rarity at which one of those is as likely typical as not.
+const STRICTER: f64 = 0.5;
 /// Weight of a bin before it has been seen.
 const PRIOR: f64 = 0.1;
 /// Most that one feature adds to the score, in nats.
@@ -30,7 +32,8 @@ const SHARE_STEPS: f64 = 10.0;
 /// What a feature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeatureKind {
-    /// One of some names or a yes or no, as a number of the caller's choice; numbers are taken modulo 128.
+    /// One of some names (protocol, service, outcome), as a number of the caller's choice, modulo 128. A yes or no is better
+    /// a [`FeatureKind::Count`]: which of two is more common says little about what is typical.
     Category,
     /// A count, size or duration from 0, binned by its power of two. What is negative or no number counts as missing.
     Count,
@@ -121,7 +124,7 @@ impl RecordDetector {
         self.records = (self.records + 1).min(RECORDS_MAX);
         if learning {
             self.rarity += (rarity - self.rarity) / self.records as f64;
-            typical = self.rarity - rarity;
+            typical = self.rarity - STRICTER - rarity;
         }
         let share = 1.0 / (1.0 + libm::exp((-typical).clamp(-50.0, 50.0)));
         for (class, share) in [share, 1.0 - share].into_iter().enumerate() {

@@ -8,8 +8,8 @@ use tidegate_anomaly::{FeatureKind, RecordDetector};
 
 /// Features of a connection, in the order of KDD Cup 1999.
 const FEATURES: usize = 41;
-/// Protocol, service and flag; and what is yes or no: land, logged in, root shell, host login, guest login.
-const CATEGORIES: [usize; 8] = [1, 2, 3, 6, 11, 13, 20, 21];
+/// Protocol, service and flag.
+const CATEGORIES: [usize; 3] = [1, 2, 3];
 /// Rates over connections of the last two seconds and of the last hundred to the host.
 const SHARES: [std::ops::RangeInclusive<usize>; 2] = [24..=30, 33..=40];
 
