@@ -18,6 +18,11 @@ use std::time::Duration;
 /// Longest wait before a restart.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// The wait before a restart that follows so many others.
+pub(crate) fn back_off(first_ms: u64, restarts: u32) -> Duration {
+    Duration::from_millis(first_ms).saturating_mul(1 << restarts.min(20)).min(BACKOFF_MAX)
+}
+
 /// Where a shard's worker lies between two threads, and what it left at its end.
 pub(crate) struct Berth {
     shard: u32,
@@ -211,11 +216,11 @@ impl SupervisorState {
         }
         match self.policy {
             FailurePolicy::Restart { max, backoff_ms } if slot.restarts < max => {
-                let wait = Duration::from_millis(backoff_ms).saturating_mul(1 << slot.restarts.min(20));
+                let wait = back_off(backoff_ms, slot.restarts);
                 slot.restarts += 1;
                 add(&berth.cells.restarts, 1);
                 self.enter(shard, Phase::BackOff);
-                myself.send_after(wait.min(BACKOFF_MAX), move || SupervisorMessage::Launch(shard));
+                myself.send_after(wait, move || SupervisorMessage::Launch(shard));
             }
             _ => {
                 if let Some(worker) = &mut *lock(&berth.worker) {

@@ -11,6 +11,7 @@ use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_config::units::{parse_count, parse_span};
 use tidegate_engine::{EventTime, WindowWidth};
+use tidegate_live::Threads;
 use tidegate_proto::access::Verb;
 use tidegate_proto::subscription::{Conflation, Start, Subscription};
 use tidegate_replay::Speed;
@@ -173,6 +174,10 @@ pub(crate) struct ServeArgs {
     /// Where indicators run: on the shard's thread (fused) or on one of their own (staged) [default: fused].
     #[arg(long, value_name = "fused|staged")]
     pub(crate) placement: Option<Placement>,
+    /// How the work is spread: sockets, feeds, shards and readers all on one thread (fused), on threads of their own
+    /// (separate), or fused on a machine of at most two cores unless more shards or staged indicators are asked for (auto).
+    #[arg(long, value_name = "auto|fused|separate", default_value = "auto")]
+    pub(crate) threads: Threads,
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
-use tidegate_live::{Live, LiveError, LiveReport};
+use tidegate_live::{Live, LiveError, LiveReport, Network};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
@@ -39,7 +39,7 @@ fn now_ns() -> u64 {
 }
 
 /// What the gateway answers from.
-fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
+fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
     let stage = |stream: &StreamInfo| {
         // Indicators, regimes, anomalies and roll-ups read bars, everything else events.
         let over = ["ind.", "regime.", "anomaly."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
@@ -52,7 +52,7 @@ fn sources(live: &Live, streams: &[StreamInfo], ring_capacity: u64) -> Sources {
     };
     Sources {
         now_ns: Some(now_ns),
-        ring_capacity: Some(ring_capacity),
+        ring_capacity: Some(live.ring_events() as u64),
         stages: streams.iter().map(stage).collect(),
         ..Sources::of(live)
     }
@@ -66,7 +66,9 @@ fn gateway_failure(error: GatewayError) -> Failure {
 fn live_failure(error: LiveError) -> Failure {
     use tidegate_actors::runtime::RuntimeError;
     let exit = match error {
-        LiveError::Runtime(RuntimeError::Option { .. }) | LiveError::Hub(_) => Exit::Usage,
+        LiveError::Runtime(RuntimeError::Option { .. }) | LiveError::Hub(_) | LiveError::Staged => {
+            Exit::Usage
+        }
         _ => Exit::Internal,
     };
     Failure::new(exit, error)
@@ -107,18 +109,13 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     // Any number that the last start did not have.
     let incarnation = now_ns();
     let options = map::live(config, incarnation);
-    let ring_capacity = options.runtime.ring_events as u64;
     let stages = {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
     };
-    let live = Live::start(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
-    let network = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("tg-network")
-        .enable_all()
-        .build()
+    let network = Network::start(args.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
+    let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     let server = network
         .block_on(async {
             QuicServer::start(config.listen.quic, security, map::quic(config), live.ingest(), live.hub())
@@ -126,8 +123,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .map_err(server_failure)?;
     let gateway = match config.listen.http.on() {
         Some(listen) => {
-            let sources =
-                Sources { gate: Some(server.bearer_gate()), ..sources(&live, &streams, ring_capacity) };
+            let sources = Sources { gate: Some(server.bearer_gate()), ..sources(&live, &streams) };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
             Some(gateway.map_err(gateway_failure)?)
         }
@@ -135,7 +131,8 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     };
     let http = gateway.as_ref().map(|gateway| format!("http://{}", gateway.local_addr()));
     let (end_gateway, gateway_ends) = tokio::sync::oneshot::channel::<()>();
-    let gateway = gateway.map(|gateway| network.spawn(gateway.serve(async { drop(gateway_ends.await) })));
+    let gateway =
+        gateway.map(|gateway| network.handle().spawn(gateway.serve(async { drop(gateway_ends.await) })));
     if made {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
@@ -144,12 +141,15 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.note(&format!("the configuration is {}", file.display()));
     }
     // Before the words below, so that whoever waits for them may send the signal.
-    let mut reloads = Reloads::listen(settings.clone(), &network)?;
+    let mut reloads = Reloads::listen(settings.clone(), network.handle())?;
     // On stdout, whole, before anything else: scripts wait for it.
     if args.json {
         let config = settings.file.as_ref().map(|file| file.display().to_string());
         let listening = server.address().to_string();
-        ui.print_json(&json!({ "listening": listening, "http": http, "streams": names, "config": config }));
+        ui.print_json(&json!({
+            "listening": listening, "http": http, "streams": names, "config": config,
+            "threads": network.threads().to_string(),
+        }));
     } else {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
@@ -172,8 +172,8 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let mut lines = Lines::new(args, ui, start);
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
-        reloads.poll(args, (&live.hub(), &server), &network, ui);
-        lines.tick(&live, &network, ui);
+        reloads.poll(args, (&live.hub(), &server), network.handle(), ui);
+        lines.tick(&live, network.handle(), ui);
         if let Some(feed) = &mut demo
             && let Some(why) = network.block_on(feed.failure())
         {
@@ -193,7 +193,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     if let Some(gateway) = gateway {
         let _ = network.block_on(gateway);
     }
-    network.shutdown_timeout(Duration::from_secs(1));
+    network.shutdown(Duration::from_secs(1));
     if args.json {
         ui.print_json(&to_json(&report, stats, &streams, start.elapsed()));
     } else {
@@ -242,7 +242,7 @@ impl Lines {
         }
     }
 
-    fn tick(&mut self, live: &Live, network: &tokio::runtime::Runtime, ui: &Ui) {
+    fn tick(&mut self, live: &Live, network: &tokio::runtime::Handle, ui: &Ui) {
         let (Some(every), up) = (self.every, self.start.elapsed()) else { return };
         if up < self.next {
             return;

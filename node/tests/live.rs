@@ -76,12 +76,17 @@ impl Drop for Running {
 }
 
 /// A server on a free port, and the words that lead to it.
-fn serve(folder: &Path) -> (Running, String) {
+fn serve(folder: &Path, threads: &str) -> (Running, String) {
     let mut server = Running::start(
         folder,
-        &format!("serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data {WHAT}"),
+        &format!(
+            "serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data --threads {threads} {WHAT}"
+        ),
     );
     let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
+    if threads != "auto" {
+        assert_eq!(hello["threads"], threads);
+    }
     let address = hello["listening"].as_str().expect("an address");
     (server, format!("--server {address} --data data"))
 }
@@ -120,13 +125,31 @@ fn capture(events: u32) -> tempfile::TempDir {
     folder
 }
 
+/// Each in both layouts of threads.
+macro_rules! both {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn separate() {
+                super::$name("separate");
+            }
+
+            #[test]
+            fn fused() {
+                super::$name("fused");
+            }
+        }
+    };
+}
+
 const ALL: &str = "subscribe bars.1s,ind.1s,bars.1m,ind.1m --output jsonl";
 
-#[test]
-fn what_is_served_is_what_is_replayed() {
+both!(what_is_served_is_what_is_replayed);
+
+fn what_is_served_is_what_is_replayed(threads: &str) {
     let folder = capture(60_000);
     let path = folder.path();
-    let (server, place) = serve(path);
+    let (server, place) = serve(path, threads);
     let published = json(path, &format!("publish day.tgc --json {place}"));
     assert_eq!(published["acked"], 60_000);
 
@@ -153,11 +176,12 @@ fn what_is_served_is_what_is_replayed() {
     assert!(snapshot.lines().count() <= 40 && snapshot.lines().all(|line| bars.contains(&line.to_owned())));
 }
 
-#[test]
-fn a_feed_that_is_killed_goes_on_where_the_server_stands() {
+both!(a_feed_that_is_killed_goes_on_where_the_server_stands);
+
+fn a_feed_that_is_killed_goes_on_where_the_server_stands(threads: &str) {
     let folder = capture(80_000);
     let path = folder.path();
-    let (server, place) = serve(path);
+    let (server, place) = serve(path, threads);
     let mut all = Running::start(path, &format!("{ALL} --from sequence:1 {place}"));
 
     // Slowly, so that it is killed half-way: as soon as the first result is out.
@@ -194,7 +218,7 @@ fn mistakes_are_told_in_words() {
         }
     };
     fails("subscribe bars.1s --data none", 3, &["no certificate", "tidegate serve"]);
-    let (server, place) = serve(path);
+    let (server, place) = serve(path, "auto");
     fails(
         &format!("subscribe bars.9s {place}"),
         3,
@@ -202,6 +226,9 @@ fn mistakes_are_told_in_words() {
     );
     fails(&format!("subscribe bars.1s --from lookback:9999 {place}"), 3, &["lookback is 9999", "1 to 256"]);
     fails("subscribe bars.1s --from never", 2, &["snapshot, sequence:N"]);
+    fails("serve --threads two", 2, &["threads `two` is none of auto, fused, separate"]);
+    let staged = "serve --threads fused --placement staged --data data --listen 127.0.0.1:0 --http off";
+    fails(staged, 2, &["placement `staged` needs threads"]);
     fails("publish", 2, &["FILE"]);
     fails("publish nothing.csv", 3, &["nothing.csv"]);
     let away = "publish generate w1 --events 10 --server 127.0.0.1:9 --data data --give-up-after 200ms";

@@ -5,21 +5,25 @@
 //!                     ^ commands (flume, once a turn)
 //!                     | lifecycle: tg-control (crate::supervision)
 //! ```
+//! Where cores are few the shards have no threads: [`InlineShards`] runs them on their caller's.
+//!
 //! **Invariant:** threads only ever change when something happens, never what: digests do not depend on the number of
 //! shards, on batches or on placement.
 
 mod idle;
+mod inline;
 mod options;
 mod stats;
 mod times;
 pub(crate) mod worker;
 
 pub use idle::{Idle, IdleStrategy, IdleStrategyError};
+pub use inline::InlineShards;
 pub use options::{FailurePolicy, Outputs, Placement, PlacementError, RuntimeError, RuntimeOptions};
 pub use stats::{Phase, ShardProgress, ShardStats, StatsHandle};
 pub use times::{Stopwatch, ThreadStats, ThreadTimes, TimeCells};
 
-use crate::supervision::{Berth, ShardStatus, Supervision};
+use crate::supervision::{Berth, ShardEnd, ShardStatus, Supervision};
 use crossbeam_utils::CachePadded;
 pub(crate) use stats::{Cells, add};
 use std::sync::Arc;
@@ -124,6 +128,44 @@ pub struct RuntimeReport {
     pub failures: Vec<(u32, String)>,
 }
 
+impl RuntimeReport {
+    /// Adds up what the shards left.
+    fn new(ends: Vec<ShardEnd>, shards: Vec<ShardStats>) -> Self {
+        let mut report = Self {
+            digest: Digest::default(),
+            stages: Vec::new(),
+            lanes: Vec::new(),
+            events: 0,
+            panics: 0,
+            restarts: 0,
+            quarantined: 0,
+            lost_in_restart: 0,
+            shards,
+            failures: Vec::new(),
+        };
+        for (shard, outcome, failure) in ends {
+            report.failures.extend(failure.map(|message| (shard, message)));
+            let Some(outcome) = outcome else { continue };
+            report.digest.merge(&outcome.digest);
+            StageReport::add(&mut report.stages, outcome.stages.into_iter());
+            for (at, (name, stream, emitted)) in outcome.lanes.into_iter().enumerate() {
+                match report.lanes.get_mut(at) {
+                    Some(lane) => lane.emitted += emitted,
+                    None => report.lanes.push(LaneReport { name, stream, emitted }),
+                }
+            }
+        }
+        for shard in &report.shards {
+            report.events += shard.events;
+            report.panics += shard.panics;
+            report.restarts += shard.restarts;
+            report.quarantined += shard.quarantined;
+            report.lost_in_restart += shard.lost_in_restart;
+        }
+        report
+    }
+}
+
 /// Shards on their threads, under a supervisor.
 ///
 /// The calls that wait ([`Runtime::finish`], [`Runtime::stop`], and dropping it, which stops it) block their thread:
@@ -207,7 +249,7 @@ impl Runtime {
                 cells: Arc::clone(&cells),
                 stop: Arc::clone(&stop),
             });
-            wakers.push(worker.waker());
+            wakers.push(worker.wakes());
             berths.push(Arc::new(Berth::new(shard, worker, cells)));
         }
         let supervision = Supervision::start(berths, options.failure)?;
@@ -265,12 +307,7 @@ impl Runtime {
     /// # Errors
     /// [`RuntimeError::Command`] when there is no such shard, it has ended, or its commands pile up.
     pub fn control(&self, shard: u32, command: ShardCommand) -> Result<(), RuntimeError> {
-        let refused = |reason| RuntimeError::Command { shard, reason };
-        let commands = self.commands.get(shard as usize).ok_or(refused("there is no such shard"))?;
-        commands.try_send(command).map_err(|error| match error {
-            flume::TrySendError::Full(_) => refused("too many commands wait"),
-            flume::TrySendError::Disconnected(_) => refused("it has ended"),
-        })?;
+        command_to(&self.commands, shard, command)?;
         self.wakers[shard as usize].wake();
         Ok(())
     }
@@ -313,38 +350,7 @@ impl Runtime {
         self.router = None;
         self.outputs = None;
         let ends = self.supervision.take().map(Supervision::join).unwrap_or_default();
-        let mut report = RuntimeReport {
-            digest: Digest::default(),
-            stages: Vec::new(),
-            lanes: Vec::new(),
-            events: 0,
-            panics: 0,
-            restarts: 0,
-            quarantined: 0,
-            lost_in_restart: 0,
-            shards: self.stats.stats(),
-            failures: Vec::new(),
-        };
-        for (shard, outcome, failure) in ends {
-            report.failures.extend(failure.map(|message| (shard, message)));
-            let Some(outcome) = outcome else { continue };
-            report.digest.merge(&outcome.digest);
-            StageReport::add(&mut report.stages, outcome.stages.into_iter());
-            for (at, (name, stream, emitted)) in outcome.lanes.into_iter().enumerate() {
-                match report.lanes.get_mut(at) {
-                    Some(lane) => lane.emitted += emitted,
-                    None => report.lanes.push(LaneReport { name, stream, emitted }),
-                }
-            }
-        }
-        for shard in &report.shards {
-            report.events += shard.events;
-            report.panics += shard.panics;
-            report.restarts += shard.restarts;
-            report.quarantined += shard.quarantined;
-            report.lost_in_restart += shard.lost_in_restart;
-        }
-        report
+        RuntimeReport::new(ends, self.stats.stats())
     }
 }
 
@@ -357,6 +363,20 @@ impl Drop for Runtime {
             drop(self.supervision.take().map(Supervision::join));
         }
     }
+}
+
+/// Puts a command into a shard's queue.
+fn command_to(
+    commands: &[flume::Sender<ShardCommand>],
+    shard: u32,
+    command: ShardCommand,
+) -> Result<(), RuntimeError> {
+    let refused = |reason| RuntimeError::Command { shard, reason };
+    let commands = commands.get(shard as usize).ok_or(refused("there is no such shard"))?;
+    commands.try_send(command).map_err(|error| match error {
+        flume::TrySendError::Full(_) => refused("too many commands wait"),
+        flume::TrySendError::Disconnected(_) => refused("it has ended"),
+    })
 }
 
 /// Ties the calling thread to a core, by its number among the runtime's threads.

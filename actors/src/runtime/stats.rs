@@ -174,6 +174,12 @@ impl StatsHandle {
         Self { shards: shards.into() }
     }
 
+    /// Event time up to which every shard is complete.
+    #[must_use]
+    pub fn watermark(&self) -> u64 {
+        self.shards.iter().map(|(cells, _)| cells.watermark.load(Relaxed)).min().unwrap_or(0)
+    }
+
     /// Counters of every shard, in order. Each is right by itself; together they are not of one instant.
     #[must_use]
     pub fn stats(&self) -> Vec<ShardStats> {

@@ -77,6 +77,25 @@ fn run_with(make: StageFactory, options: RuntimeOptions, log: &[Event]) -> Runti
     runtime.finish()
 }
 
+/// The same without threads: results must be as many as are counted.
+fn run_inline(make: StageFactory, options: RuntimeOptions, log: &[Event]) -> RuntimeReport {
+    let (mut router, mut shards) = InlineShards::new(&make, options).unwrap();
+    let mut results = 0;
+    let mut sink = |outputs: &[Output]| {
+        results += outputs.iter().filter(|output| output.kind < output_kind::WATERMARK).count() as u64;
+    };
+    define_all(&mut router);
+    assert!(router.route(log, || shards.make_room(&mut sink)), "no shard may go before its input ends");
+    while shards.turn(&mut sink) {}
+    drop(router);
+    let report = shards.finish(&mut sink);
+    assert_eq!(report.shards.iter().map(|shard| shard.outputs).sum::<u64>(), results);
+    report
+}
+
+type Run = fn(StageFactory, RuntimeOptions, &[Event]) -> RuntimeReport;
+const RUNS: [Run; 2] = [run_with, run_inline];
+
 fn run(options: RuntimeOptions, log: &[Event]) -> RuntimeReport {
     run_with(Arc::new(stages), options, log)
 }
@@ -192,12 +211,15 @@ fn digests_do_not_depend_on_shards_batches_or_placement() {
         for batch_max in [1, 7, 4_096] {
             for placement in [Placement::Fused, Placement::Staged] {
                 let options = RuntimeOptions { shards, batch_max, placement, ..RuntimeOptions::default() };
-                let report = run(options, &log);
-                assert_eq!(report.digest, expected.digest, "{options:?}");
-                assert_eq!(report.stages, expected.stages, "{options:?}");
-                assert_eq!(report.lanes, expected.lanes, "{options:?}");
-                assert_eq!((report.events, report.panics), (12_000, 0));
-                assert!(report.stages.iter().all(|stage| stage.ledger.imbalance() == 0));
+                for run in RUNS {
+                    let report = run(Arc::new(stages), options, &log);
+                    assert_eq!(report.digest, expected.digest, "{options:?}");
+                    assert_eq!(report.stages, expected.stages, "{options:?}");
+                    assert_eq!(report.lanes, expected.lanes, "{options:?}");
+                    assert_eq!((report.events, report.panics), (12_000, 0));
+                    assert!(report.stages.iter().all(|stage| stage.ledger.imbalance() == 0));
+                    assert!(report.shards.iter().all(|shard| shard.phase == Phase::Ended));
+                }
             }
         }
     }
@@ -285,18 +307,20 @@ fn stopping_and_dropping_wait_for_nobody() {
 fn a_quarantined_shard_only_counts_and_the_others_go_on() {
     let log = log_with_a_spring(12_000, 5_000);
     let options = RuntimeOptions { shards: 4, ..RuntimeOptions::default() };
-    let report = run_with(Arc::new(trap_stages), options, &log);
-    assert_eq!((report.panics, report.restarts, report.lost_in_restart), (1, 0, 0));
-    assert_eq!(report.events, 12_000);
-    let (bad, good): (Vec<ShardStats>, Vec<_>) =
-        report.shards.iter().copied().partition(|shard| shard.panics == 1);
-    assert_eq!((bad.len(), good.len()), (1, 3));
-    assert!(bad[0].quarantined > 0 && bad[0].quarantined == report.quarantined);
-    let healthy: u64 = good.iter().map(|shard| shard.events).sum();
-    assert_eq!(report.stages[0].ledger.delivered, healthy);
-    assert_eq!(report.digest.outputs(), healthy);
-    assert_eq!(report.failures.len(), 1);
-    assert!(report.failures[0].1.contains("sprung by 77000000"), "{:?}", report.failures);
+    for run in RUNS {
+        let report = run(Arc::new(trap_stages), options, &log);
+        assert_eq!((report.panics, report.restarts, report.lost_in_restart), (1, 0, 0));
+        assert_eq!(report.events, 12_000);
+        let (bad, good): (Vec<ShardStats>, Vec<_>) =
+            report.shards.iter().copied().partition(|shard| shard.panics == 1);
+        assert_eq!((bad.len(), good.len()), (1, 3));
+        assert!(bad[0].quarantined > 0 && bad[0].quarantined == report.quarantined);
+        let healthy: u64 = good.iter().map(|shard| shard.events).sum();
+        assert_eq!(report.stages[0].ledger.delivered, healthy);
+        assert_eq!(report.digest.outputs(), healthy);
+        assert_eq!(report.failures.len(), 1);
+        assert!(report.failures[0].1.contains("sprung by 77000000"), "{:?}", report.failures);
+    }
 }
 
 #[test]
@@ -311,11 +335,16 @@ fn a_restarted_shard_keeps_its_keys_and_counts_what_it_lost() {
             ..RuntimeOptions::default()
         };
         // Had a key been lost, the trap would panic on its index again and again.
-        let report = run_with(Arc::new(trap_stages), options, &log);
-        assert_eq!((report.events, report.panics, report.restarts, report.quarantined), (12_000, 1, 1, 0));
-        assert!(report.lost_in_restart > 0 && report.lost_in_restart <= lost_max, "{report:?}");
-        assert_eq!(report.stages[0].ledger.delivered, report.events - report.lost_in_restart);
-        assert!(report.shards.iter().all(|shard| shard.watermark == u64::MAX), "both saw the end");
+        for run in RUNS {
+            let report = run(Arc::new(trap_stages), options, &log);
+            assert_eq!(
+                (report.events, report.panics, report.restarts, report.quarantined),
+                (12_000, 1, 1, 0)
+            );
+            assert!(report.lost_in_restart > 0 && report.lost_in_restart <= lost_max, "{report:?}");
+            assert_eq!(report.stages[0].ledger.delivered, report.events - report.lost_in_restart);
+            assert!(report.shards.iter().all(|shard| shard.watermark == u64::MAX), "both saw the end");
+        }
     }
 }
 
@@ -327,10 +356,12 @@ fn restarts_are_bounded() {
         failure: FailurePolicy::Restart { max: 3, backoff_ms: 1 },
         ..RuntimeOptions::default()
     };
-    let report = run_with(Arc::new(make), options, &log_of(&trades(3_000)));
-    assert_eq!((report.events, report.panics, report.restarts), (3_000, 4, 3));
-    assert_eq!(report.stages, []);
-    assert!(report.failures[0].1.contains("sprung by the end"));
+    for run in RUNS {
+        let report = run(Arc::new(make), options, &log_of(&trades(3_000)));
+        assert_eq!((report.events, report.panics, report.restarts), (3_000, 4, 3));
+        assert_eq!(report.stages, []);
+        assert!(report.failures[0].1.contains("sprung by the end"));
+    }
 }
 
 #[test]
@@ -340,10 +371,12 @@ fn a_failing_analyzer_takes_its_shard_along_in_either_placement() {
     for placement in [Placement::Fused, Placement::Staged] {
         for failure in [FailurePolicy::Quarantine, restart(1)] {
             let options = RuntimeOptions { placement, failure, batch_max: 100, ..RuntimeOptions::default() };
-            let report = run_with(Arc::new(make), options, &log);
-            assert_eq!(report.events, 12_000, "{options:?}");
-            assert!(report.panics >= 1);
-            assert!(report.failures[0].1.contains("the analyzer sprung"), "{:?}", report.failures);
+            for run in RUNS {
+                let report = run(Arc::new(make), options, &log);
+                assert_eq!(report.events, 12_000, "{options:?}");
+                assert!(report.panics >= 1);
+                assert!(report.failures[0].1.contains("the analyzer sprung"), "{:?}", report.failures);
+            }
         }
     }
 }
@@ -400,6 +433,36 @@ fn commands_are_answered_between_turns() {
         "{status:?}"
     );
     assert_eq!(runtime.finish().events, 0);
+}
+
+#[test]
+fn without_threads_commands_are_answered_and_a_long_back_off_holds_nobody_up() {
+    let options = RuntimeOptions {
+        ring_events: 64,
+        failure: FailurePolicy::Restart { max: 2, backoff_ms: 60_000 },
+        ..RuntimeOptions::default()
+    };
+    let make: StageFactory = Arc::new(trap_stages);
+    let (mut router, mut shards) = InlineShards::new(&make, options).unwrap();
+    let mut sink = |_: &[Output]| {};
+    define_all(&mut router);
+    let (reply, answer) = flume::bounded(1);
+    shards.control(0, ShardCommand::Snapshot(reply)).unwrap();
+    while shards.turn(&mut sink) {}
+    assert_eq!(answer.try_recv().unwrap().events, 0);
+    let (reply, _) = flume::bounded(1);
+    let error = shards.control(1, ShardCommand::Snapshot(reply)).unwrap_err();
+    assert!(matches!(error, RuntimeError::Command { shard: 1, .. }), "{error}");
+    // The trap springs in the middle of a log far longer than the ring: whoever routes it cannot wait a minute.
+    assert!(router.route(&log_with_a_spring(3_000, 1_000), || shards.make_room(&mut sink)));
+    // Within the ring it waits as it was told.
+    while shards.turn(&mut sink) {}
+    router.route(&[Event { payload: [1, SPRING], ..trades(1)[0] }], || unreachable!());
+    while shards.turn(&mut sink) {}
+    assert!(shards.restart().is_some() && !shards.ended());
+    drop(router);
+    let report = shards.finish(&mut sink);
+    assert_eq!((report.panics, report.restarts, report.quarantined), (2, 2, 0));
 }
 
 #[test]

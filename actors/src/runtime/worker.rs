@@ -1,4 +1,5 @@
-//! What a shard's thread does: turns, snapshots between them, and an orderly end when an operator panics.
+//! What a shard does: turns, snapshots between them, and an orderly end when an operator panics. On a thread of its own
+//! ([`Worker::run`]), or turn by turn on the caller's ([`super::inline`]).
 
 use super::idle::Idle;
 use super::options::{FailurePolicy, Placement, RuntimeOptions};
@@ -107,11 +108,19 @@ impl Outlet {
     }
 }
 
-/// Why [`Worker::turns`] handed the shard back.
-enum Pause {
+/// Why [`Worker::step`] handed the shard back.
+pub(super) enum Pause {
     Snapshot { barrier: Option<u64>, replies: Vec<flume::Sender<ShardSnapshot>> },
     Ended,
     Failed(String),
+}
+
+/// How [`Worker::step`] went.
+pub(super) enum Step {
+    /// One turn, and whether it found work.
+    Went(bool),
+    /// Something needs the shard as a whole.
+    Paused(Pause),
 }
 
 /// What one turn met beside plain records.
@@ -189,8 +198,6 @@ impl Worker {
             watch: Stopwatch::start(),
             analysis: options.placement == Placement::Staged,
         };
-        let sleeper = Sleeper::default();
-        input.wake_with(sleeper.waker());
         Self {
             shard,
             make,
@@ -208,12 +215,13 @@ impl Worker {
             quarantined: false,
             cells,
             stop,
-            sleeper,
+            sleeper: Sleeper::default(),
         }
     }
 
-    /// For those who give commands.
-    pub(crate) fn waker(&self) -> Waker {
+    /// Has whoever sends records wake the thread; returns the waker for those who give commands.
+    pub(crate) fn wakes(&self) -> Waker {
+        self.input.wake_with(self.sleeper.waker());
         self.sleeper.waker()
     }
 
@@ -241,34 +249,57 @@ impl Worker {
                 Placement::Fused => self.with_outlet(|worker, outlet| worker.turns(&mut shard, outlet)),
                 Placement::Staged => self.staged_turns(&mut shard),
             };
-            let failed = match pause {
-                Pause::Snapshot { barrier, replies } => self.take_snapshot(&shard, barrier, &replies).err(),
-                Pause::Ended => match guarded(|| ShardOutcome::of(&shard)) {
-                    Ok(outcome) => {
-                        self.cells.ledgers().clone_from(&outcome.stages);
-                        return Exit::Ended(Some(Box::new(outcome)));
-                    }
-                    Err(message) => Some(message),
-                },
-                Pause::Failed(message) => Some(message),
-            };
-            if let Some(message) = failed {
-                self.failed_before = true;
-                self.cells.ledgers().clear();
-                let known = shard.take_context();
-                // Analyzers may fail over an end that the operators had already consumed.
-                if known.ended() && !self.pending.iter().any(|record| record.kind == kind::END) {
-                    self.pending.push(Event::control(kind::END, 0, 0, 0, [0; 2]));
+            match self.settle(&shard, pause) {
+                Ok(None) => {}
+                Ok(outcome) => return Exit::Ended(outcome),
+                Err(message) => {
+                    self.abandon(shard);
+                    return Exit::Failed(message);
                 }
-                self.known = Some(known);
-                // A poisoned operator may well panic again while it is dropped.
-                let _ = guarded(move || drop(shard));
-                return Exit::Failed(message);
             }
         }
     }
 
-    fn build(&mut self) -> Result<Shard, String> {
+    /// Does what a pause is for; returns what the shard leaves when its input has ended.
+    ///
+    /// # Errors
+    /// The message of a panic. The shard is to be abandoned then.
+    pub(super) fn settle(
+        &mut self,
+        shard: &Shard,
+        pause: Pause,
+    ) -> Result<Option<Box<ShardOutcome>>, String> {
+        match pause {
+            Pause::Snapshot { barrier, replies } => {
+                self.take_snapshot(shard, barrier, &replies).map(|()| None)
+            }
+            Pause::Ended => guarded(|| ShardOutcome::of(shard)).map(|outcome| {
+                self.cells.ledgers().clone_from(&outcome.stages);
+                Some(Box::new(outcome))
+            }),
+            Pause::Failed(message) => Err(message),
+        }
+    }
+
+    /// Drops a shard that failed; what it knew of keys and time is kept for its successor.
+    pub(super) fn abandon(&mut self, mut shard: Shard) {
+        self.failed_before = true;
+        self.cells.ledgers().clear();
+        let known = shard.take_context();
+        // Analyzers may fail over an end that the operators had already consumed.
+        if known.ended() && !self.pending.iter().any(|record| record.kind == kind::END) {
+            self.pending.push(Event::control(kind::END, 0, 0, 0, [0; 2]));
+        }
+        self.known = Some(known);
+        // A poisoned operator may well panic again while it is dropped.
+        let _ = guarded(move || drop(shard));
+    }
+
+    /// A new shard, from the last snapshot and what its predecessor knew.
+    ///
+    /// # Errors
+    /// The message of a panic, or why the snapshot was refused.
+    pub(super) fn build(&mut self) -> Result<Shard, String> {
         if self.failed_before {
             add(&self.cells.lost, self.since_snapshot + self.failing);
             (self.since_snapshot, self.failing) = (0, 0);
@@ -353,49 +384,59 @@ impl Worker {
     fn turns(&mut self, shard: &mut Shard, out: &mut Outlet) -> Pause {
         let mut idle = Idle::new(self.options.idle);
         out.watch = Stopwatch::start();
+        loop {
+            if out.has_lost_its_stage() {
+                return Pause::Failed(LOST_STAGE.into());
+            }
+            match self.step(shard, out) {
+                Step::Went(worked) => {
+                    self.idle(&mut idle, worked);
+                    out.lap(worked);
+                }
+                Step::Paused(pause) => return pause,
+            }
+        }
+    }
+
+    /// One turn: commands, then records.
+    pub(super) fn step(&mut self, shard: &mut Shard, out: &mut dyn OutputSink) -> Step {
+        let replies = self.poll_commands();
+        if !replies.is_empty() {
+            return Step::Paused(Pause::Snapshot { barrier: None, replies });
+        }
+        if self.stop.load(Ordering::Acquire) {
+            return Step::Paused(Pause::Ended);
+        }
+        let finished = self.pending.is_empty() && self.input.is_finished();
+        let turn = self.turn(shard, out);
+        if let Some(message) = turn.failed {
+            return Step::Paused(Pause::Failed(message));
+        }
+        if let Some(barrier) = turn.barrier {
+            // Whoever asked for barriers before routing this one must be heard, so look once more.
+            let mut replies = self.poll_commands();
+            replies.extend(self.barriers.clone());
+            if !replies.is_empty() {
+                return Step::Paused(Pause::Snapshot { barrier: Some(barrier), replies });
+            }
+        }
+        if finished {
+            return Step::Paused(Pause::Ended);
+        }
         let keep_every = match self.options.failure {
             FailurePolicy::Restart { .. } => self.options.snapshot_every_events,
             FailurePolicy::Quarantine => None,
         };
-        loop {
-            let replies = self.poll_commands();
-            if !replies.is_empty() {
-                return Pause::Snapshot { barrier: None, replies };
-            }
-            if self.stop.load(Ordering::Acquire) {
-                return Pause::Ended;
-            }
-            if out.has_lost_its_stage() {
-                return Pause::Failed(LOST_STAGE.into());
-            }
-            let finished = self.pending.is_empty() && self.input.is_finished();
-            let turn = self.turn(shard, out);
-            if let Some(message) = turn.failed {
-                return Pause::Failed(message);
-            }
-            if let Some(barrier) = turn.barrier {
-                // Whoever asked for barriers before routing this one must be heard, so look once more.
-                let mut replies = self.poll_commands();
-                replies.extend(self.barriers.clone());
-                if !replies.is_empty() {
-                    return Pause::Snapshot { barrier: Some(barrier), replies };
-                }
-            }
-            if finished {
-                return Pause::Ended;
-            }
-            if keep_every.is_some_and(|every| self.since_snapshot >= every) {
-                return Pause::Snapshot { barrier: None, replies: Vec::new() };
-            }
-            if self.cells.ledgers_wanted.load(Ordering::Relaxed) {
-                self.cells.show_ledgers(shard.stages());
-            }
-            self.idle(&mut idle, turn.consumed > 0);
-            out.lap(turn.consumed > 0);
+        if keep_every.is_some_and(|every| self.since_snapshot >= every) {
+            return Step::Paused(Pause::Snapshot { barrier: None, replies: Vec::new() });
         }
+        if self.cells.ledgers_wanted.load(Ordering::Relaxed) {
+            self.cells.show_ledgers(shard.stages());
+        }
+        Step::Went(turn.consumed > 0)
     }
 
-    fn turn(&mut self, shard: &mut Shard, out: &mut Outlet) -> Turn {
+    fn turn(&mut self, shard: &mut Shard, out: &mut dyn OutputSink) -> Turn {
         let mut turn = Turn::default();
         let mut since = 0;
         let mut failing = 0;
@@ -478,6 +519,18 @@ impl Worker {
 
     /// A quarantined shard: nobody upstream may wait for it, so its events are taken and counted.
     fn count_the_rest(&mut self) {
+        self.quarantine();
+        let mut idle = Idle::new(self.options.idle);
+        let mut watch = Stopwatch::start();
+        while let Some(worked) = self.count_some() {
+            self.idle(&mut idle, worked);
+            if worked { watch.worked(&self.cells.times) } else { watch.waited(&self.cells.times) }
+        }
+    }
+
+    /// From now on events are only counted, with those that the failed shard left.
+    pub(super) fn quarantine(&mut self) {
+        self.quarantined = true;
         self.cells.enter(Phase::Quarantined);
         self.barriers = None;
         // The reader of the outputs learns that there will be none.
@@ -487,24 +540,23 @@ impl Worker {
         add(&self.cells.events, left);
         add(&self.cells.quarantined, left);
         self.pending.clear();
-        let mut idle = Idle::new(self.options.idle);
-        let mut watch = Stopwatch::start();
-        loop {
-            // Dropped unanswered, which the askers notice.
-            drop(self.poll_commands());
-            self.barriers = None;
-            let finished = self.input.is_finished();
-            if finished || self.stop.load(Ordering::Acquire) {
-                return;
-            }
-            let mut data = 0;
-            let taken = self.input.drain(self.options.batch_max, |run| data += data_count(run));
-            add(&self.cells.events, data);
-            add(&self.cells.quarantined, data);
-            add(if taken > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
-            self.idle(&mut idle, taken > 0);
-            if taken > 0 { watch.worked(&self.cells.times) } else { watch.waited(&self.cells.times) }
+    }
+
+    /// A turn of a quarantined shard: whether there was something, `None` at the end.
+    pub(super) fn count_some(&mut self) -> Option<bool> {
+        // Dropped unanswered, which the askers notice.
+        drop(self.poll_commands());
+        self.barriers = None;
+        let finished = self.input.is_finished();
+        if finished || self.stop.load(Ordering::Acquire) {
+            return None;
         }
+        let mut data = 0;
+        let taken = self.input.drain(self.options.batch_max, |run| data += data_count(run));
+        add(&self.cells.events, data);
+        add(&self.cells.quarantined, data);
+        add(if taken > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
+        Some(taken > 0)
     }
 }
 

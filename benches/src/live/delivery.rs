@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::IdleStrategy;
 use tidegate_engine::{Event, Price, Size as Amount};
+use tidegate_live::Threads;
 use tidegate_proto::subscription::{Start, Subscription};
 use tidegate_quic::{ClientOptions, Publisher, PublisherOptions, Subscriber, Update};
 
@@ -93,9 +94,9 @@ fn subscription(stream: &str) -> Subscription {
 }
 
 /// Ticks at 100,000 a second, a bar from every ten, to one subscriber: from the intended time of the tick that closes a bar.
-fn tick_to_subscriber(idle: IdleStrategy, seconds: u64) -> Outcome<Histogram<u64>> {
+fn tick_to_subscriber(threads: Threads, idle: IdleStrategy, seconds: u64) -> Outcome<Histogram<u64>> {
     let bars = format!("{PER_BAR}t");
-    let server = Server::start(&bars, idle, 1_200)?;
+    let server = Server::start(&bars, threads, idle, 1_200)?;
     let start = Instant::now() + Duration::from_millis(300);
     let total = RATE * seconds;
     let histogram = std::thread::scope(|scope| {
@@ -132,20 +133,22 @@ fn tick_to_subscriber(idle: IdleStrategy, seconds: u64) -> Outcome<Histogram<u64
     Ok(histogram)
 }
 
-/// Latencies of the server as it comes, of the server that never sleeps, and of the bare loop.
+/// Latencies of the server on threads, of one whose threads never sleep, of the fused one, and of the bare loop.
 ///
 /// # Errors
 /// As [`super::run`].
 pub fn latency(size: Size) -> Outcome<Vec<Measurement>> {
-    let names = ["tick_to_subscriber", "tick_to_subscriber_spin", "quic_bare_echo"];
+    let names =
+        ["tick_to_subscriber", "tick_to_subscriber_spin", "tick_to_subscriber_fused", "quic_bare_echo"];
     let mut found: Vec<Measurement> = names
         .iter()
         .flat_map(|name| ["p50", "p99"].map(|what| Measurement::new(format!("{name}_{what}"), "ns")))
         .collect();
     for _ in 0..size.rounds {
         let runs = [
-            tick_to_subscriber(IdleStrategy::default(), size.seconds)?,
-            tick_to_subscriber(IdleStrategy::Yield, size.seconds)?,
+            tick_to_subscriber(Threads::Separate, IdleStrategy::default(), size.seconds)?,
+            tick_to_subscriber(Threads::Separate, IdleStrategy::Yield, size.seconds)?,
+            tick_to_subscriber(Threads::Fused, IdleStrategy::default(), size.seconds)?,
             bare::echo(RATE, PER_BAR, size.seconds)?,
         ];
         for (pair, run) in found.chunks_mut(2).zip(&runs) {
@@ -213,19 +216,23 @@ fn readers(
 /// As [`super::run`].
 pub fn fan_out(size: Size) -> Outcome<Vec<Measurement>> {
     const READERS: usize = 64;
-    let mut rate = Measurement::new("fan_out_64", "messages/s");
+    let mut found = [("fan_out_64", Threads::Separate), ("fan_out_64_fused", Threads::Fused)]
+        .map(|(name, threads)| (Measurement::new(name, "messages/s"), threads));
     for _ in 0..size.rounds {
-        let server = Server::start("10t", IdleStrategy::default(), 1_200)?;
-        // The hub's ring keeps what a reader may be behind; the feed is slower than what it can take.
-        let results = 20_000 * size.seconds;
-        let (seconds, got) = readers(&server, "bars.10t", READERS, results, 2_000_000, results * PER_BAR)?;
-        server.end()?;
-        if got != results * READERS as u64 {
-            return Err(format!("{got} of {} messages came", results * READERS as u64).into());
+        for (rate, threads) in &mut found {
+            let server = Server::start("10t", *threads, IdleStrategy::default(), 1_200)?;
+            // The hub's ring keeps what a reader may be behind; the feed is slower than what it can take.
+            let results = 20_000 * size.seconds;
+            let (seconds, got) =
+                readers(&server, "bars.10t", READERS, results, 2_000_000, results * PER_BAR)?;
+            server.end()?;
+            if got != results * READERS as u64 {
+                return Err(format!("{got} of {} messages came", results * READERS as u64).into());
+            }
+            rate.runs.push(got as f64 / seconds);
         }
-        rate.runs.push(got as f64 / seconds);
     }
-    Ok(vec![rate])
+    Ok(found.map(|(rate, _)| rate).into())
 }
 
 /// A thousand subscribers of a stream of 100 results a second.
@@ -235,7 +242,7 @@ pub fn fan_out(size: Size) -> Outcome<Vec<Measurement>> {
 pub fn crowd(size: Size) -> Outcome<Vec<Measurement>> {
     const READERS: usize = 1_000;
     let mut share = Measurement::new("crowd_1000_delivered", "share");
-    let server = Server::start("10t", IdleStrategy::default(), 1_200)?;
+    let server = Server::start("10t", Threads::Auto, IdleStrategy::default(), 1_200)?;
     let results = 100 * size.seconds;
     let (_, got) = readers(&server, "bars.10t", READERS, results, 1_000, results * PER_BAR)?;
     server.end()?;

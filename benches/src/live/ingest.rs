@@ -6,12 +6,13 @@ use crate::w1::{W1, generate};
 use std::time::Instant;
 use tidegate_actors::runtime::IdleStrategy;
 use tidegate_engine::Event;
+use tidegate_live::Threads;
 use tidegate_quic::{Publisher, PublisherOptions};
 
 /// What most paths carry, and what a local network with large frames does.
 const MTUS: [(&str, u16); 2] = [("default", 1_200), ("6500", 6_500)];
 
-/// Both MTUs, the server and the bare loop in turns.
+/// Both MTUs, the server on threads and fused and the bare loop in turns.
 ///
 /// # Errors
 /// As [`super::run`].
@@ -20,24 +21,27 @@ pub fn measure(size: Size) -> Outcome<Vec<Measurement>> {
     let events = generate(work);
     let mut found = Vec::new();
     for (name, mtu) in MTUS {
-        let mut server = Measurement::new(format!("quic_ingest_{name}"), "events/s");
-        let mut bare = Measurement::new(format!("quic_bare_{name}"), "events/s");
+        let contestants = ["quic_ingest", "quic_ingest_fused", "quic_bare"];
+        let mut contestants =
+            contestants.map(|contestant| Measurement::new(format!("{contestant}_{name}"), "events/s"));
         for round in 0..=size.rounds {
-            let rates =
-                (through_server(&events, work.symbols, mtu)?, bare::ingest(&events, work.symbols, mtu)?);
+            let rates = [
+                through_server(&events, work.symbols, Threads::Separate, mtu)?,
+                through_server(&events, work.symbols, Threads::Fused, mtu)?,
+                bare::ingest(&events, work.symbols, mtu)?,
+            ];
             if round > 0 {
-                server.runs.push(rates.0);
-                bare.runs.push(rates.1);
+                contestants.iter_mut().zip(rates).for_each(|(contestant, rate)| contestant.runs.push(rate));
             }
         }
-        found.extend([server, bare]);
+        found.extend(contestants);
     }
     Ok(found)
 }
 
 /// From the first event handed over to the last one applied by the shard.
-fn through_server(events: &[Event], symbols: usize, mtu: u16) -> Outcome<f64> {
-    let server = Server::start("1s", IdleStrategy::default(), mtu)?;
+pub fn through_server(events: &[Event], symbols: usize, threads: Threads, mtu: u16) -> Outcome<f64> {
+    let server = Server::start("1s", threads, IdleStrategy::default(), mtu)?;
     let client = server.client.clone();
     let elapsed = std::thread::scope(|scope| {
         let feed = scope.spawn(move || -> Outcome<Instant> {

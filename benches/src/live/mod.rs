@@ -13,7 +13,7 @@ use std::time::Duration;
 use tidegate_actors::runtime::{IdleStrategy, RuntimeOptions};
 use tidegate_actors::{BarSpec, bars::BarOptions};
 use tidegate_engine::Stage;
-use tidegate_live::{Live, LiveOptions, LiveReport};
+use tidegate_live::{Live, LiveOptions, LiveReport, Network, Threads};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::tls::Identity;
@@ -31,13 +31,13 @@ fn party() -> Outcome<Runtime> {
 struct Server {
     live: Option<Live>,
     quic: Option<QuicServer>,
-    network: Runtime,
+    network: Option<Network>,
     client: ClientOptions,
     _data: tempfile::TempDir,
 }
 
 impl Server {
-    fn start(bars: &str, idle: IdleStrategy, mtu: u16) -> Outcome<Self> {
+    fn start(bars: &str, threads: Threads, idle: IdleStrategy, mtu: u16) -> Outcome<Self> {
         let spec: BarSpec = bars.parse()?;
         let name = format!("bars.{bars}");
         let kind = if matches!(spec, BarSpec::Time(_)) { StreamKind::Bars } else { StreamKind::MeasureBars };
@@ -47,9 +47,9 @@ impl Server {
             runtime: RuntimeOptions { idle, ..RuntimeOptions::default() },
             ..LiveOptions::default()
         };
-        let live = Live::start(stages, vec![meta], options)?;
         // As `tidegate serve` has it.
-        let network = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let network = Network::start(threads, &options.runtime)?;
+        let live = network.live(stages, vec![meta], options)?;
         let data = tempfile::tempdir()?;
         let (identity, _) = Identity::of_data(data.path())?;
         let limits = Limits { mtu, ..Limits::default() };
@@ -58,7 +58,11 @@ impl Server {
             .block_on(async { QuicServer::start(any, identity, limits, live.ingest(), live.hub()) })?;
         let client =
             ClientOptions { limits, ..ClientOptions::new(quic.address(), Trust::of_data(data.path())?) };
-        Ok(Self { live: Some(live), quic: Some(quic), network, client, _data: data })
+        Ok(Self { live: Some(live), quic: Some(quic), network: Some(network), client, _data: data })
+    }
+
+    fn network(&self) -> Outcome<&Network> {
+        self.network.as_ref().ok_or_else(|| "the server has ended".into())
     }
 
     /// Events applied by the shards so far.
@@ -71,8 +75,9 @@ impl Server {
             quic.refuse_new();
         }
         let report = self.live.take().ok_or("ended twice")?.finish()?;
-        if let Some(quic) = self.quic.take() {
-            self.network.block_on(quic.close());
+        if let (Some(quic), Some(network)) = (self.quic.take(), self.network.take()) {
+            network.block_on(quic.close());
+            network.shutdown(Duration::from_secs(1));
         }
         if report.imbalance() != 0 {
             return Err(format!("the ledger is off by {}", report.imbalance()).into());

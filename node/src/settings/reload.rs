@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_config::{Changes, changes};
 use tidegate_live::HubHandle;
 use tidegate_quic::QuicServer;
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The server's side of reloads: the signal, and what runs.
@@ -23,7 +23,7 @@ pub(crate) struct Reloads {
 impl Reloads {
     /// From now on SIGHUP asks for a reload in place of ending the process. Without a file there is nothing to read again, and the
     /// signal keeps its meaning.
-    pub(crate) fn listen(running: Settings, network: &Runtime) -> Result<Self, Failure> {
+    pub(crate) fn listen(running: Settings, network: &Handle) -> Result<Self, Failure> {
         let asked = Arc::new(AtomicBool::new(false));
         if running.file.is_some() {
             let raise = Arc::clone(&asked);
@@ -44,7 +44,7 @@ impl Reloads {
         &mut self,
         args: &ServeArgs,
         (hub, server): (&HubHandle, &QuicServer),
-        network: &Runtime,
+        network: &Handle,
         ui: &Ui,
     ) {
         if !self.asked.swap(false, Ordering::Relaxed) {
@@ -82,7 +82,7 @@ impl Reloads {
         plan: &Changes,
         wanted: Settings,
         (hub, server): (&HubHandle, &QuicServer),
-        network: &Runtime,
+        network: &Handle,
     ) -> Result<(), String> {
         let mut config = self.running.config.clone();
         plan.apply(&mut config, &wanted.config);

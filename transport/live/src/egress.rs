@@ -1,5 +1,5 @@
 //! Results and their readers: the thread `tg-egress` owns the hub, drains the shards into it and feeds every reader that
-//! has room.
+//! has room. In the fused core the same [`Desk`] serves the readers.
 
 use crate::clock::Clock;
 use crate::latency::Tracer;
@@ -13,7 +13,7 @@ use tidegate_proto::hub::{Hub, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::{Subscription, SubscriptionError};
 use tidegate_proto::{Close, CloseCode, MonoTime};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Questions and requests on their way to the thread.
 const COMMANDS_MAX: usize = 1_024;
@@ -24,9 +24,25 @@ const DELIVERIES_MAX: usize = 2;
 /// Bytes of one delivery, about.
 const DELIVERY_BYTES: usize = 256 * 1024;
 /// Results taken from a shard's ring in one turn.
-const DRAIN_MAX: usize = 4_096;
+pub(crate) const DRAIN_MAX: usize = 4_096;
 /// How long readers may take what is left when the server ends, in nanoseconds.
-const LINGER_NS: u64 = 5_000_000_000;
+pub(crate) const LINGER_NS: u64 = 5_000_000_000;
+
+/// Whom front ends wake: the egress thread, or the task of the fused core.
+#[derive(Clone, Debug)]
+pub(crate) enum Wake {
+    Thread(Waker),
+    Task(Arc<Notify>),
+}
+
+impl Wake {
+    fn wake(&self) {
+        match self {
+            Self::Thread(waker) => waker.wake(),
+            Self::Task(notify) => notify.notify_one(),
+        }
+    }
+}
 
 type Question = Box<dyn FnOnce(&mut Hub, MonoTime) + Send>;
 
@@ -92,7 +108,7 @@ pub enum SubscribeError {
 #[derive(Clone)]
 pub struct HubHandle {
     commands: flume::Sender<Command>,
-    waker: Waker,
+    waker: Wake,
     catalogue: Arc<Catalogue>,
     shared: Arc<Shared>,
     clock: Clock,
@@ -105,7 +121,7 @@ pub struct Reader {
     lag_budget: u64,
     deliveries: mpsc::Receiver<Delivery>,
     commands: flume::Sender<Command>,
-    waker: Waker,
+    waker: Wake,
     shared: Arc<Shared>,
 }
 
@@ -136,8 +152,10 @@ impl Reader {
     /// `None` after the end. Safe to cancel.
     pub async fn next(&mut self) -> Option<Delivery> {
         let delivery = self.deliveries.recv().await;
-        // There is room for another one now.
-        self.waker.wake();
+        // Whoever had found no room finds some now; with fewer than this in the queue there had been room.
+        if self.deliveries.len() + 1 >= DELIVERIES_MAX {
+            self.waker.wake();
+        }
         delivery
     }
 }
@@ -213,6 +231,11 @@ impl HubHandle {
         self.shared.origins().get(&id).cloned()
     }
 
+    /// Has it look around, although it was sent nothing.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// What the thread does with its time.
     #[must_use]
     pub fn times(&self) -> ThreadTimes {
@@ -235,17 +258,139 @@ struct Seat {
     due: Option<MonoTime>,
 }
 
-pub(crate) struct Egress {
-    hub: Hub,
-    outputs: Vec<Receiver<Output>>,
-    names: flume::Receiver<Box<str>>,
+/// The readers' seats, and the requests of front ends.
+pub(crate) struct Desk {
     commands: flume::Receiver<Command>,
     /// Kept so that the channel stays open however many handles are left.
     _keep: flume::Sender<Command>,
     seats: Vec<Seat>,
+    shared: Arc<Shared>,
+}
+
+impl Desk {
+    pub(crate) fn new(waker: Wake, catalogue: Arc<Catalogue>, clock: Clock) -> (Self, HubHandle) {
+        let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
+        let shared = Arc::new(Shared::default());
+        let commands_kept = commands_in.clone();
+        let handle =
+            HubHandle { commands: commands_in, waker, catalogue, shared: Arc::clone(&shared), clock };
+        (Self { commands, _keep: commands_kept, seats: Vec::new(), shared }, handle)
+    }
+
+    /// Where the thread notes its time.
+    pub(crate) fn times(&self) -> &TimeCells {
+        &self.shared.times
+    }
+
+    /// Results or names were published.
+    pub(crate) fn published(&mut self) {
+        self.seats.iter_mut().for_each(|seat| seat.more = true);
+    }
+
+    /// Takes requests, a bounded number of them.
+    pub(crate) fn command(&mut self, hub: &mut Hub, now: MonoTime) -> bool {
+        let mut worked = false;
+        for _ in 0..COMMANDS_TURN {
+            let Ok(command) = self.commands.try_recv() else { break };
+            worked = true;
+            match command {
+                Command::Ask(question) => question(hub, now),
+                Command::Subscribe { subscription, deliveries, reply } => {
+                    let outcome = hub.subscribe(&subscription, now);
+                    let outcome = outcome.map(|id| (id, hub.lag_budget(id).unwrap_or(0)));
+                    if let Ok((id, _)) = outcome {
+                        self.seats.push(Seat { id, deliveries, more: true, due: None });
+                    }
+                    if let Err(Ok((id, _))) = reply.send(outcome) {
+                        self.leave(hub, id);
+                    }
+                }
+                Command::Unsubscribe(id) => self.leave(hub, id),
+            }
+        }
+        worked
+    }
+
+    fn leave(&mut self, hub: &mut Hub, id: SubscriberId) {
+        hub.unsubscribe(id);
+        self.seats.retain(|seat| seat.id != id);
+    }
+
+    /// Hands every reader with room what is there for it.
+    pub(crate) fn deliver(&mut self, hub: &mut Hub, now: MonoTime) -> bool {
+        let mut worked = false;
+        let mut gone = Vec::new();
+        for seat in &mut self.seats {
+            let due = seat.due.is_some_and(|due| due <= now);
+            if !(seat.more || due) {
+                continue;
+            }
+            if seat.deliveries.is_closed() {
+                gone.push(seat.id);
+                continue;
+            }
+            if seat.deliveries.capacity() == 0 {
+                // It has enough; the hub keeps the rest, within its budget.
+                seat.more = true;
+                continue;
+            }
+            let mut frames = Vec::new();
+            let polled = hub.poll_frames(seat.id, now, DELIVERY_BYTES, &mut frames);
+            if !frames.is_empty() {
+                worked = true;
+                let _ = seat.deliveries.try_send(Delivery::Frames(frames));
+            }
+            match polled {
+                Polled::More => seat.more = true,
+                Polled::Idle { due } => (seat.more, seat.due) = (false, due),
+                Polled::Closed(close) => {
+                    // After frames there may be no room left; then it is said next time.
+                    match seat.deliveries.try_send(Delivery::Closed(close)) {
+                        Err(mpsc::error::TrySendError::Full(_)) => seat.more = true,
+                        _ => gone.push(seat.id),
+                    }
+                }
+            }
+        }
+        gone.into_iter().for_each(|id| self.leave(hub, id));
+        worked
+    }
+
+    /// Whether there is something to do now.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.commands.is_empty() || self.seats.iter().any(|seat| seat.more && seat.deliveries.capacity() > 0)
+    }
+
+    /// When the next reader's time comes.
+    pub(crate) fn due(&self) -> Option<MonoTime> {
+        self.seats.iter().filter_map(|seat| seat.due).min()
+    }
+
+    /// Whether no reader has anything left to come.
+    pub(crate) fn satisfied(&self) -> bool {
+        // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
+        !self.seats.iter().any(|seat| seat.more || seat.due.is_some())
+    }
+
+    /// Says the last words to those who have room for them; returns whether nobody is left. Those who subscribe now learn
+    /// it from the channel that closes.
+    pub(crate) fn dismiss(&mut self) -> bool {
+        let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
+        self.seats.retain(|seat| {
+            let last = Delivery::Closed(close.clone());
+            matches!(seat.deliveries.try_send(last), Err(mpsc::error::TrySendError::Full(_)))
+        });
+        self.seats.is_empty()
+    }
+}
+
+pub(crate) struct Egress {
+    hub: Hub,
+    outputs: Vec<Receiver<Output>>,
+    names: flume::Receiver<Box<str>>,
+    desk: Desk,
     stats: StatsHandle,
     tracer: Tracer,
-    shared: Arc<Shared>,
     clock: Clock,
     sleeper: Sleeper,
     taken: Vec<Output>,
@@ -261,38 +406,22 @@ impl Egress {
         catalogue: Arc<Catalogue>,
         clock: Clock,
     ) -> (Self, HubHandle) {
-        let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
-        let shared = Arc::new(Shared::default());
         let sleeper = Sleeper::default();
         outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
-        let handle = HubHandle {
-            commands: commands_in.clone(),
-            waker: sleeper.waker(),
-            catalogue,
-            shared: Arc::clone(&shared),
-            clock,
-        };
+        let (desk, handle) = Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock);
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
-        let egress = Self {
-            hub,
-            outputs,
-            names,
-            commands,
-            _keep: commands_in,
-            seats: Vec::new(),
-            stats,
-            tracer,
-            shared,
-            clock,
-            sleeper,
-            taken,
-        };
-        (egress, handle)
+        (Self { hub, outputs, names, desk, stats, tracer, clock, sleeper, taken }, handle)
     }
 
     /// Rings that have ended and been read empty.
     fn finished(&self) -> usize {
         self.outputs.iter().filter(|output| output.is_finished()).count()
+    }
+
+    /// Whether nothing can come any more. A quarantined shard's ring ends long before the feeds do, and what it had computed is
+    /// served on; ingest holds the other end of the names.
+    fn over(&self) -> bool {
+        self.names.is_disconnected() && self.finished() == self.outputs.len()
     }
 
     /// For who sends names.
@@ -301,15 +430,15 @@ impl Egress {
     }
 
     /// Waits as the strategy says, until there is something to do or a reader's time has come.
-    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize) {
-        let due = self.seats.iter().filter_map(|seat| seat.due).min();
+    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize, ended: Option<MonoTime>) {
+        let due = self.desk.due();
         let due = due.map_or(Duration::MAX, |due| Duration::from_nanos(due.since(self.clock.now())));
         idle.idle_on(worked, &self.sleeper, due, || {
             self.outputs.iter().any(|output| output.depth() > 0)
                 || self.finished() > finished
-                || !self.commands.is_empty()
+                || (ended.is_none() && self.over())
                 || !self.names.is_empty()
-                || self.seats.iter().any(|seat| seat.more && seat.deliveries.capacity() > 0)
+                || self.desk.has_work()
         });
     }
 
@@ -319,35 +448,26 @@ impl Egress {
         let mut ended: Option<MonoTime> = None;
         let mut watch = Stopwatch::start();
         loop {
-            let finished = self.finished();
+            let (finished, over) = (self.finished(), self.over());
             self.tracer.advance(&self.stats, &self.outputs);
             let mut worked = self.drain();
             let now = self.clock.now();
-            worked |= self.command(now);
-            let published = !self.taken.is_empty();
-            worked |= self.deliver(now, published);
+            worked |= self.desk.command(&mut self.hub, now);
+            worked |= self.desk.deliver(&mut self.hub, now);
             self.tracer.delivered(self.clock, now, &self.outputs);
-            if finished == self.outputs.len() && !published {
+            if over && self.taken.is_empty() {
                 let since = *ended.get_or_insert(now);
-                // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
-                let waiting = self.seats.iter().any(|seat| seat.more || seat.due.is_some());
-                if !waiting || now.since(since) >= LINGER_NS {
+                if self.desk.satisfied() || now.since(since) >= LINGER_NS {
                     break;
                 }
             }
-            self.idle(&mut idle, worked, finished);
-            let times = &self.shared.times;
+            self.idle(&mut idle, worked, finished, ended);
+            let times = self.desk.times();
             if worked { watch.worked(times) } else { watch.waited(times) }
         }
-        let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
         let deadline = self.clock.now().after(LINGER_NS);
         // The last words need a place in each reader's queue.
-        while !self.seats.is_empty() && self.clock.now() < deadline {
-            self.seats.retain(|seat| {
-                let last = Delivery::Closed(close.clone());
-                matches!(seat.deliveries.try_send(last), Err(mpsc::error::TrySendError::Full(_)))
-            });
-            // Those who subscribe now learn it from the channel that closes.
+        while !self.desk.dismiss() && self.clock.now() < deadline {
             idle.idle(false);
         }
         self.hub
@@ -368,81 +488,12 @@ impl Egress {
         }
         if !self.taken.is_empty() {
             self.hub.publish(&self.taken);
-            let complete = self.stats.stats().iter().map(|shard| shard.watermark).min().unwrap_or(0);
-            self.hub.set_watermark(complete);
+            self.hub.set_watermark(self.stats.watermark());
             worked = true;
         }
         if worked {
-            self.seats.iter_mut().for_each(|seat| seat.more = true);
+            self.desk.published();
         }
-        worked
-    }
-
-    fn command(&mut self, now: MonoTime) -> bool {
-        let mut worked = false;
-        for _ in 0..COMMANDS_TURN {
-            let Ok(command) = self.commands.try_recv() else { break };
-            worked = true;
-            match command {
-                Command::Ask(question) => question(&mut self.hub, now),
-                Command::Subscribe { subscription, deliveries, reply } => {
-                    let outcome = self.hub.subscribe(&subscription, now);
-                    let outcome = outcome.map(|id| (id, self.hub.lag_budget(id).unwrap_or(0)));
-                    if let Ok((id, _)) = outcome {
-                        self.seats.push(Seat { id, deliveries, more: true, due: None });
-                    }
-                    if let Err(Ok((id, _))) = reply.send(outcome) {
-                        self.leave(id);
-                    }
-                }
-                Command::Unsubscribe(id) => self.leave(id),
-            }
-        }
-        worked
-    }
-
-    fn leave(&mut self, id: SubscriberId) {
-        self.hub.unsubscribe(id);
-        self.seats.retain(|seat| seat.id != id);
-    }
-
-    /// Hands every reader with room what is there for it.
-    fn deliver(&mut self, now: MonoTime, published: bool) -> bool {
-        let mut worked = false;
-        let mut gone = Vec::new();
-        for seat in &mut self.seats {
-            let due = seat.due.is_some_and(|due| due <= now);
-            if !(published || seat.more || due) {
-                continue;
-            }
-            if seat.deliveries.is_closed() {
-                gone.push(seat.id);
-                continue;
-            }
-            if seat.deliveries.capacity() == 0 {
-                // It has enough; the hub keeps the rest, within its budget.
-                seat.more = true;
-                continue;
-            }
-            let mut frames = Vec::new();
-            let polled = self.hub.poll_frames(seat.id, now, DELIVERY_BYTES, &mut frames);
-            if !frames.is_empty() {
-                worked = true;
-                let _ = seat.deliveries.try_send(Delivery::Frames(frames));
-            }
-            match polled {
-                Polled::More => seat.more = true,
-                Polled::Idle { due } => (seat.more, seat.due) = (false, due),
-                Polled::Closed(close) => {
-                    // After frames there may be no room left; then it is said next time.
-                    match seat.deliveries.try_send(Delivery::Closed(close)) {
-                        Err(mpsc::error::TrySendError::Full(_)) => seat.more = true,
-                        _ => gone.push(seat.id),
-                    }
-                }
-            }
-        }
-        gone.into_iter().for_each(|id| self.leave(id));
         worked
     }
 }

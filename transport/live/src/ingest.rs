@@ -1,14 +1,15 @@
-//! All feeds become one log: the thread `tg-ingest` owns the sessions, one sequencer per source, and the router.
+//! All feeds become one log: sessions, one sequencer per source, and the router; on the thread `tg-ingest`, or as a part of
+//! the fused core.
 
 use crate::clock::Clock;
-use crate::latency::Marker;
+use crate::downstream::Downstream;
 use crate::service::LiveOptions;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate_actors::runtime::{Idle, Stopwatch, ThreadTimes, TimeCells};
-use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, Waker, kind, name_hash};
+use tidegate_actors::runtime::{ThreadTimes, TimeCells};
+use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
 use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
 use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, Grant, MonoTime};
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +30,7 @@ const OVERFLOW_NAME: &str = "(overflow)";
 /// Most events that one declared loss is logged as: sums of what windows miss stay far from overflow, whatever a feed says.
 const GAP_EVENTS_MAX: u64 = 1 << 40;
 
-enum Input {
+pub(crate) enum Input {
     Open {
         grant: Grant,
         peer: Option<Box<str>>,
@@ -220,22 +221,6 @@ struct Source {
     state: FeedState,
 }
 
-/// Sends a run of the log, and tells the time before full rings from the rest.
-fn route(
-    router: &mut Router,
-    log: &[Event],
-    idle: &mut Idle,
-    watch: &mut Stopwatch,
-    times: &TimeCells,
-) -> bool {
-    idle.idle(true);
-    router.route(log, || {
-        watch.worked(times);
-        idle.idle(false);
-        watch.blocked(times);
-    })
-}
-
 /// What ingest did, at its end.
 #[derive(Debug, Clone, Default)]
 pub struct IngestReport {
@@ -261,20 +246,17 @@ pub(crate) struct Ingest {
     peers: HashMap<ConnectionId, Box<str>>,
     sources: Vec<Source>,
     router: Router,
-    idle: Idle,
-    watch: Stopwatch,
-    marker: Marker,
+    pub(crate) downstream: Downstream,
     /// Whether the shards are there.
     open: bool,
     names: HashMap<u64, u32>,
     overflow: Option<u32>,
-    names_out: flume::Sender<Box<str>>,
-    egress: Waker,
     scratch: Vec<Event>,
     closed: HashMap<&'static str, u64>,
     first_ts: Option<u64>,
     controls: u64,
     gaps_made: u64,
+    swept: MonoTime,
     ended: bool,
 }
 
@@ -291,9 +273,7 @@ impl Ingest {
     pub(crate) fn new(
         options: LiveOptions,
         router: Router,
-        names_out: flume::Sender<Box<str>>,
-        egress: Waker,
-        marker: Marker,
+        downstream: Downstream,
         clock: Clock,
     ) -> (Self, IngestHandle, Stopper) {
         let (inputs_in, inputs) = flume::bounded(QUEUE_MAX);
@@ -316,19 +296,16 @@ impl Ingest {
             peers: HashMap::new(),
             sources: Vec::new(),
             router,
-            idle: Idle::new(options.runtime.idle),
-            watch: Stopwatch::start(),
-            marker,
+            downstream,
             open: true,
             names: HashMap::new(),
             overflow: None,
-            names_out,
-            egress,
             scratch: Vec::with_capacity(tidegate_proto::wire::FRAME_EVENTS_MAX + 1),
             closed: HashMap::new(),
             first_ts: None,
             controls: 0,
             gaps_made: 0,
+            swept: clock.now(),
             ended: false,
             options,
         };
@@ -337,27 +314,56 @@ impl Ingest {
 
     /// The life of the thread.
     pub(crate) fn run(mut self) -> IngestReport {
-        let mut swept = self.clock.now();
-        self.watch = Stopwatch::start();
-        while !self.ended && self.open {
-            self.watch.worked(&self.shared.times);
+        self.downstream.begin();
+        while self.open() {
+            self.downstream.worked(&self.shared.times);
             let input = self.inputs.recv_timeout(SWEEP);
-            self.watch.waited(&self.shared.times);
+            self.downstream.waited(&self.shared.times);
             match input {
                 Ok(input) => self.input(input),
                 Err(flume::RecvTimeoutError::Timeout) => {}
                 Err(flume::RecvTimeoutError::Disconnected) => break,
             }
-            let now = self.clock.now();
-            if now.since(swept) >= SWEEP.as_nanos() as u64 {
-                swept = now;
-                self.sweep(now);
-            }
+            self.sweep_when_due();
         }
-        self.finish()
+        self.finish().0
     }
 
-    fn input(&mut self, input: Input) {
+    /// Whether there may be more to come.
+    pub(crate) fn open(&self) -> bool {
+        !self.ended && self.open
+    }
+
+    /// Takes at most `max` inputs without waiting for any. Returns whether there was one.
+    pub(crate) fn turn(&mut self, max: usize) -> bool {
+        let mut worked = false;
+        for _ in 0..max {
+            let Ok(input) = self.inputs.try_recv() else { break };
+            worked = true;
+            self.input(input);
+            if !self.open() {
+                break;
+            }
+        }
+        worked
+    }
+
+    /// Looks at silent connections, if it is time. Returns when it is the next time.
+    pub(crate) fn sweep_when_due(&mut self) -> MonoTime {
+        let now = self.clock.now();
+        if now.since(self.swept) >= SWEEP.as_nanos() as u64 {
+            self.swept = now;
+            self.sweep(now);
+        }
+        self.swept.after(SWEEP.as_nanos() as u64)
+    }
+
+    /// What comes next, for somebody who waits for it.
+    pub(crate) fn inputs(&self) -> flume::Receiver<Input> {
+        self.inputs.clone()
+    }
+
+    pub(crate) fn input(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
             Input::Open { grant, peer, answers, reply } => {
@@ -372,8 +378,7 @@ impl Ingest {
             }
             Input::Frames { connection, received, mut buffer } => {
                 self.frames(connection, now, &mut buffer);
-                let outlets = self.router.outlets();
-                self.marker.routed(received, |shard| outlets[shard].sent());
+                self.downstream.arrived(received, &self.router);
                 buffer.reset();
                 let _ = self.spare.try_send(buffer);
             }
@@ -438,10 +443,10 @@ impl Ingest {
     fn release(&mut self, connection: ConnectionId) {
         let source = self.ranks.get(&connection).and_then(|&rank| self.sources.get_mut(usize::from(rank)));
         if let Some(source) = source {
-            let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
-            let (watch, times) = (&mut self.watch, &self.shared.times);
+            let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
+            let times = &self.shared.times;
             source.sequencer.release(&mut |part| {
-                *open &= route(router, part, idle, watch, times);
+                *open &= shards.route(router, part, times);
             });
         }
     }
@@ -540,9 +545,8 @@ impl Ingest {
     fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
         let key = self.router.defined() as u32;
         self.names.insert(hash, key);
-        // Ahead of the DEFINE, so that the name is known before the first result about it. Egress always reads on.
-        let _ = self.names_out.send(name.into());
-        self.egress.wake();
+        // Ahead of the DEFINE, so that the name is known before the first result about it.
+        self.downstream.name(name);
         self.router.define(hash, rank);
         key
     }
@@ -561,37 +565,41 @@ impl Ingest {
             self.gaps_made += 1;
         }
         let keys = &source.keys;
+        let mut controls = 0;
         self.scratch.extend(events.iter().map(|event| {
             let key = match event.kind {
-                kind::CONTROL.. => event.key,
+                kind::CONTROL.. => {
+                    controls += 1;
+                    event.key
+                }
                 _ if event.key < named => keys.get(event.key as usize).copied().unwrap_or(overflow),
                 _ => overflow,
             };
             Event { key, source: rank, ..*event }
         }));
-        self.controls += events.iter().filter(|event| event.is_control()).count() as u64;
+        self.controls += controls;
         self.first_ts = self.first_ts.or(first);
         if let Some(last) = events.iter().rev().find(|event| !event.is_control()) {
             source.last_ts = last.ts_event;
         }
-        let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
-        let (watch, times) = (&mut self.watch, &self.shared.times);
+        let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
+        let times = &self.shared.times;
         source.sequencer.push(&self.scratch, &mut |frame| {
-            *open &= route(router, frame, idle, watch, times);
+            *open &= shards.route(router, frame, times);
         });
     }
 
     fn route(&mut self, log: &[Event]) {
-        self.open &= route(&mut self.router, log, &mut self.idle, &mut self.watch, &self.shared.times);
+        self.open &= self.downstream.route(&mut self.router, log, &self.shared.times);
     }
 
     /// A source said that it has no more: what it sent is logged now, and it holds nobody up.
     fn source_finished(&mut self, rank: u16) {
         let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
-        let (router, idle, open) = (&mut self.router, &mut self.idle, &mut self.open);
-        let (watch, times) = (&mut self.watch, &self.shared.times);
+        let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
+        let times = &self.shared.times;
         source.sequencer.flush(&mut |frame| {
-            *open &= route(router, frame, idle, watch, times);
+            *open &= shards.route(router, frame, times);
         });
         source.connected = false;
         source.left = None;
@@ -645,7 +653,7 @@ impl Ingest {
     }
 
     /// The end of all feeds: every source's log is closed, and the whole with END.
-    fn finish(mut self) -> IngestReport {
+    pub(crate) fn finish(mut self) -> (IngestReport, Downstream) {
         let close = Close::new(CloseCode::SHUTTING_DOWN, "the server ends");
         for answers in self.answers.values() {
             let _ = answers.try_send(FeedAnswer::Close(close.clone()));
@@ -666,11 +674,13 @@ impl Ingest {
         let stats = self.stats();
         *self.shared.stats() = stats.clone();
         self.shared.logged.store(stats.logged, Relaxed);
-        IngestReport {
+        let report = IngestReport {
             stats,
             span: self.first_ts.zip(newest),
             controls: self.controls,
             gaps_made: self.gaps_made,
-        }
+        };
+        // With the router gone the shards' rings end.
+        (report, self.downstream)
     }
 }

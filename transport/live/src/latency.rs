@@ -6,7 +6,8 @@
 //! ```
 //! A sample is t1 - t0. What a window waits for the watermark is not in it: that is decided by the feed's own events. Arrivals that
 //! nothing came of are no samples. At most one in [`SAMPLE_EVERY_NS`] is followed, however slow the one before still is, so that
-//! a slow moment cannot hide itself; nothing is done per event.
+//! a slow moment cannot hide itself; nothing is done per event. In the fused core nothing has to be followed: a sample begins with an
+//! arrival and ends when the shards have no more work and the readers have what there was.
 
 use crate::clock::Clock;
 use hdrhistogram::Histogram;
@@ -90,6 +91,11 @@ struct Trail {
 /// The side of `tg-egress`.
 pub(crate) struct Tracer {
     trails: Vec<Trail>,
+    percentiles: Percentiles,
+}
+
+/// The times of the last minute, and who wants to see their percentiles.
+pub(crate) struct Percentiles {
     windows: VecDeque<Histogram<u64>>,
     turned: MonoTime,
     shown: MonoTime,
@@ -99,7 +105,6 @@ pub(crate) struct Tracer {
 
 /// Both sides, for a number of shards.
 pub(crate) fn measure(shards: usize, now: MonoTime) -> (Marker, Tracer, LatencyHandle) {
-    let handle = LatencyHandle::default();
     let (mut senders, mut trails) = (Vec::new(), Vec::new());
     for _ in 0..shards {
         let (sender, marks) = ring(FOLLOWED_MAX, FullPolicy::DropNewest);
@@ -109,11 +114,8 @@ pub(crate) fn measure(shards: usize, now: MonoTime) -> (Marker, Tracer, LatencyH
         let (shard, analysis, outputs) = (queue(), queue(), queue());
         trails.push(Trail { marks, shard, analysis, outputs, ended, sent: 0, taken: (0, 0) });
     }
-    // Bounds that are constants, and in range.
-    let window = || Histogram::new_with_bounds(1, LONGEST_NS, 2).ok();
-    let windows = (0..WINDOWS).filter_map(|_| window()).collect();
-    let tracer = Tracer { trails, windows, turned: now, shown: now, fresh: true, handle: handle.clone() };
-    (Marker { shards: senders, last: None }, tracer, handle)
+    let (percentiles, handle) = Percentiles::new(now);
+    (Marker { shards: senders, last: None }, Tracer { trails, percentiles }, handle)
 }
 
 impl Marker {
@@ -194,34 +196,55 @@ impl Tracer {
         for (trail, output) in self.trails.iter_mut().zip(outputs) {
             trail.delivered(output.received(), || now.get_or_insert_with(|| clock.now()).0);
             while let Some(time) = trail.ended.pop_front() {
-                if let Some(window) = self.windows.front_mut() {
-                    window.saturating_record(time);
-                }
-                self.fresh = true;
+                self.percentiles.record(time);
             }
         }
-        if turn.since(self.turned) >= WINDOW_NS {
-            self.turned = turn;
+        let trails = &self.trails;
+        let missed = || trails.iter().map(|trail| trail.marks.counters().stats().dropped).sum();
+        self.percentiles.turn(turn, missed);
+    }
+}
+
+impl Percentiles {
+    pub(crate) fn new(now: MonoTime) -> (Self, LatencyHandle) {
+        let handle = LatencyHandle::default();
+        // Bounds that are constants, and in range.
+        let window = || Histogram::new_with_bounds(1, LONGEST_NS, 2).ok();
+        let windows = (0..WINDOWS).filter_map(|_| window()).collect();
+        (Self { windows, turned: now, shown: now, fresh: true, handle: handle.clone() }, handle)
+    }
+
+    /// A sample, in nanoseconds.
+    pub(crate) fn record(&mut self, time: u64) {
+        if let Some(window) = self.windows.front_mut() {
+            window.saturating_record(time);
+        }
+        self.fresh = true;
+    }
+
+    /// Forgets what is older than a minute, and shows what is new, now and then.
+    pub(crate) fn turn(&mut self, now: MonoTime, missed: impl FnOnce() -> u64) {
+        if now.since(self.turned) >= WINDOW_NS {
+            self.turned = now;
             if let Some(mut oldest) = self.windows.pop_back() {
                 oldest.reset();
                 self.windows.push_front(oldest);
             }
             self.fresh = true;
         }
-        if self.fresh && turn.since(self.shown) >= SHOW_EVERY_NS {
-            (self.fresh, self.shown) = (false, turn);
-            let stats = self.stats();
+        if self.fresh && now.since(self.shown) >= SHOW_EVERY_NS {
+            (self.fresh, self.shown) = (false, now);
+            let stats = self.stats(missed());
             *self.handle.0.lock().unwrap_or_else(PoisonError::into_inner) = stats;
         }
     }
 
-    fn stats(&self) -> Option<LatencyStats> {
+    fn stats(&self, missed: u64) -> Option<LatencyStats> {
         let mut sum = self.windows.front()?.clone();
         for window in self.windows.iter().skip(1) {
             // The bounds are the same.
             let _ = sum.add(window);
         }
-        let missed = self.trails.iter().map(|trail| trail.marks.counters().stats().dropped).sum();
         (!sum.is_empty()).then(|| LatencyStats {
             p50: sum.value_at_quantile(0.5),
             p99: sum.value_at_quantile(0.99),
@@ -317,9 +340,8 @@ mod tests {
         let (_, mut tracer, handle) = measure(0, at(0));
         assert_eq!(handle.stats(), None);
         for us in 1..=1_000u64 {
-            tracer.windows[0].saturating_record(us * 1_000);
+            tracer.percentiles.record(us * 1_000);
         }
-        tracer.fresh = true;
         tracer.delivered(Clock::default(), at(250), &[]);
         let stats = handle.stats().unwrap();
         let near = |found: u64, want: u64| found.abs_diff(want) * 50 <= want;

@@ -1,13 +1,17 @@
-//! Starting and ending: the threads around a runtime, in the order in which they depend on each other.
+//! Starting and ending: the threads around a runtime, in the order in which they depend on each other; or one task instead.
 
 use crate::clock::Clock;
-use crate::egress::{Egress, HubHandle};
+use crate::core::{Core, CoreReport};
+use crate::downstream::{Downstream, Here, Threads};
+use crate::egress::{Desk, Egress, HubHandle, Wake};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
-use crate::latency::{LatencyHandle, measure};
+use crate::latency::{LatencyHandle, Percentiles, measure};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tidegate_actors::runtime::{
-    Outputs, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, StageFactory, StatsHandle, ThreadStats,
+    Idle, InlineShards, Outputs, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
+    StageFactory, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
 };
 use tidegate_engine::FenceOptions;
 use tidegate_proto::feed::FeedServerOptions;
@@ -61,6 +65,11 @@ pub enum LiveError {
     /// The system refused a thread.
     #[error("a thread could not be started")]
     Thread(#[from] std::io::Error),
+    /// Analyzers were to have threads of their own where nothing has.
+    #[error(
+        "placement `staged` needs threads, and the engine is to run fused on one: choose separate threads"
+    )]
+    Staged,
     /// A thread of ours ended in a way that is a bug.
     #[error("the {thread} thread failed: this is a bug in Tidegate")]
     Failed {
@@ -103,16 +112,35 @@ impl LiveReport {
     }
 }
 
+/// Most places of a shard's ring when nobody waits behind it: what goes through stays in the core's cache.
+const FUSED_RING: usize = 2_048;
+
 /// A running engine. Dropping it without [`Live::finish`] leaves its threads to end with the process.
 pub struct Live {
-    runtime: Runtime,
     stats: StatsHandle,
     latency: LatencyHandle,
+    ring_events: usize,
     ingest: IngestHandle,
     hub: HubHandle,
     stopper: Stopper,
-    ingest_thread: JoinHandle<IngestReport>,
-    egress_thread: JoinHandle<Hub>,
+    engine: Engine,
+}
+
+enum Engine {
+    Threads { runtime: Box<Runtime>, ingest: JoinHandle<IngestReport>, egress: JoinHandle<Hub> },
+    Task { report: flume::Receiver<CoreReport>, runtime: tokio::runtime::Handle },
+}
+
+/// What subscribers are told of this server.
+fn catalogue(streams: Vec<StreamMeta>, options: &LiveOptions) -> Arc<Catalogue> {
+    Arc::new(Catalogue {
+        streams,
+        server: options.feed.server.clone(),
+        incarnation: options.feed.incarnation,
+        heartbeat_ms: options.feed.heartbeat_ms,
+        silence_ns: options.feed.silence_ns,
+        hello_ns: options.feed.hello_ns,
+    })
 }
 
 impl Live {
@@ -127,14 +155,7 @@ impl Live {
     ) -> Result<Self, LiveError> {
         let clock = Clock::default();
         let hub = Hub::new(streams.clone(), options.hub)?;
-        let catalogue = Arc::new(Catalogue {
-            streams,
-            server: options.feed.server.clone(),
-            incarnation: options.feed.incarnation,
-            heartbeat_ms: options.feed.heartbeat_ms,
-            silence_ns: options.feed.silence_ns,
-            hello_ns: options.feed.hello_ns,
-        });
+        let catalogue = catalogue(streams, &options);
         let outputs = Outputs::Ring { capacity: 8_192 };
         let mut runtime = Runtime::start(stages, RuntimeOptions { outputs, ..options.runtime })?;
         let stats = runtime.stats_handle();
@@ -145,22 +166,65 @@ impl Live {
         let (marker, tracer, latency) = measure(receivers.len(), clock.now());
         let (egress, hub_handle) =
             Egress::new(hub, receivers, names_out, stats.clone(), tracer, catalogue, clock);
-        let (ingest, ingest_handle, stopper) =
-            Ingest::new(options, router, names_in, egress.waker(), marker, clock);
-        let egress_thread =
-            std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
-        let ingest_thread =
-            std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
+        let downstream = Downstream::Threads(Threads {
+            idle: Idle::new(idle),
+            names: names_in,
+            egress: egress.waker(),
+            marker,
+            watch: Stopwatch::start(),
+        });
+        let ring_events = options.runtime.ring_events;
+        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
+        let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
+        let thread = std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
         Ok(Self {
-            runtime,
             stats,
             latency,
+            ring_events,
             ingest: ingest_handle,
             hub: hub_handle,
             stopper,
-            ingest_thread,
-            egress_thread,
+            engine: Engine::Threads { runtime: Box::new(runtime), ingest: thread, egress },
         })
+    }
+
+    /// Starts everything as one task of `runtime`, which is best one of a single thread that also moves the packets: where
+    /// cores are few, handing a tick from thread to thread costs more than working on it.
+    ///
+    /// # Errors
+    /// As [`Live::start`], and [`LiveError::Staged`].
+    pub fn start_on(
+        runtime: &tokio::runtime::Handle,
+        stages: StageFactory,
+        streams: Vec<StreamMeta>,
+        mut options: LiveOptions,
+    ) -> Result<Self, LiveError> {
+        if options.runtime.placement == Placement::Staged {
+            return Err(LiveError::Staged);
+        }
+        let clock = Clock::default();
+        let hub = Hub::new(streams.clone(), options.hub)?;
+        let catalogue = catalogue(streams, &options);
+        options.runtime.validate()?;
+        options.runtime.ring_events = options.runtime.ring_events.min(FUSED_RING);
+        let ring_events = options.runtime.ring_events;
+        let (router, shards) = InlineShards::new(&stages, options.runtime)?;
+        let stats = shards.stats_handle();
+        let notify = Arc::new(tokio::sync::Notify::new());
+        let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
+        let (percentiles, latency) = Percentiles::new(clock.now());
+        let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
+        let (ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
+        let core = Core { ingest, desk, notify, clock };
+        let (report, reported) = flume::bounded(1);
+        runtime.spawn(async move {
+            if let Some(found) = core.run().await {
+                // Nobody may be left to read it.
+                let _ = report.send(found);
+            }
+        });
+        let engine = Engine::Task { report: reported, runtime: runtime.clone() };
+        Ok(Self { stats, latency, ring_events, ingest: ingest_handle, hub: hub_handle, stopper, engine })
     }
 
     /// The way in for feeds.
@@ -181,17 +245,33 @@ impl Live {
         self.stats.clone()
     }
 
+    /// Places of each shard's ring of events.
+    #[must_use]
+    pub fn ring_events(&self) -> usize {
+        self.ring_events
+    }
+
     /// How long it takes from the arrival of events to their results.
     #[must_use]
     pub fn latency(&self) -> LatencyHandle {
         self.latency.clone()
     }
 
-    /// What the engine's threads do with their time, in the order in which events pass them; for any thread to ask.
+    /// What the engine's threads do with their time, in the order in which events pass them; for any thread to ask. The thread of
+    /// the fused core also moves packets, and that is work as well.
     pub fn threads(&self) -> impl Fn() -> Vec<ThreadStats> + Send + Sync + 'static {
         let (ingest, stats, hub) = (self.ingest.clone(), self.stats.clone(), self.hub.clone());
+        let fused = match &self.engine {
+            Engine::Threads { .. } => None,
+            Engine::Task { runtime, .. } => Some((runtime.clone(), Instant::now())),
+        };
         move || {
             let one = |name: &str, times| ThreadStats { name: name.to_owned(), times };
+            if let Some((runtime, since)) = &fused {
+                let busy_ns = runtime.metrics().worker_total_busy_duration(0).as_nanos() as u64;
+                let idle_ns = (since.elapsed().as_nanos() as u64).saturating_sub(busy_ns);
+                return vec![one("tg-core", ThreadTimes { busy_ns, idle_ns, blocked_ns: 0 })];
+            }
             let mut threads = vec![one("tg-ingest", ingest.times())];
             threads.extend(stats.threads());
             threads.push(one("tg-egress", hub.times()));
@@ -200,15 +280,26 @@ impl Live {
     }
 
     /// Ends in order: feeds are told, the log is closed, the shards run dry, readers get what is left (for at most 5 s) and
-    /// are told. Blocks its thread: from asynchronous code use a blocking task.
+    /// are told. Blocks its thread: from asynchronous code use a blocking task. The runtime of [`Live::start_on`] must still be
+    /// there.
     ///
     /// # Errors
     /// [`LiveError::Failed`] when a thread had panicked.
     pub fn finish(self) -> Result<LiveReport, LiveError> {
         self.stopper.stop();
-        let ingest = self.ingest_thread.join().map_err(|_| LiveError::Failed { thread: "ingest" })?;
-        let runtime = self.runtime.finish();
-        let hub = self.egress_thread.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
-        Ok(LiveReport { ingest, runtime, hub: hub.stats() })
+        match self.engine {
+            Engine::Threads { runtime, ingest, egress } => {
+                let ingest = ingest.join().map_err(|_| LiveError::Failed { thread: "ingest" })?;
+                let runtime = runtime.finish();
+                self.hub.wake();
+                let hub = egress.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
+                Ok(LiveReport { ingest, runtime, hub: hub.stats() })
+            }
+            Engine::Task { report, .. } => {
+                let CoreReport { ingest, runtime, hub } =
+                    report.recv().map_err(|_| LiveError::Failed { thread: "core" })?;
+                Ok(LiveReport { ingest, runtime, hub: hub.stats() })
+            }
+        }
     }
 }

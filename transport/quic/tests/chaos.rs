@@ -9,7 +9,7 @@ use std::time::Duration;
 use tidegate_actors::BarSpec;
 use tidegate_actors::bars::BarOptions;
 use tidegate_engine::{Digest, Event, Price, Size, Stage};
-use tidegate_live::{Live, LiveOptions};
+use tidegate_live::{LiveOptions, Network, Threads};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::tls::Identity;
@@ -115,15 +115,20 @@ async fn proxy(server: SocketAddr, seed: u64, fates: Arc<Fates>, dark: Arc<Atomi
 const EVENTS: u64 = 120_000;
 
 /// Publishes everything, through a bad network if there is a seed; what the server computed.
-async fn run(seed: Option<u64>) -> Digest {
+async fn run(threads: Threads, seed: Option<u64>) -> Digest {
     let data = tempfile::tempdir().unwrap();
     let (identity, _) = Identity::of_data(data.path()).unwrap();
     let spec: BarSpec = "1s".parse().unwrap();
     let stages = Arc::new(move || vec![Stage::new("bars.1s", 0, spec.operator(BarOptions::default()))]);
     let streams = vec![StreamMeta { name: "bars.1s".into(), kind: StreamKind::Bars, columns: vec![] }];
-    let live = Live::start(stages, streams, LiveOptions::default()).unwrap();
+    let options = LiveOptions::default();
+    let network = Network::start(threads, &options.runtime).unwrap();
+    let live = network.live(stages, streams, options).unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
-    let quic = QuicServer::start(any, identity, Limits::default(), live.ingest(), live.hub()).unwrap();
+    let quic = {
+        let _on = network.handle().enter();
+        QuicServer::start(any, identity, Limits::default(), live.ingest(), live.hub()).unwrap()
+    };
     let (fates, dark) = (Arc::new(Fates::default()), Arc::new(AtomicBool::new(false)));
     let address = match seed {
         Some(seed) => proxy(quic.address(), seed, Arc::clone(&fates), Arc::clone(&dark)).await,
@@ -182,8 +187,9 @@ async fn run(seed: Option<u64>) -> Digest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_network_changes_nothing() {
-    let quiet = run(None).await;
-    for seed in [1, 2] {
-        assert_eq!(run(Some(seed)).await, quiet, "seed {seed}");
+    let quiet = run(Threads::Separate, None).await;
+    assert_eq!(run(Threads::Fused, None).await, quiet, "threads show nowhere");
+    for (seed, threads) in [(1, Threads::Separate), (2, Threads::Fused)] {
+        assert_eq!(run(threads, Some(seed)).await, quiet, "seed {seed}, {threads}");
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_actors::BarSpec;
 use tidegate_actors::bars::BarOptions;
-use tidegate_engine::{Event, Price, Size, Stage};
-use tidegate_live::{Live, LiveOptions};
+use tidegate_engine::snapshot::SnapshotError;
+use tidegate_engine::{Context, Emit, Event, Ledger, Operator, Price, Size, Stage};
+use tidegate_live::{Live, LiveOptions, Network, Threads};
 use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::{HubOptions, StreamMeta};
 use tidegate_proto::subscription::{LagPolicy, Start, Subscription};
@@ -19,20 +20,49 @@ struct Server {
     live: Live,
     quic: QuicServer,
     client: ClientOptions,
+    _network: Network,
     _data: tempfile::TempDir,
 }
 
-fn start(options: LiveOptions, limits: Limits) -> Server {
+/// Each peer meets both layouts of threads.
+macro_rules! both {
+    ($name:ident) => {
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn separate() {
+                super::$name(tidegate_live::Threads::Separate).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn fused() {
+                super::$name(tidegate_live::Threads::Fused).await;
+            }
+        }
+    };
+}
+
+fn start(threads: Threads, options: LiveOptions, limits: Limits) -> Server {
+    let spec: BarSpec = "1s".parse().unwrap();
+    start_with(threads, options, limits, move || spec.operator(BarOptions::default()))
+}
+
+fn start_with(
+    threads: Threads,
+    options: LiveOptions,
+    limits: Limits,
+    operator: impl Fn() -> Box<dyn Operator> + Send + Sync + 'static,
+) -> Server {
     let data = tempfile::tempdir().unwrap();
     let (identity, _) = Identity::of_data(data.path()).unwrap();
-    let spec: BarSpec = "1s".parse().unwrap();
-    let stages = Arc::new(move || vec![Stage::new("bars.1s", 0, spec.operator(BarOptions::default()))]);
+    let stages = Arc::new(move || vec![Stage::new("bars.1s", 0, operator())]);
     let streams = vec![StreamMeta { name: "bars.1s".into(), kind: StreamKind::Bars, columns: vec![] }];
-    let live = Live::start(stages, streams, options).unwrap();
+    let network = Network::start(threads, &options.runtime).unwrap();
+    let live = network.live(stages, streams, options).unwrap();
     let any = "127.0.0.1:0".parse().unwrap();
+    let _on = network.handle().enter();
     let quic = QuicServer::start(any, identity, limits, live.ingest(), live.hub()).unwrap();
     let client = ClientOptions::new(quic.address(), Trust::of_data(data.path()).unwrap());
-    Server { live, quic, client, _data: data }
+    Server { live, quic, client, _network: network, _data: data }
 }
 
 impl Server {
@@ -61,9 +91,10 @@ async fn publisher(server: &Server, source_id: u64) -> Publisher {
     publisher
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn records_come_in_order_and_the_end_is_told() {
-    let server = start(LiveOptions::default(), Limits::default());
+both!(records_come_in_order_and_the_end_is_told);
+
+async fn records_come_in_order_and_the_end_is_told(threads: Threads) {
+    let server = start(threads, LiveOptions::default(), Limits::default());
     let mut subscriber =
         Subscriber::connect(server.client.clone(), "test", Subscription::to(["bars.1s"])).await.unwrap();
     // The edge first: from here on nothing is missed.
@@ -97,9 +128,10 @@ async fn records_come_in_order_and_the_end_is_told() {
     assert_eq!(report.hub.delivered, 1_500);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_newest_connection_of_a_source_wins() {
-    let server = start(LiveOptions::default(), Limits::default());
+both!(the_newest_connection_of_a_source_wins);
+
+async fn the_newest_connection_of_a_source_wins(threads: Threads) {
+    let server = start(threads, LiveOptions::default(), Limits::default());
     let first = publisher(&server, 7).await;
     first.send(&trades(100)).await.unwrap();
     first.settle().await.unwrap();
@@ -126,10 +158,11 @@ async fn the_newest_connection_of_a_source_wins() {
     assert_eq!((sources.len(), sources[0].connections, sources[1].ledger.accepted), (2, 2, 10));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_never_reads_hurts_only_itself() {
+both!(a_reader_that_never_reads_hurts_only_itself);
+
+async fn a_reader_that_never_reads_hurts_only_itself(threads: Threads) {
     let hub = HubOptions { ring_records: 512, ..HubOptions::default() };
-    let server = start(LiveOptions { hub, ..LiveOptions::default() }, Limits::default());
+    let server = start(threads, LiveOptions { hub, ..LiveOptions::default() }, Limits::default());
     // Small windows, so that its connection is full soon.
     let limits = Limits { receive_window: 64 << 10, stream_receive_window: 64 << 10, ..Limits::default() };
     let slow = ClientOptions { limits, ..server.client.clone() };
@@ -165,10 +198,11 @@ async fn a_reader_that_never_reads_hurts_only_itself() {
     assert_eq!(reading.await.unwrap(), 150_000, "the other one has every record, or its exact count");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn strangers_are_told_what_is_wrong_and_nobody_else_notices() {
+both!(strangers_are_told_what_is_wrong_and_nobody_else_notices);
+
+async fn strangers_are_told_what_is_wrong_and_nobody_else_notices(threads: Threads) {
     let feed = FeedServerOptions { hello_ns: 200_000_000, ..FeedServerOptions::default() };
-    let server = start(LiveOptions { feed, ..LiveOptions::default() }, Limits::default());
+    let server = start(threads, LiveOptions { feed, ..LiveOptions::default() }, Limits::default());
     let good = publisher(&server, 1).await;
     let link = |alpn: &'static [u8]| raw(&server, alpn);
 
@@ -221,10 +255,66 @@ async fn strangers_are_told_what_is_wrong_and_nobody_else_notices() {
     assert_eq!(sources.iter().map(|source| source.ledger.refused).sum::<u64>(), 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_limit_connections_are_refused() {
+/// An operator that cannot bear one size.
+struct Trap(Box<dyn Operator>);
+
+const SPRING: u64 = 77;
+
+impl Operator for Trap {
+    fn on_events(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
+        assert!(!events.iter().any(|event| event.payload[1] == SPRING), "sprung");
+        self.0.on_events(context, events, out);
+    }
+
+    fn on_watermark(&mut self, context: &Context, out: &mut Emit<'_>) {
+        self.0.on_watermark(context, out);
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.0.ledger()
+    }
+
+    fn save(&self, snapshot: &mut Vec<u8>) {
+        self.0.save(snapshot);
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        self.0.restore(snapshot)
+    }
+}
+
+both!(an_operator_that_panics_takes_nobody_along);
+
+async fn an_operator_that_panics_takes_nobody_along(threads: Threads) {
+    let spec: BarSpec = "1s".parse().unwrap();
+    let trap = move || Box::new(Trap(spec.operator(BarOptions::default()))) as Box<dyn Operator>;
+    let server = start_with(threads, LiveOptions::default(), Limits::default(), trap);
+    let publisher = publisher(&server, 1).await;
+    publisher.send(&trades(1_000)).await.unwrap();
+    // Applied, not only logged: what is in one turn with the spring would be lost with it.
+    while server.live.stats().stats()[0].events < 1_000 {
+        tokio::task::yield_now().await;
+    }
+    publisher.send(&[Event { payload: [1_000, SPRING], ..trades(1_001)[1_000] }]).await.unwrap();
+    // Far more than the rings hold: the feed goes on, its events are counted, and the hub answers.
+    for part in trades(200_000)[1_001..].chunks(10_000) {
+        publisher.send(part).await.unwrap();
+    }
+    publisher.settle().await.unwrap();
+    let latest = server.live.hub().ask(|hub, _| hub.latest(0, "A").is_some()).await.unwrap();
+    assert!(latest, "what was computed before is still served");
+    assert_eq!(publisher.finish().await.unwrap().acked, 200_000);
+    let report = server.end().await;
+    assert_eq!((report.runtime.panics, report.runtime.events), (1, 200_000));
+    assert!(report.runtime.quarantined >= 200_000 - 1_000, "{}", report.runtime.quarantined);
+    assert!(report.runtime.failures[0].1.contains("sprung"));
+}
+
+both!(beyond_the_limit_connections_are_refused);
+
+async fn beyond_the_limit_connections_are_refused(threads: Threads) {
     let limits = Limits { connections_max: 2, ..Limits::default() };
-    let server = start(LiveOptions::default(), limits);
+    let server = start(threads, LiveOptions::default(), limits);
     let (first, _second) = (publisher(&server, 1).await, publisher(&server, 2).await);
     let client = ClientOptions { give_up_after: Duration::from_millis(50), ..server.client.clone() };
     let error = Publisher::connect(client, PublisherOptions::default()).await.err().unwrap();
@@ -236,9 +326,10 @@ async fn beyond_the_limit_connections_are_refused() {
     server.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_past_that_is_asked_for_meets_what_follows() {
-    let server = start(LiveOptions::default(), Limits::default());
+both!(a_past_that_is_asked_for_meets_what_follows);
+
+async fn a_past_that_is_asked_for_meets_what_follows(threads: Threads) {
+    let server = start(threads, LiveOptions::default(), Limits::default());
     let publisher = publisher(&server, 1).await;
     publisher.send(&trades(6_000)).await.unwrap();
     publisher.settle().await.unwrap();

@@ -7,6 +7,8 @@ use tidegate_engine::{BarState, Output, output_kind};
 #[derive(Default)]
 pub(super) struct History {
     records: VecDeque<Output>,
+    /// Event time of the last record. Of many keys each push finds its own cold, and mostly nothing but this has to be read.
+    newest_ts: u64,
 }
 
 /// Whether `newer` is another revision of `older`: the same window, told again.
@@ -24,6 +26,14 @@ impl History {
     /// Takes a record in, keeping at most `max`. Events set aside as late are no record of a window.
     pub(super) fn push(&mut self, output: Output, max: usize) {
         if output.kind == output_kind::LATE {
+            return;
+        }
+        if output.ts > self.newest_ts {
+            while self.records.len() >= max.max(1) {
+                self.records.pop_front();
+            }
+            self.newest_ts = output.ts;
+            self.records.push_back(output);
             return;
         }
         let at = self.records.iter().rposition(|held| held.ts <= output.ts).map_or(0, |at| at + 1);
