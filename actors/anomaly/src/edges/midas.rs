@@ -168,10 +168,13 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
+    /// By source and destination: count of this tick, of the ticks before, and score.
+    type Exact = HashMap<(u64, u64), (f64, f64, f64)>;
+
     /// As the paper has it: exact tables, every count touched at each new tick.
     #[derive(Default)]
     struct Slow {
-        tables: [HashMap<(u64, u64), (f64, f64, f64)>; 3],
+        tables: [Exact; 3],
         tick: u32,
         last: u64,
     }
