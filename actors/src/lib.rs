@@ -1,9 +1,10 @@
-//! What the shards run: bars, indicators, regimes, host windows; and who runs and watches them.
+//! What the shards run: bars, indicators, regimes, anomalies, host windows; and who runs and watches them.
 //!
 //! **Invariant:** an operator's outputs are a function of its events and watermarks alone; it knows no clock, thread,
 //! socket or file. Only `runtime` and `supervision` know threads.
 #![forbid(unsafe_code)]
 
+pub mod anomaly;
 pub mod bars;
 pub mod hosts;
 pub mod indicators;

@@ -1,5 +1,6 @@
 //! Operators by name: the built-in ones and those a user brings.
 
+use crate::anomaly::{AnomalyAnalyzer, AnomalySpec, Measure};
 use crate::bars::{BarOptions, BarSpec};
 use crate::hosts::{HostOptions, HostWindows};
 use crate::regime::{RegimeAnalyzer, RegimeSpec};
@@ -189,12 +190,12 @@ impl Default for Registry {
 
 impl Registry {
     /// The built-in operators: `bars` (`windows` as [`WindowSpec`] reads them, `late`, `horizon`, `history`), `hosts`
-    /// (`width`, `open_max`) and `sessions` (`gap`, `late`, `open_max`); and the analyzer `regime` (`model` as
-    /// [`RegimeSpec`] reads it).
+    /// (`width`, `open_max`) and `sessions` (`gap`, `late`, `open_max`); and the analyzers `regime` (`model` as
+    /// [`RegimeSpec`] reads it) and `anomaly` (`of` as [`AnomalySpec`] reads it).
     #[must_use]
     pub fn new() -> Self {
         let built_in: [(&str, Factory); 3] = [("bars", bars), ("hosts", hosts), ("sessions", sessions)];
-        let reading: [(&str, AnalyzerFactory); 1] = [("regime", regime)];
+        let reading: [(&str, AnalyzerFactory); 2] = [("anomaly", anomaly), ("regime", regime)];
         Self {
             factories: built_in.map(|(name, factory)| (name.to_string(), factory)).into(),
             analyzers: reading.map(|(name, factory)| (name.to_string(), factory)).into(),
@@ -334,6 +335,13 @@ fn sessions(params: &Params) -> Result<Box<dyn Operator>, ParamError> {
     Ok(Box::new(SessionBars::new(SessionOptions { gap: params.width("gap")?, late, open_max })))
 }
 
+fn anomaly(stream: u16, params: &Params) -> Result<Box<dyn Analyzer>, ParamError> {
+    params.only(&["of"])?;
+    let allowed = "return, range, volume or trades, with a threshold if need be, as volume:1.5";
+    let spec = params.read_or("of", AnomalySpec::new(Measure::Volume), allowed, |_| true)?;
+    Ok(Box::new(AnomalyAnalyzer::new(stream, spec)))
+}
+
 fn regime(stream: u16, params: &Params) -> Result<Box<dyn Analyzer>, ParamError> {
     params.only(&["model"])?;
     let usual = RegimeSpec::new(2).ok_or(ParamError::Missing { name: "model", allowed: "hmm:2" })?;
@@ -408,7 +416,7 @@ mod tests {
     #[test]
     fn analyzers_are_made_by_name_too() {
         let mut registry = Registry::new();
-        assert_eq!(registry.analyzers().collect::<Vec<_>>(), ["regime"]);
+        assert_eq!(registry.analyzers().collect::<Vec<_>>(), ["anomaly", "regime"]);
         let params: Params = "model=hmm:3".parse().unwrap();
         let (mut named, mut built) = (Vec::new(), Vec::new());
         registry.analyzer("regime", 4, &params).unwrap().save(&mut named);
@@ -421,6 +429,7 @@ mod tests {
         assert!(refusal("regimes", "").contains("did you mean `regime`?"));
         assert!(refusal("regime", "model=hmm:9").contains("hmm:2, hmm:3 or hmm:4"));
         assert!(refusal("regime", "modle=hmm:2").contains("modle"));
+        assert!(refusal("anomaly", "of=close").contains("return, range, volume or trades"));
         registry.register_analyzer("mine", regime).unwrap();
         for name in ["mine", "bars", "regime"] {
             assert!(matches!(registry.register(name, hosts), Err(RegistryError::Taken { .. })));

@@ -4,6 +4,7 @@ use crate::render::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use tidegate_actors::anomaly::AnomalySpec;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::Placement;
@@ -634,7 +635,7 @@ pub(crate) struct BenchArgs {
 #[command(next_help_heading = "Computing")]
 pub(crate) struct PlanArgs {
     /// A configuration (see `tidegate config`) that says what is computed, and to `serve` everything else too. Options beside it have
-    /// the last word; --bars, --ind, --regime and --hosts take the place of all its streams.
+    /// the last word; --bars, --ind, --regime, --anomaly and --hosts take the place of all its streams.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Bars: by time (250ms, 1s, 5m, 1h, 1d), trades (1000t), volume (50000v), value (1000000$), session (session:30s ends
@@ -648,6 +649,10 @@ pub(crate) struct PlanArgs {
     /// Regimes over every stream of bars: hmm:2, hmm:3 or hmm:4, so many states; with run length and what changed.
     #[arg(long, value_name = "hmm:N")]
     pub(crate) regime: Option<RegimeSpec>,
+    /// Anomalies over every stream of bars, of return, range, volume or trades: score, learning, quiet or alert, what was
+    /// expected. A threshold may follow (volume:1.5).
+    #[arg(long, value_name = "MEASURE[:SCORE]")]
+    pub(crate) anomaly: Option<AnomalySpec>,
     /// Windows of traffic per host.
     #[arg(long, value_name = "WIDTH,…", value_delimiter = ',', value_parser = parse_width)]
     pub(crate) hosts: Vec<WindowWidth>,
@@ -663,6 +668,13 @@ pub(crate) struct PlanArgs {
     /// Keep no trades for cancels and corrections, which are then counted as unmatched; faster.
     #[arg(long)]
     pub(crate) no_history: bool,
+}
+
+impl PlanArgs {
+    /// Whether something is asked for that reads bars.
+    pub(crate) fn over_bars(&self) -> bool {
+        !self.ind.is_empty() || self.regime.is_some() || self.anomaly.is_some()
+    }
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use crate::exit::Failure;
 use crate::render::Ui;
 use crate::settings::{Settings, map};
 use std::path::PathBuf;
+use tidegate_actors::anomaly::AnomalySpec;
 use tidegate_actors::bars::BarOptions;
 use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::{BarSpec, WindowSpec};
@@ -30,7 +31,7 @@ pub(crate) fn plan(
     let settings = Settings::of_plan(args, ui)?;
     let config = &settings.config;
     let log = LogOptions { disorder_ns: config.engine.disorder.0, fence: map::fence(config) };
-    let over_bars = !args.ind.is_empty() || args.regime.is_some();
+    let over_bars = args.over_bars();
     if !(config.stream.is_empty() || args.bars.is_empty() && args.hosts.is_empty() && over_bars) {
         return Ok((config.plan()?, log));
     }
@@ -38,6 +39,7 @@ pub(crate) fn plan(
     let mut plan = Plan {
         indicators: args.ind.clone(),
         regime: args.regime,
+        anomaly: args.anomaly,
         bar_options: config.bars.options(),
         ..Plan::default()
     };
@@ -96,6 +98,9 @@ pub(crate) fn describe(plan: &Plan, log: &LogOptions) -> serde_json::Value {
     if let Some(regime) = plan.regime {
         value["regime"] = regime.to_string().into();
     }
+    if let Some(anomaly) = plan.anomaly {
+        value["anomaly"] = anomaly.to_string().into();
+    }
     if caps(&plan.bar_options) != caps(&usual) {
         value["caps"] = caps(&plan.bar_options).to_vec().into();
     }
@@ -105,14 +110,18 @@ pub(crate) fn describe(plan: &Plan, log: &LogOptions) -> serde_json::Value {
         value["fence"] = serde_json::json!(fence);
     }
     let own = plan.own.iter().map(|own| {
-        serde_json::json!({
+        let mut value = serde_json::json!({
             "bars": own.bars.to_string(),
             "ind": texts(&mut own.indicators.iter().map(ToString::to_string)),
             "regime": own.regime.map(|regime| regime.to_string()),
             "late": own.options.late.to_string(),
             "horizon_ns": own.options.horizon_ns,
             "history": own.options.history,
-        })
+        });
+        if let Some(anomaly) = own.anomaly {
+            value["anomaly"] = anomaly.to_string().into();
+        }
+        value
     });
     if !plan.own.is_empty() {
         value["own"] = own.collect();
@@ -147,11 +156,14 @@ pub(crate) fn from_description(value: &serde_json::Value) -> Option<(Plan, LogOp
     // Most have none; descriptions from before there were regimes do not even say so.
     let regime =
         |value: &serde_json::Value| value["regime"].as_str().map(str::parse::<RegimeSpec>).transpose().ok();
+    let anomaly =
+        |value: &serde_json::Value| value["anomaly"].as_str().map(str::parse::<AnomalySpec>).transpose().ok();
     let own = |own: &serde_json::Value| {
         Some(Own {
             bars: own["bars"].as_str()?.parse().ok()?,
             indicators: all(&own["ind"])?,
             regime: regime(own)?,
+            anomaly: anomaly(own)?,
             options: options(own)?,
         })
     };
@@ -159,6 +171,7 @@ pub(crate) fn from_description(value: &serde_json::Value) -> Option<(Plan, LogOp
         bars: all(&value["bars"])?,
         indicators: all(&value["ind"])?,
         regime: regime(value)?,
+        anomaly: anomaly(value)?,
         bar_options: options(value)?,
         hosts: hosts.collect::<Option<_>>()?,
         own: value
@@ -194,6 +207,7 @@ mod tests {
                 .to_vec(),
             indicators: vec!["macd:12:26:9".parse().unwrap(), "bb:20:2.5".parse().unwrap()],
             regime: Some("hmm:3".parse().unwrap()),
+            anomaly: Some("trades:2.5".parse().unwrap()),
             hosts: vec![minute()],
             ..Plan::default()
         };
@@ -207,6 +221,7 @@ mod tests {
             bars: "1s".parse().unwrap(),
             indicators: vec!["sma:3".parse().unwrap()],
             regime: Some("hmm:2".parse().unwrap()),
+            anomaly: Some("return".parse().unwrap()),
             options: BarOptions { horizon_ns: 9, late: LatePolicy::Side, ..options },
         };
         let plan = Plan { bar_options: options, own: vec![own], ..plan };

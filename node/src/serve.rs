@@ -74,8 +74,8 @@ fn note_recovered(live: &Live, data: &std::path::Path, took: Duration, ui: &Ui) 
 /// What the gateway answers from.
 fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
     let stage = |stream: &StreamInfo| {
-        // Indicators, regimes and roll-ups read bars, everything else events.
-        let over = ["ind.", "regime."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
+        // Indicators, regimes, anomalies and roll-ups read bars, everything else events.
+        let over = ["ind.", "regime.", "anomaly."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
         let upstream = match (over, stream.name.split_once('@')) {
             (Some(bars), _) => format!("bars.{bars}"),
             (None, Some((_, finer))) => format!("bars.{finer}"),

@@ -1,6 +1,7 @@
 //! What to compute: the streams of a replay and the stages that make them.
 
 use tidegate_actors::WindowSpec;
+use tidegate_actors::anomaly::{AnomalyAnalyzer, AnomalySpec};
 use tidegate_actors::bars::{BarOptions, BarSpec};
 use tidegate_actors::hosts::{HOST_COLUMNS, HostOptions, HostWindows};
 use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorError, IndicatorSpec};
@@ -17,6 +18,8 @@ pub struct Plan {
     pub indicators: Vec<IndicatorSpec>,
     /// Regimes over every bar stream, each a stream `regime.SPEC`.
     pub regime: Option<RegimeSpec>,
+    /// Anomalies over every bar stream, each a stream `anomaly.SPEC`.
+    pub anomaly: Option<AnomalySpec>,
     /// How bars treat late trades and what they keep.
     pub bar_options: BarOptions,
     /// Host windows, a stream `hosts.WIDTH` each.
@@ -34,6 +37,8 @@ pub struct Own {
     pub indicators: Vec<IndicatorSpec>,
     /// Regimes over them; may be none.
     pub regime: Option<RegimeSpec>,
+    /// Anomalies over them; may be none.
+    pub anomaly: Option<AnomalySpec>,
     /// How they treat late trades and what they keep. Of a roll-up only the horizon has a meaning.
     pub options: BarOptions,
 }
@@ -48,7 +53,7 @@ pub enum StreamKind {
     Bars,
     /// Bars by ticks, volume or value, known by their name and first trade.
     MeasureBars,
-    /// Rows of floats: indicators and regimes.
+    /// Rows of floats: indicators, regimes and anomalies.
     Indicators,
     /// Rows of a host's counters.
     Hosts,
@@ -59,11 +64,11 @@ pub enum StreamKind {
 pub struct StreamInfo {
     /// Number in every output of it: its place in [`Plan::streams`].
     pub id: u16,
-    /// Name for people: `bars.1s`, `ind.1s`, `regime.1s`, `hosts.1m`.
+    /// Name for people: `bars.1s`, `ind.1s`, `regime.1s`, `anomaly.1s`, `hosts.1m`.
     pub name: String,
     /// What its records are.
     pub kind: StreamKind,
-    /// Columns of indicator, regime and host rows; empty for bars.
+    /// Columns of indicator, regime, anomaly and host rows; empty for bars.
     pub columns: Vec<String>,
 }
 
@@ -74,8 +79,10 @@ pub enum PlanError {
     /// It computes nothing.
     #[error("the plan is empty: ask for at least one of --bars and --hosts")]
     Empty,
-    /// Indicators or regimes without bars to compute them on.
-    #[error("indicators and regimes need bars to be computed on: add --bars, for example --bars 1s")]
+    /// Indicators, regimes or anomalies without bars to compute them on.
+    #[error(
+        "indicators, regimes and anomalies need bars to be computed on: add --bars, for example --bars 1s"
+    )]
     NoBars,
     /// The same stream twice.
     #[error("stream `{name}` is asked for twice")]
@@ -85,7 +92,7 @@ pub enum PlanError {
     },
     /// More streams than are numbered.
     #[error(
-        "the plan has more than {} streams; indicators and regimes are one more each for each of the bars",
+        "the plan has more than {} streams; indicators, regimes and anomalies are one more each for each of the bars",
         Plan::STREAMS_MAX
     )]
     TooMany,
@@ -142,7 +149,9 @@ impl Plan {
     }
 
     fn build(&self) -> Result<(Vec<StreamInfo>, Vec<Stage>), PlanError> {
-        if self.bars.is_empty() && (!self.indicators.is_empty() || self.regime.is_some()) {
+        if self.bars.is_empty()
+            && (!self.indicators.is_empty() || self.regime.is_some() || self.anomaly.is_some())
+        {
             return Err(PlanError::NoBars);
         }
         let orphan = self.bars.iter().find(|bars| bars.over().is_some_and(|over| !self.bars.contains(over)));
@@ -178,7 +187,7 @@ impl Plan {
         self.own_of(bars).map_or(self.bar_options, |own| own.options)
     }
 
-    /// What reads the bars of stream `id`: indicators, regimes, and roll-ups with what reads them in turn.
+    /// What reads the bars of stream `id`: indicators, regimes, anomalies, and roll-ups with what reads them in turn.
     fn analyzers(
         &self,
         bars: &WindowSpec,
@@ -197,6 +206,12 @@ impl Plan {
             let name = format!("regime.{}", bars.name());
             let (own, name) = streams.add(name, StreamKind::Indicators, spec.columns())?;
             analyzers.push(AnalyzerStage::new(name, own, Box::new(RegimeAnalyzer::new(id, spec))));
+        }
+        if let Some(spec) = self.own_of(bars).map_or(self.anomaly, |own| own.anomaly) {
+            let name = format!("anomaly.{}", bars.name());
+            let columns = AnomalySpec::COLUMNS.map(str::to_owned).to_vec();
+            let (own, name) = streams.add(name, StreamKind::Indicators, columns)?;
+            analyzers.push(AnalyzerStage::new(name, own, Box::new(AnomalyAnalyzer::new(id, spec))));
         }
         for wider in self.bars.iter().filter(|wider| wider.over() == Some(bars)) {
             let Some(roll_up) =
@@ -251,7 +266,8 @@ mod tests {
     fn plan(bars: &str) -> Plan {
         let bars = bars.split(',').map(|text| text.parse().unwrap()).collect();
         let regime = Some("hmm:2".parse().unwrap());
-        Plan { bars, indicators: vec!["rsi:14".parse().unwrap()], regime, ..Plan::default() }
+        let anomaly = Some("volume".parse().unwrap());
+        Plan { bars, indicators: vec!["rsi:14".parse().unwrap()], regime, anomaly, ..Plan::default() }
     }
 
     #[test]
@@ -275,7 +291,7 @@ mod tests {
                 "bars.sliding-1m-10s"
             ]
         );
-        assert_eq!(names.len(), 18, "indicators and regimes over each");
+        assert_eq!(names.len(), 24, "indicators, regimes and anomalies over each");
     }
 
     #[test]
@@ -284,6 +300,7 @@ mod tests {
             bars: bars.parse().unwrap(),
             indicators: indicators.iter().map(|name| name.parse().unwrap()).collect(),
             regime: (bars == "5m").then(|| "hmm:4".parse().unwrap()),
+            anomaly: (bars == "1s").then(|| "trades:2".parse().unwrap()),
             options: BarOptions { horizon_ns, ..BarOptions::default() },
         };
         let common = plan("1s,1m,5m");
@@ -293,10 +310,20 @@ mod tests {
         };
         let streams = plan.streams().unwrap();
         let names: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
-        let all = ["bars.1s", "bars.1m", "ind.1m", "regime.1m", "bars.5m", "ind.5m", "regime.5m"];
+        let all = [
+            "bars.1s",
+            "anomaly.1s",
+            "bars.1m",
+            "ind.1m",
+            "regime.1m",
+            "anomaly.1m",
+            "bars.5m",
+            "ind.5m",
+            "regime.5m",
+        ];
         assert_eq!(names, all);
         let columns = |at: usize| streams[at].columns.len();
-        assert_eq!((columns(2), columns(3), columns(5), columns(6)), (1, 10, 2, 12));
+        assert_eq!((columns(1), columns(3), columns(4), columns(7), columns(8)), (8, 1, 10, 2, 12));
         assert_eq!(plan.horizon_max_ns(), 7_000_000_000_000);
         let long =
             Plan { own: vec![own("sliding:2s/1s", &[], 1 << 60)], ..super::tests::plan("sliding:2s/1s") };

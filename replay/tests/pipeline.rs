@@ -21,6 +21,7 @@ fn plan() -> Plan {
         bars: ["1s", "1m", "100t", "10m@1m", "session:30s", "sliding:10s/4s"].map(parse).to_vec(),
         indicators: ["rsi:14", "ema:12"].iter().map(|text| text.parse().unwrap()).collect(),
         regime: "hmm:3".parse().ok(),
+        anomaly: "volume".parse().ok(),
         bar_options: BarOptions { history: true, ..BarOptions::default() },
         hosts: vec![WindowWidth::SECOND],
         own: Vec::new(),

@@ -218,6 +218,10 @@ fn data() -> PathBuf {
 /// What the change points must reach on the public half of the data set.
 const CHANGE_POINTS: [(&str, f64); 2] = [("f1", 0.72), ("covering", 0.70)];
 
+/// What the anomalies must reach on the public half of the benchmark, by profile.
+const ANOMALIES: [(&str, f64); 3] =
+    [("standard", 72.0), ("reward_low_FP_rate", 66.0), ("reward_low_FN_rate", 77.0)];
+
 /// Runs the parts that are there over the public data and compares them with the references.
 fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let data = data();
@@ -228,7 +232,7 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let data = data.canonicalize()?;
     let python = python(target)?;
     let out = target.join("yardstick");
-    for part in ["bars", "indicators", "tcpd", "regime"] {
+    for part in ["bars", "indicators", "nab", "tcpd", "regime"] {
         // The tests of its crate have built it; cargo run would build its dependencies again, with fewer features.
         let mut command = Command::new(target.join("debug/tidegate-yardstick"));
         command.arg(part).arg("--data").arg(&data).arg("--out").arg(&out);
@@ -281,6 +285,15 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     for (name, least) in CHANGE_POINTS {
         let found = scores["mean"][name].as_f64().unwrap_or_default();
         println!("change points, {name}: {found:.3}, at least {least}");
+        *if found >= least { &mut cases.passed } else { &mut cases.failed } += 1;
+    }
+    let mut command = Command::new(&python);
+    command.arg(data.join("../score/nab.py")).arg("--data").arg(data.join("nab")).arg("--windows");
+    command.arg(data.join("nab/windows.json")).arg("--out").arg(out.join("nab")).arg("--json");
+    let scores: serde_json::Value = serde_json::from_str(&shell::output(&mut command)?)?;
+    for (name, least) in ANOMALIES {
+        let found = scores[name]["score"].as_f64().unwrap_or_default();
+        println!("anomalies, {name}: {found:.1}, at least {least}");
         *if found >= least { &mut cases.passed } else { &mut cases.failed } += 1;
     }
     Ok(if cases.failed == 0 && cases.passed > 0 { Outcome::Passed } else { Outcome::Failed })

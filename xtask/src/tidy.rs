@@ -17,11 +17,12 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 20] = [
+const GRAPH: &[(&str, &[&str])] = &[
     ("tidegate-engine", &[]),
     ("tidegate-journal", &["tidegate-engine"]),
+    ("tidegate-anomaly", &[]),
     ("tidegate-regime", &[]),
-    ("tidegate-actors", &["tidegate-engine", "tidegate-regime"]),
+    ("tidegate-actors", &["tidegate-engine", "tidegate-anomaly", "tidegate-regime"]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-replica", &[]),
@@ -72,7 +73,14 @@ const GRAPH: [(&str, &[&str]); 20] = [
     ("tidegate-example-collatz", &["tidegate-engine", "tidegate-actors"]),
     (
         "tidegate-yardstick",
-        &["tidegate-engine", "tidegate-regime", "tidegate-actors", "tidegate-gpu", "tidegate-replay"],
+        &[
+            "tidegate-engine",
+            "tidegate-anomaly",
+            "tidegate-regime",
+            "tidegate-actors",
+            "tidegate-gpu",
+            "tidegate-replay",
+        ],
     ),
     (
         "tidegate-fuzz",

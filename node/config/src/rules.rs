@@ -62,22 +62,32 @@ impl Config {
                 history: base.history.unwrap_or(common.history),
                 ..common
             };
-            Some(Own { bars, indicators: stream.indicators.clone(), regime: stream.regime, options })
+            Some(Own {
+                bars,
+                indicators: stream.indicators.clone(),
+                regime: stream.regime,
+                anomaly: stream.anomaly,
+                options,
+            })
         });
         let mut own: Vec<Own> = own.collect();
         // What all have alike is nobody's own: the same computation is the same plan, however it was written.
-        let (mut indicators, mut regime) = (Vec::new(), None);
+        let (mut indicators, mut regime, mut anomaly) = (Vec::new(), None, None);
         let alike = |one: &Own| {
-            one.options == common && one.indicators == own[0].indicators && one.regime == own[0].regime
+            let first = &own[0];
+            one.options == common
+                && one.indicators == first.indicators
+                && (one.regime, one.anomaly) == (first.regime, first.anomaly)
         };
         if own.iter().all(alike) {
-            (indicators, regime) =
-                own.drain(..).next().map(|one| (one.indicators, one.regime)).unwrap_or_default();
+            (indicators, regime, anomaly) =
+                own.drain(..).next().map(|one| (one.indicators, one.regime, one.anomaly)).unwrap_or_default();
         }
         let plan = Plan {
             bars: streams.iter().filter_map(|stream| stream.bars.clone()).collect(),
             indicators,
             regime,
+            anomaly,
             bar_options: common,
             hosts: streams.iter().filter_map(|stream| stream.hosts).collect(),
             own,
@@ -188,8 +198,10 @@ impl Rules<'_, '_> {
                 None => {
                     let indicators = (!stream.indicators.is_empty()).then_some("indicators");
                     let regime = stream.regime.map(|_| "regime");
+                    let anomaly = stream.anomaly.map(|_| "anomaly");
                     own.chain(indicators)
                         .chain(regime)
+                        .chain(anomaly)
                         .for_each(|key| refuse(key, conflict("windows of hosts have none")));
                 }
                 Some(bars) => {

@@ -78,6 +78,9 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Indicator => {
             json!({ "type": "string", "pattern": "^[a-z]+:", "examples": ["rsi:14", "macd:12:26:9"] })
         }
+        Kind::Anomaly => {
+            json!({ "type": "string", "pattern": "^(return|range|volume|trades)(:[0-9.]+)?$", "examples": ["volume", "trades:2"] })
+        }
         Kind::Width => json!({ "type": "string", "pattern": "^[0-9]+[a-z]+$", "examples": ["10s", "1m"] }),
         Kind::Off(kind) => json!({ "anyOf": [{ "const": "off" }, of_kind(kind)] }),
         Kind::List(kind, max) => json!({ "type": "array", "maxItems": max, "items": of_kind(kind) }),

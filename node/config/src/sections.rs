@@ -4,6 +4,7 @@ use crate::problem::Reader;
 use crate::value::{Bytes, Field, Key, Kind, Node, Off, Section, SectionInfo, Span};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use tidegate_actors::anomaly::AnomalySpec;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::{IdleStrategy, Placement};
@@ -270,6 +271,8 @@ section! {
         indicators: Vec<IndicatorSpec> = Vec::new(), Kind::List(&Kind::Indicator, 64);
         /// Regimes over these bars, a hidden Markov model of so many states; they are a stream `regime.` of their own.
         regime: Option<RegimeSpec> = None, Kind::Choice(&["hmm:2", "hmm:3", "hmm:4"]);
+        /// Anomalies of these bars; they are a stream `anomaly.` of their own.
+        anomaly: Option<AnomalySpec> = None, Kind::Anomaly;
         /// In place of `bars.late`, for these bars.
         late: Option<LatePolicy> = None, Kind::Choice(&["amend", "side", "drop"]);
         /// In place of `bars.horizon`, for these bars.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use tidegate_actors::anomaly::AnomalySpec;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::{IdleStrategy, Placement};
@@ -55,6 +56,8 @@ pub enum Kind {
     Bars,
     /// An indicator with its settings.
     Indicator,
+    /// What to find anomalies in.
+    Anomaly,
     /// A width of windows of time.
     Width,
     /// That, or the word `off`.
@@ -85,6 +88,9 @@ impl fmt::Display for Kind {
             ),
             Self::Indicator => f.write_str(
                 "an indicator such as \"sma:20\", \"ema:20\", \"rsi:14\", \"atr:14\", \"vwap:20\", \"bb:20:2\" or \"macd:12:26:9\"",
+            ),
+            Self::Anomaly => f.write_str(
+                "what to find anomalies in: return, range, volume or trades, with a threshold if need be, as \"volume:1.5\"",
             ),
             Self::Width => f.write_str("a width of windows such as \"10s\", \"1m\" or \"1h\""),
             Self::Off(kind) => write!(f, "{kind}, or \"off\""),
@@ -377,7 +383,7 @@ macro_rules! texts {
         }
     )*};
 }
-texts!(SocketAddr, Placement, IdleStrategy, LatePolicy, IndicatorSpec, RegimeSpec);
+texts!(SocketAddr, Placement, IdleStrategy, LatePolicy, IndicatorSpec, RegimeSpec, AnomalySpec);
 
 impl Field for WindowSpec {
     fn read(node: &Node<'_>, kind: &Kind, reader: &mut Reader<'_>) -> Option<Self> {

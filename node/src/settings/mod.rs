@@ -173,10 +173,10 @@ impl Settings {
         if plan.no_history {
             self.set("bars.history", "--no-history", |config| config.bars.history = false);
         }
-        let over_bars = !plan.ind.is_empty() || plan.regime.is_some();
+        let over_bars = plan.over_bars();
         if !(plan.bars.is_empty() && plan.hosts.is_empty()) || over_bars {
             let usual = || Config::usual_streams().into_iter().filter_map(|stream| stream.bars).collect();
-            // Indicators and regimes need bars; hosts do not.
+            // What reads bars needs them; hosts do not.
             let without_bars = !over_bars && !plan.hosts.is_empty();
             let bars: Vec<_> =
                 if plan.bars.is_empty() && !without_bars { usual() } else { plan.bars.clone() };
@@ -184,11 +184,14 @@ impl Settings {
                 bars: Some(bars),
                 indicators: plan.ind.clone(),
                 regime: plan.regime,
+                anomaly: plan.anomaly,
                 ..Stream::default()
             });
             let hosts = plan.hosts.iter().map(|&width| Stream { hosts: Some(width), ..Stream::default() });
             let streams = bars.chain(hosts).collect();
-            self.set("stream", "--bars, --ind, --regime and --hosts", |config| config.stream = streams);
+            self.set("stream", "--bars, --ind, --regime, --anomaly and --hosts", |config| {
+                config.stream = streams;
+            });
         }
         self
     }

@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 mod bars;
+mod darpa;
 mod indicators;
+mod nab;
+mod nslkdd;
 mod regime;
 mod tcpd;
 
@@ -31,9 +34,12 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 4] = [
+const PARTS: [(&str, Work); 7] = [
     ("bars", bars::write),
     ("indicators", indicators::write),
+    ("nab", nab::write),
+    ("darpa", darpa::write),
+    ("nslkdd", nslkdd::write),
     ("tcpd", tcpd::write),
     ("regime", regime::write),
 ];
@@ -95,6 +101,16 @@ fn inputs(folder: &Path, ending: &str, wanted: &'static str) -> anyhow::Result<V
         return Err(YardstickError::NoInput { wanted, folder: folder.to_owned() }.into());
     }
     Ok(found)
+}
+
+/// A file's text, whatever its ending says it is packed with.
+fn open(path: &Path) -> anyhow::Result<Box<dyn std::io::Read>> {
+    let file = std::fs::File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+    Ok(match path.extension().and_then(|ending| ending.to_str()) {
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Some("xz") => Box::new(lzma_rust2::XzReader::new(std::io::BufReader::new(file), true)),
+        _ => Box::new(file),
+    })
 }
 
 /// Makes `folder` and a file in it.
