@@ -17,9 +17,10 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 16] = [
+const GRAPH: [(&str, &[&str]); 17] = [
     ("tidegate-engine", &[]),
     ("tidegate-actors", &["tidegate-engine"]),
+    ("tidegate-flow", &[]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
@@ -33,7 +34,7 @@ const GRAPH: [(&str, &[&str]); 16] = [
         // `replay` for its tests alone: a generated market.
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
     ),
-    ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-gpu"]),
+    ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-flow", "tidegate-gpu"]),
     (
         "tidegate-benches",
         &[
@@ -54,6 +55,7 @@ const GRAPH: [(&str, &[&str]); 16] = [
             "tidegate-engine",
             "tidegate-actors",
             "tidegate-config",
+            "tidegate-flow",
             "tidegate-gpu",
             "tidegate-proto",
             "tidegate-auth",
@@ -65,7 +67,10 @@ const GRAPH: [(&str, &[&str]); 16] = [
         ],
     ),
     ("tidegate-example-collatz", &["tidegate-engine", "tidegate-actors"]),
-    ("tidegate-yardstick", &["tidegate-engine", "tidegate-actors", "tidegate-gpu", "tidegate-replay"]),
+    (
+        "tidegate-yardstick",
+        &["tidegate-engine", "tidegate-actors", "tidegate-flow", "tidegate-gpu", "tidegate-replay"],
+    ),
     (
         "tidegate-fuzz",
         &[
@@ -73,6 +78,7 @@ const GRAPH: [(&str, &[&str]); 16] = [
             "tidegate-actors",
             "tidegate-proto",
             "tidegate-auth",
+            "tidegate-flow",
             "tidegate-gateway",
             "tidegate-replay",
             "tidegate-config",

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 mod bars;
 mod indicators;
+mod pcap;
 
 /// Writes one part's results.
 #[derive(Parser)]
@@ -29,7 +30,8 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 2] = [("bars", bars::write), ("indicators", indicators::write)];
+const PARTS: [(&str, Work); 3] =
+    [("bars", bars::write), ("indicators", indicators::write), ("pcap", pcap::write)];
 
 /// Why nothing can be computed.
 #[derive(Debug, thiserror::Error)]
