@@ -13,8 +13,10 @@ mod render;
 mod bench;
 mod certs;
 mod demo;
+mod detect;
 mod digest;
 mod doctor;
+mod flows;
 mod generate;
 mod inspect;
 mod place;
@@ -30,6 +32,7 @@ mod subscribe;
 mod summary;
 mod token;
 mod top;
+mod traffic;
 mod verify;
 
 use clap::Parser;
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
     let ui = render::Ui::new(cli.color, cli.quiet);
     let outcome = match cli.command {
         Command::Inspect(args) => inspect::run(&args, &ui),
+        Command::Flows(args) => flows::run(&args, &ui),
+        Command::Detect(args) => detect::run(&args, &ui),
         Command::Generate(args) => generate::run(&args, &ui),
         Command::Record(args) => record::run(&args, &ui),
         Command::Replay(args) => replay::run(&args, &ui),

@@ -154,6 +154,9 @@ pub struct TableCounts {
     pub hurried: u64,
 }
 
+// What the documentation says of memory.
+const _: () = assert!(FlowTable::FLOW_BYTES <= 640);
+
 /// Both ends in one order, ports, protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {

@@ -64,7 +64,8 @@ impl Beacons {
             protocol::UDP => record.sent.bytes > 0,
             _ => false,
         };
-        if !counts || responder.is_group() || originator == responder || REGULAR.contains(&responder_port) {
+        // Inside a site regular connections are monitoring, far more often than not; calls home go out.
+        if !counts || responder.is_group() || responder.is_private() || REGULAR.contains(&responder_port) {
             return;
         }
         let key = (originator, responder, responder_port, protocol);

@@ -105,6 +105,16 @@ impl Rate {
     }
 }
 
+/// What a client asked of a service lately.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    questions: u64,
+    bytes: u64,
+    since: u64,
+    last: u64,
+    repeats: u64,
+}
+
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Floods {
@@ -112,7 +122,7 @@ pub struct Floods {
     udp: Recent<Ip, Rate>,
     ping: Recent<Ip, Rate>,
     answers: Recent<Ip, Rate>,
-    asked: Recent<(Ip, Ip, u16), (u64, u64, u64)>,
+    asked: Recent<(Ip, Ip, u16), Asked>,
     stalled: Recent<(Ip, Ip, u16), (u32, Range)>,
 }
 
@@ -217,28 +227,34 @@ impl Floods {
             // A question to a group may be answered by anybody.
             let target = if packet.target.is_group() { Ip::default() } else { packet.target };
             let key = (packet.source, target, packet.target_port);
-            let (questions, bytes, ts) = self.asked.entry(key, || (0, 0, packet.ts));
-            if packet.ts.saturating_sub(*ts) > WINDOW_NS {
-                (*questions, *bytes, *ts) = (0, 0, packet.ts);
+            let new = Asked { questions: 0, bytes: 0, since: packet.ts, last: 0, repeats: 0 };
+            let asked = self.asked.entry(key, || new);
+            if packet.ts.saturating_sub(asked.since) > WINDOW_NS {
+                *asked = new;
             }
-            *questions += 1;
-            *bytes += u64::from(packet.ip_bytes);
+            asked.questions += 1;
+            asked.bytes += u64::from(packet.ip_bytes);
+            // The first two bytes of a DNS message are its number.
+            let question = hash_of(packet.payload.get(2..).unwrap_or_default());
+            asked.repeats += u64::from(question == asked.last);
+            asked.last = question;
             return;
         }
-        if !from || packet.ip_bytes < LARGE_BYTES || packet.target.is_group() {
+        if !from || packet.target.is_group() {
             return;
         }
-        let recent = |asked: &&mut (u64, u64, u64)| packet.ts.saturating_sub(asked.2) <= 2 * WINDOW_NS;
+        let recent = |asked: &&mut Asked| packet.ts.saturating_sub(asked.since) <= 2 * WINDOW_NS;
         if self.asked.find(&(packet.target, Ip::default(), packet.source_port)).filter(recent).is_some() {
             return;
         }
         let asked = self.asked.find(&(packet.target, packet.source, packet.source_port)).filter(recent);
-        let (questions, asked_bytes) = asked.map_or((0, 0), |asked| (asked.0, asked.1));
+        let (questions, asked_bytes, repeats) =
+            asked.map_or((0, 0, 0), |asked| (asked.questions, asked.bytes, asked.repeats));
         let rate = self.answers.entry(packet.target, || Rate::new(packet.number, packet.ts));
         rate.at(packet.number, packet.ts);
-        // Ordinary clients get one answer per question, and most answers are short.
-        let excess = u64::from(packet.ip_bytes) * questions.max(1) > 10 * asked_bytes.max(60);
-        if questions > 0 && !excess {
+        // Ordinary clients get one answer per question, most answers are short, and nobody asks the same over and over.
+        let tenfold = u64::from(packet.ip_bytes) * questions > 10 * asked_bytes && repeats * 2 >= questions;
+        if packet.ip_bytes < LARGE_BYTES || (questions > 0 && !tenfold) {
             rate.back += 1;
             return;
         }

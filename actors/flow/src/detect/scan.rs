@@ -14,6 +14,8 @@ use crate::table::{Answer, SECOND};
 pub const PORTS_MIN: u32 = 15;
 /// Hosts of one port that failed. Zeek's long-standing default is 25 in 5 minutes; 20 after the ratio below.
 pub const HOSTS_MIN: u32 = 20;
+/// Hosts per port over everything that failed for a source: file sharing has hardly more than one.
+pub const HOSTS_PER_PORT_MIN: f64 = 2.0;
 /// Ports tried with packets that no system sends by itself (FIN alone, no flag at all, FIN with PSH and URG).
 pub const STEALTH_PORTS_MIN: u32 = 5;
 /// Pinged hosts that did not answer.
@@ -145,8 +147,8 @@ impl Tries {
 pub struct Scans {
     vertical: Recent<(Ip, Ip, Probe), Tries>,
     horizontal: Recent<(Ip, u16, Probe), Tries>,
-    /// Everything a source tried by UDP: peers of file sharing are many ports on many hosts.
-    udp: Recent<Ip, (u32, u32)>,
+    /// All hosts and ports that failed for a source: peers of file sharing have ports of their own, a scan has few for many hosts.
+    all: Recent<(Ip, Probe), (Distinct, Distinct)>,
     same: Recent<(Ip, Ip, u16), Tries>,
 }
 
@@ -155,7 +157,7 @@ impl Default for Scans {
         Self {
             vertical: Recent::new(TRACKED_MAX),
             horizontal: Recent::new(TRACKED_MAX),
-            udp: Recent::new(TRACKED_MAX),
+            all: Recent::new(TRACKED_MAX),
             same: Recent::new(TRACKED_MAX),
         }
     }
@@ -215,19 +217,19 @@ impl Scans {
 
     fn hosts(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
         let Outcome { source, target, port, probe, answer, .. } = *outcome;
-        let mut of_all = 1.0;
-        if probe == Probe::Udp && answer != Answer::Answered {
-            let (all, _) = self.udp.entry(source, || (0, 0));
-            *all = all.saturating_add(1);
-            of_all = f64::from(*all);
+        let mut hosts_per_port = 0.0;
+        if answer != Answer::Answered {
+            let (hosts, ports) = self.all.entry((source, probe), Default::default);
+            hosts.insert(hash_of(&target));
+            ports.insert(hash_of(&port));
+            hosts_per_port = f64::from(hosts.count()) / f64::from(ports.count().max(1));
         }
         let tries = self.horizontal.entry((source, port, probe), || Tries::new(outcome));
         if !tries.take(outcome, hash_of(&target)) {
             return;
         }
         let (failed, share) = (tries.failed.count(), tries.share());
-        let mine = f64::from(tries.failures) / of_all;
-        if failed >= HOSTS_MIN && share >= 2.0 / 3.0 && (probe != Probe::Udp || mine >= 0.5) {
+        if failed >= HOSTS_MIN && share >= 2.0 / 3.0 && hosts_per_port >= HOSTS_PER_PORT_MIN {
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, source, tries.range, outcome.now)
                     .against(target, Some(port))
@@ -238,6 +240,7 @@ impl Scans {
                     )
                     .because("hosts that failed", failed, HOSTS_MIN - 1)
                     .because("share of tried hosts that failed", share, 0.67)
+                    .because("failed hosts per failed port, all in all", hosts_per_port, 1.0)
                     .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),
             );
         }
@@ -294,6 +297,6 @@ impl Scans {
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.vertical.dropped() + self.horizontal.dropped() + self.same.dropped() + self.udp.dropped()
+        self.vertical.dropped() + self.horizontal.dropped() + self.same.dropped() + self.all.dropped()
     }
 }

@@ -1,62 +1,60 @@
 //! A network made of packets, for tests: clients and servers that do what the shapes to be told apart do.
 
-#![allow(dead_code)] // Each test binary uses its part.
-
 use std::net::IpAddr;
 use tidegate_flow::packet::{Fragment, protocol, tcp_flag};
 use tidegate_flow::{Alert, Arp, Detectors, FlowRecord, FlowTable, Ip, Packet, TableOptions, Watch};
 
-pub const ACK: u8 = tcp_flag::ACK;
-pub const FIN: u8 = tcp_flag::FIN;
-pub const PSH: u8 = tcp_flag::PSH;
-pub const RST: u8 = tcp_flag::RST;
-pub const SYN: u8 = tcp_flag::SYN;
-pub const URG: u8 = tcp_flag::URG;
+pub(crate) const ACK: u8 = tcp_flag::ACK;
+pub(crate) const FIN: u8 = tcp_flag::FIN;
+pub(crate) const PSH: u8 = tcp_flag::PSH;
+pub(crate) const RST: u8 = tcp_flag::RST;
+pub(crate) const SYN: u8 = tcp_flag::SYN;
+pub(crate) const URG: u8 = tcp_flag::URG;
 
-pub fn ip(text: &str) -> Ip {
+pub(crate) fn ip(text: &str) -> Ip {
     text.parse::<IpAddr>().unwrap().into()
 }
 
 /// An address of a network by its last number.
-pub fn host(network: &str, number: u32) -> Ip {
+pub(crate) fn host(network: &str, number: u32) -> Ip {
     let base = ip(network).as_v4().unwrap();
     Ip::v4((base + number).to_be_bytes())
 }
 
 /// Xorshift: random enough, and the same each time.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         (self.next() >> 11) % n
     }
 
     /// From 0 to 1.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
 /// A packet at a time in seconds.
 #[derive(Clone)]
-pub struct Sent {
-    pub at: f64,
-    pub what: What,
+pub(crate) struct Sent {
+    pub(crate) at: f64,
+    pub(crate) what: What,
 }
 
 #[derive(Clone)]
-pub enum What {
+pub(crate) enum What {
     Tcp { from: (Ip, u16), to: (Ip, u16), flags: u8, seq: u32, ack: u32, payload: Vec<u8> },
     Udp { from: (Ip, u16), to: (Ip, u16), payload: Vec<u8>, ttl: u8 },
     Icmp { from: Ip, to: Ip, kind: u8, code: u8, rest: u32, payload: Vec<u8> },
@@ -65,22 +63,23 @@ pub enum What {
 
 /// Traffic to be, in any order; played by time.
 #[derive(Default)]
-pub struct Net {
-    pub sent: Vec<Sent>,
+pub(crate) struct Net {
+    pub(crate) sent: Vec<Sent>,
     port: u16,
 }
 
 impl Net {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { sent: Vec::new(), port: 32_768 }
     }
 
-    pub fn ephemeral(&mut self) -> u16 {
+    pub(crate) fn ephemeral(&mut self) -> u16 {
         self.port = if self.port >= 60_999 { 32_768 } else { self.port + 1 };
         self.port
     }
 
-    pub fn tcp(
+    #[allow(clippy::too_many_arguments)] // A packet has so many parts.
+    pub(crate) fn tcp(
         &mut self,
         at: f64,
         from: (Ip, u16),
@@ -93,21 +92,21 @@ impl Net {
         self.sent.push(Sent { at, what: What::Tcp { from, to, flags, seq, ack, payload: payload.to_vec() } });
     }
 
-    pub fn udp(&mut self, at: f64, from: (Ip, u16), to: (Ip, u16), payload: &[u8]) {
+    pub(crate) fn udp(&mut self, at: f64, from: (Ip, u16), to: (Ip, u16), payload: &[u8]) {
         self.sent.push(Sent { at, what: What::Udp { from, to, payload: payload.to_vec(), ttl: 64 } });
     }
 
-    pub fn icmp(&mut self, at: f64, from: Ip, to: Ip, kind: u8, rest: u32, payload: &[u8]) {
+    pub(crate) fn icmp(&mut self, at: f64, from: Ip, to: Ip, kind: u8, rest: u32, payload: &[u8]) {
         self.sent
             .push(Sent { at, what: What::Icmp { from, to, kind, code: 0, rest, payload: payload.to_vec() } });
     }
 
-    pub fn arp(&mut self, at: f64, reply: bool, mac: [u8; 6], sender: Ip, target: Ip) {
+    pub(crate) fn arp(&mut self, at: f64, reply: bool, mac: [u8; 6], sender: Ip, target: Ip) {
         self.sent.push(Sent { at, what: What::Arp { reply, mac, sender, target } });
     }
 
     /// A ping and its reply.
-    pub fn ping(&mut self, at: f64, from: Ip, to: Ip, number: u32, answered: bool) {
+    pub(crate) fn ping(&mut self, at: f64, from: Ip, to: Ip, number: u32, answered: bool) {
         self.icmp(at, from, to, 8, number, &[7; 48]);
         if answered {
             self.icmp(at + 0.01, to, from, 0, number, &[7; 48]);
@@ -115,18 +114,18 @@ impl Net {
     }
 
     /// A SYN that nobody answers.
-    pub fn syn(&mut self, at: f64, from: (Ip, u16), to: (Ip, u16)) {
+    pub(crate) fn syn(&mut self, at: f64, from: (Ip, u16), to: (Ip, u16)) {
         self.tcp(at, from, to, SYN, 1, 0, b"");
     }
 
     /// A SYN that is refused.
-    pub fn refused(&mut self, at: f64, from: (Ip, u16), to: (Ip, u16)) {
+    pub(crate) fn refused(&mut self, at: f64, from: (Ip, u16), to: (Ip, u16)) {
         self.syn(at, from, to);
         self.tcp(at + 0.001, to, from, RST | ACK, 0, 2, b"");
     }
 
     /// A whole connection: a dialogue of (from the client, payload), a step every `pace` seconds. Returns when it ended.
-    pub fn talk(
+    pub(crate) fn talk(
         &mut self,
         at: f64,
         client: (Ip, u16),
@@ -157,14 +156,24 @@ impl Net {
     }
 
     /// The handshake.
-    pub fn open(&mut self, at: f64, client: (Ip, u16), server: (Ip, u16)) {
+    pub(crate) fn open(&mut self, at: f64, client: (Ip, u16), server: (Ip, u16)) {
         self.tcp(at, client, server, SYN, 1, 0, b"");
         self.tcp(at + 0.001, server, client, SYN | ACK, 100, 2, b"");
         self.tcp(at + 0.002, client, server, ACK, 2, 101, b"");
     }
 
     /// A DNS query and its answer.
-    pub fn dns(&mut self, at: f64, client: Ip, server: Ip, name: &[u8], kind: u16, answer: &[u8], code: u8) {
+    #[allow(clippy::too_many_arguments)] // A question and its answer have so many parts.
+    pub(crate) fn dns(
+        &mut self,
+        at: f64,
+        client: Ip,
+        server: Ip,
+        name: &[u8],
+        kind: u16,
+        answer: &[u8],
+        code: u8,
+    ) {
         let port = self.ephemeral();
         let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         for label in name.split(|&byte| byte == b'.') {
@@ -190,25 +199,36 @@ impl Net {
     }
 
     /// Plays it through table and detectors.
-    pub fn alerts(self) -> Vec<Alert> {
+    pub(crate) fn alerts(self) -> Vec<Alert> {
         let mut detectors = Detectors::default();
         self.play(&mut detectors, TableOptions::default());
         detectors.alerts().to_vec()
     }
 
     /// Plays it and keeps the records.
-    pub fn records(self, options: TableOptions) -> (Vec<FlowRecord>, FlowTable) {
+    pub(crate) fn records(self, options: TableOptions) -> (Vec<FlowRecord>, FlowTable) {
         let mut records = Records::default();
         let table = self.play_to(&mut records, options, |_, _| {});
         (records.0, table)
     }
 
-    pub fn play(self, detectors: &mut Detectors, options: TableOptions) -> FlowTable {
+    /// The same without putting packets in order of time.
+    pub(crate) fn records_unsorted(self, options: TableOptions) -> (Vec<FlowRecord>, FlowTable) {
+        let mut records = Records::default();
+        let table = self.feed(&mut records, options, |_, _| {});
+        (records.0, table)
+    }
+
+    pub(crate) fn play(self, detectors: &mut Detectors, options: TableOptions) -> FlowTable {
         self.play_to(detectors, options, |detectors, arp| detectors.arp(arp))
     }
 
     fn play_to<W: Watch>(mut self, watch: &mut W, options: TableOptions, arp: fn(&mut W, &Arp)) -> FlowTable {
         self.sent.sort_by(|a, b| a.at.total_cmp(&b.at));
+        self.feed(watch, options, arp)
+    }
+
+    fn feed<W: Watch>(self, watch: &mut W, options: TableOptions, arp: fn(&mut W, &Arp)) -> FlowTable {
         let mut table = FlowTable::new(options);
         for (at, sent) in self.sent.iter().enumerate() {
             let number = at as u64 + 1;
@@ -283,7 +303,7 @@ impl Net {
 }
 
 #[derive(Default)]
-pub struct Records(pub Vec<FlowRecord>);
+pub(crate) struct Records(pub(crate) Vec<FlowRecord>);
 
 impl Watch for Records {
     fn record(&mut self, _flow: &mut tidegate_flow::Flow, record: &FlowRecord) {
@@ -292,6 +312,6 @@ impl Watch for Records {
 }
 
 /// The alerts as text, and nothing else.
-pub fn told(net: Net) -> Vec<(String, &'static str)> {
+pub(crate) fn told(net: Net) -> Vec<(String, &'static str)> {
     net.alerts().iter().map(|alert| (alert.source.to_string(), alert.kind.name())).collect()
 }

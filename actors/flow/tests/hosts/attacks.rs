@@ -1,8 +1,6 @@
 //! Each shape of attack, made small: found, the attacker named, the right kind, nobody else accused.
 
-mod common;
-
-use common::{ACK, FIN, Net, PSH, RST, Random, SYN, URG, host, ip, told};
+use crate::net::{ACK, FIN, Net, PSH, RST, Random, SYN, URG, host, ip, told};
 use tidegate_flow::{Detectors, TableOptions};
 
 const EVIL: &str = "10.0.0.66";

@@ -1,8 +1,6 @@
 //! What looks like an attack and is none: nothing may be said.
 
-mod common;
-
-use common::{ACK, Net, PSH, Random, SYN, host, ip, told};
+use crate::net::{ACK, Net, PSH, Random, SYN, Sent, What, host, ip, told};
 
 #[track_caller]
 fn quiet(net: Net) {
@@ -273,9 +271,9 @@ fn traceroute() {
     let mut net = Net::new();
     for n in 0..90u16 {
         let hop = (n / 3 + 1) as u8;
-        net.sent.push(common::Sent {
+        net.sent.push(Sent {
             at: f64::from(n) * 0.1,
-            what: common::What::Udp {
+            what: What::Udp {
                 from: (ip(PC), 45_000),
                 to: (ip("203.0.113.80"), 33_434 + n),
                 payload: vec![0; 32],
