@@ -8,6 +8,7 @@ pub mod config;
 pub mod gateway;
 pub mod seeds;
 pub mod token;
+pub mod traffic;
 pub mod transport;
 
 use std::cell::RefCell;

@@ -10,12 +10,8 @@ use std::collections::HashMap;
 pub enum Kind {
     /// Many ports of one host tried.
     VerticalScan,
-    /// One port of many hosts tried.
+    /// One port of many hosts tried, many hosts pinged, or many addresses asked for on the link.
     HorizontalScan,
-    /// Many hosts pinged.
-    PingSweep,
-    /// Many addresses asked for on the local link.
-    ArpScan,
     /// Connections asked for and never completed, in masses.
     SynFlood,
     /// UDP in masses, one way.
@@ -50,11 +46,9 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 17] = [
         Self::VerticalScan,
         Self::HorizontalScan,
-        Self::PingSweep,
-        Self::ArpScan,
         Self::SynFlood,
         Self::UdpFlood,
         Self::IcmpFlood,
@@ -78,8 +72,6 @@ impl Kind {
         match self {
             Self::VerticalScan => "vertical-scan",
             Self::HorizontalScan => "horizontal-scan",
-            Self::PingSweep => "ping-sweep",
-            Self::ArpScan => "arp-scan",
             Self::SynFlood => "syn-flood",
             Self::UdpFlood => "udp-flood",
             Self::IcmpFlood => "icmp-flood",
@@ -103,7 +95,7 @@ impl Kind {
     pub const fn technique(self) -> &'static str {
         match self {
             Self::VerticalScan => "T1046",
-            Self::HorizontalScan | Self::PingSweep | Self::ArpScan => "T1018",
+            Self::HorizontalScan => "T1018",
             Self::SynFlood => "T1499.001",
             Self::UdpFlood | Self::IcmpFlood => "T1498.001",
             Self::Amplification => "T1498.002",

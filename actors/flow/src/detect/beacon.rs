@@ -11,8 +11,10 @@ use crate::packet::protocol;
 use crate::record::FlowRecord;
 use crate::table::SECOND;
 
-/// Connections before anything is said: below that, chance lines up too often.
-pub const STARTS_MIN: usize = 16;
+/// Connections before anything is said: below that, chance lines up too often. With fewer than [`STARTS_SURE`] only intervals count.
+pub const STARTS_MIN: usize = 12;
+/// Connections from which on the wider bound and the spectrum count.
+pub const STARTS_SURE: usize = 16;
 /// Connections remembered.
 pub const STARTS_MAX: usize = 32;
 /// Median of intervals that counts as waiting: people and pages are faster, keep-alives are not new connections.
@@ -20,6 +22,8 @@ pub const PERIOD_MIN_NS: u64 = SECOND;
 /// Scaled median absolute deviation over median: 0.35 lets a jitter of half the period either way pass. Intervals of a Poisson
 /// process have 0.7 and more, of people far more.
 pub const SPREAD_MAX: f64 = 0.35;
+/// The same for few connections: a jitter of a third either way passes.
+pub const SPREAD_FEW_MAX: f64 = 0.28;
 /// Length of the mean phase vector over the starts; of 16 random starts it is over 0.8 once in 30,000.
 pub const ALIGNED_MIN: f64 = 0.8;
 /// Relative spread of the requests' sizes: implants say the same, browsers do not.
@@ -174,8 +178,9 @@ fn judge(calls: &[Call]) -> Option<Found> {
     }
     // A period far below the usual interval fits anything.
     let aligned = if best.1 >= median / 4.0 { best.0 } else { 0.0 };
-    let regular = spread <= SPREAD_MAX;
-    (regular || aligned >= ALIGNED_MIN).then_some(Found {
+    let few = calls.len() < STARTS_SURE;
+    let regular = spread <= if few { SPREAD_FEW_MAX } else { SPREAD_MAX };
+    (regular || (aligned >= ALIGNED_MIN && !few)).then_some(Found {
         period_ns: if regular { median } else { best.1 },
         spread,
         aligned,

@@ -11,10 +11,12 @@ use crate::table::SECOND;
 pub const WINDOW_NS: u64 = 10 * SECOND;
 /// Connections asked of one service within the window and not completed. Retries of a page's dozens of connections stay under it.
 pub const HALF_OPEN_MIN: u64 = 150;
-/// UDP packets within the window, one way: 500 a second.
-pub const UDP_MIN: u64 = 5_000;
-/// Pings within the window: `ping -f` sends 100 a second, anything else one.
-pub const PINGS_MIN: u64 = 500;
+/// UDP packets one way over many ports or from many sources, and how many a second they must be.
+pub const UDP_WIDE: (u64, u64) = (1_000, 500);
+/// The same within one flow: films of the highest quality send half as many.
+pub const UDP_NARROW: (u64, u64) = (3_000, 5_000);
+/// Pings, and how many a second: `ping -f` sends 100 and more, anything else one.
+pub const PINGS: (u64, u64) = (200, 50);
 /// Large answers within the window that nobody asked for.
 pub const ANSWERS_MIN: u64 = 50;
 /// What is large for an answer: the size of NTP's worst, and more than plain DNS ever answered with before EDNS.
@@ -93,6 +95,12 @@ impl Rate {
         } else {
             self.lead -= 1;
         }
+    }
+
+    /// Whether there are so many, at such a rate.
+    fn reaches(&self, (count, per_second): (u64, u64)) -> bool {
+        let ns = u128::from(self.range.last_ns - self.range.first_ns);
+        self.count >= count && u128::from(self.count) * u128::from(SECOND) >= ns * u128::from(per_second)
     }
 
     /// The source of most of it, or the victim where there is none.
@@ -177,11 +185,11 @@ impl Floods {
                 let rate = self.ping.entry(packet.target, || Rate::new(packet.number, packet.ts));
                 rate.at(packet.number, packet.ts);
                 rate.take(packet.source, 0, packet.ip_bytes, packet.number, packet.ts);
-                if rate.count >= PINGS_MIN && rate.count.is_multiple_of(PINGS_MIN) {
+                if rate.count.is_multiple_of(PINGS.0) && rate.reaches(PINGS) {
                     alerts.raise(
                         rate.accuse(Kind::IcmpFlood, packet.target, packet.ts)
-                            .rated(Severity::High, probability(rate.count as f64, PINGS_MIN as f64), "echo")
-                            .because("pings in 10 s", rate.count as f64, 10.0)
+                            .rated(Severity::High, probability(rate.count as f64, PINGS.0 as f64), "echo")
+                            .because("pings within 10 s", rate.count as f64, 10.0)
                             .because("bytes", rate.bytes as f64, 840.0)
                             .because("sources", rate.sources.count(), 1.0),
                     );
@@ -206,12 +214,12 @@ impl Floods {
         }
         rate.take(source, port, bytes, number, now);
         let wide = rate.ports.count() >= 100 || rate.sources.count() >= 100;
-        let least = if wide { UDP_MIN } else { 10 * UDP_MIN };
-        if rate.count >= least && rate.count.is_multiple_of(UDP_MIN) && rate.back * 9 <= rate.count {
+        let least = if wide { UDP_WIDE } else { UDP_NARROW };
+        if rate.count.is_multiple_of(UDP_WIDE.0) && rate.reaches(least) && rate.back * 9 <= rate.count {
             alerts.raise(
                 rate.accuse(Kind::UdpFlood, target, now)
-                    .rated(Severity::High, probability(rate.count as f64, least as f64), "udp")
-                    .because("packets in 10 s, one way", rate.count as f64, least as f64)
+                    .rated(Severity::High, probability(rate.count as f64, least.0 as f64), "udp")
+                    .because("packets within 10 s, one way", rate.count as f64, least.0 as f64)
                     .because("ports", rate.ports.count(), 1.0)
                     .because("sources", rate.sources.count(), 1.0)
                     .because("bytes", rate.bytes as f64, 0.0),

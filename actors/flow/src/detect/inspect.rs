@@ -80,6 +80,8 @@ pub struct Inspection {
     pub service: Service,
     /// Server's payload bytes when its part of the key exchange was over (SSH); 0 before.
     pub keys_at: u64,
+    /// Server's packets since then.
+    pub after_keys: u16,
     /// The request in flight is a login.
     pub login_asked: bool,
     /// Length of the last heartbeat asked for (TLS).
@@ -135,6 +137,9 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
         (Service::Ssh, false) => {
             // The packet NEWKEYS: length 12, padding 10, number 21. What follows is encrypted.
             const NEW_KEYS: &[u8] = &[0, 0, 0, 12, 10, 21];
+            if seen.keys_at > 0 {
+                seen.after_keys = seen.after_keys.saturating_add(1);
+            }
             if seen.keys_at == 0
                 && let Some(at) = bytes.windows(NEW_KEYS.len()).position(|window| window == NEW_KEYS)
             {

@@ -13,9 +13,10 @@ pub const CONFLICT_NS: u64 = 120 * SECOND;
 pub const CHANGES_MIN: u32 = 3;
 /// Unasked-for replies that claim an address which was another card's. Failover announces itself a handful of times.
 pub const CLAIMS_MIN: u32 = 8;
-/// Addresses asked for within [`SCAN_NS`]. A gateway asks for those that are talked to, in no order; a scanner for all, in turn.
-pub const ASKED_MIN: u32 = 100;
-/// The same where four of five questions are for the address after the last.
+/// Addresses asked for within [`SCAN_NS`]. A gateway asks for those that are talked to, in no order, and that of a provider for
+/// hundreds a minute; a scanner asks for all, in turn.
+pub const ASKED_MIN: u32 = 1_000;
+/// The same where three of five questions are for the address after the last.
 pub const IN_TURN_MIN: u32 = 30;
 /// Window of the questions.
 pub const SCAN_NS: u64 = 60 * SECOND;
@@ -165,15 +166,15 @@ impl Link {
         asker.in_turn += u32::from(target.0 == asker.last + 1);
         asker.last = target.0;
         let asked = asker.asked.count();
-        let in_turn = asker.in_turn * 5 >= asker.count * 4;
+        let in_turn = asker.in_turn * 5 >= asker.count * 3;
         let least = if in_turn { IN_TURN_MIN } else { ASKED_MIN };
         if asked >= least {
             alerts.raise(
-                Alert::new(Kind::ArpScan, sender, asker.range, ts)
+                Alert::new(Kind::HorizontalScan, sender, asker.range, ts)
                     .rated(
                         Severity::Low,
                         probability(f64::from(asked), f64::from(least)),
-                        if in_turn { "in turn" } else { "many" },
+                        "arp",
                     )
                     .because("addresses asked for in a minute", asked, least - 1)
                     .because("of them the next after the last", asker.in_turn, 0.0),

@@ -10,9 +10,9 @@ use crate::table::{Flow, SECOND};
 
 /// Window of every count here; a person who mistypes tries a handful of times in it.
 pub const WINDOW_NS: u64 = 600 * SECOND;
-/// Refusals in clear. Programs with an outdated password ask once a minute.
-pub const REFUSED_MIN: u32 = 12;
-/// Encrypted sessions that look like refused logins; more than for refusals in clear, because they only look like it.
+/// Refusals in clear, or passwords refused in SSH: three sessions of three tries are a person's, and one more is not.
+pub const REFUSED_MIN: u32 = 10;
+/// Desktop sessions, or sessions of a flow log, that look like a refused login; more, because they only look like it.
 pub const SESSIONS_MIN: u32 = 15;
 /// Answers to login forms, good or bad. Nobody submits one every 20 seconds.
 pub const FORMS_MIN: u32 = 30;
@@ -27,6 +27,7 @@ const TRACKED_MAX: usize = 1 << 14;
 struct Tries {
     range: Range,
     refused: u32,
+    guesses: u32,
     sessions: u32,
     forms: u32,
     taken: u32,
@@ -48,7 +49,7 @@ impl Default for Logins {
 impl Logins {
     fn at(&mut self, record: &FlowRecord, number: u64, ts: u64) -> &mut Tries {
         let new =
-            || Tries { range: Range::at(number, ts), refused: 0, sessions: 0, forms: 0, taken: 0, served: 0 };
+            || Tries { range: Range::at(number, ts), refused: 0, guesses: 0, sessions: 0, forms: 0, taken: 0, served: 0 };
         let tries = self.tries.entry((record.originator, record.responder, record.responder_port), new);
         if ts.saturating_sub(tries.range.first_ns) > WINDOW_NS {
             *tries = new();
@@ -102,20 +103,27 @@ impl Logins {
         if refused {
             let (number, ts) = (record.packets.1, record.last_ns);
             let tries = self.at(record, number, ts);
-            tries.sessions += 1;
+            match flow {
+                // The service is taken and the question who may try is refused first; then each password.
+                Some(flow) if service == Service::Ssh => {
+                    tries.guesses += u32::from(flow.inspection.after_keys).saturating_sub(2).clamp(1, 10);
+                }
+                _ => tries.sessions += 1,
+            }
             Self::judge(tries, record, service, ts, alerts);
         }
     }
 
     fn judge(tries: &Tries, record: &FlowRecord, service: Service, now: u64, alerts: &mut Alerts) {
-        let Tries { refused, sessions, forms, taken, served, .. } = *tries;
+        let Tries { refused, guesses, sessions, forms, taken, served, .. } = *tries;
         // Pages refused now and then among pages served are a browser; a login page served between tries is not counted twice.
         let refusals = refused >= REFUSED_MIN && taken * 4 <= refused && served * 4 <= refused;
-        let guesses = sessions >= SESSIONS_MIN;
         let submissions = forms >= FORMS_MIN && served <= forms * 3;
         let (seen, least, method) = if refusals {
             (refused, REFUSED_MIN, service.name())
-        } else if guesses {
+        } else if guesses >= REFUSED_MIN {
+            (guesses, REFUSED_MIN, service.name())
+        } else if sessions >= SESSIONS_MIN {
             (sessions, SESSIONS_MIN, service.name())
         } else if submissions {
             (forms, FORMS_MIN, "http form")
@@ -127,7 +135,7 @@ impl Logins {
             Alert::new(Kind::BruteForce, record.originator, tries.range, now)
                 .against(record.responder, Some(record.responder_port))
                 .rated(severity, probability(f64::from(seen), f64::from(least)), method)
-                .because("logins that failed in 10 min", refused.max(sessions).max(forms), least - 1)
+                .because("logins that failed in 10 min", seen, least - 1)
                 .because("logins taken", taken, 1.0)
                 .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),
         );

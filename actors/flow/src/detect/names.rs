@@ -13,7 +13,7 @@ use crate::table::SECOND;
 /// Window of the counts.
 pub const WINDOW_NS: u64 = 300 * SECOND;
 /// Different carriers in the window. Telemetry and antivirus look-ups send a few.
-pub const CARRIERS_MIN: u32 = 25;
+pub const CARRIERS_MIN: u32 = 20;
 /// Share of a domain's queries that are carriers.
 pub const SHARE_MIN: f64 = 0.5;
 /// Letters of a label that can be an encoding: 24 carry 12 bytes of hexadecimal or 15 of base32.

@@ -4,10 +4,15 @@ use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use crate::address::Ip;
 use crate::hash::{Recent, hash_of};
 use crate::packet::{Fragment, Packet, protocol};
+use crate::sketch::Distinct;
 use crate::table::SECOND;
 
 /// Replies that differ from what was asked.
 pub const CHANGED_MIN: u32 = 10;
+/// Different lengths in one conversation: pings keep theirs, packets inside pings do not.
+pub const LENGTHS_MIN: u32 = 8;
+/// Echo packets before lengths count.
+pub const PACKETS_MIN: u32 = 20;
 /// Window of the count.
 pub const WINDOW_NS: u64 = 300 * SECOND;
 const TRACKED_MAX: usize = 1 << 13;
@@ -19,6 +24,10 @@ struct Pair {
     next: usize,
     changed: u32,
     same: u32,
+    lengths: Distinct,
+    packets: u32,
+    last_length: u32,
+    length_changes: u32,
 }
 
 /// The detector.
@@ -46,32 +55,51 @@ impl Pings {
             return;
         }
         let content = hash_of(packet.payload);
-        let key = if asks { (packet.source, packet.target) } else { (packet.target, packet.source) };
         let new = || Pair {
             range: Range::at(packet.number, packet.ts),
             asked: [(0, 0); 8],
             next: 0,
             changed: 0,
             same: 0,
+            lengths: Distinct::default(),
+            packets: 0,
+            last_length: packet.payload_bytes,
+            length_changes: 0,
         };
+        // Tunnels may use questions alone, or answers alone: the first to speak is then who asks.
+        let (forth, back) = ((packet.source, packet.target), (packet.target, packet.source));
+        let key = if self.pairs.contains(&forth) || (asks && !self.pairs.contains(&back)) { forth } else { back };
+        let pair = self.pairs.entry(key, new);
+        if packet.ts.saturating_sub(pair.range.first_ns) > WINDOW_NS {
+            *pair = new();
+        }
+        pair.range.cover(packet.number, packet.ts);
+        pair.packets += 1;
+        pair.lengths.insert(u64::from(packet.payload_bytes) << 32);
+        pair.length_changes += u32::from(packet.payload_bytes != pair.last_length);
+        pair.last_length = packet.payload_bytes;
         if asks {
-            let pair = self.pairs.entry(key, new);
-            if packet.ts.saturating_sub(pair.range.first_ns) > WINDOW_NS {
-                *pair = new();
-            }
             pair.asked[pair.next % 8] = (packet.sequence, content);
             pair.next += 1;
-            pair.range.cover(packet.number, packet.ts);
-            return;
-        }
-        let Some(pair) = self.pairs.find(&key) else { return };
-        pair.range.cover(packet.number, packet.ts);
-        // Several tunnels leave the number alone, so any of the questions will do.
-        let asked = pair.asked.iter().any(|asked| asked.0 == packet.sequence);
-        if pair.asked.contains(&(packet.sequence, content)) {
+        } else if pair.asked.contains(&(packet.sequence, content)) {
             pair.same += 1;
-        } else if asked {
+        } else if pair.asked.iter().any(|asked| asked.0 == packet.sequence) {
             pair.changed += 1;
+        }
+        let lengths = pair.lengths.count();
+        let uneven = lengths >= LENGTHS_MIN
+            && pair.packets >= PACKETS_MIN
+            && pair.length_changes * 4 >= pair.packets
+            && pair.same * 2 <= pair.packets / 2;
+        if uneven && pair.changed < CHANGED_MIN {
+            alerts.raise(
+                Alert::new(Kind::IcmpTunnel, key.0, pair.range, packet.ts)
+                    .against(key.1, None)
+                    .rated(Severity::High, probability(f64::from(lengths), f64::from(LENGTHS_MIN)), "lengths")
+                    .because("different lengths", lengths, 1.0)
+                    .because("changes of length from packet to packet", pair.length_changes, 0.0)
+                    .because("replies that equal their request", pair.same, pair.packets / 2),
+            );
         }
         if pair.changed >= CHANGED_MIN && pair.changed >= pair.same {
             alerts.raise(

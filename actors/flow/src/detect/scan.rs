@@ -16,6 +16,14 @@ pub const PORTS_MIN: u32 = 15;
 pub const HOSTS_MIN: u32 = 20;
 /// Hosts per port over everything that failed for a source: file sharing has hardly more than one.
 pub const HOSTS_PER_PORT_MIN: f64 = 2.0;
+/// Share of the tried hosts that failed: half-way between what scanners and ordinary clients have (four fifths, one fifth).
+pub const HOSTS_SHARE_MIN: f64 = 0.7;
+/// Who is itself called by so many is a member of a network of peers: for such a host [`PEER_HOSTS_MIN`] and [`PEER_SHARE_MIN`] hold.
+pub const CALLERS_MIN: u32 = 10;
+/// Hosts of one port that failed for a member of a network of peers.
+pub const PEER_HOSTS_MIN: u32 = 100;
+/// Share of the tried hosts that failed for a member of a network of peers.
+pub const PEER_SHARE_MIN: f64 = 0.95;
 /// Ports tried with packets that no system sends by itself (FIN alone, no flag at all, FIN with PSH and URG).
 pub const STEALTH_PORTS_MIN: u32 = 5;
 /// Pinged hosts that did not answer.
@@ -150,6 +158,8 @@ pub struct Scans {
     /// All hosts and ports that failed for a source: peers of file sharing have ports of their own, a scan has few for many hosts.
     all: Recent<(Ip, Probe), (Distinct, Distinct)>,
     same: Recent<(Ip, Ip, u16), Tries>,
+    /// Who called a host and was answered, or sent it UDP.
+    callers: Recent<Ip, Distinct>,
 }
 
 impl Default for Scans {
@@ -159,6 +169,7 @@ impl Default for Scans {
             horizontal: Recent::new(TRACKED_MAX),
             all: Recent::new(TRACKED_MAX),
             same: Recent::new(TRACKED_MAX),
+            callers: Recent::new(TRACKED_MAX),
         }
     }
 }
@@ -169,6 +180,9 @@ impl Scans {
         let Outcome { source, target, port, probe, .. } = *outcome;
         if target.is_group() || source.is_group() {
             return;
+        }
+        if matches!(probe, Probe::Syn | Probe::Udp) && (probe == Probe::Udp || outcome.answer == Answer::Answered) {
+            self.callers.entry(target, Distinct::default).insert(hash_of(&source));
         }
         match probe {
             // Answers of a server whose questions were not seen go from a low port to high ones.
@@ -229,17 +243,19 @@ impl Scans {
             return;
         }
         let (failed, share) = (tries.failed.count(), tries.share());
-        if failed >= HOSTS_MIN && share >= 2.0 / 3.0 && hosts_per_port >= HOSTS_PER_PORT_MIN {
+        let peer = self.callers.find(&source).is_some_and(|callers| callers.count() >= CALLERS_MIN);
+        let (hosts_min, share_min) = if peer { (PEER_HOSTS_MIN, PEER_SHARE_MIN) } else { (HOSTS_MIN, HOSTS_SHARE_MIN) };
+        if failed >= hosts_min && share >= share_min && hosts_per_port >= HOSTS_PER_PORT_MIN {
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, source, tries.range, outcome.now)
                     .against(target, Some(port))
                     .rated(
                         if failed >= 100 { Severity::High } else { Severity::Medium },
-                        probability(f64::from(failed), f64::from(HOSTS_MIN)),
+                        probability(f64::from(failed), f64::from(hosts_min)),
                         probe.name(),
                     )
-                    .because("hosts that failed", failed, HOSTS_MIN - 1)
-                    .because("share of tried hosts that failed", share, 0.67)
+                    .because("hosts that failed", failed, hosts_min - 1)
+                    .because("share of tried hosts that failed", share, share_min)
                     .because("failed hosts per failed port, all in all", hosts_per_port, 1.0)
                     .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),
             );
@@ -257,7 +273,7 @@ impl Scans {
         let (failed, share) = (tries.failed.count(), tries.share());
         if failed >= PINGED_MIN && share >= 1.0 / 3.0 {
             alerts.raise(
-                Alert::new(Kind::PingSweep, source, tries.range, outcome.now)
+                Alert::new(Kind::HorizontalScan, source, tries.range, outcome.now)
                     .against(target, None)
                     .rated(Severity::Low, probability(f64::from(failed), f64::from(PINGED_MIN)), "ping")
                     .because("hosts that did not answer", failed, PINGED_MIN - 1)

@@ -100,12 +100,12 @@ fn worms_and_sweeps() {
     for number in 1..=60 {
         net.ping(f64::from(number) * 0.02, ip(EVIL), host("10.1.0.0", number), number, number % 3 == 0);
     }
-    only(net, EVIL, "ping-sweep");
+    only(net, EVIL, "horizontal-scan");
     let mut net = Net::new();
     for number in 1..=60 {
         net.arp(f64::from(number) * 0.02, false, [2, 0, 0, 0, 0, 9], ip(EVIL), host("10.0.0.0", number));
     }
-    only(net, EVIL, "arp-scan");
+    only(net, EVIL, "horizontal-scan");
 }
 
 #[test]
@@ -306,6 +306,15 @@ fn data_in_pings() {
     for n in 0..40u32 {
         net.icmp(f64::from(n), ip(EVIL), ip(VICTIM), 8, n, format!("id; {n}").as_bytes());
         net.icmp(f64::from(n) + 0.1, ip(VICTIM), ip(EVIL), 0, n, format!("uid=0(root) {n}").as_bytes());
+    }
+    only(net, EVIL, "icmp-tunnel");
+    // Packets of all lengths in questions alone.
+    let mut net = Net::new();
+    let mut random = Random::new(3);
+    for n in 0..60u32 {
+        let payload = vec![n as u8; 40 + random.below(1_000) as usize];
+        let (from, to) = if n == 0 || random.below(2) == 0 { (EVIL, VICTIM) } else { (VICTIM, EVIL) };
+        net.icmp(f64::from(n) * 0.1, ip(from), ip(to), 8, n, &payload);
     }
     only(net, EVIL, "icmp-tunnel");
 }

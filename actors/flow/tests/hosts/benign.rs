@@ -125,6 +125,40 @@ fn file_sharing() {
 }
 
 #[test]
+fn a_currency_of_peers() {
+    // All peers on the same port, most of them gone; some call.
+    let mut net = Net::new();
+    let mut random = Random::new(14);
+    for n in 0..600u32 {
+        let at = f64::from(n) * 0.3;
+        let peer = host("60.0.0.0", random.below(1 << 24) as u32);
+        let from = (ip(PC), net.ephemeral());
+        match random.below(10) {
+            0..7 => net.syn(at, from, (peer, 30_303)),
+            _ => drop(net.talk(at, from, (peer, 30_303), 0.1, &[(true, &[19; 300]), (false, &[19; 300])])),
+        }
+        if n % 10 == 0 {
+            net.udp(at, (host("61.0.0.0", n), 30_303), (ip(PC), 30_303), &[b'd'; 100]);
+            net.udp(at + 0.1, (ip(PC), 30_303), (host("61.0.0.0", n), 30_303), &[b'd'; 100]);
+        }
+    }
+    quiet(net);
+}
+
+#[test]
+fn pings_of_several_sizes() {
+    let mut net = Net::new();
+    for (n, size) in [56, 56, 1_472, 1_473, 1_400, 1_450, 1_460, 1_465, 1_470, 56, 100, 500, 900].into_iter().enumerate() {
+        for again in 0..4u32 {
+            let (at, number) = (n as f64 * 5.0 + f64::from(again), n as u32 * 4 + again);
+            net.icmp(at, ip(PC), ip("203.0.113.5"), 8, number, &vec![7; size]);
+            net.icmp(at + 0.02, ip("203.0.113.5"), ip(PC), 0, number, &vec![7; size]);
+        }
+    }
+    quiet(net);
+}
+
+#[test]
 fn a_gateway_with_many_behind_it() {
     let mut net = Net::new();
     let mut random = Random::new(5);
