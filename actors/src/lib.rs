@@ -1,4 +1,4 @@
-//! What the shards run: bars, indicators, host windows; and who runs and watches them.
+//! What the shards run: bars, indicators, regimes, host windows; and who runs and watches them.
 //!
 //! **Invariant:** an operator's outputs are a function of its events and watermarks alone; it knows no clock, thread,
 //! socket or file. Only `runtime` and `supervision` know threads.
@@ -7,6 +7,7 @@
 pub mod bars;
 pub mod hosts;
 pub mod indicators;
+pub mod regime;
 pub mod rollup;
 pub mod session;
 pub mod sliding;

@@ -2,14 +2,18 @@
 
 use crate::bars::{BarOptions, BarSpec};
 use crate::hosts::{HostOptions, HostWindows};
+use crate::regime::{RegimeAnalyzer, RegimeSpec};
 use crate::session::{SessionBars, SessionLate, SessionOptions};
 use crate::windows::WindowSpec;
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use tidegate_engine::{Operator, WindowWidth};
+use tidegate_engine::{Analyzer, Operator, WindowWidth};
 
 /// Makes an operator from its parameters.
 pub type Factory = fn(&Params) -> Result<Box<dyn Operator>, ParamError>;
+
+/// Makes an analyzer of the stream of this number from its parameters.
+pub type AnalyzerFactory = fn(u16, &Params) -> Result<Box<dyn Analyzer>, ParamError>;
 
 /// Named parameters of an operator, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,9 +61,11 @@ pub enum ParamError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// No operator has this name.
-    #[error("there is no operator `{name}`{hint}; there are: {known}")]
+    /// No operator or analyzer has this name.
+    #[error("there is no {what} `{name}`{hint}; there are: {known}")]
     Unknown {
+        /// What was looked for: an operator or an analyzer.
+        what: &'static str,
         /// The name found.
         name: String,
         /// ` (did you mean ...?)`, or nothing when no name is near.
@@ -172,6 +178,7 @@ impl FromStr for Params {
 #[derive(Clone, Debug)]
 pub struct Registry {
     factories: BTreeMap<String, Factory>,
+    analyzers: BTreeMap<String, AnalyzerFactory>,
 }
 
 impl Default for Registry {
@@ -182,11 +189,16 @@ impl Default for Registry {
 
 impl Registry {
     /// The built-in operators: `bars` (`windows` as [`WindowSpec`] reads them, `late`, `horizon`, `history`), `hosts`
-    /// (`width`, `open_max`) and `sessions` (`gap`, `late`, `open_max`).
+    /// (`width`, `open_max`) and `sessions` (`gap`, `late`, `open_max`); and the analyzer `regime` (`model` as
+    /// [`RegimeSpec`] reads it).
     #[must_use]
     pub fn new() -> Self {
         let built_in: [(&str, Factory); 3] = [("bars", bars), ("hosts", hosts), ("sessions", sessions)];
-        Self { factories: built_in.map(|(name, factory)| (name.to_string(), factory)).into() }
+        let reading: [(&str, AnalyzerFactory); 1] = [("regime", regime)];
+        Self {
+            factories: built_in.map(|(name, factory)| (name.to_string(), factory)).into(),
+            analyzers: reading.map(|(name, factory)| (name.to_string(), factory)).into(),
+        }
     }
 
     /// Adds an operator under a name of its own.
@@ -194,20 +206,41 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Taken`] when the name is in use, [`RegistryError::Name`] when it is no name.
     pub fn register(&mut self, name: &str, factory: Factory) -> Result<(), RegistryError> {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-        if name.is_empty() || name.len() > 40 || !name.bytes().all(allowed) {
-            return Err(RegistryError::Name { name: name.chars().take(60).collect() });
-        }
-        if self.factories.contains_key(name) {
-            return Err(RegistryError::Taken { name: name.into() });
-        }
+        self.free(name)?;
         self.factories.insert(name.into(), factory);
         Ok(())
     }
 
-    /// Names there are, in alphabetical order.
+    /// Adds an analyzer under a name of its own.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] when the name is in use, [`RegistryError::Name`] when it is no name.
+    pub fn register_analyzer(&mut self, name: &str, factory: AnalyzerFactory) -> Result<(), RegistryError> {
+        self.free(name)?;
+        self.analyzers.insert(name.into(), factory);
+        Ok(())
+    }
+
+    /// Operators and analyzers share their names, so that a name means one thing.
+    fn free(&self, name: &str) -> Result<(), RegistryError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+        if name.is_empty() || name.len() > 40 || !name.bytes().all(allowed) {
+            return Err(RegistryError::Name { name: name.chars().take(60).collect() });
+        }
+        if self.factories.contains_key(name) || self.analyzers.contains_key(name) {
+            return Err(RegistryError::Taken { name: name.into() });
+        }
+        Ok(())
+    }
+
+    /// Names of operators, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.factories.keys().map(String::as_str)
+    }
+
+    /// Names of analyzers, in alphabetical order.
+    pub fn analyzers(&self) -> impl Iterator<Item = &str> {
+        self.analyzers.keys().map(String::as_str)
     }
 
     /// Makes the operator `name`.
@@ -215,17 +248,33 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unknown`] with the nearest name, or [`RegistryError::Params`] with the operator's reason.
     pub fn build(&self, name: &str, params: &Params) -> Result<Box<dyn Operator>, RegistryError> {
-        let Some(factory) = self.factories.get(name) else {
-            let name: String = name.chars().take(60).collect();
-            // Further off than a third of the name is another word, not a misspelling.
-            let near = self.names().map(|known| (distance(&name, known), known)).min();
-            let near = near.filter(|(edits, known)| *edits <= (known.len() / 3).max(1));
-            let hint = near.map_or(String::new(), |(_, known)| format!(" (did you mean `{known}`?)"));
-            let known = self.names().collect::<Vec<_>>().join(", ");
-            return Err(RegistryError::Unknown { name, hint, known });
-        };
+        let factory = self.factories.get(name).ok_or_else(|| unknown("operator", name, self.names()))?;
         factory(params).map_err(|source| RegistryError::Params { name: name.into(), source })
     }
+
+    /// Makes the analyzer `name` of the stream of number `stream`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`] with the nearest name, or [`RegistryError::Params`] with the analyzer's reason.
+    pub fn analyzer(
+        &self,
+        name: &str,
+        stream: u16,
+        params: &Params,
+    ) -> Result<Box<dyn Analyzer>, RegistryError> {
+        let factory = self.analyzers.get(name).ok_or_else(|| unknown("analyzer", name, self.analyzers()))?;
+        factory(stream, params).map_err(|source| RegistryError::Params { name: name.into(), source })
+    }
+}
+
+fn unknown<'a>(what: &'static str, name: &str, names: impl Iterator<Item = &'a str>) -> RegistryError {
+    let name: String = name.chars().take(60).collect();
+    let names: Vec<&str> = names.collect();
+    // Further off than a third of the name is another word, not a misspelling.
+    let near = names.iter().map(|known| (distance(&name, known), known)).min();
+    let near = near.filter(|(edits, known)| *edits <= (known.len() / 3).max(1));
+    let hint = near.map_or(String::new(), |(_, known)| format!(" (did you mean `{known}`?)"));
+    RegistryError::Unknown { what, name, hint, known: names.join(", ") }
 }
 
 /// Single-character edits between two words (Levenshtein).
@@ -283,6 +332,13 @@ fn sessions(params: &Params) -> Result<Box<dyn Operator>, ParamError> {
         }
     };
     Ok(Box::new(SessionBars::new(SessionOptions { gap: params.width("gap")?, late, open_max })))
+}
+
+fn regime(stream: u16, params: &Params) -> Result<Box<dyn Analyzer>, ParamError> {
+    params.only(&["model"])?;
+    let usual = RegimeSpec::new(2).ok_or(ParamError::Missing { name: "model", allowed: "hmm:2" })?;
+    let spec = params.read_or("model", usual, "hmm:2, hmm:3 or hmm:4", |_| true)?;
+    Ok(Box::new(RegimeAnalyzer::new(stream, spec)))
 }
 
 #[cfg(test)]
@@ -347,6 +403,29 @@ mod tests {
         assert!(registry.build("mine", &Params::new().with("width", "1s")).is_ok());
         assert!(matches!(registry.register("mine", hosts), Err(RegistryError::Taken { .. })));
         assert!(matches!(registry.register("Not a name", hosts), Err(RegistryError::Name { .. })));
+    }
+
+    #[test]
+    fn analyzers_are_made_by_name_too() {
+        let mut registry = Registry::new();
+        assert_eq!(registry.analyzers().collect::<Vec<_>>(), ["regime"]);
+        let params: Params = "model=hmm:3".parse().unwrap();
+        let (mut named, mut built) = (Vec::new(), Vec::new());
+        registry.analyzer("regime", 4, &params).unwrap().save(&mut named);
+        RegimeAnalyzer::new(4, "hmm:3".parse().unwrap()).save(&mut built);
+        assert_eq!(named, built);
+        let refusal = |name: &str, params: &str| {
+            let error = Registry::new().analyzer(name, 0, &params.parse().unwrap()).err().unwrap();
+            format!("{error:?}")
+        };
+        assert!(refusal("regimes", "").contains("did you mean `regime`?"));
+        assert!(refusal("regime", "model=hmm:9").contains("hmm:2, hmm:3 or hmm:4"));
+        assert!(refusal("regime", "modle=hmm:2").contains("modle"));
+        registry.register_analyzer("mine", regime).unwrap();
+        for name in ["mine", "bars", "regime"] {
+            assert!(matches!(registry.register(name, hosts), Err(RegistryError::Taken { .. })));
+            assert!(matches!(registry.register_analyzer(name, regime), Err(RegistryError::Taken { .. })));
+        }
     }
 
     #[test]

@@ -161,6 +161,12 @@ impl<T> Sender<T> {
         self.ring.slots()
     }
 
+    /// Records pushed so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Places in all.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -223,6 +229,12 @@ impl<T> Receiver<T> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.counters.closed.load(Ordering::Acquire) && self.ring.is_empty()
+    }
+
+    /// Records consumed so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// Records waiting.

@@ -15,8 +15,9 @@ const MESSAGE_BYTES_MAX: usize = 1_024;
 pub fn ops(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match parse(text) {
-        Ok(Op::Subscribe { subscription, .. }) => {
+        Ok(Op::Subscribe { request, .. }) => {
             let mut frames = Vec::new();
+            let subscription = request.subscription;
             assert_eq!(subscription.encode(|_| Some(0), &mut frames), Ok(()));
             let meta = |name: &str| StreamMeta { name: name.into(), kind: StreamKind::Bars, columns: vec![] };
             let streams = vec![meta("bars.1s"), meta("bars.1m")];
@@ -37,6 +38,7 @@ pub fn ops(bytes: &[u8]) {
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     [
+        r#"{"op":"subscribe","id":2,"streams":["bars.1s"],"keys":["BTCUSD"],"from":{"sequence":1,"slots":{"bars.1s":{"17":4712}},"incarnation":"1","cut":"loss"}}"#,
         r#"{"op":"subscribe","id":1,"streams":["bars.1s"],"keys":["BTC*","ETHUSD"],"from":{"lookback":100},"conflate":{"every_ms":100},"lag":10000,"past_lag":"disconnect"}"#,
         r#"{"op":"subscribe","id":2,"streams":["bars.1s","bars.1m"],"keys":"all","from":"snapshot","conflate":"latest","past_lag":"conflate"}"#,
         r#"{"op":"subscribe","id":3,"streams":["bars.1m"],"from":"latest","conflate":"none","past_lag":"drop_oldest"}"#,

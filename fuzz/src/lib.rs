@@ -124,14 +124,14 @@ pub fn shard() -> Shard {
             .map(|text| text.parse().expect("a constant"))
             .collect();
     let analyzer = IndicatorAnalyzer::new(0, &indicators).expect("at most 16 columns");
+    let regime =
+        Registry::new().analyzer("regime", 0, &Params::new().with("model", "hmm:3")).expect("a constant");
     let sessions = Registry::new().build("sessions", &Params::new().with("gap", "10s")).expect("a constant");
     let hosts = HostWindows::new(HostOptions { width: WindowWidth::SECOND, open_max: 4 });
     Shard::new(vec![
-        Stage::new("bars.1s", 0, spec("1s").operator(options)).with(AnalyzerStage::new(
-            "indicators",
-            1,
-            Box::new(analyzer),
-        )),
+        Stage::new("bars.1s", 0, spec("1s").operator(options))
+            .with(AnalyzerStage::new("indicators", 1, Box::new(analyzer)))
+            .with(AnalyzerStage::new("regime", 6, regime)),
         Stage::new("bars.7t", 2, spec("7t").operator(options)),
         Stage::new("bars.100v", 3, spec("100v").operator(options)),
         Stage::new("sessions", 4, sessions),

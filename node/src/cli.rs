@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use tidegate_actors::indicators::IndicatorSpec;
+use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_config::units::{parse_count, parse_span};
@@ -136,7 +137,7 @@ pub(crate) enum Command {
                       --audience feeds, and tidegate subscribe bars.1s --token desk-1.token"
     )]
     Token(TokenArgs),
-    /// Watch a running server: throughput, latency, shards, rings, watermarks, feeds, subscribers, keys, alerts.
+    /// Watch a running server: throughput, latency, shards, rings, watermarks, feeds, subscribers, keys, warnings.
     #[command(
         after_help = "Examples:\n  tidegate top\n  tidegate top --once\n  tidegate top --url http://box:8080 --plain\n\nIn the view: \
                       1 to 5 or Tab, arrows, Enter for details, / to search, ? for help, q to leave. A server that goes away is waited \
@@ -616,7 +617,7 @@ pub(crate) struct BenchArgs {
 #[command(next_help_heading = "Computing")]
 pub(crate) struct PlanArgs {
     /// A configuration (see `tidegate config`) that says what is computed, and to `serve` everything else too. Options beside it have
-    /// the last word; --bars, --ind and --hosts take the place of all its streams.
+    /// the last word; --bars, --ind, --regime and --hosts take the place of all its streams.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Bars: by time (250ms, 1s, 5m, 1h, 1d), trades (1000t), volume (50000v), value (1000000$), session (session:30s ends
@@ -627,6 +628,9 @@ pub(crate) struct PlanArgs {
     /// Indicators over every stream of bars: sma:N, ema:N, rsi:N, atr:N, vwap:N, bb:N:K, macd:FAST:SLOW:SIGNAL.
     #[arg(long, value_name = "NAME:N,…", value_delimiter = ',')]
     pub(crate) ind: Vec<IndicatorSpec>,
+    /// Regimes over every stream of bars: hmm:2, hmm:3 or hmm:4, so many states; with run length and what changed.
+    #[arg(long, value_name = "hmm:N")]
+    pub(crate) regime: Option<RegimeSpec>,
     /// Windows of traffic per host.
     #[arg(long, value_name = "WIDTH,…", value_delimiter = ',', value_parser = parse_width)]
     pub(crate) hosts: Vec<WindowWidth>,

@@ -31,7 +31,7 @@ pub(crate) fn run(args: &DemoArgs, ui: &Ui) -> Outcome {
         indicators: feed::INDICATORS.iter().filter_map(|text| text.parse().ok()).collect(),
         bar_options: BarOptions { history: true, ..BarOptions::default() },
         hosts: vec![minute()],
-        own: Vec::new(),
+        ..Plan::default()
     };
     let interrupt = Interrupt::listen()?;
     let options = ReplayOptions {

@@ -6,6 +6,7 @@ use crate::render::Ui;
 use crate::settings::{Settings, map};
 use std::path::PathBuf;
 use tidegate_actors::bars::BarOptions;
+use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::{BarSpec, WindowSpec};
 use tidegate_engine::{FenceOptions, WindowWidth, kind};
 use tidegate_replay::decode::ReadOptions;
@@ -29,13 +30,18 @@ pub(crate) fn plan(
     let settings = Settings::of_plan(args, ui)?;
     let config = &settings.config;
     let log = LogOptions { disorder_ns: config.engine.disorder.0, fence: map::fence(config) };
-    if !(config.stream.is_empty() || args.bars.is_empty() && args.hosts.is_empty() && !args.ind.is_empty()) {
+    let over_bars = !args.ind.is_empty() || args.regime.is_some();
+    if !(config.stream.is_empty() || args.bars.is_empty() && args.hosts.is_empty() && over_bars) {
         return Ok((config.plan()?, log));
     }
     let (trades, flows) = contents(files, read)?;
-    let mut plan =
-        Plan { indicators: args.ind.clone(), bar_options: config.bars.options(), ..Plan::default() };
-    if trades || !flows || !plan.indicators.is_empty() {
+    let mut plan = Plan {
+        indicators: args.ind.clone(),
+        regime: args.regime,
+        bar_options: config.bars.options(),
+        ..Plan::default()
+    };
+    if trades || !flows || over_bars {
         plan.bars = usual_bars();
     }
     if flows {
@@ -82,11 +88,14 @@ pub(crate) fn describe(plan: &Plan, log: &LogOptions) -> serde_json::Value {
         "history": plan.bar_options.history,
         "disorder_ns": log.disorder_ns,
     });
-    // Only what only a configuration can say, so that digests without one stay what they were.
+    // Only what is said seldom, so that digests without one stay what they were.
     let usual = BarOptions::default();
     let caps = |options: &BarOptions| {
         [options.history_ns, options.history_events_max as u64, options.retained_bars_max as u64]
     };
+    if let Some(regime) = plan.regime {
+        value["regime"] = regime.to_string().into();
+    }
     if caps(&plan.bar_options) != caps(&usual) {
         value["caps"] = caps(&plan.bar_options).to_vec().into();
     }
@@ -99,6 +108,7 @@ pub(crate) fn describe(plan: &Plan, log: &LogOptions) -> serde_json::Value {
         serde_json::json!({
             "bars": own.bars.to_string(),
             "ind": texts(&mut own.indicators.iter().map(ToString::to_string)),
+            "regime": own.regime.map(|regime| regime.to_string()),
             "late": own.options.late.to_string(),
             "horizon_ns": own.options.horizon_ns,
             "history": own.options.history,
@@ -134,16 +144,21 @@ pub(crate) fn from_description(value: &serde_json::Value) -> Option<(Plan, LogOp
             ..base
         })
     };
+    // Most have none; descriptions from before there were regimes do not even say so.
+    let regime =
+        |value: &serde_json::Value| value["regime"].as_str().map(str::parse::<RegimeSpec>).transpose().ok();
     let own = |own: &serde_json::Value| {
         Some(Own {
             bars: own["bars"].as_str()?.parse().ok()?,
             indicators: all(&own["ind"])?,
+            regime: regime(own)?,
             options: options(own)?,
         })
     };
     let plan = Plan {
         bars: all(&value["bars"])?,
         indicators: all(&value["ind"])?,
+        regime: regime(value)?,
         bar_options: options(value)?,
         hosts: hosts.collect::<Option<_>>()?,
         own: value
@@ -178,6 +193,7 @@ mod tests {
                 .map(|text| text.parse().unwrap())
                 .to_vec(),
             indicators: vec!["macd:12:26:9".parse().unwrap(), "bb:20:2.5".parse().unwrap()],
+            regime: Some("hmm:3".parse().unwrap()),
             hosts: vec![minute()],
             ..Plan::default()
         };
@@ -190,6 +206,7 @@ mod tests {
         let own = Own {
             bars: "1s".parse().unwrap(),
             indicators: vec!["sma:3".parse().unwrap()],
+            regime: Some("hmm:2".parse().unwrap()),
             options: BarOptions { horizon_ns: 9, late: LatePolicy::Side, ..options },
         };
         let plan = Plan { bar_options: options, own: vec![own], ..plan };

@@ -83,6 +83,7 @@ mod tests {
             quarantined: 0,
             lost_in_restart: 0,
             pin_failures: 0,
+            times: tidegate_actors::runtime::ThreadTimes::default(),
         }
     }
 

@@ -40,10 +40,10 @@ fn now_ns() -> u64 {
 
 /// What the gateway answers from.
 fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
-    let ingest = live.ingest();
     let stage = |stream: &StreamInfo| {
-        // Indicators and roll-ups read bars, everything else events.
-        let upstream = match (stream.name.strip_prefix("ind."), stream.name.split_once('@')) {
+        // Indicators, regimes and roll-ups read bars, everything else events.
+        let over = ["ind.", "regime."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
+        let upstream = match (over, stream.name.split_once('@')) {
             (Some(bars), _) => format!("bars.{bars}"),
             (None, Some((_, finer))) => format!("bars.{finer}"),
             (None, None) => "feed".to_owned(),
@@ -54,8 +54,7 @@ fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
         now_ns: Some(now_ns),
         ring_capacity: Some(live.ring_events() as u64),
         stages: streams.iter().map(stage).collect(),
-        others: Some("quic"),
-        ..Sources::new(live.hub(), live.stats(), move || ingest.stats())
+        ..Sources::of(live)
     }
 }
 
@@ -99,6 +98,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let streams = what.streams()?;
     let data = settings.data_folder()?;
     let (security, made) = settings.security()?.load(&data, now_s).map_err(security_failure)?;
+    if args.demo && security.access.is_required() {
+        return Err(Failure::usage(
+            "--demo feeds the server without saying who it is: let such feeds in with --anonymous, or leave token keys and the CA \
+             of clients out",
+        ));
+    }
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.

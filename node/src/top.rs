@@ -78,9 +78,9 @@ fn once(args: &TopArgs, mut node: Node, runtime: &tokio::runtime::Runtime, ui: &
             out += &format!("\n{}", plain(sheet, ui));
         }
     }
-    for alert in model.alerts() {
-        let (tone, sign) = if alert.bad { (Tone::Bad, "bad:") } else { (Tone::Warn, "note:") };
-        out += &format!("\n{} {}", ui.paint(tone, sign), crate::render::clean(&alert.text));
+    for warning in model.warnings() {
+        let (tone, sign) = if warning.bad { (Tone::Bad, "bad:") } else { (Tone::Warn, "note:") };
+        out += &format!("\n{} {}", ui.paint(tone, sign), crate::render::clean(&warning.text));
     }
     ui.print(&format!("{}\n", out.trim_end()));
     Ok(Exit::Ok)
@@ -139,12 +139,13 @@ fn line(model: &Model) -> String {
     let most = |name: &str| model.list("shards").iter().map(|shard| number(&shard[name])).max().flatten();
     let lag = most("lag_ms").map_or(UNKNOWN.to_owned(), |ms| short_duration(ms.saturating_mul(1_000_000)));
     let ring = most("ring_depth").map_or(UNKNOWN.to_owned(), crate::render::thousands);
-    let alerts = model.alerts();
-    let first =
-        alerts.first().map_or(String::new(), |alert| format!(": {}", crate::render::clean(&alert.text)));
+    let warnings = model.warnings();
+    let first = warnings
+        .first()
+        .map_or(String::new(), |warning| format!(": {}", crate::render::clean(&warning.text)));
     format!(
         "up {:>6} s  events {} ({})  results {} ({})  latency p50 {} p99 {}  watermark {lag} behind  ring {ring}  \
-         feeds {}  subscribers {}  keys {}  alerts {}{first}",
+         feeds {}  subscribers {}  keys {}  warnings {}{first}",
         text(&status["uptime_s"]),
         text(&status["events"]["total"]),
         per_second("events"),
@@ -155,7 +156,7 @@ fn line(model: &Model) -> String {
         status["feeds"].as_array().map_or(UNKNOWN.to_owned(), |feeds| feeds.len().to_string()),
         text(&status["subscribers_total"]),
         text(&status["keys"]),
-        alerts.len(),
+        warnings.len(),
     )
 }
 

@@ -17,8 +17,9 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Outcome {
     let recorded = args.against.as_ref().map(|path| Ok((path, Recorded::read(path)?)));
     let recorded = recorded.transpose().map_err(|failure: Failure| failure)?;
     let asked = &args.plan;
-    let says_what =
-        asked.config.is_some() || !(asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty());
+    let says_what = asked.config.is_some()
+        || asked.regime.is_some()
+        || !(asked.bars.is_empty() && asked.hosts.is_empty() && asked.ind.is_empty());
     let (what, log) = match &recorded {
         Some((path, recorded)) if !says_what => recorded.plan(path)?,
         _ => plan::plan(asked, &args.files, &read, ui)?,

@@ -286,3 +286,42 @@ fn a_configuration_is_replayed_as_it_is_served() {
     let without = json(path, "replay day.tgc --bars 1s,1m@1s,1000t --ind rsi:14 --json", 0);
     assert_ne!(without["digest"], replayed["digest"]);
 }
+
+/// Certificates are renewed in place; a key that is not theirs changes nothing.
+#[test]
+fn a_renewed_certificate_is_served_without_a_restart() {
+    let folder = folder();
+    let path = folder.path();
+    ends(path, "certs init --dir old", 0);
+    ends(path, "certs init --dir new", 0);
+    ends(path, "generate market --events 2k --symbols 5 --out a.tgc", 0);
+    let put = |from: &str, what: &str| {
+        std::fs::copy(path.join(format!("{from}/server-{what}.pem")), path.join(format!("{what}.pem")))
+            .unwrap();
+    };
+    put("old", "cert");
+    put("old", "key");
+    std::fs::write(path.join("t.toml"), "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n").unwrap();
+    let server = Server::start(path, "--config t.toml");
+    let publish = |name: &str, ca: &str, code| {
+        let address = server.address();
+        ends(
+            path,
+            &format!("publish a.tgc {address} --ca {ca}/ca-cert.pem --name {name} --give-up-after 2s"),
+            code,
+        );
+    };
+    publish("first", "old", 0);
+    put("new", "cert");
+    let said = server.reload().join("\n");
+    assert!(said.ends_with("reload: refused, nothing changed"), "{said}");
+    publish("second", "old", 0);
+    put("new", "key");
+    let said = server.reload().join("\n");
+    assert!(said.ends_with("reload: nothing changed but what certificates and keys say"), "{said}");
+    publish("third", "new", 0);
+    publish("fourth", "old", 3);
+    let summary = server.end();
+    assert_eq!(summary["events"], 6_000);
+    assert_eq!(summary["imbalance"], 0);
+}

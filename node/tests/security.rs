@@ -95,12 +95,12 @@ fn certificates_and_tokens_from_end_to_end() {
     let (quic, ca) = (&server.quic, "--ca pki/ca-cert.pem");
     // A feed by its certificate.
     let feed = "--cert pki/client-feed-cert.pem --key pki/client-feed-key.pem";
-    run(dir, &format!("publish --generate market --events 20000 --symbols 5 {quic} {ca} {feed}"), 0);
+    run(dir, &format!("publish generate market --events 20000 --symbols 5 {quic} {ca} {feed}"), 0);
     // Nobody, and somebody who does not believe the server.
-    let (_, error) = run(dir, &format!("publish --generate market --events 10 {quic} {ca}"), 3);
+    let (_, error) = run(dir, &format!("publish generate market --events 10 {quic} {ca}"), 3);
     assert!(error.contains("show who you are: this server asks for a token"), "{error}");
     let (_, error) =
-        run(dir, &format!("publish --generate market --events 10 {quic} --ca pki/client-desk-cert.pem"), 3);
+        run(dir, &format!("publish generate market --events 10 {quic} --ca pki/client-desk-cert.pem"), 3);
     assert!(error.contains("was refused in its handshake"), "{error}");
 
     // A reader by its token: what it is for, and what not.

@@ -48,7 +48,10 @@ fn flows_in_each_form() {
     std::fs::write(folder.path().join("scan.pcap"), scan()).unwrap();
     let (table, notes) = ends(folder.path(), "flows scan.pcap", 0);
     assert_eq!(table.lines().count(), 41, "{table}");
-    assert!(table.contains("10.0.0.66") && table.contains("REJ") && notes.contains("40 flows"), "{table}{notes}");
+    assert!(
+        table.contains("10.0.0.66") && table.contains("REJ") && notes.contains("40 flows"),
+        "{table}{notes}"
+    );
     let (csv, _) = ends(folder.path(), "flows scan.pcap --output csv -q", 0);
     let header: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
     assert!(csv.lines().all(|line| line.split(',').count() == header.len()), "{csv}");
@@ -66,7 +69,10 @@ fn alerts_and_exit_codes() {
     let quiet = capture([((5, 1_000), (10, 80), SYN), ((10, 80), (5, 1_000), 0x12)].into_iter());
     std::fs::write(folder.path().join("quiet.pcap"), quiet).unwrap();
     let (text, _) = ends(folder.path(), "detect quiet.pcap scan.pcap", 1);
-    assert!(text.contains("nothing found in 2 units") && text.contains("vertical-scan (syn) by 10.0.0.66"), "{text}");
+    assert!(
+        text.contains("nothing found in 2 units") && text.contains("vertical-scan (syn) by 10.0.0.66"),
+        "{text}"
+    );
     ends(folder.path(), "detect quiet.pcap", 0);
     ends(folder.path(), "detect scan.pcap --min-severity high", 0);
     let (json, _) = ends(folder.path(), "detect --json scan.pcap", 1);
@@ -87,7 +93,12 @@ fn bad_input_is_named_and_the_rest_is_done() {
     std::fs::write(folder.path().join("cut.pcap"), cut).unwrap();
     std::fs::write(folder.path().join("t.csv"), "ts,price,size\n1,2,3\n").unwrap();
     let (text, errors) = ends(folder.path(), "detect gone.pcap t.csv cut.pcap", 3);
-    assert!(errors.contains("gone.pcap") && errors.contains("holds no traffic") && errors.contains("ends inside it"), "{errors}");
+    assert!(
+        errors.contains("gone.pcap")
+            && errors.contains("holds no traffic")
+            && errors.contains("ends inside it"),
+        "{errors}"
+    );
     assert!(text.contains("vertical-scan"), "{text}");
     let (_, errors) = ends(folder.path(), "flows cut.pcap --output csv", 3);
     assert!(errors.contains("cut.pcap"), "{errors}");

@@ -4,6 +4,7 @@ use tidegate_actors::WindowSpec;
 use tidegate_actors::bars::{BarOptions, BarSpec};
 use tidegate_actors::hosts::{HOST_COLUMNS, HostOptions, HostWindows};
 use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorError, IndicatorSpec};
+use tidegate_actors::regime::{RegimeAnalyzer, RegimeSpec};
 use tidegate_actors::rollup::RollUpError;
 use tidegate_engine::{AnalyzerStage, Stage, WindowWidth};
 
@@ -14,6 +15,8 @@ pub struct Plan {
     pub bars: Vec<WindowSpec>,
     /// Indicators over every bar stream, each a stream `ind.SPEC`. May be empty.
     pub indicators: Vec<IndicatorSpec>,
+    /// Regimes over every bar stream, each a stream `regime.SPEC`.
+    pub regime: Option<RegimeSpec>,
     /// How bars treat late trades and what they keep.
     pub bar_options: BarOptions,
     /// Host windows, a stream `hosts.WIDTH` each.
@@ -29,6 +32,8 @@ pub struct Own {
     pub bars: WindowSpec,
     /// Indicators over them; may be none.
     pub indicators: Vec<IndicatorSpec>,
+    /// Regimes over them; may be none.
+    pub regime: Option<RegimeSpec>,
     /// How they treat late trades and what they keep. Of a roll-up only the horizon has a meaning.
     pub options: BarOptions,
 }
@@ -43,7 +48,7 @@ pub enum StreamKind {
     Bars,
     /// Bars by ticks, volume or value, known by their name and first trade.
     MeasureBars,
-    /// Rows of floats.
+    /// Rows of floats: indicators and regimes.
     Indicators,
     /// Rows of a host's counters.
     Hosts,
@@ -54,11 +59,11 @@ pub enum StreamKind {
 pub struct StreamInfo {
     /// Number in every output of it: its place in [`Plan::streams`].
     pub id: u16,
-    /// Name for people: `bars.1s`, `ind.1s`, `hosts.1m`.
+    /// Name for people: `bars.1s`, `ind.1s`, `regime.1s`, `hosts.1m`.
     pub name: String,
     /// What its records are.
     pub kind: StreamKind,
-    /// Columns of indicator and host rows; empty for bars.
+    /// Columns of indicator, regime and host rows; empty for bars.
     pub columns: Vec<String>,
 }
 
@@ -69,8 +74,8 @@ pub enum PlanError {
     /// It computes nothing.
     #[error("the plan is empty: ask for at least one of --bars and --hosts")]
     Empty,
-    /// Indicators without bars to compute them on.
-    #[error("indicators need bars to be computed on: add --bars, for example --bars 1s")]
+    /// Indicators or regimes without bars to compute them on.
+    #[error("indicators and regimes need bars to be computed on: add --bars, for example --bars 1s")]
     NoBars,
     /// The same stream twice.
     #[error("stream `{name}` is asked for twice")]
@@ -80,7 +85,7 @@ pub enum PlanError {
     },
     /// More streams than are numbered.
     #[error(
-        "the plan has more than {} streams; indicators are one more for each of the bars",
+        "the plan has more than {} streams; indicators and regimes are one more each for each of the bars",
         Plan::STREAMS_MAX
     )]
     TooMany,
@@ -137,7 +142,7 @@ impl Plan {
     }
 
     fn build(&self) -> Result<(Vec<StreamInfo>, Vec<Stage>), PlanError> {
-        if self.bars.is_empty() && !self.indicators.is_empty() {
+        if self.bars.is_empty() && (!self.indicators.is_empty() || self.regime.is_some()) {
             return Err(PlanError::NoBars);
         }
         let orphan = self.bars.iter().find(|bars| bars.over().is_some_and(|over| !self.bars.contains(over)));
@@ -173,7 +178,7 @@ impl Plan {
         self.own_of(bars).map_or(self.bar_options, |own| own.options)
     }
 
-    /// What reads the bars of stream `id`: indicators, and roll-ups with what reads them in turn.
+    /// What reads the bars of stream `id`: indicators, regimes, and roll-ups with what reads them in turn.
     fn analyzers(
         &self,
         bars: &WindowSpec,
@@ -187,6 +192,11 @@ impl Plan {
             let name = format!("ind.{}", bars.name());
             let (id, name) = streams.add(name, StreamKind::Indicators, indicators.columns())?;
             analyzers.push(AnalyzerStage::new(name, id, Box::new(indicators)));
+        }
+        if let Some(spec) = self.own_of(bars).map_or(self.regime, |own| own.regime) {
+            let name = format!("regime.{}", bars.name());
+            let (own, name) = streams.add(name, StreamKind::Indicators, spec.columns())?;
+            analyzers.push(AnalyzerStage::new(name, own, Box::new(RegimeAnalyzer::new(id, spec))));
         }
         for wider in self.bars.iter().filter(|wider| wider.over() == Some(bars)) {
             let Some(roll_up) =
@@ -240,7 +250,8 @@ mod tests {
 
     fn plan(bars: &str) -> Plan {
         let bars = bars.split(',').map(|text| text.parse().unwrap()).collect();
-        Plan { bars, indicators: vec!["rsi:14".parse().unwrap()], ..Plan::default() }
+        let regime = Some("hmm:2".parse().unwrap());
+        Plan { bars, indicators: vec!["rsi:14".parse().unwrap()], regime, ..Plan::default() }
     }
 
     #[test]
@@ -264,7 +275,7 @@ mod tests {
                 "bars.sliding-1m-10s"
             ]
         );
-        assert_eq!(names.len(), 12, "indicators over each");
+        assert_eq!(names.len(), 18, "indicators and regimes over each");
     }
 
     #[test]
@@ -272,6 +283,7 @@ mod tests {
         let own = |bars: &str, indicators: &[&str], horizon_ns| Own {
             bars: bars.parse().unwrap(),
             indicators: indicators.iter().map(|name| name.parse().unwrap()).collect(),
+            regime: (bars == "5m").then(|| "hmm:4".parse().unwrap()),
             options: BarOptions { horizon_ns, ..BarOptions::default() },
         };
         let common = plan("1s,1m,5m");
@@ -281,8 +293,10 @@ mod tests {
         };
         let streams = plan.streams().unwrap();
         let names: Vec<_> = streams.iter().map(|stream| stream.name.as_str()).collect();
-        assert_eq!(names, ["bars.1s", "bars.1m", "ind.1m", "bars.5m", "ind.5m"]);
-        assert_eq!((streams[2].columns.len(), streams[4].columns.len()), (1, 2));
+        let all = ["bars.1s", "bars.1m", "ind.1m", "regime.1m", "bars.5m", "ind.5m", "regime.5m"];
+        assert_eq!(names, all);
+        let columns = |at: usize| streams[at].columns.len();
+        assert_eq!((columns(2), columns(3), columns(5), columns(6)), (1, 10, 2, 12));
         assert_eq!(plan.horizon_max_ns(), 7_000_000_000_000);
         let long =
             Plan { own: vec![own("sliding:2s/1s", &[], 1 << 60)], ..super::tests::plan("sliding:2s/1s") };

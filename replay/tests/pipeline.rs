@@ -20,6 +20,7 @@ fn plan() -> Plan {
     Plan {
         bars: ["1s", "1m", "100t", "10m@1m", "session:30s", "sliding:10s/4s"].map(parse).to_vec(),
         indicators: ["rsi:14", "ema:12"].iter().map(|text| text.parse().unwrap()).collect(),
+        regime: "hmm:3".parse().ok(),
         bar_options: BarOptions { history: true, ..BarOptions::default() },
         hosts: vec![WindowWidth::SECOND],
         own: Vec::new(),
@@ -58,6 +59,11 @@ fn rows_and_order_do_not_depend_on_shards_or_placement() {
     assert!(rows.0.len() > 10_000, "{} rows", rows.0.len());
     assert!(rows.0.iter().all(|(_, name, _)| name != "?"), "every name is known before its first result");
     assert!(rows.0.iter().any(|(_, _, row)| row.state == 2), "the market amends some bars");
+    let regimes = plan().streams().unwrap().into_iter().filter(|stream| stream.name.starts_with("regime."));
+    let regimes: Vec<u16> = regimes.map(|stream| stream.id).collect();
+    let judged =
+        rows.0.iter().filter(|(id, _, row)| regimes.contains(id) && row.values().any(f64::is_finite));
+    assert!(judged.count() > 1_000, "most regimes are still being learnt");
     let latency = report.latency.unwrap();
     assert!(latency.count > 0 && latency.p50 <= latency.max);
     for (shards, placement) in [(3, Placement::Fused), (2, Placement::Staged)] {

@@ -27,7 +27,7 @@ const history = async <T = Bar>(stream: string, key: string, limit = 600) =>
   (await api<{ records: T[] }>(`/v1/bars?stream=${stream}&key=${encodeURIComponent(key)}&limit=${limit}`)).records;
 
 const open = (hash = "") => page.goto(`${base}/${hash}`);
-const live = () => page.getByTestId("link").filter({ hasText: "Live" }).waitFor();
+const live = () => page.locator(".app[data-phase=live]").waitFor();
 const field = (name: string) => page.getByTestId("legend").locator(`[data-field=${name}]`);
 const row = (table: string, key: string) => page.getByTestId(table).locator(`.row[data-key="${key}"]`);
 const cell = (table: string, key: string, column: string) => row(table, key).locator(`[data-column="${column}"]`);
@@ -106,14 +106,8 @@ describe("any node", () => {
     const part = records[0]!.key.slice(0, 3).toLowerCase();
     await open(`#/keys?stream=${stream.name}`);
     await page.getByRole("searchbox", { name: "Search keys" }).fill(part);
-    const found = await api<KeyPage>(`/v1/keys?search=${part}&limit=1000`);
-    const hosts = (await streams()).filter((one) => one.kind === "hosts");
-    const elsewhere = new Set<string>();
-    for (const one of hosts) {
-      const page = await api<{ records: Row[] }>(`/v1/latest?stream=${one.name}&limit=1000`);
-      for (const record of page.records) elsewhere.add(record.key);
-    }
-    const expected = found.keys.map((key) => key.name).filter((name) => !elsewhere.has(name));
+    const found = await api<KeyPage>(`/v1/keys?stream=${stream.name}&search=${part}&limit=1000`);
+    const expected = found.keys.map((key) => key.name);
     await page
       .getByTestId("key-count")
       .filter({ hasText: `${count(expected.length)} ${expected.length === 1 ? "key" : "keys"} found` })
@@ -186,7 +180,7 @@ describe.skipIf(REAL !== undefined)("with the data in hand", () => {
       for (const tile of ["events", "results", "p50", "p99", "lag", "keys", "uptime"]) {
         expect(await page.getByTestId(`tile-${tile}`).locator("b").innerText()).toMatch(/^–(\/s)?$/);
       }
-      await page.getByText("The node does not measure latency").waitFor();
+      await page.getByText("No latency to show").waitFor();
       await page.keyboard.press("2");
       await page.getByText("The node does not describe its pipeline").waitFor();
       await page.keyboard.press("5");
@@ -284,31 +278,23 @@ describe.skipIf(REAL !== undefined)("with the data in hand", () => {
     await page.getByTestId("key").filter({ hasText: last }).waitFor();
   });
 
-  test("ten updates a second of every key in view leave the page smooth", async () => {
+  test("a thousand updates later the page holds no more than before, and the newest of each", async () => {
     await open("#/keys/BTCUSD?stream=bars.1s");
     await cell("keys", mock.names[3]!, "close").filter({ hasText: /\d/ }).waitFor();
-    await page.evaluate(() => {
-      const seen: number[] = [];
-      (globalThis as unknown as { long: number[] }).long = seen;
-      new PerformanceObserver((list) => seen.push(...list.getEntries().map((entry) => entry.duration))).observe({
-        type: "longtask",
-      });
-    });
-    const started = performance.now();
-    const beat = setInterval(() => mock.advance(100), 100);
-    try {
-      const from = mock.now_ms;
-      await expect.poll(() => mock.now_ms - from, { timeout: 15_000 }).toBeGreaterThanOrEqual(5_000);
-    } finally {
-      clearInterval(beat);
+    const nodes = () => page.evaluate(() => document.querySelectorAll("*").length);
+    const before = await nodes();
+    for (let i = 0; i < 100; i += 1) mock.advance(100);
+    while (!mock.active("BTCUSD")) mock.advance(100);
+    const newest = (await history("bars.1s", "BTCUSD", 1))[0]!;
+    await expect.poll(() => field("close").innerText()).toBe(newest.close);
+    // Those that traded in the last step have been told of their newest bar.
+    const traded = mock.names.slice(0, 10).filter((name) => mock.active(name));
+    expect(traded.length).toBeGreaterThan(0);
+    for (const name of traded) {
+      const bar = (await history("bars.1s", name, 1))[0]!;
+      await expect.poll(() => cell("keys", name, "close").innerText()).toBe(bar.close);
     }
-    const seconds = (performance.now() - started) / 1000;
-    const long = await page.evaluate(() => (globalThis as unknown as { long: number[] }).long);
-    const blocked = long.reduce((a, b) => a + b, 0);
-    expect(
-      blocked / seconds,
-      `long tasks: ${long.map(Math.round).join(" ")} ms in ${seconds.toFixed(1)} s`,
-    ).toBeLessThan(250);
+    expect(await nodes()).toBeLessThan(before * 1.2);
   });
 
   test("search: by keyboard, without regard to case, and with nothing found", async () => {

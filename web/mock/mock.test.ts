@@ -38,7 +38,8 @@ describe("mock", () => {
   it("refuses with the names that are allowed", async () => {
     const response = await fetch(`${base}/v1/bars?stream=nope&key=BTCUSD`);
     expect(response.status).toBe(404);
-    expect((await fetch(`${base}/v1/keys?stream=bars.1s`)).status).toBe(400);
+    expect((await fetch(`${base}/v1/keys?stream=bars.2s`)).status).toBe(404);
+    expect((await fetch(`${base}/v1/keys?sort=up`)).status).toBe(400);
     expect((await fetch(`${base}/v1/keys?limit=1001`)).status).toBe(400);
     expect(await response.json()).toMatchObject({
       error: { code: "unknown_stream", allowed: ["bars.1s", "bars.1m", "ind.1s", "ind.1m", "hosts.1m"] },

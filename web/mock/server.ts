@@ -8,7 +8,16 @@ import type { AddressInfo } from "node:net";
 import { extname, join, normalize } from "node:path";
 import type { Duplex } from "node:stream";
 import { WebSocketServer, type WebSocket } from "ws";
-import type { AnyRecord, ApiError, ClientMessage, ServerMessage, Status, Stream, Subscribe } from "../src/api/types";
+import type {
+  AnyRecord,
+  ApiError,
+  ClientMessage,
+  FromSequence,
+  ServerMessage,
+  Status,
+  Stream,
+  Subscribe,
+} from "../src/api/types";
 import * as market from "./market";
 
 export interface MockOptions {
@@ -32,6 +41,8 @@ const BARS: Record<string, number> = { "bars.1s": 1, "bars.1m": 60 };
 const VALUES: Record<string, string> = { "ind.1s": "bars.1s", "ind.1m": "bars.1m" };
 const HOSTS: Record<string, number> = { "hosts.1m": 60 };
 const RATE = 198_000;
+/** Not the engine's order, so that a page with an order of its own would be found out. */
+const CAUSES = ["late_amended", "cancelled", "applied", "cancel_unmatched", "other_kind", "late_dropped"];
 
 const TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
@@ -42,7 +53,7 @@ const TYPES: Record<string, string> = {
 
 /** Of each path; any other is refused, as the gateway does. */
 const PARAMETERS: Record<string, string[]> = {
-  "/v1/keys": ["search", "limit", "after"],
+  "/v1/keys": ["stream", "search", "prefix", "limit", "after"],
   "/v1/latest": ["stream", "key", "limit", "after"],
   "/v1/bars": ["stream", "key", "limit"],
 };
@@ -71,6 +82,7 @@ export class Mock {
   /** Milliseconds of event time since the opening. */
   now_ms: number;
   requests: string[] = [];
+  readonly incarnation = String(process.hrtime.bigint());
   shape: (status: Status) => Status;
 
   #http: Server | null = null;
@@ -211,11 +223,17 @@ export class Mock {
       events: { total, rate },
       results: { total: results, rate: Math.round(rate / 61) },
       keys: this.names.length + this.hosts.length,
+      threads: ["tg-ingest", "tg-shard-0", "tg-shard-1", "tg-egress"].map((thread, i) => {
+        const busy = Number((0.37 + 0.12 * Math.sin(s / 6 + i)).toFixed(3));
+        const blocked = i === 0 ? 0.021 : 0;
+        return { thread, busy, blocked, idle: Number((1 - busy - blocked).toFixed(3)) };
+      }),
       latency_ns: {
         p50: 61_000 + Math.round(6_000 * Math.sin(s / 5)),
         p99: 214_000 + Math.round(30_000 * Math.sin(s / 3)),
         p99_9: 690_000 + Math.round(240_000 * Math.abs(Math.sin(s / 11))),
         max: 2_310_000,
+        samples: 60_000,
       },
       shards: [0, 1].map((shard) => ({
         shard,
@@ -226,7 +244,8 @@ export class Mock {
         lag_ms: 100 + Math.round(14 * Math.abs(Math.sin(s / 4 + shard))),
         ring_depth: Math.round(2_600 + 2_200 * Math.sin(s / 3 + shard * 2)),
         ring_capacity: 65_536,
-        busy: Number((0.37 + 0.12 * Math.sin(s / 6 + shard)).toFixed(3)),
+        busy: Number((0.37 + 0.12 * Math.sin(s / 6 + shard + 1)).toFixed(3)),
+        blocked: 0,
         panics: 0,
         restarts: 0,
       })),
@@ -291,6 +310,8 @@ export class Mock {
           lag: 0,
         })),
       ],
+      causes: CAUSES,
+      alerts: null,
       ledger: [
         bars,
         { stage: "bars.1m", delivered: total, by_cause: { ...bars.by_cause }, imbalance: 0 },
@@ -313,7 +334,7 @@ export class Mock {
         ...(this.hosts.length
           ? [{ name: "hosts.1m", upstream: "feed", stream: "hosts.1m", outputs: Math.round(other / 900) }]
           : []),
-      ],
+      ].map((stage) => ({ ...stage, keys: this.#keysOf(stage.stream).length })),
     });
   }
 
@@ -353,8 +374,11 @@ export class Mock {
         return { streams: this.streams() };
       case "/v1/keys": {
         const part = (query.get("search") ?? "").toLowerCase();
-        const known = [...this.names, ...this.hosts];
-        const all = known.filter((name) => name.toLowerCase().includes(part)).sort();
+        const prefix = query.get("prefix") ?? "";
+        const stream = query.get("stream");
+        const known = stream === null ? [...this.names, ...this.hosts] : this.#keysOf(this.#stream(stream));
+        const fits = (name: string) => name.toLowerCase().includes(part) && name.startsWith(prefix);
+        const all = known.filter(fits).sort();
         const { page, next } = paged(all, after, limit);
         return { keys: page.map((name) => ({ name, slot: market.hash(name) % 4096 })), total: known.length, next };
       }
@@ -423,9 +447,21 @@ export class Mock {
           if (error instanceof Refusal) say(client, { op: "error", id: message.id, ...error.detail });
           return;
         }
+        const { from } = message;
+        if (typeof from === "object" && "sequence" in from && from.incarnation !== this.incarnation) {
+          const detail = { code: "other_incarnation", message: "The mock was started anew." };
+          say(client, { op: "error", id: message.id, ...detail, allowed: [this.incarnation] });
+          return;
+        }
         client.subscriptions.set(message.id, { request: message, last_sent_ms: this.now_ms });
-        say(client, { op: "subscribed", id: message.id, lag: message.lag ?? 10_000 });
-        const back = message.from === "snapshot" ? 1 : typeof message.from === "object" ? message.from.lookback : 0;
+        say(client, {
+          op: "subscribed",
+          id: message.id,
+          lag: message.lag ?? 10_000,
+          incarnation: this.incarnation,
+        });
+        if (typeof from === "object" && "sequence" in from) this.#send(client, message.id, this.#since(message, from));
+        const back = from === "snapshot" ? 1 : typeof from === "object" && "lookback" in from ? from.lookback : 0;
         if (back) {
           const first = message.streams.flatMap((stream) =>
             this.#matching(stream, message.keys).flatMap((key) => this.history(stream, key, back)),
@@ -436,6 +472,15 @@ export class Mock {
         break;
       }
     }
+  }
+
+  /** What follows given numbers. */
+  #since(request: Subscribe, from: FromSequence): AnyRecord[] {
+    return request.streams.flatMap((stream) =>
+      this.#matching(stream, request.keys)
+        .flatMap((key) => this.history(stream, key, 256))
+        .filter((record) => record.seq! >= (from.slots?.[stream]?.[String(record.slot)] ?? from.sequence)),
+    );
   }
 
   /** What of a subscription changed since `from_ms`: bars that closed or were amended, and those that form. */

@@ -1,6 +1,6 @@
 //! What continuous integration runs: cheap steps first, a table at the end.
 
-use crate::{fuzz, shell, tidy};
+use crate::{browser, fuzz, shell, tidy};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Seconds for each fuzz target: enough for the seeds, their neighbours and the first hundred thousand mutants.
 const FUZZ_SECONDS: u32 = 8;
 
-enum Outcome {
+pub(crate) enum Outcome {
     Passed,
     Failed,
     Skipped(String),
@@ -26,9 +26,9 @@ struct Step {
 
 /// Test cases, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Cases {
-    passed: u64,
-    failed: u64,
+pub(crate) struct Cases {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
 }
 
 impl Cases {
@@ -142,6 +142,7 @@ pub(crate) fn run() -> Result<bool> {
     run.cargo("doc", &["doc", "--no-deps", "--workspace", "--locked"], &strict);
     if run.cargo("build", &["test", "--workspace", "--locked", "--no-run"], &[]) {
         run.cargo("test", &["test", "--workspace", "--locked", "--no-fail-fast"], &[]);
+        run.step("browser", |cases| browser::run(&target, cases));
         loom(&mut run, &target);
         run.step("fuzz", |cases| {
             let report = fuzz::run(None, FUZZ_SECONDS)?;
@@ -151,7 +152,9 @@ pub(crate) fn run() -> Result<bool> {
         });
         run.step("yardstick", |cases| score(&target, cases));
     } else {
-        println!("the workspace does not build: tests, loom, fuzz and yardstick would only say so again");
+        println!(
+            "the workspace does not build: tests, browser, loom, fuzz and yardstick would only say so again"
+        );
     }
     Ok(run.report(start.elapsed()))
 }
@@ -159,8 +162,8 @@ pub(crate) fn run() -> Result<bool> {
 /// Oldest Node.js that the dashboard's tools run on.
 const NODE: (u32, u32) = (20, 19);
 
-/// Types, style and logic of the dashboard, and that it builds. It is built first, so that what follows is tested with it.
-fn web(cases: &mut Cases) -> Result<Outcome> {
+/// Why the dashboard's tools cannot run here, if they cannot.
+pub(crate) fn no_node() -> Option<String> {
     let version =
         Command::new("node").arg("--version").output().ok().filter(|output| output.status.success());
     let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
@@ -169,9 +172,16 @@ fn web(cases: &mut Cases) -> Result<Outcome> {
         Some((parts.next()??, parts.next()??))
     });
     let (major, minor) = NODE;
-    if number.is_none_or(|number| number < NODE) {
+    number.is_none_or(|number| number < NODE).then(|| {
         let found = version.map_or_else(|| "no Node.js".to_owned(), |version| format!("Node.js {version}"));
-        return Ok(Outcome::Skipped(format!("found {found}; the dashboard needs {major}.{minor} or newer")));
+        format!("found {found}; the dashboard needs {major}.{minor} or newer")
+    })
+}
+
+/// Types, style and logic of the dashboard, and that it builds. It is built first, so that what follows is tested with it.
+fn web(cases: &mut Cases) -> Result<Outcome> {
+    if let Some(reason) = no_node() {
+        return Ok(Outcome::Skipped(reason));
     }
     for arguments in [&["ci", "--no-progress"][..], &["run", "check"], &["test"], &["run", "build"]] {
         let mut command = Command::new("npm");
@@ -199,6 +209,9 @@ fn data() -> PathBuf {
     std::env::var_os("TIDEGATE_DATA").map_or_else(|| shell::root().join("../shared/data"), PathBuf::from)
 }
 
+/// What the change points must reach on the public half of the data set.
+const CHANGE_POINTS: [(&str, f64); 2] = [("f1", 0.72), ("covering", 0.70)];
+
 /// Runs the parts that are there over the public data and compares them with the references.
 fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let data = data();
@@ -209,7 +222,7 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let data = data.canonicalize()?;
     let python = python(target)?;
     let out = target.join("yardstick");
-    for part in ["bars", "indicators"] {
+    for part in ["bars", "indicators", "tcpd", "regime"] {
         // The tests of its crate have built it; cargo run would build its dependencies again, with fewer features.
         let mut command = Command::new(target.join("debug/tidegate-yardstick"));
         command.arg(part).arg("--data").arg(&data).arg("--out").arg(&out);
@@ -239,6 +252,30 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
         let text = std::fs::read_to_string(result)?;
         let columns = text.lines().next().and_then(|head| head.split_once(',')).unwrap_or_default().1;
         compare(reference, result, &["--key", "date", "--columns", columns])?;
+    }
+    for reference in files(&data.join("hamilton"), ".csv")? {
+        // Its last two columns are the probabilities, under names of their own.
+        let text = std::fs::read_to_string(&reference)?;
+        let probabilities = text.lines().skip(1).map(|line| {
+            let mut fields = line.rsplitn(3, ',');
+            let (smoothed, filtered) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            format!("{filtered},{smoothed}\n")
+        });
+        let table: String =
+            ["p1_filtered,p1_smoothed\n".to_owned()].into_iter().chain(probabilities).collect();
+        let renamed = out.join("regime-reference.csv");
+        std::fs::write(&renamed, table)?;
+        let result = out.join("regime").join(reference.file_name().unwrap_or_default());
+        compare(&renamed, &result, &["--rtol", "0", "--atol", "1e-5"])?;
+    }
+    let mut command = Command::new(&python);
+    command.arg(data.join("../score/tcpd.py")).arg("--data").arg(data.join("tcpd")).arg("--annotations");
+    command.arg(data.join("tcpd/annotations.json")).arg("--out").arg(out.join("tcpd")).arg("--json");
+    let scores: serde_json::Value = serde_json::from_str(&shell::output(&mut command)?)?;
+    for (name, least) in CHANGE_POINTS {
+        let found = scores["mean"][name].as_f64().unwrap_or_default();
+        println!("change points, {name}: {found:.3}, at least {least}");
+        *if found >= least { &mut cases.passed } else { &mut cases.failed } += 1;
     }
     Ok(if cases.failed == 0 && cases.passed > 0 { Outcome::Passed } else { Outcome::Failed })
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing of the product is linked here, so the cheap checks run before anything big is built.
 #![forbid(unsafe_code)]
 
+mod browser;
 mod ci;
 mod fuzz;
 mod shell;

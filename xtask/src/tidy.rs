@@ -17,10 +17,11 @@ const MACHINES: [&str; 4] =
     [concat!("/", "home/"), concat!("/", "Users/"), concat!("/", "work/"), concat!("C:", "\\")];
 
 /// Who may depend on whom. A crate that is not here is a problem until somebody decides.
-const GRAPH: [(&str, &[&str]); 17] = [
+const GRAPH: [(&str, &[&str]); 18] = [
     ("tidegate-engine", &[]),
-    ("tidegate-actors", &["tidegate-engine"]),
     ("tidegate-flow", &[]),
+    ("tidegate-regime", &[]),
+    ("tidegate-actors", &["tidegate-engine", "tidegate-regime"]),
     ("tidegate-gpu", &["tidegate-engine"]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
@@ -69,7 +70,14 @@ const GRAPH: [(&str, &[&str]); 17] = [
     ("tidegate-example-collatz", &["tidegate-engine", "tidegate-actors"]),
     (
         "tidegate-yardstick",
-        &["tidegate-engine", "tidegate-actors", "tidegate-flow", "tidegate-gpu", "tidegate-replay"],
+        &[
+            "tidegate-engine",
+            "tidegate-regime",
+            "tidegate-actors",
+            "tidegate-flow",
+            "tidegate-gpu",
+            "tidegate-replay",
+        ],
     ),
     (
         "tidegate-fuzz",

@@ -5,7 +5,8 @@
 use std::time::Instant;
 use tidegate_flow::packet::{protocol, tcp_flag};
 use tidegate_flow::{
-    ConnState, Detectors, EndCause, FlowRecord, FlowTable, Frame, Ip, Packet, Side, TableOptions, Watch, parse,
+    ConnState, Detectors, EndCause, FlowRecord, FlowTable, Frame, Ip, Packet, Side, TableOptions, Watch,
+    parse,
 };
 
 struct Nobody;
@@ -161,13 +162,17 @@ fn main() {
         for n in 0..4u16 {
             record.originator = Ip::v4((0x0a00_0000 + host).to_be_bytes());
             record.responder_port = 443 + n;
-            (record.state, record.history) = if n == 0 { (ConnState::S0, "S".into()) } else { (ConnState::Sf, "ShADadFf".into()) };
+            (record.state, record.history) =
+                if n == 0 { (ConnState::S0, "S".into()) } else { (ConnState::Sf, "ShADadFf".into()) };
             record.start_ns += 1_000;
             record.last_ns = record.start_ns + 1_000_000;
             detectors.logged(&record);
         }
     }
     let after = resident();
-    println!("100,000 hosts            {:.1} MiB of detectors", after.saturating_sub(before) as f64 / (1 << 20) as f64);
+    println!(
+        "100,000 hosts            {:.1} MiB of detectors",
+        after.saturating_sub(before) as f64 / (1 << 20) as f64
+    );
     assert!(detectors.alerts().is_empty());
 }

@@ -6,6 +6,7 @@
 
 use super::options::{FailurePolicy, Placement, RuntimeError, RuntimeOptions};
 use super::stats::{Cells, Phase, StatsHandle, add};
+use super::times::Stopwatch;
 use super::worker::{ShardOutcome, Step, Worker, WorkerParts};
 use super::{COMMANDS_MAX, RuntimeReport, ShardCommand, StageFactory};
 use crate::supervision::back_off;
@@ -42,6 +43,7 @@ struct InlineShard {
     cells: Arc<CachePadded<Cells>>,
     outcome: Option<Box<ShardOutcome>>,
     failure: Option<String>,
+    watch: Stopwatch,
 }
 
 /// Counts results on their way out.
@@ -95,6 +97,7 @@ impl InlineShards {
                 cells,
                 outcome: None,
                 failure: None,
+                watch: Stopwatch::start(),
             });
         }
         let placement = tidegate_engine::Placement::round_robin(options.shards);
@@ -170,6 +173,16 @@ impl InlineShards {
 
 impl InlineShard {
     fn turn(&mut self, sink: &mut dyn OutputSink) -> bool {
+        // Between its turns a shard waits, whatever its caller does meanwhile.
+        self.watch.waited(&self.cells.times);
+        let worked = self.work(sink);
+        if worked {
+            self.watch.worked(&self.cells.times);
+        }
+        worked
+    }
+
+    fn work(&mut self, sink: &mut dyn OutputSink) -> bool {
         let Some(worker) = &mut self.worker else { return false };
         match &mut self.state {
             State::Starting => match worker.build() {

@@ -5,7 +5,7 @@
 //!                     ^ commands (flume, once a turn)
 //!                     | lifecycle: tg-control (crate::supervision)
 //! ```
-//! Where cores are few the shards have no threads: [`inline`] runs them on their caller's.
+//! Where cores are few the shards have no threads: [`InlineShards`] runs them on their caller's.
 //!
 //! **Invariant:** threads only ever change when something happens, never what: digests do not depend on the number of
 //! shards, on batches or on placement.
@@ -14,12 +14,14 @@ mod idle;
 mod inline;
 mod options;
 mod stats;
+mod times;
 pub(crate) mod worker;
 
 pub use idle::{Idle, IdleStrategy, IdleStrategyError};
 pub use inline::InlineShards;
 pub use options::{FailurePolicy, Outputs, Placement, PlacementError, RuntimeError, RuntimeOptions};
-pub use stats::{Phase, ShardStats, StatsHandle};
+pub use stats::{Phase, ShardProgress, ShardStats, StatsHandle};
+pub use times::{Stopwatch, ThreadStats, ThreadTimes, TimeCells};
 
 use crate::supervision::{Berth, ShardEnd, ShardStatus, Supervision};
 use crossbeam_utils::CachePadded;
@@ -66,6 +68,27 @@ pub struct StageReport {
     pub ledger: Ledger,
     /// See [`tidegate_engine::Operator::cut`].
     pub cut: u64,
+}
+
+impl StageReport {
+    fn of(stages: &[Stage]) -> Vec<Self> {
+        let report =
+            |stage: &Stage| Self { name: stage.name().to_string(), ledger: stage.ledger(), cut: stage.cut() };
+        stages.iter().map(report).collect()
+    }
+
+    /// Adds the stages of a shard. By place, not by name: every shard has the same stages in the same order.
+    fn add(sum: &mut Vec<Self>, stages: impl Iterator<Item = Self>) {
+        for (at, stage) in stages.enumerate() {
+            match sum.get_mut(at) {
+                Some(sum) => {
+                    sum.ledger.merge(&stage.ledger);
+                    sum.cut += stage.cut;
+                }
+                None => sum.push(stage),
+            }
+        }
+    }
 }
 
 /// An output stream over all shards.
@@ -124,16 +147,7 @@ impl RuntimeReport {
             report.failures.extend(failure.map(|message| (shard, message)));
             let Some(outcome) = outcome else { continue };
             report.digest.merge(&outcome.digest);
-            // By place, not by name: every shard has the same stages in the same order.
-            for (at, stage) in outcome.stages.into_iter().enumerate() {
-                match report.stages.get_mut(at) {
-                    Some(sum) => {
-                        sum.ledger.merge(&stage.ledger);
-                        sum.cut += stage.cut;
-                    }
-                    None => report.stages.push(stage),
-                }
-            }
+            StageReport::add(&mut report.stages, outcome.stages.into_iter());
             for (at, (name, stream, emitted)) in outcome.lanes.into_iter().enumerate() {
                 match report.lanes.get_mut(at) {
                     Some(lane) => lane.emitted += emitted,

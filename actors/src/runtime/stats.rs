@@ -1,8 +1,10 @@
 //! Counters of the shards, written once a turn and readable from any thread.
 
+use super::StageReport;
+use super::times::{ThreadStats, ThreadTimes, TimeCells};
 use crossbeam_utils::CachePadded;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_engine::ring::RingCounters;
 
 /// Where a shard is in its life.
@@ -80,6 +82,21 @@ pub struct ShardStats {
     pub lost_in_restart: u64,
     /// Threads that could not be tied to a core.
     pub pin_failures: u64,
+    /// What its thread does with its time.
+    pub times: ThreadTimes,
+}
+
+/// How far a shard has come with its records. Whoever knows a place in the ring of events can tell from this when everything
+/// that follows from the records before it has reached the ring of outputs: when `applied` has passed the place, and then
+/// `analysed` has passed what `staged` was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardProgress {
+    /// Records of the ring of events that were applied, and what they led to handed on.
+    pub applied: u64,
+    /// Results handed to an analysis thread; none without one.
+    pub staged: u64,
+    /// Of these, dealt with there, and what they led to handed on.
+    pub analysed: u64,
 }
 
 /// One shard's counters in place. Every field has one writer at a time, so a load and a store are enough.
@@ -95,9 +112,18 @@ pub(crate) struct Cells {
     pub(crate) quarantined: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) pin_failures: AtomicU64,
+    pub(crate) applied: AtomicU64,
+    pub(crate) staged: AtomicU64,
+    pub(crate) times: TimeCells,
+    /// Somebody wants to see the ledgers: looked at once a turn.
+    pub(crate) ledgers_wanted: AtomicBool,
+    /// As they were when they were last wanted; empty while there is nothing to be trusted.
+    ledgers: Mutex<Vec<StageReport>>,
     /// On lines of their own: an analysis thread writes these while the shard writes those above.
     pub(crate) outputs: CachePadded<AtomicU64>,
     pub(crate) unread: CachePadded<AtomicU64>,
+    pub(crate) analysed: CachePadded<AtomicU64>,
+    pub(crate) analysis_times: CachePadded<TimeCells>,
 }
 
 /// Adds to a counter that only the calling thread writes.
@@ -108,6 +134,29 @@ pub(crate) fn add(cell: &AtomicU64, count: u64) {
 impl Cells {
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// The time of the shard's thread, or of its analysis thread.
+    pub(crate) fn times(&self, analysis: bool) -> &TimeCells {
+        if analysis { &self.analysis_times } else { &self.times }
+    }
+
+    pub(crate) fn ledgers(&self) -> MutexGuard<'_, Vec<StageReport>> {
+        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the ledgers of a shard to those who want them, unless somebody is looking at the old ones just now: the shard
+    /// never waits, and is asked again at its next turn.
+    pub(crate) fn show_ledgers(&self, stages: &[tidegate_engine::Stage]) {
+        let Ok(mut shown) = self.ledgers.try_lock() else { return };
+        self.ledgers_wanted.store(false, Relaxed);
+        if shown.len() == stages.len() {
+            for (shown, stage) in shown.iter_mut().zip(stages) {
+                (shown.ledger, shown.cut) = (stage.ledger(), stage.cut());
+            }
+        } else {
+            *shown = StageReport::of(stages);
+        }
     }
 }
 
@@ -149,7 +198,46 @@ impl StatsHandle {
             quarantined: cells.quarantined.load(Relaxed),
             lost_in_restart: cells.lost.load(Relaxed),
             pin_failures: cells.pin_failures.load(Relaxed),
+            times: cells.times.times(),
         };
         self.shards.iter().enumerate().map(read).collect()
+    }
+
+    /// How far a shard has come; nothing for one that does not exist. Together with the counters of its ring of outputs, read
+    /// behind this, it says what has left.
+    #[must_use]
+    pub fn progress(&self, shard: usize) -> ShardProgress {
+        let Some((cells, _)) = self.shards.get(shard) else { return ShardProgress::default() };
+        let applied = cells.applied.load(Acquire);
+        let staged = cells.staged.load(Relaxed);
+        ShardProgress { applied, staged, analysed: cells.analysed.load(Acquire) }
+    }
+
+    /// The threads of all shards and their time.
+    #[must_use]
+    pub fn threads(&self) -> Vec<ThreadStats> {
+        let shards = self.shards.iter().enumerate();
+        let shards = shards.map(|(shard, (cells, _))| ThreadStats {
+            name: format!("tg-shard-{shard}"),
+            times: cells.times.times(),
+        });
+        let analysis = self.shards.iter().enumerate().map(|(shard, (cells, _))| ThreadStats {
+            name: format!("tg-analysis-{shard}"),
+            times: cells.analysis_times.times(),
+        });
+        let there = |thread: &ThreadStats| thread.times != ThreadTimes::default();
+        shards.chain(analysis.filter(there)).collect()
+    }
+
+    /// Where events went, stage by stage over all shards, as each shard last showed it; empty before the first did. Asks
+    /// the shards for a newer account, which they give at their next turn. Each balances: a shard shows it between turns.
+    #[must_use]
+    pub fn ledgers(&self) -> Vec<StageReport> {
+        let mut sum: Vec<StageReport> = Vec::new();
+        for (cells, _) in self.shards.iter() {
+            StageReport::add(&mut sum, cells.ledgers().iter().cloned());
+            cells.ledgers_wanted.store(true, Relaxed);
+        }
+        sum
     }
 }

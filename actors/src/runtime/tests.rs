@@ -93,7 +93,8 @@ fn run_inline(make: StageFactory, options: RuntimeOptions, log: &[Event]) -> Run
     report
 }
 
-const RUNS: [fn(StageFactory, RuntimeOptions, &[Event]) -> RuntimeReport; 2] = [run_with, run_inline];
+type Run = fn(StageFactory, RuntimeOptions, &[Event]) -> RuntimeReport;
+const RUNS: [Run; 2] = [run_with, run_inline];
 
 fn run(options: RuntimeOptions, log: &[Event]) -> RuntimeReport {
     run_with(Arc::new(stages), options, log)

@@ -4,6 +4,7 @@
 use super::idle::Idle;
 use super::options::{FailurePolicy, Placement, RuntimeOptions};
 use super::stats::{Cells, Phase, add};
+use super::times::Stopwatch;
 use super::{ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
 use crossbeam_utils::CachePadded;
 use std::any::Any;
@@ -29,15 +30,7 @@ impl ShardOutcome {
         digest.add_shard(shard);
         Self {
             digest,
-            stages: shard
-                .stages()
-                .iter()
-                .map(|stage| StageReport {
-                    name: stage.name().to_string(),
-                    ledger: stage.ledger(),
-                    cut: stage.cut(),
-                })
-                .collect(),
+            stages: StageReport::of(shard.stages()),
             lanes: shard
                 .lanes()
                 .into_iter()
@@ -63,6 +56,9 @@ struct Outlet {
     idle: Idle,
     stop: Arc<AtomicBool>,
     cells: Arc<CachePadded<Cells>>,
+    watch: Stopwatch,
+    /// Whether this is the way out of an analysis thread.
+    analysis: bool,
 }
 
 impl OutputSink for Outlet {
@@ -80,7 +76,10 @@ impl OutputSink for Outlet {
                     unread = rest.len() as u64;
                     break;
                 }
+                let times = self.cells.times(self.analysis);
+                self.watch.worked(times);
                 self.idle.idle(false);
+                self.watch.blocked(times);
             }
             self.idle.idle(true);
         }
@@ -90,6 +89,8 @@ impl OutputSink for Outlet {
             let results = outputs.iter().filter(|output| output.kind < output_kind::WATERMARK).count();
             add(&self.cells.outputs, results as u64);
             add(&self.cells.unread, unread);
+        } else {
+            add(&self.cells.staged, outputs.len() as u64);
         }
     }
 }
@@ -98,6 +99,12 @@ impl Outlet {
     /// Whether the analysis thread behind this outlet has gone before its time.
     fn has_lost_its_stage(&self) -> bool {
         !self.last && self.ring.as_ref().is_some_and(Sender::is_abandoned)
+    }
+
+    /// A turn and the wait behind it are over: notes what the time went into.
+    fn lap(&mut self, worked: bool) {
+        let times = self.cells.times(self.analysis);
+        if worked { self.watch.worked(times) } else { self.watch.waited(times) }
     }
 }
 
@@ -188,6 +195,8 @@ impl Worker {
             idle: Idle::new(options.idle),
             stop: Arc::clone(&stop),
             cells: Arc::clone(&cells),
+            watch: Stopwatch::start(),
+            analysis: options.placement == Placement::Staged,
         };
         Self {
             shard,
@@ -264,7 +273,10 @@ impl Worker {
             Pause::Snapshot { barrier, replies } => {
                 self.take_snapshot(shard, barrier, &replies).map(|()| None)
             }
-            Pause::Ended => guarded(|| ShardOutcome::of(shard)).map(|outcome| Some(Box::new(outcome))),
+            Pause::Ended => guarded(|| ShardOutcome::of(shard)).map(|outcome| {
+                self.cells.ledgers().clone_from(&outcome.stages);
+                Some(Box::new(outcome))
+            }),
             Pause::Failed(message) => Err(message),
         }
     }
@@ -272,6 +284,7 @@ impl Worker {
     /// Drops a shard that failed; what it knew of keys and time is kept for its successor.
     pub(super) fn abandon(&mut self, mut shard: Shard) {
         self.failed_before = true;
+        self.cells.ledgers().clear();
         let known = shard.take_context();
         // Analyzers may fail over an end that the operators had already consumed.
         if known.ended() && !self.pending.iter().any(|record| record.kind == kind::END) {
@@ -322,6 +335,8 @@ impl Worker {
             idle: Idle::new(self.options.idle),
             stop: Arc::clone(&self.stop),
             cells: Arc::clone(&self.cells),
+            watch: Stopwatch::start(),
+            analysis: last && self.options.placement == Placement::Staged,
         }
     }
 
@@ -329,6 +344,8 @@ impl Worker {
     /// both halves must have come to the same point, and the surest way is to let the second one run dry.
     fn staged_turns(&mut self, shard: &mut Shard) -> Pause {
         let analysis = shard.split_analysis();
+        // What an analysis thread that failed left undone, nobody will do.
+        self.cells.analysed.store(self.cells.staged.load(Ordering::Relaxed), Ordering::Relaxed);
         let (sender, receiver) = ring(self.options.ring_events, FullPolicy::Wait);
         let outlet = self.take_outlet();
         let (options, shard_number) = (self.options, self.shard);
@@ -366,12 +383,16 @@ impl Worker {
     /// Turn after turn, until something needs the shard as a whole.
     fn turns(&mut self, shard: &mut Shard, out: &mut Outlet) -> Pause {
         let mut idle = Idle::new(self.options.idle);
+        out.watch = Stopwatch::start();
         loop {
             if out.has_lost_its_stage() {
                 return Pause::Failed(LOST_STAGE.into());
             }
             match self.step(shard, out) {
-                Step::Went(worked) => self.idle(&mut idle, worked),
+                Step::Went(worked) => {
+                    self.idle(&mut idle, worked);
+                    out.lap(worked);
+                }
                 Step::Paused(pause) => return pause,
             }
         }
@@ -408,6 +429,9 @@ impl Worker {
         };
         if keep_every.is_some_and(|every| self.since_snapshot >= every) {
             return Step::Paused(Pause::Snapshot { barrier: None, replies: Vec::new() });
+        }
+        if self.cells.ledgers_wanted.load(Ordering::Relaxed) {
+            self.cells.show_ledgers(shard.stages());
         }
         Step::Went(turn.consumed > 0)
     }
@@ -454,6 +478,8 @@ impl Worker {
         if consumed > 0 && turn.failed.is_none() {
             turn.failed = guarded(|| shard.flush(out)).err();
         }
+        // Behind everything that these records led to.
+        self.cells.applied.store(self.input.received() - self.pending.len() as u64, Ordering::Release);
         add(&self.cells.events, since + failing);
         self.cells.watermark.store(shard.context().watermark(), Ordering::Relaxed);
         add(if consumed > 0 { &self.cells.turns_busy } else { &self.cells.turns_idle }, 1);
@@ -495,8 +521,10 @@ impl Worker {
     fn count_the_rest(&mut self) {
         self.quarantine();
         let mut idle = Idle::new(self.options.idle);
+        let mut watch = Stopwatch::start();
         while let Some(worked) = self.count_some() {
             self.idle(&mut idle, worked);
+            if worked { watch.worked(&self.cells.times) } else { watch.waited(&self.cells.times) }
         }
     }
 
@@ -553,6 +581,7 @@ fn analyse(
     let mut idle = Idle::new(options.idle);
     let sleeper = Sleeper::default();
     input.wake_with(sleeper.waker());
+    outlet.watch = Stopwatch::start();
     loop {
         if input.is_finished() {
             return (outlet, Ok(analysis));
@@ -565,7 +594,12 @@ fn analyse(
             taken
         });
         match turn {
-            Ok(taken) => idle.idle_on(taken > 0, &sleeper, Duration::MAX, || input.has_work()),
+            Ok(taken) => {
+                let analysed = &outlet.cells.analysed;
+                analysed.store(analysed.load(Ordering::Relaxed) + taken as u64, Ordering::Release);
+                idle.idle_on(taken > 0, &sleeper, Duration::MAX, || input.has_work());
+                outlet.lap(taken > 0);
+            }
             Err(message) => {
                 let _ = guarded(move || drop(analysis));
                 return (outlet, Err(message));

@@ -40,7 +40,7 @@ pub fn measure(size: Size) -> Outcome<Vec<Measurement>> {
 }
 
 /// From the first event handed over to the last one applied by the shard.
-fn through_server(events: &[Event], symbols: usize, threads: Threads, mtu: u16) -> Outcome<f64> {
+pub fn through_server(events: &[Event], symbols: usize, threads: Threads, mtu: u16) -> Outcome<f64> {
     let server = Server::start("1s", threads, IdleStrategy::default(), mtu)?;
     let client = server.client.clone();
     let elapsed = std::thread::scope(|scope| {

@@ -81,11 +81,6 @@ pub enum ProblemKind {
         /// What is there twice.
         what: String,
     },
-    /// Understood, and without effect in this version: accepting it would promise what is not kept.
-    Unsupported {
-        /// What to do instead.
-        instead: &'static str,
-    },
 }
 
 impl ProblemKind {
@@ -104,7 +99,6 @@ impl ProblemKind {
             Self::Missing { .. } => "missing",
             Self::Conflict { .. } => "conflict",
             Self::Twice { .. } => "twice",
-            Self::Unsupported { .. } => "unsupported",
         }
     }
 
@@ -122,7 +116,6 @@ impl ProblemKind {
             Self::Missing { .. } => "not whole",
             Self::Conflict { .. } => "not possible",
             Self::Twice { .. } => "the second time",
-            Self::Unsupported { .. } => "without effect",
         }
     }
 
@@ -183,9 +176,6 @@ impl fmt::Display for Problem {
             ProblemKind::Missing { need } => write!(f, "`{key}` is not whole: {need}"),
             ProblemKind::Conflict { why } => write!(f, "`{key}` cannot be: {why}"),
             ProblemKind::Twice { what } => write!(f, "`{key}` is there already: {what}"),
-            ProblemKind::Unsupported { instead } => {
-                write!(f, "`{key}` is not supported yet: {instead}")
-            }
         }
     }
 }

@@ -62,17 +62,22 @@ impl Config {
                 history: base.history.unwrap_or(common.history),
                 ..common
             };
-            Some(Own { bars, indicators: stream.indicators.clone(), options })
+            Some(Own { bars, indicators: stream.indicators.clone(), regime: stream.regime, options })
         });
         let mut own: Vec<Own> = own.collect();
         // What all have alike is nobody's own: the same computation is the same plan, however it was written.
-        let mut indicators = Vec::new();
-        if own.iter().all(|one| one.options == common && one.indicators == own[0].indicators) {
-            indicators = own.drain(..).next().map(|one| one.indicators).unwrap_or_default();
+        let (mut indicators, mut regime) = (Vec::new(), None);
+        let alike = |one: &Own| {
+            one.options == common && one.indicators == own[0].indicators && one.regime == own[0].regime
+        };
+        if own.iter().all(alike) {
+            (indicators, regime) =
+                own.drain(..).next().map(|one| (one.indicators, one.regime)).unwrap_or_default();
         }
         let plan = Plan {
             bars: streams.iter().filter_map(|stream| stream.bars.clone()).collect(),
             indicators,
+            regime,
             bar_options: common,
             hosts: streams.iter().filter_map(|stream| stream.hosts).collect(),
             own,
@@ -182,7 +187,10 @@ impl Rules<'_, '_> {
             match &stream.bars {
                 None => {
                     let indicators = (!stream.indicators.is_empty()).then_some("indicators");
-                    own.chain(indicators).for_each(|key| refuse(key, conflict("windows of hosts have none")));
+                    let regime = stream.regime.map(|_| "regime");
+                    own.chain(indicators)
+                        .chain(regime)
+                        .for_each(|key| refuse(key, conflict("windows of hosts have none")));
                 }
                 Some(bars) => {
                     let Some(finer) = bars.over() else { continue };

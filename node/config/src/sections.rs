@@ -5,6 +5,7 @@ use crate::value::{Bytes, Field, Key, Kind, Node, Off, Section, SectionInfo, Spa
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tidegate_actors::indicators::IndicatorSpec;
+use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::{IdleStrategy, Placement};
 use tidegate_actors::{LatePolicy, WindowSpec};
 use tidegate_engine::WindowWidth;
@@ -267,6 +268,8 @@ section! {
         hosts: Option<WindowWidth> = None, Kind::Width;
         /// Indicators over these bars; they are a stream `ind.` of their own.
         indicators: Vec<IndicatorSpec> = Vec::new(), Kind::List(&Kind::Indicator, 64);
+        /// Regimes over these bars, a hidden Markov model of so many states; they are a stream `regime.` of their own.
+        regime: Option<RegimeSpec> = None, Kind::Choice(&["hmm:2", "hmm:3", "hmm:4"]);
         /// In place of `bars.late`, for these bars.
         late: Option<LatePolicy> = None, Kind::Choice(&["amend", "side", "drop"]);
         /// In place of `bars.horizon`, for these bars.

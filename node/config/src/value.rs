@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use tidegate_actors::indicators::IndicatorSpec;
+use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::{IdleStrategy, Placement};
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_engine::WindowWidth;
@@ -376,7 +377,7 @@ macro_rules! texts {
         }
     )*};
 }
-texts!(SocketAddr, Placement, IdleStrategy, LatePolicy, IndicatorSpec);
+texts!(SocketAddr, Placement, IdleStrategy, LatePolicy, IndicatorSpec, RegimeSpec);
 
 impl Field for WindowSpec {
     fn read(node: &Node<'_>, kind: &Kind, reader: &mut Reader<'_>) -> Option<Self> {

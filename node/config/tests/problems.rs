@@ -47,7 +47,7 @@ const MISTAKES: [(&str, &str); 39] = [
     ("half a certificate", "[tls]\ncert = \"server.pem\"\n"),
     ("a verb spelled almost right", "[[auth.rule]]\nprincipal = \"desk-*\"\nverbs = [\"publsh\"]\n"),
     ("tokens for nobody", "[auth]\ntoken_keys = [\"keys.pem\"]\n"),
-    ("a section without effect", "[quotas]\nsymbols = 1000\n"),
+    ("a quota below its range", "[quotas]\nbytes_per_second = \"1KiB\"\n"),
     ("a broken text", "[engine\nshards = 2\n"),
     ("a key twice", "[engine]\nshards = 2\nshards = 3\n"),
     ("several at once", "[engine]\nshards = 0\nbatch = 3\n\n[listen]\nquick = \"127.0.0.1:1\"\n"),

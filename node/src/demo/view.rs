@@ -224,7 +224,7 @@ mod tests {
             indicators: feed::INDICATORS.iter().map(|text| text.parse().unwrap()).collect(),
             bar_options: BarOptions { history: true, ..BarOptions::default() },
             hosts: vec![crate::plan::minute()],
-            own: Vec::new(),
+            ..Plan::default()
         };
         let board = Arc::new(Mutex::new(Board::new(feed.speed, feed.first_ts())));
         let mut sink = board::Sink(Arc::clone(&board));

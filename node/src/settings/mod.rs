@@ -124,13 +124,9 @@ impl Settings {
         }
         let mut settings = self.with_security(&args.security).with_plan(&args.plan);
         // The demo has hosts too; whoever names streams gets those.
-        let named = ["stream", "stream[0].bars", "stream[0].hosts"];
-        if args.demo
-            && !settings.options.contains_key("stream")
-            && !named.iter().any(|key| settings.lines.contains_key(*key))
-        {
+        if args.demo && settings.config.stream.is_empty() {
             let hosts = Stream { hosts: Some(crate::plan::minute()), ..Stream::default() };
-            let streams = settings.config.stream.iter().cloned().chain([hosts]).collect();
+            let streams = Config::usual_streams().into_iter().chain([hosts]).collect();
             settings.set("stream", "--demo", |config| config.stream = streams);
         }
         settings
@@ -138,8 +134,12 @@ impl Settings {
 
     /// The same for who may connect.
     fn with_security(mut self, asked: &SecurityArgs) -> Self {
-        // Relative to where the command runs, not to the file.
-        let here = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        // Relative to where the command runs, not to the file; without one, as it was written.
+        let beside_file = self.file.is_some();
+        let here = |path: &PathBuf| match std::path::absolute(path) {
+            Ok(absolute) if beside_file => absolute,
+            _ => path.clone(),
+        };
         if let (Some(cert), Some(key)) = (&asked.cert, &asked.key) {
             self.set("tls.cert", "--cert", |config| config.tls.cert = Some(here(cert)));
             self.set("tls.key", "--key", |config| config.tls.key = Some(here(key)));
@@ -173,20 +173,22 @@ impl Settings {
         if plan.no_history {
             self.set("bars.history", "--no-history", |config| config.bars.history = false);
         }
-        if !(plan.bars.is_empty() && plan.hosts.is_empty() && plan.ind.is_empty()) {
+        let over_bars = !plan.ind.is_empty() || plan.regime.is_some();
+        if !(plan.bars.is_empty() && plan.hosts.is_empty()) || over_bars {
             let usual = || Config::usual_streams().into_iter().filter_map(|stream| stream.bars).collect();
-            // Indicators need bars; hosts do not.
-            let without_bars = plan.ind.is_empty() && !plan.hosts.is_empty();
+            // Indicators and regimes need bars; hosts do not.
+            let without_bars = !over_bars && !plan.hosts.is_empty();
             let bars: Vec<_> =
                 if plan.bars.is_empty() && !without_bars { usual() } else { plan.bars.clone() };
             let bars = bars.into_iter().map(|bars| Stream {
                 bars: Some(bars),
                 indicators: plan.ind.clone(),
+                regime: plan.regime,
                 ..Stream::default()
             });
             let hosts = plan.hosts.iter().map(|&width| Stream { hosts: Some(width), ..Stream::default() });
             let streams = bars.chain(hosts).collect();
-            self.set("stream", "--bars, --ind and --hosts", |config| config.stream = streams);
+            self.set("stream", "--bars, --ind, --regime and --hosts", |config| config.stream = streams);
         }
         self
     }

@@ -92,6 +92,8 @@ impl Reloads {
         let security = next.security().map_err(|failure| format!("{:#}", failure.error))?;
         let loaded = security.load(&data, now_s).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         let (security, _) = loaded?;
+        // First what can still be refused, such as a key that is not its certificate's: then nothing has changed.
+        server.reload(security).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
         let options = map::hub(&config);
         if options != map::hub(&self.running.config) {
             network
@@ -99,7 +101,6 @@ impl Reloads {
                 .map_err(|gone| gone.to_string())?
                 .map_err(|error| error.to_string())?;
         }
-        server.reload(security).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
         self.running = next;
         Ok(())
     }
@@ -108,7 +109,7 @@ impl Reloads {
 fn summary(plan: &Changes) -> String {
     let restarts = plan.restarts().count();
     match (plan.0.len() - restarts, restarts) {
-        (0, 0) => "nothing changed".to_owned(),
+        (0, 0) => "nothing changed but what certificates and keys say".to_owned(),
         (applied, 0) => format!("{applied} applied"),
         (applied, restarts) => format!("{applied} applied, {restarts} after a restart"),
     }

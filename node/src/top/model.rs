@@ -120,9 +120,9 @@ impl Model {
     }
 
     /// What deserves attention, worst first.
-    pub(super) fn alerts(&self) -> Vec<Alert> {
-        let mut alerts = Vec::new();
-        let mut say = |bad: bool, text: String| alerts.push(Alert { bad, text });
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let mut say = |bad: bool, text: String| warnings.push(Warning { bad, text });
         if let Some((reason, _)) = &self.silent {
             say(true, reason.clone());
         }
@@ -175,8 +175,8 @@ impl Model {
             let words = alert.as_str().or(alert["message"].as_str()).map(str::to_owned);
             say(alert["level"] == "bad", words.unwrap_or_else(|| alert.to_string()));
         }
-        alerts.sort_by_key(|alert| !alert.bad);
-        alerts
+        warnings.sort_by_key(|warning| !warning.bad);
+        warnings
     }
 
     /// A watermark that does not move although events come.
@@ -196,7 +196,7 @@ impl Model {
 
 /// Something that deserves attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Alert {
+pub(super) struct Warning {
     pub(super) bad: bool,
     pub(super) text: String,
 }
@@ -231,9 +231,9 @@ mod tests {
 
     fn texts(model: &Model) -> Vec<String> {
         model
-            .alerts()
+            .warnings()
             .into_iter()
-            .map(|alert| format!("{}{}", if alert.bad { "!" } else { "" }, alert.text))
+            .map(|warning| format!("{}{}", if warning.bad { "!" } else { "" }, warning.text))
             .collect()
     }
 

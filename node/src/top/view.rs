@@ -205,13 +205,14 @@ impl View {
                 let uptime = number(&status["uptime_s"])
                     .map_or(UNKNOWN.to_owned(), |s| duration(s.saturating_mul(1_000_000_000)));
                 spans.push(Span::from(format!("{}  up {uptime}  ", text(&status["version"]))));
-                let alerts = model.alerts();
-                spans.push(if alerts.is_empty() {
-                    Span::styled("no alerts", self.tint(Color::Green))
+                let warnings = model.warnings();
+                spans.push(if warnings.is_empty() {
+                    Span::styled("no warnings", self.tint(Color::Green))
                 } else {
-                    let color = if alerts.iter().any(|alert| alert.bad) { Color::Red } else { Color::Yellow };
-                    let count = alerts.len();
-                    let noun = if count == 1 { "alert" } else { "alerts" };
+                    let color =
+                        if warnings.iter().any(|warning| warning.bad) { Color::Red } else { Color::Yellow };
+                    let count = warnings.len();
+                    let noun = if count == 1 { "warning" } else { "warnings" };
                     Span::styled(format!("{count} {noun}"), self.tint(color).bold())
                 });
             }
@@ -251,7 +252,7 @@ impl View {
 
     fn overview(&self, frame: &mut Frame<'_>, model: &Model, area: Rect) {
         let rows = model.list("shards").len() as u16;
-        let [top, shards, alerts] = Layout::vertical([
+        let [top, shards, warnings] = Layout::vertical([
             Constraint::Length(10),
             Constraint::Length((rows + 3).max(4).min(area.height / 2)),
             Constraint::Min(3),
@@ -273,12 +274,12 @@ impl View {
         frame.render_widget(Paragraph::new(numbers_of(model)).block(block("at a glance")), numbers);
         self.table(frame, &self.sheet(model), true, self.title(model), shards);
         let lines: Vec<Line<'_>> = model
-            .alerts()
+            .warnings()
             .into_iter()
-            .map(|alert| {
-                let color = if alert.bad { Color::Red } else { Color::Yellow };
-                let sign = if alert.bad { "✗ " } else { "! " };
-                Line::from(format!("{sign}{}", clean(&alert.text))).style(self.tint(color))
+            .map(|warning| {
+                let color = if warning.bad { Color::Red } else { Color::Yellow };
+                let sign = if warning.bad { "✗ " } else { "! " };
+                Line::from(format!("{sign}{}", clean(&warning.text))).style(self.tint(color))
             })
             .collect();
         let lines = match (lines.is_empty(), model.status().is_null()) {
@@ -286,7 +287,7 @@ impl View {
             (true, false) => vec![Line::from("none").dim()],
             _ => lines,
         };
-        frame.render_widget(Paragraph::new(lines).block(block("alerts")), alerts);
+        frame.render_widget(Paragraph::new(lines).block(block("warnings")), warnings);
     }
 
     fn pipeline(&self, frame: &mut Frame<'_>, model: &Model, area: Rect) {
@@ -449,7 +450,7 @@ mod tests {
     fn every_tab_shows_what_the_node_said() {
         let (mut view, model) = (View::new(true), model());
         let shown = lines(&view, &model, 150, 40);
-        has_line(&shown, &["Tidegate", "http://127.0.0.1:8080", "0.1.0", "up 1m 2s", "1 alert"]);
+        has_line(&shown, &["Tidegate", "http://127.0.0.1:8080", "0.1.0", "up 1m 2s", "1 warning"]);
         has_line(&shown, &["events 20.1 k/s, 200,000 in all"]);
         has_line(&shown, &["results 1.2 k/s, 98,080 in all"]);
         // Not known, and so not 0.

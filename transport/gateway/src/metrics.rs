@@ -4,12 +4,14 @@
 //! gateways in one process do not speak for each other.
 
 use crate::server::Shared;
+use crate::sources::Latency;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tidegate_actors::supervision::publish_metrics;
+use tidegate_engine::ledger::FATE_NAMES;
 
 /// Upper bounds of the classes of answer times, in seconds.
 const ANSWER_SECONDS: [f64; 10] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0];
@@ -90,6 +92,12 @@ fn describe() {
         "Event time up to which a shard is complete, since 1970."
     );
     describe_counter!("tidegate_feed_events_total", "Events of a feed, by what became of them.");
+    describe_counter!("tidegate_stage_events_total", "Events of a stage, by what became of them.");
+    describe_gauge!(
+        "tidegate_latency_seconds",
+        Unit::Seconds,
+        "From the arrival of a frame to its results, of the last minute, by quantile."
+    );
     describe_gauge!("tidegate_feed_connected", "Whether a feed is connected.");
     describe_gauge!("tidegate_feeds_connected", "Feeds connected.");
     describe_counter!("tidegate_log_records_total", "Records of the log.");
@@ -153,6 +161,22 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
             ] {
                 counter!("tidegate_feed_events_total", "source" => source.name.clone(), "fate" => fate)
                     .absolute(count);
+            }
+        }
+        for stage in &*shared.status.ledger() {
+            for (fate, count) in FATE_NAMES.iter().zip(stage.ledger.by_fate) {
+                counter!("tidegate_stage_events_total", "stage" => stage.name.clone(), "fate" => *fate)
+                    .absolute(count);
+            }
+        }
+        if let Some(latency) = &shared.sources.latency {
+            let latency = latency();
+            let of = |ns: fn(&Latency) -> u64| latency.as_ref().map_or(f64::NAN, |of| ns(of) as f64 / 1e9);
+            // As summaries have it, not a number when there was nothing to measure.
+            for (quantile, seconds) in
+                [("0.5", of(|of| of.p50)), ("0.99", of(|of| of.p99)), ("0.999", of(|of| of.p99_9))]
+            {
+                gauge!("tidegate_latency_seconds", "quantile" => quantile).set(seconds);
             }
         }
         // While the hub does not answer, its counters stay as they were.

@@ -2,6 +2,7 @@
 
 use crate::error::{ApiError, echo};
 use serde_json::{Map, Value};
+use tidegate_engine::SLOT_COUNT;
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 
 /// The operations there are.
@@ -19,7 +20,7 @@ pub enum Op {
         /// The id.
         id: u64,
         /// What it asks for.
-        subscription: Subscription,
+        request: Request,
     },
     /// The end of a subscription.
     Unsubscribe {
@@ -36,6 +37,18 @@ pub enum Op {
         /// Milliseconds between two; 0 stops.
         every_ms: u64,
     },
+}
+
+/// A subscription, and what its client knows of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What it asks for.
+    pub subscription: Subscription,
+    /// Whether it wants what is left when records it asked for by their numbers are no longer kept: the loss is told. Else that
+    /// is an error.
+    pub holes: bool,
+    /// The start of the server that its numbers are of.
+    pub incarnation: Option<u64>,
 }
 
 /// Why a message is no operation.
@@ -89,7 +102,7 @@ fn operation(fields: &Map<String, Value>) -> Result<Op, ApiError> {
     match op.as_str() {
         Some("subscribe") => {
             only(&["op", "id", "streams", "keys", "from", "conflate", "lag", "past_lag"])?;
-            Ok(Op::Subscribe { id: need_id(fields)?, subscription: subscription(fields)? })
+            Ok(Op::Subscribe { id: need_id(fields)?, request: request(fields)? })
         }
         Some("unsubscribe") => {
             only(&["op", "id"])?;
@@ -128,7 +141,7 @@ fn need_id(fields: &Map<String, Value>) -> Result<u64, ApiError> {
     id.as_u64().filter(|&id| id <= ID_MAX).ok_or_else(|| bad_value("id", &[&allowed]))
 }
 
-fn subscription(fields: &Map<String, Value>) -> Result<Subscription, ApiError> {
+fn request(fields: &Map<String, Value>) -> Result<Request, ApiError> {
     let texts = |value: &Value| -> Option<Vec<String>> {
         value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
     };
@@ -146,10 +159,9 @@ fn subscription(fields: &Map<String, Value>) -> Result<Subscription, ApiError> {
             Keys::of_patterns(patterns.iter().map(String::as_str))
         }
     };
-    let start = match fields.get("from") {
-        None | Some(Value::Null) => Start::Latest,
-        Some(from) => start(from)
-            .ok_or_else(|| bad_value("from", &["\"latest\"", "\"snapshot\"", "{\"lookback\":100}"]))?,
+    let from = match fields.get("from") {
+        None | Some(Value::Null) => From::of(Start::Latest),
+        Some(from) => start(from, &streams).ok_or_else(|| bad_value("from", &FROM_FORMS))?,
     };
     let conflation = match fields.get("conflate") {
         None | Some(Value::Null) => Conflation::None,
@@ -167,9 +179,10 @@ fn subscription(fields: &Map<String, Value>) -> Result<Subscription, ApiError> {
         Some(policy) => lag_policy(policy)
             .ok_or_else(|| bad_value("past_lag", &["conflate", "drop_oldest", "disconnect"]))?,
     };
+    let From { start, holes, incarnation } = from;
     let subscription = Subscription { streams, keys, start, conflation, policy, lag_budget };
     subscription.check().map_err(ApiError::from)?;
-    Ok(subscription)
+    Ok(Request { subscription, holes, incarnation })
 }
 
 /// The value of an object's only field.
@@ -177,13 +190,64 @@ fn only_field<'v>(value: &'v Value, field: &str) -> Option<&'v Value> {
     value.as_object().filter(|fields| fields.len() == 1)?.get(field)
 }
 
-fn start(from: &Value) -> Option<Start> {
-    match from.as_str() {
-        Some("latest") => Some(Start::Latest),
-        Some("snapshot") => Some(Start::Snapshot),
-        Some(_) => None,
-        None => Some(Start::Lookback(u32::try_from(only_field(from, "lookback")?.as_u64()?).ok()?)),
+/// What `from` may be.
+const FROM_FORMS: [&str; 5] = [
+    "\"latest\"",
+    "\"snapshot\"",
+    "{\"lookback\":100}",
+    "{\"sequence\":1}",
+    "{\"sequence\":1,\"slots\":{\"bars.1s\":{\"17\":4712}},\"incarnation\":\"1\",\"cut\":\"loss\"}",
+];
+
+struct From {
+    start: Start,
+    holes: bool,
+    incarnation: Option<u64>,
+}
+
+impl From {
+    fn of(start: Start) -> Self {
+        Self { start, holes: false, incarnation: None }
     }
+}
+
+fn start(from: &Value, streams: &[String]) -> Option<From> {
+    match from.as_str() {
+        Some("latest") => Some(From::of(Start::Latest)),
+        Some("snapshot") => Some(From::of(Start::Snapshot)),
+        Some(_) => None,
+        None if from.get("sequence").is_some() => sequence(from.as_object()?, streams),
+        None => Some(From::of(Start::Lookback(u32::try_from(only_field(from, "lookback")?.as_u64()?).ok()?))),
+    }
+}
+
+/// Numbers to begin with: of all slots, and of some where they differ.
+fn sequence(from: &Map<String, Value>, streams: &[String]) -> Option<From> {
+    let known = ["sequence", "slots", "incarnation", "cut"];
+    if from.keys().any(|field| !known.contains(&field.as_str())) {
+        return None;
+    }
+    let mut slots = Vec::new();
+    for (stream, numbers) in from.get("slots").map_or(Some(&Map::new()), Value::as_object)? {
+        let at = streams.iter().position(|name| name == stream)?;
+        for (slot, number) in numbers.as_object()? {
+            // In one way only, so that no slot comes twice.
+            let known = |number: &u16| usize::from(*number) < SLOT_COUNT && number.to_string() == *slot;
+            let slot = slot.parse().ok().filter(known)?;
+            slots.push((at as u16, slot, number.as_u64().filter(|number| *number > 0)?));
+        }
+    }
+    let holes = match from.get("cut").map(Value::as_str) {
+        None | Some(Some("error")) => false,
+        Some(Some("loss")) => true,
+        Some(_) => return None,
+    };
+    let incarnation = match from.get("incarnation") {
+        None => None,
+        Some(incarnation) => Some(incarnation.as_str()?.parse().ok()?),
+    };
+    let default = from.get("sequence")?.as_u64()?;
+    Some(From { start: Start::Sequence { default, slots }, holes, incarnation })
 }
 
 fn conflation(conflate: &Value) -> Option<Conflation> {
@@ -230,9 +294,16 @@ mod tests {
             policy: LagPolicy::Disconnect,
             lag_budget: 10_000,
         };
-        assert_eq!(parse(text), Ok(Op::Subscribe { id: 1, subscription: want }));
+        let request = |subscription| Request { subscription, holes: false, incarnation: None };
+        assert_eq!(parse(text), Ok(Op::Subscribe { id: 1, request: request(want) }));
         let short = parse(r#"{"op":"subscribe","id":0,"streams":["a"],"keys":"all"}"#);
-        assert_eq!(short, Ok(Op::Subscribe { id: 0, subscription: Subscription::to(["a"]) }));
+        assert_eq!(short, Ok(Op::Subscribe { id: 0, request: request(Subscription::to(["a"])) }));
+        let resume = r#"{"op":"subscribe","id":2,"streams":["a","b"],"from":{"sequence":1,
+            "slots":{"b":{"17":4712,"4095":1}},"incarnation":"18446744073709551615","cut":"loss"}}"#;
+        let start = Start::Sequence { default: 1, slots: vec![(1, 17, 4712), (1, 4095, 1)] };
+        let subscription = Subscription { start, ..Subscription::to(["a", "b"]) };
+        let want = Request { subscription, holes: true, incarnation: Some(u64::MAX) };
+        assert_eq!(parse(resume), Ok(Op::Subscribe { id: 2, request: want }));
         assert_eq!(parse(r#"{"op":"unsubscribe","id":1}"#), Ok(Op::Unsubscribe { id: 1 }));
         assert_eq!(parse(r#"{"op":"ping","id":7}"#), Ok(Op::Ping { id: Some(7) }));
         assert_eq!(parse(r#"{"op":"ping"}"#), Ok(Op::Ping { id: None }));
@@ -266,6 +337,17 @@ mod tests {
             (&subscribe(r#""from":{"lookback":0}"#), "out_of_range", Some(3)),
             (&subscribe(r#""from":{"lookback":4294967296}"#), "bad_value", Some(3)),
             (&subscribe(r#""from":{"lookback":1,"more":2}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":0}"#), "out_of_range", Some(3)),
+            (&subscribe(r#""from":{"sequence":-1}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":"1"}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"lookback":1}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"slots":[]}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"slots":{"b":{}}}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"slots":{"a":{"4096":1}}}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"slots":{"a":{"1":0}}}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"slots":{"a":{"01":1}}}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"incarnation":7}"#), "bad_value", Some(3)),
+            (&subscribe(r#""from":{"sequence":1,"cut":"ignore"}"#), "bad_value", Some(3)),
             (&subscribe(r#""conflate":{"every_ms":0}"#), "out_of_range", Some(3)),
             (&subscribe(r#""conflate":5"#), "bad_value", Some(3)),
             (&subscribe(r#""lag":-1"#), "bad_value", Some(3)),
@@ -288,7 +370,7 @@ mod tests {
             let text = r#"{"op":"subscribe","id":1,"streams":["bars.1s"],"keys":["BTC*","ETHUSD"],"from":{"lookback":100},"conflate":{"every_ms":100},"lag":10000,"past_lag":"disconnect"}"#;
             let (from, to) = (from.min(text.len()), (from + count).min(text.len()));
             match parse(&format!("{}{piece}{}", &text[..from], &text[to..])) {
-                Ok(Op::Subscribe { subscription, .. }) => prop_assert_eq!(subscription.check(), Ok(())),
+                Ok(Op::Subscribe { request, .. }) => prop_assert_eq!(request.subscription.check(), Ok(())),
                 Ok(_) => {}
                 Err(error) => prop_assert!(!error.code().is_empty() && error.message().len() < 1_024),
             }

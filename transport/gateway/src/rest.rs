@@ -110,7 +110,7 @@ impl Shared {
         let name = key.to_owned();
         let found = self.ask(move |hub, _| {
             // Names come in order, and nothing that begins with a name comes before it.
-            let first = hub.keys(KeySearch::Prefix(&name), None, 1);
+            let first = hub.keys(None, KeySearch::Prefix(&name), None, 1);
             let known = first.first().is_some_and(|first| *first.name == *name);
             known.then(|| hub.lookback(stream, &name, limit).copied().collect::<Vec<_>>())
         });
@@ -150,15 +150,27 @@ async fn streams(
 }
 
 async fn keys(State(shared): State<Arc<Shared>>, _: Extension<Grant>, RawQuery(query): RawQuery) -> Answer {
-    let query = Query::parse(query.as_deref(), &["search", "limit", "after"])?;
+    let query = Query::parse(query.as_deref(), &["stream", "search", "prefix", "limit", "after"])?;
     let limit = query.count("limit", 50, 1, PAGE_MAX)?;
-    let search = query.text("search").unwrap_or_default().to_owned();
-    let after = query.text("after").map(str::to_owned);
+    let stream =
+        query.text("stream").map(|_| shared.stream_of(&query)).transpose()?.map(|(number, _)| number);
+    let text = |name| query.text(name).unwrap_or_default().to_owned();
+    let (search, prefix, after) = (text("search"), text("prefix"), query.text("after").map(str::to_owned));
+    if !search.is_empty() && !prefix.is_empty() {
+        let message = "`search` finds parts of names and `prefix` their beginnings: give one of them";
+        return Err(ApiError::bad("bad_parameter", message));
+    }
     let (found, total) = shared
         .ask(move |hub, _| {
-            let search = if search.is_empty() { KeySearch::All } else { KeySearch::Contains(&search) };
+            let search = match (search.as_str(), prefix.as_str()) {
+                ("", "") => KeySearch::All,
+                ("", prefix) => KeySearch::Prefix(prefix),
+                (part, _) => KeySearch::Contains(part),
+            };
             // One more than asked for says whether there is a next page.
-            (hub.keys(search, after.as_deref(), limit + 1), hub.stats().keys)
+            let of_stream = stream.and_then(|stream| hub.stream_stats(stream)).map(|stats| stats.keys);
+            let found = hub.keys(stream, search, after.as_deref(), limit + 1);
+            (found, of_stream.unwrap_or(hub.stats().keys))
         })
         .await?;
     let mut out = String::from("{\"keys\":[");
@@ -226,7 +238,7 @@ fn page(
     let mut looked_at = 0;
     loop {
         let count = (limit - records.len()).max(1);
-        let keys = hub.keys(KeySearch::All, after.as_deref(), count);
+        let keys = hub.keys(None, KeySearch::All, after.as_deref(), count);
         let more = keys.len() == count;
         looked_at += keys.len();
         after = keys.last().map(|key| key.name.to_string()).or(after);
@@ -239,7 +251,7 @@ fn page(
             return (records, None);
         }
         if records.len() >= limit || looked_at >= LOOKED_AT_MAX {
-            let rest = !hub.keys(KeySearch::All, after.as_deref(), 1).is_empty();
+            let rest = !hub.keys(None, KeySearch::All, after.as_deref(), 1).is_empty();
             return (records, after.filter(|_| rest));
         }
     }

@@ -2,7 +2,9 @@
 
 use crate::assets::Assets;
 use crate::book::Book;
+use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::ops::Request;
 use crate::options::{GatewayError, GatewayOptions};
 use crate::sources::Sources;
 use crate::status::Status;
@@ -10,17 +12,15 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tidegate_live::{Reader, SubscribeError};
-use tidegate_proto::hub::SubscriberId;
-use tidegate_proto::subscription::Subscription;
+use tidegate_live::{Origin, Reader};
+use tidegate_proto::subscription::Start;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -56,13 +56,6 @@ pub struct GatewayReport {
     pub abandoned: u64,
 }
 
-/// Who a subscriber of this gateway is.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    pub(crate) kind: &'static str,
-    pub(crate) address: SocketAddr,
-}
-
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) options: GatewayOptions,
@@ -75,7 +68,6 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
-    pub(crate) peers: Mutex<HashMap<SubscriberId, Peer>>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -86,31 +78,35 @@ pub(crate) struct Connection {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
-/// A subscription of this gateway's, known by its peer.
-pub(crate) struct Subscribed {
-    pub(crate) reader: Reader,
-    shared: Arc<Shared>,
-}
-
 impl Shared {
+    /// A subscription, known by its peer. One that wants no hole is refused when there is one.
     pub(crate) async fn subscribe(
-        self: &Arc<Self>,
-        subscription: Subscription,
+        &self,
+        request: Request,
         kind: &'static str,
         address: SocketAddr,
-    ) -> Result<Subscribed, SubscribeError> {
-        let reader = self.sources.hub.subscribe(subscription).await?;
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.insert(reader.id(), Peer { kind, address });
-        drop(peers);
-        Ok(Subscribed { reader, shared: Arc::clone(self) })
-    }
-}
-
-impl Drop for Subscribed {
-    fn drop(&mut self) {
-        let mut peers = self.shared.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.remove(&self.reader.id());
+    ) -> Result<Reader, ApiError> {
+        let incarnation = self.sources.hub.catalogue().incarnation;
+        if let Some(asked) = request.incarnation
+            && asked != incarnation
+        {
+            let message = "the server was started anew since: its numbers begin again";
+            return Err(ApiError::conflict("other_incarnation", message).allowed([incarnation]));
+        }
+        let from_sequence = matches!(request.subscription.start, Start::Sequence { .. });
+        let origin = Origin { kind, peer: address.to_string().into() };
+        let reader = self.sources.hub.subscribe_from(request.subscription, Some(origin)).await?;
+        if from_sequence && !request.holes {
+            let id = reader.id();
+            let expired = self.ask(move |hub, _| hub.subscriber(id).map_or(0, |stats| stats.expired)).await?;
+            if expired > 0 {
+                let message = format!(
+                    "up to {expired} records from there on are no longer kept; ask for a later one, or for what is left"
+                );
+                return Err(ApiError::conflict("sequence_cut", message).allowed(["\"cut\":\"loss\""]));
+            }
+        }
+        Ok(reader)
     }
 }
 
@@ -134,7 +130,6 @@ impl Gateway {
             connections: Arc::new(Semaphore::new(options.connections_max)),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            peers: Mutex::default(),
             stop: stopped,
             options,
             sources,

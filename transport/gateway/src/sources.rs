@@ -1,8 +1,8 @@
 //! Where the gateway's answers come from.
 
 use std::sync::Arc;
-use tidegate_actors::runtime::{StageReport, StatsHandle};
-use tidegate_live::{HubHandle, IngestStats};
+use tidegate_actors::runtime::{StageReport, StatsHandle, ThreadStats};
+use tidegate_live::{HubHandle, IngestStats, Live};
 use tidegate_proto::{Close, Grant};
 
 /// What whoever sends this token (`Authorization: Bearer`), or none, may do; or why it is not let in.
@@ -23,18 +23,18 @@ pub struct Sources {
     pub ring_capacity: Option<u64>,
     /// The stages and what feeds them, for a picture of the pipeline. Empty: the streams, without what feeds them.
     pub stages: Vec<StageNode>,
-    /// Where the events of each stage went.
+    /// Where the events of each stage went; empty while that is not known. Asked every second.
     pub ledger: Option<Arc<dyn Fn() -> Vec<StageReport> + Send + Sync>>,
     /// How long events take from their arrival to their results.
     pub latency: Option<Arc<dyn Fn() -> Option<Latency> + Send + Sync>>,
+    /// What the engine's threads do with their time: usually `Live::threads`.
+    pub threads: Option<Arc<dyn Fn() -> Vec<ThreadStats> + Send + Sync>>,
     /// Who may ask. Without it everybody may ask everything.
     pub gate: Option<Arc<Gate>>,
-    /// What subscribers are that did not come through this gateway, such as `quic`.
-    pub others: Option<&'static str>,
 }
 
 impl Sources {
-    /// What every live engine has: `live.hub()`, `live.stats()` and `live.ingest()`.
+    /// The least there must be: `live.hub()`, `live.stats()` and `live.ingest()`.
     #[must_use]
     pub fn new(
         hub: HubHandle,
@@ -51,7 +51,30 @@ impl Sources {
             ledger: None,
             latency: None,
             gate: None,
-            others: None,
+            threads: None,
+        }
+    }
+}
+
+impl Sources {
+    /// Everything that an engine can say of itself.
+    #[must_use]
+    pub fn of(live: &Live) -> Self {
+        let (ingest, stats, latency) = (live.ingest(), live.stats(), live.latency());
+        let percentiles = move || {
+            latency.stats().map(|of| Latency {
+                p50: of.p50,
+                p99: of.p99,
+                p99_9: of.p99_9,
+                max: of.max,
+                samples: of.samples,
+            })
+        };
+        Self {
+            ledger: Some(Arc::new(move || stats.ledgers())),
+            latency: Some(Arc::new(percentiles)),
+            threads: Some(Arc::new(live.threads())),
+            ..Self::new(live.hub(), live.stats(), move || ingest.stats())
         }
     }
 }
@@ -78,4 +101,6 @@ pub struct Latency {
     pub p99_9: u64,
     /// The slowest.
     pub max: u64,
+    /// How many these are of.
+    pub samples: u64,
 }

@@ -5,16 +5,17 @@
 
 use crate::book::{Item, cause_name};
 use crate::error::{ApiError, echo};
+use crate::ops::Request;
 use crate::query::Query;
 use crate::record::{quote, write_record};
-use crate::server::{Connection, Shared, Subscribed};
+use crate::server::{Connection, Shared};
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, header};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use std::fmt::Write;
 use std::sync::Arc;
-use tidegate_live::Delivery;
+use tidegate_live::{Delivery, Reader};
 use tidegate_proto::Grant;
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use tokio::sync::watch;
@@ -29,12 +30,12 @@ pub(crate) async fn stream(
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
     let subscription = subscription(query)?;
-    grant.check_subscription(&subscription).map_err(ApiError::forbidden)?;
-    let subscribed = shared.subscribe(subscription, "sse", connection.peer).await?;
+    grant.check_subscription(&subscription.subscription).map_err(ApiError::forbidden)?;
+    let reader = shared.subscribe(subscription, "sse", connection.peer).await?;
     let events = Events {
         stop: shared.stop.clone(),
         shared,
-        subscribed,
+        reader,
         frames: Vec::new().into_iter(),
         end: false,
         _connection: connection,
@@ -45,7 +46,7 @@ pub(crate) async fn stream(
     Ok(response)
 }
 
-fn subscription(query: Option<&str>) -> Result<Subscription, ApiError> {
+fn subscription(query: Option<&str>) -> Result<Request, ApiError> {
     let query = Query::parse(query, &PARAMETERS)?;
     let bad = |name: &str, text: &str, allowed: &[&str]| {
         let message = format!("`{name}` is `{}`", echo(text));
@@ -60,11 +61,13 @@ fn subscription(query: Option<&str>) -> Result<Subscription, ApiError> {
     let start = match query.text("from") {
         None | Some("latest") => Start::Latest,
         Some("snapshot") => Start::Snapshot,
-        Some(from) => from
-            .strip_prefix("lookback:")
-            .and_then(number)
-            .map(Start::Lookback)
-            .ok_or_else(|| bad("from", from, &["latest", "snapshot", "lookback:K"]))?,
+        Some(from) => {
+            let lookback = || from.strip_prefix("lookback:").and_then(number).map(Start::Lookback);
+            let sequence = || from.strip_prefix("sequence:").and_then(|text| text.parse().ok());
+            let sequence = || sequence().map(|default| Start::Sequence { default, slots: Vec::new() });
+            let forms = ["latest", "snapshot", "lookback:K", "sequence:N"];
+            lookback().or_else(sequence).ok_or_else(|| bad("from", from, &forms))?
+        }
     };
     let conflation = match query.text("conflate") {
         None | Some("none") => Conflation::None,
@@ -83,12 +86,12 @@ fn subscription(query: Option<&str>) -> Result<Subscription, ApiError> {
     let streams = streams.split(',').map(str::to_owned).collect();
     let subscription = Subscription { streams, keys, start, conflation, policy, lag_budget };
     subscription.check()?;
-    Ok(subscription)
+    Ok(Request { subscription, holes: false, incarnation: None })
 }
 
 struct Events {
     shared: Arc<Shared>,
-    subscribed: Subscribed,
+    reader: Reader,
     frames: std::vec::IntoIter<Bytes>,
     stop: watch::Receiver<bool>,
     end: bool,
@@ -118,7 +121,7 @@ impl Events {
                 continue;
             }
             let next = tokio::select! {
-                next = timeout(self.shared.options.ping_every, self.subscribed.reader.next()) => next,
+                next = timeout(self.shared.options.ping_every, self.reader.next()) => next,
                 _ = self.stop.wait_for(|stop| *stop) => return None,
             };
             match next {

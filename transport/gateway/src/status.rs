@@ -7,11 +7,13 @@ use crate::sources::Sources;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate_actors::runtime::{Phase, ShardStats};
+use tidegate_actors::runtime::{Phase, ShardStats, StageReport, ThreadStats, ThreadTimes};
+use tidegate_engine::ledger::FATE_NAMES;
+use tidegate_live::{FeedState, IngestStats, Origin};
 use tidegate_proto::feed::SourceStats;
-use tidegate_proto::hub::SubscriberStats;
+use tidegate_proto::hub::{StreamStats, SubscriberStats};
 use tokio::time::{Instant, MissedTickBehavior};
 
 /// Subscribers shown at most; `subscribers_total` counts all.
@@ -28,22 +30,40 @@ const SAMPLES: usize = 3;
 struct Sample {
     at: Instant,
     shards: Vec<ShardStats>,
+    threads: Vec<ThreadStats>,
+}
+
+impl Sample {
+    fn take(sources: &Sources) -> Self {
+        let threads = sources.threads.as_ref().map(|threads| threads()).unwrap_or_default();
+        Self { at: Instant::now(), shards: sources.shards.stats(), threads }
+    }
 }
 
 pub(crate) struct Status {
     started: Instant,
     samples: Mutex<VecDeque<Sample>>,
+    /// Of the last second.
+    ledger: Mutex<Vec<StageReport>>,
     held: tokio::sync::Mutex<Option<(Instant, Arc<str>)>>,
 }
 
 impl Status {
     pub(crate) fn new(sources: &Sources) -> Self {
-        let first = Sample { at: Instant::now(), shards: sources.shards.stats() };
+        let first = Sample::take(sources);
+        // Shards show their ledgers when they have been asked for.
+        let _ = sources.ledger.as_ref().map(|ledger| ledger());
         Self {
             started: Instant::now(),
             samples: Mutex::new(VecDeque::from([first])),
+            ledger: Mutex::default(),
             held: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The stages' ledgers of the last second; empty until the shards have shown them.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Vec<StageReport>> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn uptime(&self) -> Duration {
@@ -57,7 +77,9 @@ pub(crate) async fn tick(shared: Arc<Shared>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let sample = Sample { at: Instant::now(), shards: shared.sources.shards.stats() };
+        let sample = Sample::take(&shared.sources);
+        let ledger = shared.sources.ledger.as_ref().map(|ledger| ledger());
+        *shared.status.ledger() = ledger.unwrap_or_default();
         let mut samples = shared.status.samples.lock().unwrap_or_else(PoisonError::into_inner);
         if samples.len() >= SAMPLES {
             samples.pop_front();
@@ -102,42 +124,38 @@ pub(crate) async fn text(shared: &Arc<Shared>) -> Result<Arc<str>, ApiError> {
 struct HubSide {
     keys: u64,
     subscribers_total: u64,
-    subscribers: Vec<SubscriberStats>,
-    published: Vec<u64>,
+    subscribers: Vec<(SubscriberStats, Option<Origin>)>,
+    streams: Vec<StreamStats>,
 }
 
 async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
     let streams = shared.book.streams().len() as u16;
+    let handle = shared.sources.hub.clone();
     let hub = shared
         .ask(move |hub, _| {
             let stats = hub.stats();
-            let published = |stream| hub.stream_stats(stream).map_or(0, |stats| stats.published);
             HubSide {
                 keys: stats.keys,
                 subscribers_total: stats.subscribers,
-                subscribers: hub.subscribers().take(SUBSCRIBERS_MAX).collect(),
-                published: (0..streams).map(published).collect(),
+                subscribers: hub
+                    .subscribers()
+                    .take(SUBSCRIBERS_MAX)
+                    .map(|stats| (handle.origin(stats.id), stats))
+                    .map(|(origin, stats)| (stats, origin))
+                    .collect(),
+                streams: (0..streams).filter_map(|stream| hub.stream_stats(stream)).collect(),
             }
         })
         .await?;
-    let now = Sample { at: Instant::now(), shards: shared.sources.shards.stats() };
+    let now = Sample::take(&shared.sources);
     let samples = shared.status.samples.lock().unwrap_or_else(PoisonError::into_inner);
     let (shards, rates) = shards(&shared.sources, &now, samples.front());
+    let threads = threads(&now, samples.front());
     drop(samples);
     let sum = |of: fn(&ShardStats) -> u64| now.shards.iter().map(of).sum::<u64>();
     let ingest = (shared.sources.ingest)();
     let latency = shared.sources.latency.as_ref().and_then(|latency| latency());
-    let ledger = shared.sources.ledger.as_ref().map(|ledger| {
-        let stage = |stage: tidegate_actors::runtime::StageReport| {
-            let names = tidegate_engine::ledger::FATE_NAMES.iter().zip(stage.ledger.by_fate);
-            let by_cause: serde_json::Map<String, Value> =
-                names.map(|(name, count)| ((*name).to_owned(), Value::from(count))).collect();
-            let imbalance = stage.ledger.imbalance();
-            json!({"stage": stage.name, "delivered": stage.ledger.delivered, "by_cause": by_cause,
-                "imbalance": i64::try_from(imbalance).unwrap_or(i64::MAX)})
-        };
-        ledger().into_iter().map(stage).collect::<Vec<_>>()
-    });
+    let ledger = ledger(&shared.status.ledger());
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": shared.status.uptime().as_secs(),
@@ -145,13 +163,18 @@ async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
         "results": {"total": sum(|shard| shard.outputs), "rate": rates.1},
         "keys": hub.keys,
         "latency_ns": latency.map(|latency| json!({
-            "p50": latency.p50, "p99": latency.p99, "p99_9": latency.p99_9, "max": latency.max})),
+            "p50": latency.p50, "p99": latency.p99, "p99_9": latency.p99_9, "max": latency.max,
+            "samples": latency.samples})),
+        "threads": threads,
         "shards": shards,
-        "feeds": ingest.sources.iter().map(feed).collect::<Vec<_>>(),
-        "subscribers": subscribers(shared, &hub.subscribers),
+        "feeds": feeds(&ingest),
+        "subscribers": hub.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
         "subscribers_total": hub.subscribers_total,
+        "causes": FATE_NAMES,
         "ledger": ledger,
-        "stages": stages(shared, &hub.published),
+        // Nothing looks for anomalies yet, so nobody knows of any.
+        "alerts": null,
+        "stages": stages(shared, &hub.streams),
     }))
 }
 
@@ -166,11 +189,9 @@ fn shards(sources: &Sources, now: &Sample, before: Option<&Sample>) -> (Vec<Valu
     };
     let time = sources.now_ns.map(|now_ns| now_ns());
     let shard = |(at, shard): (usize, &ShardStats)| {
-        let before = before.and_then(|before| before.shards.get(at));
-        let turns = before.map(|before| {
-            let busy = shard.turns_busy.saturating_sub(before.turns_busy) as f64;
-            (busy, busy + shard.turns_idle.saturating_sub(before.turns_idle) as f64)
-        });
+        let shares = before
+            .and_then(|before| before.shards.get(at))
+            .and_then(|before| Shares::between(before.times, shard.times));
         // Before the first watermark and after the end of input there is no time to show.
         let watermark = Some(shard.watermark).filter(|&watermark| watermark != 0 && watermark != u64::MAX);
         let lag_ms = time.zip(watermark).map(|(time, watermark)| time.saturating_sub(watermark) / 1_000_000);
@@ -183,7 +204,8 @@ fn shards(sources: &Sources, now: &Sample, before: Option<&Sample>) -> (Vec<Valu
             "lag_ms": lag_ms,
             "ring_depth": shard.ring_depth,
             "ring_capacity": sources.ring_capacity,
-            "busy": turns.filter(|(_, all)| *all > 0.0).map(|(busy, all)| (busy / all * 1_000.0).round() / 1_000.0),
+            "busy": shares.map(|shares| shares.busy),
+            "blocked": shares.map(|shares| shares.blocked),
             "panics": shard.panics,
             "restarts": shard.restarts,
         })
@@ -192,53 +214,103 @@ fn shards(sources: &Sources, now: &Sample, before: Option<&Sample>) -> (Vec<Valu
     (shards, (rate(|shard| shard.events), rate(|shard| shard.outputs)))
 }
 
-fn feed(source: &SourceStats) -> Value {
-    let ledger = &source.ledger;
+/// What part of some time a thread spent how.
+#[derive(Clone, Copy)]
+struct Shares {
+    busy: f64,
+    idle: f64,
+    blocked: f64,
+}
+
+impl Shares {
+    /// `None` while there is no time between the two.
+    fn between(before: ThreadTimes, now: ThreadTimes) -> Option<Self> {
+        let passed = |of: fn(ThreadTimes) -> u64| of(now).saturating_sub(of(before)) as f64;
+        let busy = passed(|times| times.busy_ns);
+        let idle = passed(|times| times.idle_ns);
+        let blocked = passed(|times| times.blocked_ns);
+        let all = busy + idle + blocked;
+        let share = |of: f64| (of / all * 1_000.0).round() / 1_000.0;
+        (all > 0.0).then(|| Self { busy: share(busy), idle: share(idle), blocked: share(blocked) })
+    }
+}
+
+fn threads(now: &Sample, before: Option<&Sample>) -> Vec<Value> {
+    let one = |thread: &ThreadStats| {
+        let before = before.and_then(|before| before.threads.iter().find(|old| old.name == thread.name));
+        let shares = before.and_then(|before| Shares::between(before.times, thread.times));
+        json!({
+            "thread": thread.name,
+            "busy": shares.map(|shares| shares.busy),
+            "blocked": shares.map(|shares| shares.blocked),
+            "idle": shares.map(|shares| shares.idle),
+        })
+    };
+    now.threads.iter().map(one).collect()
+}
+
+/// `None` until the shards have shown theirs.
+fn ledger(stages: &[StageReport]) -> Option<Vec<Value>> {
+    let stage = |stage: &StageReport| {
+        let names = FATE_NAMES.iter().zip(stage.ledger.by_fate);
+        let by_cause: serde_json::Map<String, Value> =
+            names.map(|(name, count)| ((*name).to_owned(), Value::from(count))).collect();
+        let imbalance = stage.ledger.imbalance();
+        json!({"stage": stage.name, "delivered": stage.ledger.delivered, "by_cause": by_cause,
+            "imbalance": i64::try_from(imbalance).unwrap_or(i64::MAX)})
+    };
+    (!stages.is_empty()).then(|| stages.iter().map(stage).collect())
+}
+
+fn feeds(ingest: &IngestStats) -> Vec<Value> {
+    let feed = |(source, state): (&SourceStats, &FeedState)| {
+        let ledger = &source.ledger;
+        json!({
+            "source": source.name,
+            "peer": state.peer,
+            "accepted": ledger.accepted,
+            "duplicates": ledger.duplicate,
+            "gaps": ledger.declared_lost,
+            "rejected": {"ahead": ledger.ahead, "refused": ledger.refused},
+            "overflowed": ledger.overflowed,
+            "connected": source.connected,
+            "finished": state.finished,
+            "connections": source.connections,
+            "sequence": source.last,
+        })
+    };
+    ingest.sources.iter().zip(&ingest.feeds).map(feed).collect()
+}
+
+fn subscriber((stats, origin): &(SubscriberStats, Option<Origin>)) -> Value {
+    let streams: Vec<&String> = stats.subscription.streams.iter().take(STREAMS_MAX).collect();
     json!({
-        "source": source.name,
-        "peer": null,
-        "accepted": ledger.accepted,
-        "duplicates": ledger.duplicate,
-        "gaps": ledger.declared_lost,
-        "rejected": {"ahead": ledger.ahead, "refused": ledger.refused},
-        "overflowed": ledger.overflowed,
-        "connected": source.connected,
-        "connections": source.connections,
-        "sequence": source.last,
+        "id": stats.id.to_string(),
+        "peer": origin.as_ref().map(|origin| &origin.peer),
+        "kind": origin.as_ref().map(|origin| origin.kind),
+        "streams": streams,
+        "policy": policy_name(stats.subscription.policy),
+        "delivered": stats.delivered + stats.past,
+        "conflated": stats.conflated,
+        "dropped": stats.dropped,
+        "lag": stats.lag,
     })
 }
 
-fn subscribers(shared: &Shared, subscribers: &[SubscriberStats]) -> Vec<Value> {
-    let peers = shared.peers.lock().unwrap_or_else(PoisonError::into_inner);
-    let one = |stats: &SubscriberStats| {
-        let peer = peers.get(&stats.id);
-        let streams: Vec<&String> = stats.subscription.streams.iter().take(STREAMS_MAX).collect();
+fn stages(shared: &Shared, streams: &[StreamStats]) -> Vec<Value> {
+    let stage = |name: &str, upstream: Option<&str>, stream: &str| {
+        let stats = shared.book.stream(stream).and_then(|(number, _)| streams.get(usize::from(number)));
         json!({
-            "id": stats.id.to_string(),
-            "peer": peer.map(|peer| peer.address.to_string()),
-            "kind": peer.map(|peer| peer.kind).or(shared.sources.others),
-            "streams": streams,
-            "policy": policy_name(stats.subscription.policy),
-            "delivered": stats.delivered + stats.past,
-            "conflated": stats.conflated,
-            "dropped": stats.dropped,
-            "lag": stats.lag,
+            "name": name,
+            "upstream": upstream,
+            "stream": stream,
+            "outputs": stats.map(|stats| stats.published),
+            "keys": stats.map(|stats| stats.keys),
         })
-    };
-    subscribers.iter().map(one).collect()
-}
-
-fn stages(shared: &Shared, published: &[u64]) -> Vec<Value> {
-    let outputs = |stream: &str| {
-        let (number, _) = shared.book.stream(stream)?;
-        published.get(usize::from(number)).copied()
     };
     let known = &shared.sources.stages;
     if known.is_empty() {
-        let stage =
-            |name: &str| json!({"name": name, "upstream": null, "stream": name, "outputs": outputs(name)});
-        return shared.book.stream_names().map(stage).collect();
+        return shared.book.stream_names().map(|name| stage(name, None, name)).collect();
     }
-    let stage = |stage: &crate::sources::StageNode| json!({"name": stage.name, "upstream": stage.upstream, "stream": stage.stream, "outputs": outputs(&stage.stream)});
-    known.iter().map(stage).collect()
+    known.iter().map(|one| stage(&one.name, Some(&one.upstream), &one.stream)).collect()
 }

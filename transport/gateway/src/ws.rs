@@ -6,9 +6,9 @@
 
 use crate::book::Piece;
 use crate::error::ApiError;
-use crate::ops::{self, Op};
+use crate::ops::{self, Op, Request};
 use crate::record::quote;
-use crate::server::{Connection, Shared, Subscribed};
+use crate::server::{Connection, Shared};
 use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
@@ -21,7 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tidegate_live::Delivery;
+use tidegate_live::{Delivery, Reader};
 use tidegate_proto::Grant;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -78,7 +78,7 @@ struct Over;
 
 struct Subscription {
     id: u64,
-    subscribed: Subscribed,
+    reader: Reader,
 }
 
 struct Talk {
@@ -205,21 +205,21 @@ impl Talk {
                 self.subscriptions.swap_remove(at);
                 self.say(format!("{{\"op\":\"unsubscribed\",\"id\":{id}}}")).await
             }
-            Op::Subscribe { id, subscription } => {
-                if let Err(error) = self.subscribe(id, subscription).await {
+            Op::Subscribe { id, request } => {
+                if let Err(error) = self.subscribe(id, request).await {
                     return self.fail(Some(id), &error).await;
                 }
-                let lag = self.subscriptions.last().map_or(0, |one| one.subscribed.reader.lag_budget());
-                self.say(format!("{{\"op\":\"subscribed\",\"id\":{id},\"lag\":{lag}}}")).await
+                let lag = self.subscriptions.last().map_or(0, |one| one.reader.lag_budget());
+                let incarnation = self.shared.sources.hub.catalogue().incarnation;
+                self.say(format!(
+                    "{{\"op\":\"subscribed\",\"id\":{id},\"lag\":{lag},\"incarnation\":\"{incarnation}\"}}"
+                ))
+                .await
             }
         }
     }
 
-    async fn subscribe(
-        &mut self,
-        id: u64,
-        subscription: tidegate_proto::subscription::Subscription,
-    ) -> Result<(), ApiError> {
+    async fn subscribe(&mut self, id: u64, request: Request) -> Result<(), ApiError> {
         let max = self.shared.options.subscriptions_max;
         if self.subscriptions.iter().any(|one| one.id == id) {
             return Err(ApiError::bad("duplicate_id", format!("there is a subscription {id} already")));
@@ -228,9 +228,9 @@ impl Talk {
             let message = format!("a connection has at most {max} subscriptions");
             return Err(ApiError::bad("too_many_subscriptions", message).allowed([max]));
         }
-        self.grant.check_subscription(&subscription).map_err(ApiError::forbidden)?;
-        let subscribed = self.shared.subscribe(subscription, "ws", self.connection.peer).await?;
-        self.subscriptions.push(Subscription { id, subscribed });
+        self.grant.check_subscription(&request.subscription).map_err(ApiError::forbidden)?;
+        let reader = self.shared.subscribe(request, "ws", self.connection.peer).await?;
+        self.subscriptions.push(Subscription { id, reader });
         Ok(())
     }
 
@@ -336,7 +336,7 @@ fn poll_subscriptions(
     for step in 0..count {
         let at = (turn + step) % count;
         // Nothing is lost when the future is dropped: a delivery is taken only when it is ready.
-        if let Poll::Ready(delivery) = pin!(subscriptions[at].subscribed.reader.next()).poll(context) {
+        if let Poll::Ready(delivery) = pin!(subscriptions[at].reader.next()).poll(context) {
             return Poll::Ready((at, delivery));
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tidegate_engine::{Output, Price};
 use tidegate_gateway::GatewayOptions;
+use tidegate_proto::hub::HubOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -74,6 +75,31 @@ async fn rest_says_what_the_hub_says() {
     let found: Vec<String> = found["keys"].as_array().unwrap().iter().map(name).collect();
     let want: Vec<String> = all.iter().filter(|name| name.contains("AQA")).cloned().collect();
     assert!(found == want && !found.is_empty());
+
+    // Those of a stream: the same as those it has a latest record of, in pages too.
+    let latest = world.json("/v1/latest?stream=bars.1m&limit=1000").await;
+    let of_minutes: Vec<String> = latest["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["key"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(!of_minutes.is_empty());
+    let (mut paged, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = world.json(&format!("/v1/keys?stream=bars.1m&limit=7{after}")).await;
+        let keys = page["keys"].as_array().unwrap();
+        assert_eq!(page["total"], of_minutes.len());
+        paged.extend(keys.iter().map(name));
+        let Some(next) = page["next"].as_str() else { break };
+        assert_eq!(keys.len(), 7);
+        after = format!("&after={next}");
+    }
+    assert_eq!(paged, of_minutes);
+    let begins = world.json("/v1/keys?stream=bars.1m&prefix=AQ&limit=1000").await;
+    let begins: Vec<String> = begins["keys"].as_array().unwrap().iter().map(name).collect();
+    let want: Vec<String> = of_minutes.iter().filter(|name| name.starts_with("AQ")).cloned().collect();
+    assert!(begins == want && !begins.is_empty());
 
     // Bars of every key are the hub's, and the last of them is the latest.
     let mut newest = BTreeMap::new();
@@ -235,7 +261,6 @@ async fn one_connection_has_many_subscriptions() {
                 assert!(mine.iter().all(|one| one["kind"] == "ws" && one["policy"] == "drop_oldest"));
                 assert_eq!(status["subscribers_total"], 9);
                 assert_eq!(status["keys"], 40);
-                assert_eq!(status["latency_ns"], Value::Null);
                 assert_eq!(status["shards"][0]["phase"], "running");
                 break;
             }
@@ -260,6 +285,140 @@ async fn one_connection_has_many_subscriptions() {
     for line in text.lines() {
         assert!(!line.contains("AQAA"), "no key in a label: {line}");
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_comes_back_where_it_was() {
+    let mut world = World::start(GatewayOptions::default()).await;
+    world.feed(20_000).await;
+    let mut client = world.websocket().await;
+    let mut whole = world.websocket().await;
+    whole.ask(r#"{"op":"subscribe","id":1,"streams":["bars.1s"],"from":{"sequence":1}}"#).await;
+    let first = world.published(0).await;
+    let answer = client.ask(r#"{"op":"subscribe","id":1,"streams":["bars.1s"],"from":{"sequence":1}}"#).await;
+    let incarnation = answer["incarnation"].as_str().unwrap().to_owned();
+    let (mut records, _) = client.records(1, |records, _| records.len() as u64 >= first).await;
+    drop(client);
+
+    world.feed(20_000).await;
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    for record in &records {
+        let (slot, sequence) = (record["slot"].as_u64().unwrap(), record["seq"].as_u64().unwrap());
+        last.entry(slot).and_modify(|last| *last = sequence.max(*last)).or_insert(sequence);
+    }
+    let slots: serde_json::Map<String, Value> =
+        last.iter().map(|(slot, last)| (slot.to_string(), Value::from(last + 1))).collect();
+    let from = json!({"sequence": 1, "slots": {"bars.1s": slots}, "incarnation": incarnation});
+    let mut client = world.websocket().await;
+    let ask = json!({"op": "subscribe", "id": 2, "streams": ["bars.1s"], "from": from}).to_string();
+    assert_eq!(client.ask(&ask).await["op"], "subscribed");
+    let all = world.published(0).await;
+    let enough =
+        |more: &[Value], others: &[Value]| (records.len() + more.len()) as u64 >= all && !others.is_empty();
+    let (more, others) = client.records(2, enough).await;
+    assert_eq!((others.len(), &others[0]["op"]), (1, &json!("live")));
+    assert!(!more.is_empty());
+    records.extend(more);
+    let (want, _) = whole.records(1, |records, _| records.len() as u64 >= all).await;
+    assert_eq!(records, want, "two parts and the whole are the same, in the same order");
+
+    let other = json!({"sequence": 1, "incarnation": "7"});
+    let ask = json!({"op": "subscribe", "id": 3, "streams": ["bars.1s"], "from": other}).to_string();
+    let refused = client.ask(&ask).await;
+    assert_eq!((&refused["code"], &refused["id"]), (&json!("other_incarnation"), &json!(3)));
+    assert_eq!(refused["allowed"], json!([incarnation]));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_that_are_no_longer_kept_are_an_error_or_a_loss() {
+    let hub = HubOptions { ring_records: 64, ..HubOptions::default() };
+    let mut world = World::with(GatewayOptions::default(), hub).await;
+    world.feed(20_000).await;
+    let published = world.published(0).await;
+    let mut client = world.websocket().await;
+    let ask = |id, cut: &str| {
+        format!(
+            r#"{{"op":"subscribe","id":{id},"streams":["bars.1s"],"from":{{"sequence":1{cut}}},"past_lag":"conflate"}}"#
+        )
+    };
+    let refused = client.ask(&ask(1, "")).await;
+    assert_eq!((&refused["op"], &refused["code"]), (&json!("error"), &json!("sequence_cut")));
+    assert!(refused["message"].as_str().unwrap().contains("no longer kept"), "{refused}");
+    let sse = world.get("/v1/sse?streams=bars.1s&from=sequence:1").await;
+    assert_eq!((sse.status, &sse.json()["error"]["code"]), (409, &json!("sequence_cut")));
+    while world.subscribers().await > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(client.ask(&ask(1, r#","cut":"loss""#)).await["op"], "subscribed");
+    let live = |others: &[Value]| others.iter().any(|other| other["op"] == "live");
+    let (records, others) = client.records(1, |_, others| live(others)).await;
+    let loss = others.iter().find(|other| other["op"] == "loss").unwrap();
+    assert_eq!((&loss["cause"], &loss["exact"]), (&json!("expired"), &json!(true)));
+    assert_eq!(loss["count"].as_u64().unwrap() + records.len() as u64, published);
+    world.finish().await;
+}
+
+/// Share of time, and nothing but shares.
+fn shares(thread: &Value) -> f64 {
+    ["busy", "blocked", "idle"].iter().map(|part| thread[part].as_f64().unwrap()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_knows_what_the_engine_knows() {
+    let mut world = World::start(GatewayOptions::default()).await;
+    world.feed(EVENTS).await;
+    let (status, ledger) = loop {
+        let status = world.json("/v1/status").await;
+        // What the shards have taken; the rest waits for its frame of the log to be complete.
+        let total = &status["events"]["total"];
+        let known = !status["latency_ns"].is_null() && status["threads"][0]["busy"].is_f64();
+        if let Some(ledger) = status["ledger"].as_array().filter(|_| known)
+            && ledger.iter().all(|stage| stage["delivered"] == *total)
+        {
+            let ledger = ledger.clone();
+            break (status, ledger);
+        }
+        tokio::task::yield_now().await;
+    };
+    let latency = |name: &str| status["latency_ns"][name].as_u64().unwrap();
+    assert!(0 < latency("p50") && latency("p50") <= latency("p99"));
+    assert!(latency("p99") <= latency("p99_9") && latency("p99_9") <= latency("max"));
+    assert!(latency("samples") > 0);
+
+    let causes: Vec<&str> =
+        status["causes"].as_array().unwrap().iter().map(|cause| cause.as_str().unwrap()).collect();
+    assert_eq!(causes, tidegate_engine::ledger::FATE_NAMES);
+    for stage in &ledger {
+        let by_cause = stage["by_cause"].as_object().unwrap();
+        let sum: u64 = by_cause.values().map(|count| count.as_u64().unwrap()).sum();
+        assert_eq!((sum, &stage["imbalance"]), (stage["delivered"].as_u64().unwrap(), &json!(0)));
+        assert!(sum > EVENTS as u64 / 2);
+        assert!(by_cause.keys().all(|cause| causes.contains(&cause.as_str())));
+    }
+    let names: Vec<&str> = ledger.iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bars.1s", "bars.1m"]);
+
+    let feed = &status["feeds"][0];
+    assert_eq!((&feed["source"], &feed["peer"]), (&json!("market"), &json!("192.0.2.7:4711")));
+    assert_eq!((&feed["accepted"], &feed["connected"]), (&json!(EVENTS), &json!(true)));
+    assert_eq!(feed["finished"], false);
+
+    let metrics = world.get("/metrics").await;
+    for line in [
+        "tidegate_latency_seconds{quantile=\"0.99\"}",
+        "tidegate_stage_events_total{stage=\"bars.1s\",fate=\"applied\"}",
+    ] {
+        assert!(metrics.text().contains(line), "{line} in {}", metrics.text());
+    }
+    let threads = status["threads"].as_array().unwrap();
+    let names: Vec<&str> = threads.iter().map(|thread| thread["thread"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tg-ingest", "tg-shard-0", "tg-egress"]);
+    for thread in threads {
+        assert!((shares(thread) - 1.0).abs() < 0.002, "{thread}");
+    }
+    assert_eq!(status["alerts"], Value::Null, "nothing detects anything, which is not the same as no alert");
     world.finish().await;
 }
 

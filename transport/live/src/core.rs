@@ -50,13 +50,17 @@ impl Core {
             }
             let sweep = self.ingest.sweep_when_due();
             let Downstream::Here(here) = &mut self.ingest.downstream else { return None };
+            let mut done = false;
             for _ in 0..SHARDS_TURN {
                 if !here.turn() {
+                    done = true;
                     break;
                 }
                 worked = true;
             }
-            worked |= serve(here, &mut self.desk, self.clock.now());
+            let now = self.clock.now();
+            worked |= serve(here, &mut self.desk, now);
+            here.delivered(now, self.clock, done);
             if worked || self.desk.has_work() {
                 tokio::task::yield_now().await;
                 continue;

@@ -1,8 +1,11 @@
 //! What lies behind the router: shards on threads of their own, or shards and hub right here.
 
+use crate::clock::Clock;
 use crate::egress::DRAIN_MAX;
-use tidegate_actors::runtime::{Idle, InlineShards, StatsHandle};
+use crate::latency::{Marker, Percentiles, SAMPLE_EVERY_NS};
+use tidegate_actors::runtime::{Idle, InlineShards, StatsHandle, Stopwatch, TimeCells};
 use tidegate_engine::{Event, Output, Router, Waker};
+use tidegate_proto::MonoTime;
 use tidegate_proto::hub::Hub;
 
 /// Who works on what ingest has logged.
@@ -17,6 +20,8 @@ pub(crate) struct Threads {
     pub(crate) idle: Idle,
     pub(crate) names: flume::Sender<Box<str>>,
     pub(crate) egress: Waker,
+    pub(crate) marker: Marker,
+    pub(crate) watch: Stopwatch,
 }
 
 /// Shards and hub on the thread of ingest.
@@ -28,17 +33,63 @@ pub(crate) struct Here {
     taken: Vec<Output>,
     /// Whether the hub has something since this was last asked.
     published: bool,
+    /// The first arrival whose results the readers may not have yet.
+    arrived: Option<MonoTime>,
+    /// Whether anything has come of it.
+    led: bool,
+    /// The last arrival that was a sample.
+    sampled: Option<MonoTime>,
+    percentiles: Percentiles,
 }
 
 impl Downstream {
-    /// Sends a run of the log. Returns `false` when a shard is gone.
-    pub(crate) fn route(&mut self, router: &mut Router, log: &[Event]) -> bool {
+    /// Sends a run of the log, and tells the time before full rings from the rest. Returns `false` when a shard is gone.
+    pub(crate) fn route(&mut self, router: &mut Router, log: &[Event], times: &TimeCells) -> bool {
         match self {
-            Self::Threads(Threads { idle, .. }) => {
+            Self::Threads(Threads { idle, watch, .. }) => {
                 idle.idle(true);
-                router.route(log, || idle.idle(false))
+                router.route(log, || {
+                    watch.worked(times);
+                    idle.idle(false);
+                    watch.blocked(times);
+                })
             }
             Self::Here(here) => router.route(log, || here.make_room()),
+        }
+    }
+
+    /// Bytes that came at `received` have been dealt with.
+    pub(crate) fn arrived(&mut self, received: MonoTime, router: &Router) {
+        match self {
+            Self::Threads(threads) => {
+                let outlets = router.outlets();
+                threads.marker.routed(received, |shard| outlets[shard].sent());
+            }
+            Self::Here(here) => {
+                let due = here.sampled.is_none_or(|last| received.since(last) >= SAMPLE_EVERY_NS);
+                if due && here.arrived.is_none() {
+                    (here.arrived, here.led) = (Some(received), false);
+                }
+            }
+        }
+    }
+
+    /// From here on the time of a thread of its own is measured; that of the fused core its runtime knows.
+    pub(crate) fn begin(&mut self) {
+        if let Self::Threads(threads) = self {
+            threads.watch = Stopwatch::start();
+        }
+    }
+
+    pub(crate) fn worked(&mut self, times: &TimeCells) {
+        if let Self::Threads(threads) = self {
+            threads.watch.worked(times);
+        }
+    }
+
+    pub(crate) fn waited(&mut self, times: &TimeCells) {
+        if let Self::Threads(threads) = self {
+            threads.watch.waited(times);
         }
     }
 
@@ -59,9 +110,19 @@ impl Downstream {
 }
 
 impl Here {
-    pub(crate) fn new(shards: InlineShards, hub: Hub) -> Self {
+    pub(crate) fn new(shards: InlineShards, hub: Hub, percentiles: Percentiles) -> Self {
         let stats = shards.stats_handle();
-        Self { shards, hub, stats, taken: Vec::with_capacity(DRAIN_MAX), published: false }
+        Self {
+            shards,
+            hub,
+            stats,
+            taken: Vec::with_capacity(DRAIN_MAX),
+            published: false,
+            arrived: None,
+            led: false,
+            sampled: None,
+            percentiles,
+        }
     }
 
     /// A turn of the shards. Returns whether they found work.
@@ -88,12 +149,25 @@ impl Here {
 
     /// Whether the hub got something since the last time.
     pub(crate) fn published(&mut self) -> bool {
+        self.led |= self.published;
         std::mem::take(&mut self.published)
+    }
+
+    /// The readers have what there was for them; `done` when the shards have no more work. `turn` is when this turn began.
+    pub(crate) fn delivered(&mut self, turn: MonoTime, clock: Clock, done: bool) {
+        if done
+            && let Some(arrived) = self.arrived.take()
+            && self.led
+        {
+            self.sampled = Some(arrived);
+            self.percentiles.record(clock.now().since(arrived));
+        }
+        self.percentiles.turn(turn, || 0);
     }
 
     /// Runs the shards to their end, which is that of the router.
     pub(crate) fn finish(self) -> (tidegate_actors::runtime::RuntimeReport, Hub) {
-        let Self { shards, mut hub, stats, mut taken, mut published } = self;
+        let Self { shards, mut hub, stats, mut taken, mut published, .. } = self;
         let report =
             shards.finish(&mut |outputs: &[Output]| keep(&mut hub, &mut taken, &mut published, outputs));
         hub.publish(&taken);

@@ -2,10 +2,12 @@
 //! has room. In the fused core the same [`Desk`] serves the readers.
 
 use crate::clock::Clock;
+use crate::latency::Tracer;
 use bytes::Bytes;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle};
+use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle, Stopwatch, ThreadTimes, TimeCells};
 use tidegate_engine::{Output, Receiver, Sleeper, Waker};
 use tidegate_proto::hub::{Hub, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
@@ -64,6 +66,28 @@ pub enum Delivery {
     Closed(Close),
 }
 
+/// Who reads, as its front end knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The front end: `quic`, `ws`, `sse`.
+    pub kind: &'static str,
+    /// Where the reader is connected from.
+    pub peer: Box<str>,
+}
+
+/// What front ends and the thread share.
+#[derive(Debug, Default)]
+struct Shared {
+    origins: Mutex<HashMap<SubscriberId, Origin>>,
+    times: TimeCells,
+}
+
+impl Shared {
+    fn origins(&self) -> MutexGuard<'_, HashMap<SubscriberId, Origin>> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The egress thread has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server serves no more results")]
@@ -86,6 +110,7 @@ pub struct HubHandle {
     commands: flume::Sender<Command>,
     waker: Wake,
     catalogue: Arc<Catalogue>,
+    shared: Arc<Shared>,
     clock: Clock,
 }
 
@@ -97,6 +122,7 @@ pub struct Reader {
     deliveries: mpsc::Receiver<Delivery>,
     commands: flume::Sender<Command>,
     waker: Wake,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Command {
@@ -136,6 +162,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.shared.origins().remove(&self.id);
         // If the queue is full, the closed channel tells the thread at its next delivery.
         let _ = self.commands.try_send(Command::Unsubscribe(self.id));
         self.waker.wake();
@@ -174,13 +201,45 @@ impl HubHandle {
     /// # Errors
     /// [`SubscribeError`] when the hub refuses or is gone.
     pub async fn subscribe(&self, subscription: Subscription) -> Result<Reader, SubscribeError> {
+        self.subscribe_from(subscription, None).await
+    }
+
+    /// As [`HubHandle::subscribe`]; who it is goes into tables as long as the reader is there.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the hub refuses or is gone.
+    pub async fn subscribe_from(
+        &self,
+        subscription: Subscription,
+        origin: Option<Origin>,
+    ) -> Result<Reader, SubscribeError> {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
         let (reply, answer) = oneshot::channel();
         let command = Command::Subscribe { subscription, deliveries, reply };
         self.command(command).await?;
         let (id, lag_budget) = answer.await.map_err(|_| HubGone)??;
-        let (commands, waker) = (self.commands.clone(), self.waker.clone());
-        Ok(Reader { id, lag_budget, deliveries: receiver, commands, waker })
+        if let Some(origin) = origin {
+            self.shared.origins().insert(id, origin);
+        }
+        let (commands, waker, shared) = (self.commands.clone(), self.waker.clone(), Arc::clone(&self.shared));
+        Ok(Reader { id, lag_budget, deliveries: receiver, commands, waker, shared })
+    }
+
+    /// Who a reader is, if its front end said.
+    #[must_use]
+    pub fn origin(&self, id: SubscriberId) -> Option<Origin> {
+        self.shared.origins().get(&id).cloned()
+    }
+
+    /// Has it look around, although it was sent nothing.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// What the thread does with its time.
+    #[must_use]
+    pub fn times(&self) -> ThreadTimes {
+        self.shared.times.times()
     }
 
     async fn command(&self, command: Command) -> Result<(), HubGone> {
@@ -205,13 +264,22 @@ pub(crate) struct Desk {
     /// Kept so that the channel stays open however many handles are left.
     _keep: flume::Sender<Command>,
     seats: Vec<Seat>,
+    shared: Arc<Shared>,
 }
 
 impl Desk {
     pub(crate) fn new(waker: Wake, catalogue: Arc<Catalogue>, clock: Clock) -> (Self, HubHandle) {
         let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
-        let handle = HubHandle { commands: commands_in.clone(), waker, catalogue, clock };
-        (Self { commands, _keep: commands_in, seats: Vec::new() }, handle)
+        let shared = Arc::new(Shared::default());
+        let commands_kept = commands_in.clone();
+        let handle =
+            HubHandle { commands: commands_in, waker, catalogue, shared: Arc::clone(&shared), clock };
+        (Self { commands, _keep: commands_kept, seats: Vec::new(), shared }, handle)
+    }
+
+    /// Where the thread notes its time.
+    pub(crate) fn times(&self) -> &TimeCells {
+        &self.shared.times
     }
 
     /// Results or names were published.
@@ -322,6 +390,7 @@ pub(crate) struct Egress {
     names: flume::Receiver<Box<str>>,
     desk: Desk,
     stats: StatsHandle,
+    tracer: Tracer,
     clock: Clock,
     sleeper: Sleeper,
     taken: Vec<Output>,
@@ -333,6 +402,7 @@ impl Egress {
         outputs: Vec<Receiver<Output>>,
         names: flume::Receiver<Box<str>>,
         stats: StatsHandle,
+        tracer: Tracer,
         catalogue: Arc<Catalogue>,
         clock: Clock,
     ) -> (Self, HubHandle) {
@@ -340,12 +410,18 @@ impl Egress {
         outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
         let (desk, handle) = Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock);
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
-        (Self { hub, outputs, names, desk, stats, clock, sleeper, taken }, handle)
+        (Self { hub, outputs, names, desk, stats, tracer, clock, sleeper, taken }, handle)
     }
 
     /// Rings that have ended and been read empty.
     fn finished(&self) -> usize {
         self.outputs.iter().filter(|output| output.is_finished()).count()
+    }
+
+    /// Whether nothing can come any more. A quarantined shard's ring ends long before the feeds do, and what it had computed is
+    /// served on; ingest holds the other end of the names.
+    fn over(&self) -> bool {
+        self.names.is_disconnected() && self.finished() == self.outputs.len()
     }
 
     /// For who sends names.
@@ -354,12 +430,13 @@ impl Egress {
     }
 
     /// Waits as the strategy says, until there is something to do or a reader's time has come.
-    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize) {
+    fn idle(&self, idle: &mut Idle, worked: bool, finished: usize, ended: Option<MonoTime>) {
         let due = self.desk.due();
         let due = due.map_or(Duration::MAX, |due| Duration::from_nanos(due.since(self.clock.now())));
         idle.idle_on(worked, &self.sleeper, due, || {
             self.outputs.iter().any(|output| output.depth() > 0)
                 || self.finished() > finished
+                || (ended.is_none() && self.over())
                 || !self.names.is_empty()
                 || self.desk.has_work()
         });
@@ -369,19 +446,24 @@ impl Egress {
     pub(crate) fn run(mut self, idle: IdleStrategy) -> Hub {
         let mut idle = Idle::new(idle);
         let mut ended: Option<MonoTime> = None;
+        let mut watch = Stopwatch::start();
         loop {
-            let finished = self.finished();
+            let (finished, over) = (self.finished(), self.over());
+            self.tracer.advance(&self.stats, &self.outputs);
             let mut worked = self.drain();
             let now = self.clock.now();
             worked |= self.desk.command(&mut self.hub, now);
             worked |= self.desk.deliver(&mut self.hub, now);
-            if finished == self.outputs.len() && self.taken.is_empty() {
+            self.tracer.delivered(self.clock, now, &self.outputs);
+            if over && self.taken.is_empty() {
                 let since = *ended.get_or_insert(now);
                 if self.desk.satisfied() || now.since(since) >= LINGER_NS {
                     break;
                 }
             }
-            self.idle(&mut idle, worked, finished);
+            self.idle(&mut idle, worked, finished, ended);
+            let times = self.desk.times();
+            if worked { watch.worked(times) } else { watch.waited(times) }
         }
         let deadline = self.clock.now().after(LINGER_NS);
         // The last words need a place in each reader's queue.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tidegate_actors::runtime::{ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
 use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
 use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, Grant, MonoTime};
@@ -30,9 +31,20 @@ const OVERFLOW_NAME: &str = "(overflow)";
 const GAP_EVENTS_MAX: u64 = 1 << 40;
 
 pub(crate) enum Input {
-    Open { grant: Grant, answers: mpsc::Sender<FeedAnswer>, reply: oneshot::Sender<ConnectionId> },
-    Frames { connection: ConnectionId, buffer: FrameBuffer },
-    Closed { connection: ConnectionId },
+    Open {
+        grant: Grant,
+        peer: Option<Box<str>>,
+        answers: mpsc::Sender<FeedAnswer>,
+        reply: oneshot::Sender<ConnectionId>,
+    },
+    Frames {
+        connection: ConnectionId,
+        received: MonoTime,
+        buffer: FrameBuffer,
+    },
+    Closed {
+        connection: ConnectionId,
+    },
     Stop,
 }
 
@@ -55,6 +67,8 @@ pub struct IngestGone;
 pub struct IngestStats {
     /// Every source, by rank.
     pub sources: Vec<SourceStats>,
+    /// What else is known of each of them, by rank.
+    pub feeds: Vec<FeedState>,
     /// Feeds connected now.
     pub connections: usize,
     /// Events in the log, control records of the feeds included.
@@ -69,9 +83,19 @@ pub struct IngestStats {
     pub stalls: u64,
 }
 
+/// What ingest knows of a source beside its account.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FeedState {
+    /// Where it is connected from, or was last, as its front end says.
+    pub peer: Option<Box<str>>,
+    /// Whether it said that it has no more, and has not come back since.
+    pub finished: bool,
+}
+
 struct Shared {
     stats: Mutex<IngestStats>,
     logged: AtomicU64,
+    times: TimeCells,
 }
 
 impl Shared {
@@ -86,6 +110,7 @@ pub struct IngestHandle {
     inputs: flume::Sender<Input>,
     spare: flume::Receiver<FrameBuffer>,
     shared: Arc<Shared>,
+    clock: Clock,
 }
 
 /// One connection's way in. Dropping it is the connection's end.
@@ -105,10 +130,11 @@ impl IngestHandle {
         &self,
         grant: Grant,
         buffer: FrameBuffer,
+        peer: Option<Box<str>>,
     ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let (reply, id) = oneshot::channel();
-        self.inputs.send_async(Input::Open { grant, answers, reply }).await.map_err(|_| IngestGone)?;
+        self.inputs.send_async(Input::Open { grant, peer, answers, reply }).await.map_err(|_| IngestGone)?;
         let connection = id.await.map_err(|_| IngestGone)?;
         Ok((Feed { connection, handle: self.clone(), buffer }, receiver))
     }
@@ -125,6 +151,12 @@ impl IngestHandle {
         let mut stats = self.shared.stats().clone();
         stats.logged = self.shared.logged.load(Relaxed);
         stats
+    }
+
+    /// What the thread does with its time.
+    #[must_use]
+    pub fn times(&self) -> ThreadTimes {
+        self.shared.times.times()
     }
 }
 
@@ -147,7 +179,8 @@ impl Feed {
         let mut rest = self.handle.buffer();
         self.buffer.split_rest(&mut rest);
         let buffer = std::mem::replace(&mut self.buffer, rest);
-        let input = Input::Frames { connection: self.connection, buffer };
+        // What waits for the thread from here on has arrived.
+        let input = Input::Frames { connection: self.connection, received: self.handle.clock.now(), buffer };
         self.handle.inputs.send_async(input).await.map_err(|_| IngestGone)
     }
 
@@ -185,6 +218,7 @@ struct Source {
     connected: bool,
     /// When it left, until that has been logged.
     left: Option<MonoTime>,
+    state: FeedState,
 }
 
 /// What ingest did, at its end.
@@ -209,6 +243,7 @@ pub(crate) struct Ingest {
     server: FeedServer,
     answers: HashMap<ConnectionId, mpsc::Sender<FeedAnswer>>,
     ranks: HashMap<ConnectionId, u16>,
+    peers: HashMap<ConnectionId, Box<str>>,
     sources: Vec<Source>,
     router: Router,
     pub(crate) downstream: Downstream,
@@ -243,10 +278,13 @@ impl Ingest {
     ) -> (Self, IngestHandle, Stopper) {
         let (inputs_in, inputs) = flume::bounded(QUEUE_MAX);
         let (spare, spare_out) = flume::bounded(QUEUE_MAX);
-        let shared =
-            Arc::new(Shared { stats: Mutex::new(IngestStats::default()), logged: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            stats: Mutex::new(IngestStats::default()),
+            logged: AtomicU64::new(0),
+            times: TimeCells::default(),
+        });
         let handle =
-            IngestHandle { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared) };
+            IngestHandle { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared), clock };
         let ingest = Self {
             server: FeedServer::new(options.feed.clone()),
             inputs,
@@ -255,6 +293,7 @@ impl Ingest {
             clock,
             answers: HashMap::new(),
             ranks: HashMap::new(),
+            peers: HashMap::new(),
             sources: Vec::new(),
             router,
             downstream,
@@ -275,8 +314,12 @@ impl Ingest {
 
     /// The life of the thread.
     pub(crate) fn run(mut self) -> IngestReport {
+        self.downstream.begin();
         while self.open() {
-            match self.inputs.recv_timeout(SWEEP) {
+            self.downstream.worked(&self.shared.times);
+            let input = self.inputs.recv_timeout(SWEEP);
+            self.downstream.waited(&self.shared.times);
+            match input {
                 Ok(input) => self.input(input),
                 Err(flume::RecvTimeoutError::Timeout) => {}
                 Err(flume::RecvTimeoutError::Disconnected) => break,
@@ -323,15 +366,19 @@ impl Ingest {
     pub(crate) fn input(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
-            Input::Open { grant, answers, reply } => {
+            Input::Open { grant, peer, answers, reply } => {
                 let id = self.server.open(now, grant);
                 self.answers.insert(id, answers);
+                if let Some(peer) = peer {
+                    self.peers.insert(id, peer);
+                }
                 if reply.send(id).is_err() {
                     self.forget(id);
                 }
             }
-            Input::Frames { connection, mut buffer } => {
+            Input::Frames { connection, received, mut buffer } => {
                 self.frames(connection, now, &mut buffer);
+                self.downstream.arrived(received, &self.router);
                 buffer.reset();
                 let _ = self.spare.try_send(buffer);
             }
@@ -344,6 +391,7 @@ impl Ingest {
     fn forget(&mut self, connection: ConnectionId) {
         self.answers.remove(&connection);
         self.ranks.remove(&connection);
+        self.peers.remove(&connection);
         if let Some(rank) = self.server.closed(connection)
             && let Some(source) = self.sources.get_mut(usize::from(rank))
         {
@@ -396,8 +444,9 @@ impl Ingest {
         let source = self.ranks.get(&connection).and_then(|&rank| self.sources.get_mut(usize::from(rank)));
         if let Some(source) = source {
             let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
+            let times = &self.shared.times;
             source.sequencer.release(&mut |part| {
-                *open &= shards.route(router, part);
+                *open &= shards.route(router, part, times);
             });
         }
     }
@@ -430,10 +479,12 @@ impl Ingest {
                         last_ts: 0,
                         connected: false,
                         left: None,
+                        state: FeedState::default(),
                     });
                 }
                 let source = &mut self.sources[usize::from(rank)];
                 (source.connected, source.left) = (true, None);
+                source.state = FeedState { peer: self.peers.get(&connection).cloned(), finished: false };
                 if new_session {
                     source.keys.clear();
                 }
@@ -514,38 +565,45 @@ impl Ingest {
             self.gaps_made += 1;
         }
         let keys = &source.keys;
+        let mut controls = 0;
         self.scratch.extend(events.iter().map(|event| {
             let key = match event.kind {
-                kind::CONTROL.. => event.key,
+                kind::CONTROL.. => {
+                    controls += 1;
+                    event.key
+                }
                 _ if event.key < named => keys.get(event.key as usize).copied().unwrap_or(overflow),
                 _ => overflow,
             };
             Event { key, source: rank, ..*event }
         }));
-        self.controls += events.iter().filter(|event| event.is_control()).count() as u64;
+        self.controls += controls;
         self.first_ts = self.first_ts.or(first);
         if let Some(last) = events.iter().rev().find(|event| !event.is_control()) {
             source.last_ts = last.ts_event;
         }
         let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
+        let times = &self.shared.times;
         source.sequencer.push(&self.scratch, &mut |frame| {
-            *open &= shards.route(router, frame);
+            *open &= shards.route(router, frame, times);
         });
     }
 
     fn route(&mut self, log: &[Event]) {
-        self.open &= self.downstream.route(&mut self.router, log);
+        self.open &= self.downstream.route(&mut self.router, log, &self.shared.times);
     }
 
     /// A source said that it has no more: what it sent is logged now, and it holds nobody up.
     fn source_finished(&mut self, rank: u16) {
         let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
         let (router, shards, open) = (&mut self.router, &mut self.downstream, &mut self.open);
+        let times = &self.shared.times;
         source.sequencer.flush(&mut |frame| {
-            *open &= shards.route(router, frame);
+            *open &= shards.route(router, frame, times);
         });
         source.connected = false;
         source.left = None;
+        source.state.finished = true;
         self.route(&[Event::control(kind::IDLE, 0, 0, rank, [0; 2])]);
     }
 
@@ -584,6 +642,7 @@ impl Ingest {
         closed.sort_unstable();
         IngestStats {
             sources: self.server.sources().collect(),
+            feeds: self.sources.iter().map(|source| source.state.clone()).collect(),
             connections: self.server.connections(),
             logged: self.sources.iter().map(|source| source.sequencer.sequence()).sum(),
             fenced: self.sources.iter().map(|source| source.sequencer.fenced()).sum(),

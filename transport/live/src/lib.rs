@@ -20,11 +20,13 @@ mod core;
 mod downstream;
 mod egress;
 mod ingest;
+mod latency;
 mod network;
 mod service;
 
 pub use clock::Clock;
-pub use egress::{Delivery, HubGone, HubHandle, Reader, SubscribeError};
-pub use ingest::{Feed, FeedAnswer, IngestGone, IngestHandle, IngestReport, IngestStats};
+pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
+pub use ingest::{Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats};
+pub use latency::{LatencyHandle, LatencyStats};
 pub use network::{Network, Threads, ThreadsError};
 pub use service::{Live, LiveError, LiveOptions, LiveReport};

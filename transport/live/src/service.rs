@@ -5,11 +5,13 @@ use crate::core::{Core, CoreReport};
 use crate::downstream::{Downstream, Here, Threads};
 use crate::egress::{Desk, Egress, HubHandle, Wake};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
+use crate::latency::{LatencyHandle, Percentiles, measure};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tidegate_actors::runtime::{
     Idle, InlineShards, Outputs, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
-    StageFactory, StatsHandle,
+    StageFactory, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
 };
 use tidegate_engine::FenceOptions;
 use tidegate_proto::feed::FeedServerOptions;
@@ -116,6 +118,7 @@ const FUSED_RING: usize = 2_048;
 /// A running engine. Dropping it without [`Live::finish`] leaves its threads to end with the process.
 pub struct Live {
     stats: StatsHandle,
+    latency: LatencyHandle,
     ring_events: usize,
     ingest: IngestHandle,
     hub: HubHandle,
@@ -125,7 +128,7 @@ pub struct Live {
 
 enum Engine {
     Threads { runtime: Box<Runtime>, ingest: JoinHandle<IngestReport>, egress: JoinHandle<Hub> },
-    Task(flume::Receiver<CoreReport>),
+    Task { report: flume::Receiver<CoreReport>, runtime: tokio::runtime::Handle },
 }
 
 /// What subscribers are told of this server.
@@ -160,15 +163,23 @@ impl Live {
         let Some(router) = runtime.take_router() else { return Err(LiveError::Failed { thread: "routing" }) };
         let (names_in, names_out) = flume::bounded(1 << 14);
         let idle = options.runtime.idle;
-        let (egress, hub_handle) = Egress::new(hub, receivers, names_out, stats.clone(), catalogue, clock);
-        let downstream =
-            Downstream::Threads(Threads { idle: Idle::new(idle), names: names_in, egress: egress.waker() });
+        let (marker, tracer, latency) = measure(receivers.len(), clock.now());
+        let (egress, hub_handle) =
+            Egress::new(hub, receivers, names_out, stats.clone(), tracer, catalogue, clock);
+        let downstream = Downstream::Threads(Threads {
+            idle: Idle::new(idle),
+            names: names_in,
+            egress: egress.waker(),
+            marker,
+            watch: Stopwatch::start(),
+        });
         let ring_events = options.runtime.ring_events;
         let (ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
         let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let thread = std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
         Ok(Self {
             stats,
+            latency,
             ring_events,
             ingest: ingest_handle,
             hub: hub_handle,
@@ -201,7 +212,8 @@ impl Live {
         let stats = shards.stats_handle();
         let notify = Arc::new(tokio::sync::Notify::new());
         let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
-        let downstream = Downstream::Here(Box::new(Here::new(shards, hub)));
+        let (percentiles, latency) = Percentiles::new(clock.now());
+        let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
         let (ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
         let core = Core { ingest, desk, notify, clock };
         let (report, reported) = flume::bounded(1);
@@ -211,8 +223,8 @@ impl Live {
                 let _ = report.send(found);
             }
         });
-        let engine = Engine::Task(reported);
-        Ok(Self { stats, ring_events, ingest: ingest_handle, hub: hub_handle, stopper, engine })
+        let engine = Engine::Task { report: reported, runtime: runtime.clone() };
+        Ok(Self { stats, latency, ring_events, ingest: ingest_handle, hub: hub_handle, stopper, engine })
     }
 
     /// The way in for feeds.
@@ -239,6 +251,34 @@ impl Live {
         self.ring_events
     }
 
+    /// How long it takes from the arrival of events to their results.
+    #[must_use]
+    pub fn latency(&self) -> LatencyHandle {
+        self.latency.clone()
+    }
+
+    /// What the engine's threads do with their time, in the order in which events pass them; for any thread to ask. The thread of
+    /// the fused core also moves packets, and that is work as well.
+    pub fn threads(&self) -> impl Fn() -> Vec<ThreadStats> + Send + Sync + 'static {
+        let (ingest, stats, hub) = (self.ingest.clone(), self.stats.clone(), self.hub.clone());
+        let fused = match &self.engine {
+            Engine::Threads { .. } => None,
+            Engine::Task { runtime, .. } => Some((runtime.clone(), Instant::now())),
+        };
+        move || {
+            let one = |name: &str, times| ThreadStats { name: name.to_owned(), times };
+            if let Some((runtime, since)) = &fused {
+                let busy_ns = runtime.metrics().worker_total_busy_duration(0).as_nanos() as u64;
+                let idle_ns = (since.elapsed().as_nanos() as u64).saturating_sub(busy_ns);
+                return vec![one("tg-core", ThreadTimes { busy_ns, idle_ns, blocked_ns: 0 })];
+            }
+            let mut threads = vec![one("tg-ingest", ingest.times())];
+            threads.extend(stats.threads());
+            threads.push(one("tg-egress", hub.times()));
+            threads
+        }
+    }
+
     /// Ends in order: feeds are told, the log is closed, the shards run dry, readers get what is left (for at most 5 s) and
     /// are told. Blocks its thread: from asynchronous code use a blocking task. The runtime of [`Live::start_on`] must still be
     /// there.
@@ -251,10 +291,11 @@ impl Live {
             Engine::Threads { runtime, ingest, egress } => {
                 let ingest = ingest.join().map_err(|_| LiveError::Failed { thread: "ingest" })?;
                 let runtime = runtime.finish();
+                self.hub.wake();
                 let hub = egress.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
                 Ok(LiveReport { ingest, runtime, hub: hub.stats() })
             }
-            Engine::Task(report) => {
+            Engine::Task { report, .. } => {
                 let CoreReport { ingest, runtime, hub } =
                     report.recv().map_err(|_| LiveError::Failed { thread: "core" })?;
                 Ok(LiveReport { ingest, runtime, hub: hub.stats() })

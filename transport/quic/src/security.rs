@@ -240,6 +240,12 @@ fn refused(reason: impl Into<String>) -> Close {
 }
 
 impl Access {
+    /// Whether peers must show who they are.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
     /// How long a connection may stand.
     pub(crate) fn session_max(&self) -> Option<Duration> {
         self.session_max

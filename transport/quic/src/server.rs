@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
-use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, SubscribeError};
+use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, Origin, SubscribeError};
 use tidegate_proto::subscriber::{Request, SubscriberSession};
 use tidegate_proto::time::MILLISECOND_NS;
 use tidegate_proto::{
@@ -351,6 +351,11 @@ struct Peer {
 }
 
 impl Peer {
+    /// Where it is, for tables.
+    fn address(&self) -> Box<str> {
+        self.connection.remote_address().to_string().into_boxed_str()
+    }
+
     /// Reads the first frame, leaves it in `buffer`, and says what its sender may do.
     async fn greeting(&self, receive: &mut RecvStream, buffer: &mut FrameBuffer) -> Result<Grant, Close> {
         let protocol = |error: FrameError| Close::new(CloseCode::PROTOCOL, error.to_string());
@@ -391,7 +396,8 @@ async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer) 
     };
     let clock = shared.hub.clock();
     let pace = shared.usage.pace(&grant, clock.now());
-    let Ok((mut feed, mut answers)) = shared.ingest.open(grant, buffer).await else {
+    let address = Some(peer.address());
+    let Ok((mut feed, mut answers)) = shared.ingest.open(grant, buffer, address).await else {
         return last_words(send, &Close::new(CloseCode::SHUTTING_DOWN, "the server ends")).await;
     };
     let close = {
@@ -469,7 +475,8 @@ async fn subscription(send: &mut SendStream, receive: &mut RecvStream, peer: &Pe
                             format!("`{}` has {most} subscriptions, which is its quota", grant.principal());
                         Close::new(CloseCode::QUOTA, reason)
                     })?);
-                    let outcome = shared.hub.subscribe(subscription).await;
+                    let origin = Origin { kind: "quic", peer: peer.address() };
+                    let outcome = shared.hub.subscribe_from(subscription, Some(origin)).await;
                     let answer = match &outcome {
                         Ok(reader) => Ok(reader.lag_budget()),
                         Err(SubscribeError::Refused(error)) => Err(error.clone()),

@@ -45,11 +45,11 @@ async function read<T>(
 export const rest = {
   streams: async (signal?: AbortSignal) => (await read<{ streams: Stream[] }>("/v1/streams", {}, signal)).streams,
   status: (signal?: AbortSignal) => read<Status>("/v1/status", {}, signal),
-  keys: (query: { search?: string | undefined; limit?: number; after?: string | undefined }, signal?: AbortSignal) =>
-    read<KeyPage>("/v1/keys", { ...query, search: query.search || undefined }, signal),
-  /** Names with a record in `stream`, page by page. */
-  latest: (query: { stream: string; limit: number; after?: string | undefined }, signal?: AbortSignal) =>
-    read<{ records: AnyRecord[]; next: string | null }>("/v1/latest", query, signal),
+  /** Names with a record in `stream` that contain `search`, page by page. */
+  keys: (
+    query: { stream: string; search?: string | undefined; limit?: number; after?: string | undefined },
+    signal?: AbortSignal,
+  ) => read<KeyPage>("/v1/keys", { ...query, search: query.search || undefined }, signal),
   /** The last `limit` records of one key, oldest first; works for every kind of stream. */
   history: async (stream: string, key: string, limit: number, signal?: AbortSignal) =>
     (await read<{ records: AnyRecord[] }>("/v1/bars", { stream, key, limit }, signal)).records,

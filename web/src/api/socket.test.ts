@@ -107,6 +107,41 @@ describe("socket", () => {
     expect(heard).toHaveLength(1);
   });
 
+  it("goes on where it was, and begins anew where that cannot be", () => {
+    const heard: unknown[] = [];
+    let place: Record<string, Record<string, number>> | null = null;
+    world.socket.subscribe(
+      { streams: ["bars.1s"], keys: ["BTCUSD"], from: "latest" },
+      {
+        records: () => {},
+        subscribed: (resumed) => void heard.push(resumed),
+        resume: () => place,
+        error: (error) => void heard.push(error.code),
+      },
+    );
+    const asked = () => JSON.parse(world.last.sent.at(-1)!).from;
+    const again = () => (world.last.drop(), world.pass(500), world.last.open());
+    world.socket.connect();
+    world.last.open();
+    world.last.say({ op: "subscribed", id: 1, incarnation: "42" });
+    again();
+    expect(asked()).toBe("latest");
+    world.last.say({ op: "subscribed", id: 1, incarnation: "42" });
+    place = { "bars.1s": { 17: 4712 } };
+    again();
+    expect(asked()).toEqual({ sequence: 1, slots: place, incarnation: "42" });
+    world.last.say({ op: "subscribed", id: 1, incarnation: "42" });
+    for (const code of ["sequence_cut", "other_incarnation"]) {
+      again();
+      world.last.say({ op: "error", id: 1, code, message: "No." });
+      expect(asked()).toBe("latest");
+      world.last.say({ op: "subscribed", id: 1, incarnation: "43" });
+    }
+    again();
+    world.last.say({ op: "error", id: 1, code: "busy", message: "No." });
+    expect(heard).toEqual([false, false, true, false, false, "busy"]);
+  });
+
   it("waits longer after each failure, and remembers since when it is without news", () => {
     world.socket.connect();
     world.last.open();

@@ -1,4 +1,4 @@
-import type { AnyRecord, ApiError, ClientMessage, ServerMessage, Status, Subscribe } from "./types";
+import type { AnyRecord, ApiError, ClientMessage, FromSequence, ServerMessage, Status, Subscribe } from "./types";
 
 /** Wait before attempt `attempt` (from 1): doubles from 250 ms to 8 s, less a random part so that pages do not return in step. */
 export function backoff_ms(attempt: number, random: number): number {
@@ -14,8 +14,13 @@ export type Link =
 export interface Reader {
   /** Records in the order sent. */
   records(records: AnyRecord[]): void;
-  /** Called after each (re)connection, when the server has confirmed: what was missed meanwhile must be read anew. */
-  subscribed?(): void;
+  /**
+   * Called after each (re)connection, when the server has confirmed. Unless it `resumed`, what was missed meanwhile must be read
+   * anew.
+   */
+  subscribed?(resumed: boolean): void;
+  /** Where a new connection can go on: the first number wanted, by stream and slot. Null if it cannot. */
+  resume?(): NonNullable<FromSequence["slots"]> | null;
   loss?(count: number, cause: string): void;
   error?(error: ApiError): void;
 }
@@ -44,9 +49,22 @@ const GIVE_UP_AFTER_MS = 12_000;
 /** Before a subscription that the server ended is asked for again. */
 const CLOSED_WAIT_MS = 1_000;
 
+interface Wanted {
+  request: Subscribe;
+  reader: Reader;
+  /** The start of the node that confirmed it last. */
+  incarnation: string | null;
+  /** Whether it was asked to go on where it was. */
+  resuming: boolean;
+}
+
+/** Refusals to go on; the subscription is then asked for as if it were new. */
+const NO_WAY_BACK = new Set(["sequence_cut", "other_incarnation"]);
+
 /**
  * One WebSocket to the node that comes back by itself: after a loss it waits with back-off, connects and subscribes again to
- * whatever is still wanted. It never invents data for the time between; readers are told through `subscribed`.
+ * whatever is still wanted: where it was, if its reader can say where that is and the node still has what follows. It never
+ * invents data for the time between; readers are told through `subscribed`.
  */
 export class Socket {
   onLink: (link: Link) => void = () => {};
@@ -55,7 +73,7 @@ export class Socket {
   #link: Link = { phase: "connecting", attempt: 1 };
   #socket: WebSocket | null = null;
   #attempt = 0;
-  #wanted = new Map<number, { request: Subscribe; reader: Reader }>();
+  #wanted = new Map<number, Wanted>();
   #id_next = 1;
   #status_every_ms = 0;
   #heard_at_ms = 0;
@@ -91,7 +109,7 @@ export class Socket {
       this.#heard_at_ms = this.around.now_ms();
       this.#set({ phase: "live", since_ms: this.around.now_ms() });
       if (this.#status_every_ms) this.#send({ op: "status", every_ms: this.#status_every_ms });
-      for (const { request } of this.#wanted.values()) this.#send(request);
+      for (const wanted of this.#wanted.values()) this.#ask(wanted);
     };
     socket.onmessage = (event) => {
       if (socket === this.#socket) this.#take(String(event.data));
@@ -110,7 +128,7 @@ export class Socket {
   subscribe(request: Omit<Subscribe, "op" | "id">, reader: Reader): () => void {
     const id = this.#id_next++;
     const whole: Subscribe = { op: "subscribe", id, ...request };
-    this.#wanted.set(id, { request: whole, reader });
+    this.#wanted.set(id, { request: whole, reader, incarnation: null, resuming: false });
     this.#send(whole);
     return () => {
       if (this.#wanted.delete(id)) this.#send({ op: "unsubscribe", id });
@@ -133,19 +151,36 @@ export class Socket {
       case "data":
         this.#wanted.get(message.id)?.reader.records(message.records);
         break;
-      case "subscribed":
-        this.#wanted.get(message.id)?.reader.subscribed?.();
+      case "subscribed": {
+        const wanted = this.#wanted.get(message.id);
+        if (!wanted) break;
+        wanted.incarnation = message.incarnation ?? null;
+        wanted.reader.subscribed?.(wanted.resuming);
         break;
+      }
       case "loss":
         this.#wanted.get(message.id)?.reader.loss?.(message.count, message.cause);
         break;
       case "closed":
         this.#again(message.id);
         break;
-      case "error":
-        if (message.id !== undefined) this.#wanted.get(message.id)?.reader.error?.(message);
+      case "error": {
+        const wanted = message.id === undefined ? undefined : this.#wanted.get(message.id);
+        if (wanted?.resuming && NO_WAY_BACK.has(message.code)) this.#ask(wanted, false);
+        else wanted?.reader.error?.(message);
         break;
+      }
     }
+  }
+
+  /** Asks for a subscription, from where it was if that is possible. */
+  #ask(wanted: Wanted, may_resume = true): void {
+    const { request, reader, incarnation } = wanted;
+    const slots = may_resume && incarnation !== null ? (reader.resume?.() ?? null) : null;
+    wanted.resuming = slots !== null;
+    this.#send(
+      slots !== null && incarnation !== null ? { ...request, from: { sequence: 1, slots, incarnation } } : request,
+    );
   }
 
   /** The server ended one subscription and keeps the connection: ask anew in a while, as for a lost connection. */
@@ -153,7 +188,7 @@ export class Socket {
     const socket = this.#socket;
     this.around.after(CLOSED_WAIT_MS, () => {
       const wanted = this.#wanted.get(id);
-      if (wanted && socket === this.#socket) this.#send(wanted.request);
+      if (wanted && socket === this.#socket) this.#ask(wanted);
     });
   }
 

@@ -19,7 +19,7 @@ export interface Key {
 
 export interface KeyPage {
   keys: Key[];
-  /** All keys of the node, whatever is searched for. */
+  /** All keys of the node, or of the stream that was asked for, whatever is searched for. */
   total: number;
   next: string | null;
 }
@@ -85,6 +85,7 @@ export interface Shard {
   ring_depth: number | null;
   ring_capacity: number | null;
   busy: number | null;
+  blocked?: number | null;
   panics: number | null;
   restarts: number | null;
 }
@@ -98,13 +99,15 @@ export interface Feed {
   rejected: Record<string, number> | null;
   overflowed?: number | null;
   connected: boolean | null;
+  /** It said that it has no more. */
+  finished?: boolean | null;
   sequence: number | null;
 }
 
 export interface Subscriber {
   id: number | string;
   peer: string | null;
-  kind: string;
+  kind: string | null;
   streams: string[] | null;
   policy: string | null;
   delivered: number | null;
@@ -125,6 +128,16 @@ export interface Stage {
   upstream: string | null;
   stream: string | null;
   outputs: number | null;
+  /** Keys with a record in its stream. */
+  keys?: number | null;
+}
+
+/** What part of its time a thread of the node spends how; the three make one. */
+export interface Thread {
+  thread: string;
+  busy: number | null;
+  blocked: number | null;
+  idle: number | null;
 }
 
 export interface Latency {
@@ -132,6 +145,8 @@ export interface Latency {
   p99: number | null;
   p99_9: number | null;
   max: number | null;
+  /** How many these are of. */
+  samples?: number | null;
 }
 
 export interface Status {
@@ -141,12 +156,17 @@ export interface Status {
   results: { total: number | null; rate: number | null } | null;
   keys: number | null;
   latency_ns: Latency | null;
+  threads?: Thread[] | null;
   shards: Shard[] | null;
   feeds: Feed[] | null;
   subscribers: Subscriber[] | null;
   /** The list may be cut. */
   subscribers_total?: number | null;
+  /** Names of what may become of an event, in the engine's order. */
+  causes?: string[] | null;
   ledger: LedgerEntry[] | null;
+  /** Null: nothing in the node looks for anomalies. */
+  alerts?: null;
   stages: Stage[] | null;
 }
 
@@ -157,17 +177,27 @@ export interface Subscribe {
   id: number;
   streams: string[];
   keys: string[] | "all";
-  from: "latest" | "snapshot" | { lookback: number };
+  from: "latest" | "snapshot" | { lookback: number } | FromSequence;
   conflate?: Conflation;
   lag?: number;
   past_lag?: "conflate" | "drop_oldest" | "disconnect";
+}
+
+/** Numbers to go on with: of all slots of all streams, and of some where they differ. */
+export interface FromSequence {
+  sequence: number;
+  slots?: Record<string, Record<string, number>>;
+  /** The start of the node that the numbers are of. */
+  incarnation?: string;
+  /** What if records from there on are no longer kept. */
+  cut?: "error" | "loss";
 }
 
 export type ClientMessage =
   Subscribe | { op: "unsubscribe"; id: number } | { op: "ping"; id: number } | { op: "status"; every_ms: number };
 
 export type ServerMessage =
-  | { op: "subscribed"; id: number; lag?: number }
+  | { op: "subscribed"; id: number; lag?: number; incarnation?: string }
   | { op: "live"; id: number; stream: string }
   | { op: "unsubscribed"; id: number }
   | { op: "data"; id: number; records: AnyRecord[]; past?: boolean; conflated?: number }

@@ -15,28 +15,16 @@ export interface LedgerView {
   balances: boolean | null;
 }
 
-/** The order in which the engine names fates; what it does not know follows by name. */
-const ORDER = [
-  "applied",
-  "late_amended",
-  "late_side",
-  "late_dropped",
-  "too_late",
-  "cancelled",
-  "corrected",
-  "cancel_unmatched",
-  "other_kind",
-  "undefined_key",
-  "over_bound",
-];
-
-/** The ledger as a table of causes by stages. The page adds up for itself instead of repeating the node's word. */
-export function ledgerView(entries: LedgerEntry[] | null): LedgerView {
+/**
+ * The ledger as a table of causes by stages, in the node's order of causes; what is not in it follows by name. The page adds up
+ * for itself instead of repeating the node's word.
+ */
+export function ledgerView(entries: LedgerEntry[] | null, order: readonly string[] = []): LedgerView {
   const seen = new Set<string>();
   for (const entry of entries ?? []) {
     for (const [cause, n] of Object.entries(entry.by_cause)) if (n !== 0) seen.add(cause);
   }
-  const place = (cause: string) => (ORDER.indexOf(cause) + ORDER.length + 1) % (ORDER.length + 1);
+  const place = (cause: string) => (order.indexOf(cause) + order.length + 1) % (order.length + 1);
   const causes = [...seen].sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1));
   const columns = (entries ?? []).map((entry) => {
     const sum = Object.values(entry.by_cause).reduce((a, b) => a + b, 0);

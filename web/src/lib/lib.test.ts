@@ -249,9 +249,11 @@ describe("ledger", () => {
     expect(lying.columns[0]).toMatchObject({ computed: 2, stated: 0 });
     expect(ledgerView([entry({ imbalance: 1 })]).balances).toBe(false);
   });
-  it("lists causes as the engine does, unknown ones last, zero ones not at all", () => {
-    const view = ledgerView([entry({ by_cause: { zeal: 1, too_late: 1, applied: 8, over_bound: 0 } })]);
-    expect(view.causes).toEqual(["applied", "too_late", "zeal"]);
+  it("lists causes in the node's order, unknown ones last, zero ones not at all", () => {
+    const entries = [entry({ by_cause: { zeal: 1, applied: 8, too_late: 1, over_bound: 0 } })];
+    const order = ["too_late", "over_bound", "applied"];
+    expect(ledgerView(entries, order).causes).toEqual(["too_late", "applied", "zeal"]);
+    expect(ledgerView(entries).causes).toEqual(["applied", "too_late", "zeal"]);
   });
   it("says nothing when nothing is known", () => {
     expect(ledgerView(null).balances).toBeNull();

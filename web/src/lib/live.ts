@@ -18,7 +18,7 @@ export interface Names {
   /** What these names were searched for; the field may be ahead of it. */
   search: string;
   keys: Key[];
-  /** All keys of the node. */
+  /** All there are. */
   total: number | null;
   error: string | null;
   done: boolean;
@@ -27,18 +27,18 @@ export interface Names {
 }
 
 /**
- * Names that contain `search`, page by page until all are here. Read again when the node comes back or knows more keys.
- * Keys of the `hosts` streams are left out: they have a page of their own, and the node's list does not tell them apart.
+ * Names with a record in `stream` that contain `search`, page by page until all are here. Read again when the node comes back or
+ * has more of them.
  */
-export function useNames(search: string, hosts: string[]): Names & { retry: () => void } {
+export function useNames(search: string, stream: string): Names & { retry: () => void } {
   const [names, set] = useState<Names>({ search, keys: [], total: null, error: null, done: false, truncated: false });
   const [attempt, setAttempt] = useState(0);
   const shown = useRef<string | null>(null);
   const now = useCell(link);
   const since = now.phase === "live" ? now.since_ms : 0;
-  const known = useCell(status)?.keys ?? null;
+  const said = useCell(status);
+  const known = said?.stages?.find((stage) => stage.stream === stream)?.keys ?? said?.keys ?? null;
   const settled = useSettled(known, 2_000);
-  const elsewhere = useMembers(hosts, since, settled);
   useEffect(() => {
     if (!since) return;
     const abort = new AbortController();
@@ -47,7 +47,7 @@ export function useNames(search: string, hosts: string[]): Names & { retry: () =
       let after: string | undefined;
       try {
         do {
-          const page = await rest.keys({ search, limit: NAMES_PAGE, after }, abort.signal);
+          const page = await rest.keys({ stream, search, limit: NAMES_PAGE, after }, abort.signal);
           keys = keys.concat(page.keys);
           after = page.next ?? undefined;
           const done = after === undefined || keys.length >= NAMES_MAX;
@@ -66,39 +66,8 @@ export function useNames(search: string, hosts: string[]): Names & { retry: () =
       clearTimeout(timer);
       abort.abort();
     };
-  }, [search, since, settled, attempt]);
-  const keys = useMemo(
-    () => (elsewhere?.size ? names.keys.filter((key) => !elsewhere.has(key.name)) : names.keys),
-    [names.keys, elsewhere],
-  );
-  return {
-    ...names,
-    keys: elsewhere ? keys : [],
-    done: names.done && elsewhere !== null,
-    retry: () => setAttempt((n) => n + 1),
-  };
-}
-
-/** Names with a record in any of `streams`; null until known. What cannot be read is taken to be empty. */
-function useMembers(streams: string[], since: number, settled: number | null): Set<string> | null {
-  const [members, set] = useState<Set<string> | null>(streams.length ? null : new Set());
-  const wanted = streams.join("\n");
-  useEffect(() => {
-    if (!since || !wanted) return;
-    const abort = new AbortController();
-    const found = new Set<string>();
-    const load = async (stream: string) => {
-      let after: string | undefined;
-      do {
-        const page = await rest.latest({ stream, limit: NAMES_PAGE, after }, abort.signal);
-        for (const record of page.records) found.add(record.key);
-        after = page.next ?? undefined;
-      } while (after !== undefined && found.size < NAMES_MAX);
-    };
-    Promise.allSettled(wanted.split("\n").map(load)).then(() => abort.signal.aborted || set(found));
-    return () => abort.abort();
-  }, [wanted, since, settled]);
-  return members;
+  }, [search, stream, since, settled, attempt]);
+  return { ...names, retry: () => setAttempt((n) => n + 1) };
 }
 
 /** The value once it has stood still for `ms`; the first one at once. */
@@ -168,8 +137,9 @@ export interface Feed {
 
 /**
  * History and what follows it, of one key in several streams. The live part is subscribed first and history read behind the
- * confirmation, so that nothing lies between them; where both have a record, the higher revision stays. After a loss or a
- * reconnection the history is read again.
+ * confirmation, so that nothing lies between them; where both have a record, the higher revision stays. After a reconnection the
+ * subscription goes on behind the last record that is here; only after a loss, or when the node cannot go on from there, is the
+ * history read again.
  */
 export function useRecords(streams: string[], key: string | null): Feed {
   const wanted = streams.join("\n");
@@ -187,11 +157,21 @@ export function useRecords(streams: string[], key: string | null): Feed {
     /** Live records since the confirmation, until history is here. */
     let waiting: AnyRecord[] | null = [];
     let reading = 0;
+    /** Whether history and what followed are here without a hole. */
+    let whole = false;
+    /** The highest number of each stream; a key has one slot in all of them. */
+    let numbers = new Map<string, number>();
+    let slot: number | null = null;
     const show = (error: string | null, loading: boolean) => {
       version += 1;
       cell.set({ bars: bars.bars, rows, version, error, loading });
     };
     const take = (records: AnyRecord[]): boolean => {
+      for (const { stream, seq, ...record } of records) {
+        if (record.key !== key || seq === null || record.slot === null) continue;
+        slot = record.slot;
+        numbers.set(stream, Math.max(seq, numbers.get(stream) ?? 0));
+      }
       let changed = bars.take(records.filter((record) => record.key === key));
       for (const [name, series] of rows) {
         const own = records.filter((record) => record.stream === name && record.key === key);
@@ -202,23 +182,35 @@ export function useRecords(streams: string[], key: string | null): Feed {
     const read = async () => {
       const mine = (reading += 1);
       waiting = [];
+      whole = false;
       try {
         const parts = await Promise.all(names.map((name) => rest.history(name, key, HISTORY_COUNT, abort.signal)));
         if (mine !== reading) return;
         bars = new BarSeries();
         rows = new Map(names.map((name) => [name, new RowSeries()]));
+        numbers = new Map();
         for (const part of parts) take(part);
         take(waiting ?? []);
         waiting = null;
+        whole = true;
         show(null, false);
       } catch (error) {
-        if (!abort.signal.aborted && mine === reading) show(words(error), false);
+        if (abort.signal.aborted || mine !== reading) return;
+        waiting = null;
+        show(words(error), false);
       }
     };
     const stop = socket.subscribe(
       { streams: names, keys: [key], from: "latest", conflate: "none", lag: 10_000, past_lag: "conflate" },
       {
-        subscribed: () => void read(),
+        subscribed: (resumed) => void (resumed || read()),
+        resume() {
+          const at = String(slot);
+          // What was never seen here begins with the first there was.
+          const next = (name: string) => ({ [at]: (numbers.get(name) ?? 0) + 1 });
+          if (slot === null || !whole) return null;
+          return Object.fromEntries(names.map((name) => [name, next(name)]));
+        },
         records(records) {
           waiting?.push(...records);
           if (take(records)) show(cell.get().error, cell.get().loading);

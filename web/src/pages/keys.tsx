@@ -46,8 +46,8 @@ function Browser({ all, shown }: { all: Stream[]; shown: Stream[] }) {
   const [search, setSearch] = useState(query.search ?? "");
   const field = useRef<HTMLInputElement>(null);
   const stream = shown.find((one) => one.name === query.stream) ?? shown[0]!;
-  const hosts = all.filter((one) => one.kind === "hosts").map((one) => one.name);
-  const names = useNames(search.trim(), hosts);
+  // One list for all streams of a kind, so that turning to another does not change it: those that the finest has.
+  const names = useNames(search.trim(), (stream.kind === "bars" ? shown[0]! : stream).name);
   const bars_only = shown.filter((one) => one.kind === "bars");
   const selectable = bars_only.length ? shown : all;
 

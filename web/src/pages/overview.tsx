@@ -5,7 +5,7 @@ import { lagMax, type Sample } from "../lib/history";
 import { ledgerView } from "../lib/ledger";
 import { useCell } from "../lib/store";
 import { history, status } from "../node";
-import { Badge, Card, Empty } from "../ui/parts";
+import { Badge, Card, Empty, FeedDot } from "../ui/parts";
 import { Plot } from "../ui/plot";
 import { Table, type Column } from "../ui/table";
 import { Waiting } from "./waiting";
@@ -23,20 +23,31 @@ export function Overview() {
       </div>
       <div class="split ledger-feeds">
         <Ledger now={now} />
-        <Feeds now={now} />
+        <div class="stack">
+          <Feeds now={now} />
+          <Alerts now={now} />
+        </div>
       </div>
     </>
   );
 }
 
+const DAY_MS = 86_400_000;
+
 function Tiles({ now }: { now: Status }) {
   const busy = (now.shards ?? []).flatMap((shard) => (shard.busy === null ? [] : [shard.busy]));
+  const lag_ms = lagMax(now);
   const tiles: [id: string, title: string, value: string, under: string][] = [
     ["events", "Events in", `${short(now.events?.rate)}/s`, `${count(now.events?.total)} in all`],
     ["results", "Results out", `${short(now.results?.rate)}/s`, `${count(now.results?.total)} in all`],
     ["p50", "Latency p50", nanos(now.latency_ns?.p50), `most ${nanos(now.latency_ns?.max)}`],
     ["p99", "Latency p99", nanos(now.latency_ns?.p99), `p99.9 ${nanos(now.latency_ns?.p99_9)}`],
-    ["lag", "Watermark lag", millis(lagMax(now)), "the slowest shard"],
+    [
+      "lag",
+      "Watermark lag",
+      millis(lag_ms),
+      (lag_ms ?? 0) > DAY_MS ? "the feeds are of the past" : "the slowest shard",
+    ],
     [
       "keys",
       "Keys",
@@ -57,6 +68,19 @@ function Tiles({ now }: { now: Status }) {
         </div>
       ))}
     </dl>
+  );
+}
+
+/** Nobody looks for anomalies yet. Zero alerts would be a claim; this is not one. */
+function Alerts({ now }: { now: Status }) {
+  return (
+    <Card title="Alerts" note={DASH} class="alerts">
+      <p class="under" data-testid="alerts">
+        {now.alerts === null || now.alerts === undefined
+          ? "No detector runs on this node: nothing looks for anomalies, so that nothing is reported does not mean that nothing is wrong."
+          : ""}
+      </p>
+    </Card>
   );
 }
 
@@ -109,6 +133,9 @@ function Throughput() {
   );
 }
 
+const LATENCY_MEANS =
+  "Of the last minute: from the arrival of a feed's bytes until everything that follows from them at once has been handed to the readers";
+
 function LatencyChart({ now }: { now: Status }) {
   const samples = useSamples();
   const newest = samples.at(-1)?.at_ms ?? 0;
@@ -143,7 +170,7 @@ function LatencyChart({ now }: { now: Status }) {
     <Card
       title="Latency"
       note={
-        <span class="legend">
+        <span class="legend" title={LATENCY_MEANS}>
           <i class="ink series-1" /> p50 <i class="ink series-2" /> p99 <i class="ink series-5" /> p99.9
         </span>
       }
@@ -156,7 +183,9 @@ function LatencyChart({ now }: { now: Status }) {
           class="history"
         />
       ) : (
-        <Empty title="The node does not measure latency">Nothing is drawn for what is not known.</Empty>
+        <Empty title="No latency to show">
+          Nothing came in during the last minute that could be timed, or this node does not measure it.
+        </Empty>
       )}
     </Card>
   );
@@ -169,7 +198,7 @@ function local(samples: readonly Sample[], index: number): number {
 }
 
 function Ledger({ now }: { now: Status }) {
-  const view = ledgerView(now.ledger);
+  const view = ledgerView(now.ledger, now.causes ?? []);
   const note =
     view.balances === null ? (
       DASH
@@ -252,10 +281,7 @@ const FEED_COLUMNS: Column<Feed>[] = [
     by: (feed) => feed.source,
     cell: (feed) => (
       <>
-        <i
-          class={`dot ${feed.connected === null ? "" : feed.connected ? "good" : "bad"}`}
-          title={feed.connected === null ? "not known" : feed.connected ? "connected" : "not connected"}
-        />
+        <FeedDot feed={feed} />
         {feed.source}
       </>
     ),
@@ -311,6 +337,12 @@ const FEED_COLUMNS: Column<Feed>[] = [
   },
 ];
 
+function feedsNote(feeds: Feed[]): string {
+  const of = (which: (feed: Feed) => unknown) => feeds.filter(which).length;
+  const finished = of((feed) => feed.finished && !feed.connected);
+  return `${of((feed) => feed.connected)} of ${feeds.length} connected${finished ? `, ${finished} finished` : ""}`;
+}
+
 function Feeds({ now }: { now: Status }) {
   const feeds = now.feeds ?? [];
   const refused = new Map<string, number>();
@@ -319,10 +351,7 @@ function Feeds({ now }: { now: Status }) {
   const causes = [...refused].filter(([, n]) => n > 0);
   const overflowed = feeds.reduce((sum, feed) => sum + (feed.overflowed ?? 0), 0);
   return (
-    <Card
-      title="Feeds"
-      note={now.feeds ? `${feeds.filter((feed) => feed.connected).length} of ${feeds.length} connected` : DASH}
-    >
+    <Card title="Feeds" note={now.feeds ? feedsNote(feeds) : DASH}>
       <Table
         label="Feeds"
         testid="feeds"

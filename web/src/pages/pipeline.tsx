@@ -1,10 +1,10 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { Shard, Status } from "../api/types";
+import type { Shard, Status, Thread } from "../api/types";
 import { clockMillis, count, DASH, millis, percent, short, stamp, text } from "../lib/format";
 import { graphOf, type Box } from "../lib/pipeline";
 import { useCell } from "../lib/store";
 import { status } from "../node";
-import { Badge, Card, Empty, Meter } from "../ui/parts";
+import { Badge, Card, Empty, FeedDot, Meter } from "../ui/parts";
 import { Table, type Column } from "../ui/table";
 import { Waiting } from "./waiting";
 
@@ -17,6 +17,7 @@ export function Pipeline() {
       <Card title="Actors" note="from the feeds to the streams; every shard runs all operators on its own keys">
         <Graph now={now} />
       </Card>
+      <Threads threads={now.threads ?? null} />
       <Card title="Shards" note={now.shards ? count(now.shards.length) : DASH}>
         <Table
           label="Shards"
@@ -28,6 +29,48 @@ export function Pipeline() {
         />
       </Card>
     </>
+  );
+}
+
+/** What each thread does with its time, in the order in which events pass them. */
+function Threads({ threads }: { threads: Thread[] | null }) {
+  return (
+    <Card
+      title="Threads"
+      note={
+        <span class="legend">
+          <i class="ink part busy" /> busy <i class="ink part blocked" /> blocked by a full ring{" "}
+          <i class="ink part idle" /> idle
+        </span>
+      }
+    >
+      {threads?.length ? (
+        <ul class="threads" data-testid="threads">
+          {threads.map((one) => (
+            <li key={one.thread} data-thread={one.thread}>
+              <b>{one.thread}</b>
+              <span
+                class="parts"
+                role="img"
+                aria-label={`${percent(one.busy)} busy, ${percent(one.blocked)} blocked, ${percent(one.idle)} idle`}
+              >
+                {(["busy", "blocked"] as const).map((part) =>
+                  one[part] ? <i key={part} class={part} style={{ width: `${one[part] * 100}%` }} /> : null,
+                )}
+              </span>
+              <span class="numeric" data-column="busy">
+                {percent(one.busy)}
+              </span>
+              <span class={`numeric ${one.blocked ? "warn" : "muted"}`} data-column="blocked">
+                {one.blocked ? `${percent(one.blocked)} blocked` : ""}
+              </span>
+            </li>
+          ))}
+        </ul>
+      ) : (
+        <Empty title="The node does not say what its threads do" />
+      )}
+    </Card>
   );
 }
 
@@ -108,7 +151,7 @@ function Inside({ box, now }: { box: Box; now: Status }) {
     return (
       <>
         <b title={box.name}>
-          <i class={`dot ${feed?.connected == null ? "" : feed.connected ? "good" : "bad"}`} />
+          <FeedDot feed={feed} />
           {box.name}
         </b>
         <span>{count(feed?.accepted)} accepted</span>
@@ -125,7 +168,7 @@ function Inside({ box, now }: { box: Box; now: Status }) {
         <b>
           <i class={`dot ${phaseTone(shard?.phase)}`} title={text(shard?.phase)} />
           shard {box.name}
-          <em title="busy share; the rest is idle">{percent(shard?.busy)}</em>
+          <em title="share of its time in the last seconds">{percent(shard?.busy)}</em>
         </b>
         <Meter share={shard?.busy ?? null} tone={busyTone(shard?.busy)} label={`Shard ${box.name} busy`} />
         <span>
@@ -181,6 +224,7 @@ const SHARD_COLUMNS: Column<Shard>[] = [
   {
     id: "busy",
     title: "Busy",
+    hint: "Share of the thread's time in the last seconds; the rest it waited",
     width: "minmax(8rem, 1.2fr)",
     by: (s) => s.busy,
     cell: (s) => (
@@ -193,7 +237,7 @@ const SHARD_COLUMNS: Column<Shard>[] = [
   {
     id: "ring",
     title: "Ring",
-    hint: "Events waiting, of the ring's room",
+    hint: "Records waiting, of the ring's room",
     width: "minmax(10rem, 1.4fr)",
     by: (s) => s.ring_depth,
     cell: (s) => (

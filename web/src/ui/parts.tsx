@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import type { Feed } from "../api/types";
 import { DASH, split } from "../lib/format";
 
 export function Card(props: { title: string; note?: ComponentChildren; class?: string; children: ComponentChildren }) {
@@ -70,6 +71,19 @@ export function Meter({ share, tone = "", label }: { share: number | null; tone?
       {known && <i style={{ width: `${Math.min(100, Math.max(0, share * 100))}%` }} />}
     </span>
   );
+}
+
+/** Whether a feed is there; one that has finished is missed by nobody. */
+export function FeedDot({ feed }: { feed: Feed | undefined }) {
+  const [tone, title] =
+    feed?.connected == null
+      ? ["", "not known"]
+      : feed.connected
+        ? ["good", "connected"]
+        : feed.finished
+          ? ["", "finished"]
+          : ["bad", "not connected"];
+  return <i class={`dot ${tone}`} title={title} />;
 }
 
 export function Badge({ tone, children, title }: { tone: string; children: ComponentChildren; title?: string }) {

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 mod bars;
 mod indicators;
 mod pcap;
+mod regime;
+mod tcpd;
 
 /// Writes one part's results.
 #[derive(Parser)]
@@ -30,8 +32,13 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 3] =
-    [("bars", bars::write), ("indicators", indicators::write), ("pcap", pcap::write)];
+const PARTS: [(&str, Work); 5] = [
+    ("bars", bars::write),
+    ("indicators", indicators::write),
+    ("tcpd", tcpd::write),
+    ("regime", regime::write),
+    ("pcap", pcap::write),
+];
 
 /// Why nothing can be computed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +55,9 @@ enum YardstickError {
     /// A row of daily bars is not one.
     #[error("`{}` line {line}: {reason}", path.display())]
     BadRow { path: PathBuf, line: u64, reason: String },
+    /// A file is no series, or no parameters.
+    #[error("`{}`: {reason}", path.display())]
+    BadSeries { path: PathBuf, reason: String },
 }
 
 fn main() -> ExitCode {

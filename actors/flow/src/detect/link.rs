@@ -171,11 +171,7 @@ impl Link {
         if asked >= least {
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, sender, asker.range, ts)
-                    .rated(
-                        Severity::Low,
-                        probability(f64::from(asked), f64::from(least)),
-                        "arp",
-                    )
+                    .rated(Severity::Low, probability(f64::from(asked), f64::from(least)), "arp")
                     .because("addresses asked for in a minute", asked, least - 1)
                     .because("of them the next after the last", asker.in_turn, 0.0),
             );

@@ -48,8 +48,15 @@ impl Default for Logins {
 
 impl Logins {
     fn at(&mut self, record: &FlowRecord, number: u64, ts: u64) -> &mut Tries {
-        let new =
-            || Tries { range: Range::at(number, ts), refused: 0, guesses: 0, sessions: 0, forms: 0, taken: 0, served: 0 };
+        let new = || Tries {
+            range: Range::at(number, ts),
+            refused: 0,
+            guesses: 0,
+            sessions: 0,
+            forms: 0,
+            taken: 0,
+            served: 0,
+        };
         let tries = self.tries.entry((record.originator, record.responder, record.responder_port), new);
         if ts.saturating_sub(tries.range.first_ns) > WINDOW_NS {
             *tries = new();

@@ -68,7 +68,8 @@ impl Pings {
         };
         // Tunnels may use questions alone, or answers alone: the first to speak is then who asks.
         let (forth, back) = ((packet.source, packet.target), (packet.target, packet.source));
-        let key = if self.pairs.contains(&forth) || (asks && !self.pairs.contains(&back)) { forth } else { back };
+        let key =
+            if self.pairs.contains(&forth) || (asks && !self.pairs.contains(&back)) { forth } else { back };
         let pair = self.pairs.entry(key, new);
         if packet.ts.saturating_sub(pair.range.first_ns) > WINDOW_NS {
             *pair = new();

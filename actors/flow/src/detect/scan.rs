@@ -16,8 +16,10 @@ pub const PORTS_MIN: u32 = 15;
 pub const HOSTS_MIN: u32 = 20;
 /// Hosts per port over everything that failed for a source: file sharing has hardly more than one.
 pub const HOSTS_PER_PORT_MIN: f64 = 2.0;
-/// Share of the tried hosts that failed: half-way between what scanners and ordinary clients have (four fifths, one fifth).
+/// Share of the tried hosts that failed, inside a site: between what scanners and ordinary clients have (four fifths, one fifth).
 pub const HOSTS_SHARE_MIN: f64 = 0.7;
+/// The same for hosts outside: of random addresses one in ten answers at most, of the peers of a network two or three.
+pub const OUTSIDE_SHARE_MIN: f64 = 0.85;
 /// Who is itself called by so many is a member of a network of peers: for such a host [`PEER_HOSTS_MIN`] and [`PEER_SHARE_MIN`] hold.
 pub const CALLERS_MIN: u32 = 10;
 /// Hosts of one port that failed for a member of a network of peers.
@@ -181,7 +183,9 @@ impl Scans {
         if target.is_group() || source.is_group() {
             return;
         }
-        if matches!(probe, Probe::Syn | Probe::Udp) && (probe == Probe::Udp || outcome.answer == Answer::Answered) {
+        if matches!(probe, Probe::Syn | Probe::Udp)
+            && (probe == Probe::Udp || outcome.answer == Answer::Answered)
+        {
             self.callers.entry(target, Distinct::default).insert(hash_of(&source));
         }
         match probe {
@@ -244,7 +248,11 @@ impl Scans {
         }
         let (failed, share) = (tries.failed.count(), tries.share());
         let peer = self.callers.find(&source).is_some_and(|callers| callers.count() >= CALLERS_MIN);
-        let (hosts_min, share_min) = if peer { (PEER_HOSTS_MIN, PEER_SHARE_MIN) } else { (HOSTS_MIN, HOSTS_SHARE_MIN) };
+        let (hosts_min, share_min) = match (peer, target.is_private()) {
+            (true, _) => (PEER_HOSTS_MIN, PEER_SHARE_MIN),
+            (false, true) => (HOSTS_MIN, HOSTS_SHARE_MIN),
+            (false, false) => (HOSTS_MIN, OUTSIDE_SHARE_MIN),
+        };
         if failed >= hosts_min && share >= share_min && hosts_per_port >= HOSTS_PER_PORT_MIN {
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, source, tries.range, outcome.now)

@@ -148,7 +148,9 @@ fn a_currency_of_peers() {
 #[test]
 fn pings_of_several_sizes() {
     let mut net = Net::new();
-    for (n, size) in [56, 56, 1_472, 1_473, 1_400, 1_450, 1_460, 1_465, 1_470, 56, 100, 500, 900].into_iter().enumerate() {
+    for (n, size) in
+        [56, 56, 1_472, 1_473, 1_400, 1_450, 1_460, 1_465, 1_470, 56, 100, 500, 900].into_iter().enumerate()
+    {
         for again in 0..4u32 {
             let (at, number) = (n as f64 * 5.0 + f64::from(again), n as u32 * 4 + again);
             net.icmp(at, ip(PC), ip("203.0.113.5"), 8, number, &vec![7; size]);

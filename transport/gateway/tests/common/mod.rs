@@ -11,7 +11,7 @@ use tidegate_engine::Event;
 use tidegate_gateway::{Gate, Gateway, GatewayOptions, GatewayReport, Sources};
 use tidegate_live::{Feed, FeedAnswer, Live, LiveOptions};
 use tidegate_proto::feed::{FeedClient, FeedClientOptions};
-use tidegate_proto::hub::StreamMeta;
+use tidegate_proto::hub::{HubOptions, StreamMeta};
 use tidegate_proto::{Frame, FrameBuffer, Grant, StreamKind};
 use tidegate_replay::generate::{Market, MarketOptions};
 use tidegate_replay::{Plan, Source};
@@ -44,7 +44,8 @@ struct Feeder {
 
 impl Feeder {
     async fn new(live: &Live) -> Self {
-        let (feed, answers) = live.ingest().open(Grant::default(), live.ingest().buffer()).await.unwrap();
+        let (ingest, peer) = (live.ingest(), Some("192.0.2.7:4711".into()));
+        let (feed, answers) = ingest.open(Grant::default(), ingest.buffer(), peer).await.unwrap();
         let options =
             FeedClientOptions { source_id: 7, session: 1, name: "market".into(), ..Default::default() };
         let mut client = FeedClient::new(options);
@@ -96,11 +97,19 @@ pub(crate) fn plan() -> Plan {
 
 impl World {
     pub(crate) async fn start(options: GatewayOptions) -> Self {
-        Self::start_behind(None, options).await
+        Self::with(options, HubOptions::default()).await
     }
 
     /// A gateway that asks who is there.
     pub(crate) async fn start_behind(gate: Option<Arc<Gate>>, options: GatewayOptions) -> Self {
+        Self::made(gate, options, HubOptions::default()).await
+    }
+
+    pub(crate) async fn with(options: GatewayOptions, hub: HubOptions) -> Self {
+        Self::made(None, options, hub).await
+    }
+
+    async fn made(gate: Option<Arc<Gate>>, options: GatewayOptions, hub: HubOptions) -> Self {
         let plan = plan();
         let streams = plan.streams().unwrap();
         let metas = streams.iter().map(|stream| StreamMeta {
@@ -114,11 +123,10 @@ impl World {
             },
             columns: stream.columns.clone(),
         });
-        let live_options = LiveOptions { disorder_ns: 1_000_000_000, ..LiveOptions::default() };
+        let live_options = LiveOptions { disorder_ns: 1_000_000_000, hub, ..LiveOptions::default() };
         let stages = Arc::new(move || plan.stages().unwrap());
         let live = Live::start(stages, metas.collect(), live_options).unwrap();
-        let ingest = live.ingest();
-        let sources = Sources { gate, ..Sources::new(live.hub(), live.stats(), move || ingest.stats()) };
+        let sources = Sources { gate, ..Sources::of(&live) };
         let options = GatewayOptions { listen: ([127, 0, 0, 1], 0).into(), ..options };
         let gateway = Gateway::bind(options, sources).await.unwrap();
         let address = gateway.local_addr();

@@ -9,6 +9,7 @@ use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::{FRAME_EVENTS_MAX, FrameError};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tidegate_engine::units::TRADE_NOTIONAL_MAX;
 use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind, name_hash};
 
 /// Bounds of the server's side.
@@ -649,11 +650,19 @@ fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, Strin
     let endless = |event: &Event| event.ts_event > EventTime::MAX.0;
     let notional = |event: &Event| Notional::of(Price(event.price()), Size(event.size()));
     let immense = |event: &Event| event.kind == kind::TRADE && notional(event).is_err();
-    // One pass without branches over what is nearly always right, then a search for who was wrong.
-    let wrong = events.iter().fold(false, |wrong, event| {
-        wrong | undefined(event) | unknown(event) | endless(event) | immense(event)
-    });
-    if !wrong {
+    // One pass of sums over what is nearly always right, then a search for who was wrong. Two factors below this are no immense
+    // product, whatever they are of.
+    const MODEST: u64 = 1 << 51;
+    const { assert!((MODEST as i128 - 1) * (MODEST as i128 - 1) <= TRADE_NOTIONAL_MAX) };
+    let (mut strange, mut key, mut newest, mut magnitude) = (false, 0, 0, 0);
+    for event in events {
+        strange |= unknown(event);
+        key = key.max(if event.kind < kind::CONTROL { event.key } else { 0 });
+        newest = newest.max(event.ts_event);
+        magnitude |= event.price().unsigned_abs() | event.size();
+    }
+    let named = key < keys || events.iter().all(Event::is_control);
+    if !strange && named && newest <= EventTime::MAX.0 && magnitude < MODEST {
         return None;
     }
     let (at, event) =

@@ -1,6 +1,7 @@
 //! Names: dense numbers for hashes, and an order for searches.
 
 use crate::wire::NAME_BYTES_MAX;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -36,13 +37,20 @@ pub(super) struct Keyring {
     max: usize,
     names: Vec<Arc<str>>,
     hashes: Vec<u64>,
-    by_hash: HashMap<u64, u32>,
+    /// Asked once per record. The keys are hashes already; the seed keeps strangers from choosing where they fall.
+    by_hash: HashMap<u64, u32, RandomState>,
     by_name: BTreeMap<Arc<str>, u32>,
 }
 
 impl Keyring {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, names: Vec::new(), hashes: Vec::new(), by_hash: HashMap::new(), by_name: BTreeMap::new() }
+        Self {
+            max,
+            names: Vec::new(),
+            hashes: Vec::new(),
+            by_hash: HashMap::default(),
+            by_name: BTreeMap::new(),
+        }
     }
 
     /// Whether the name is known now.
@@ -104,6 +112,7 @@ impl Keyring {
         search: KeySearch<'_>,
         after: Option<&str>,
         max: usize,
+        wanted: impl Fn(u32) -> bool,
         newest: impl Fn(u32) -> Option<u64>,
     ) -> Vec<KeyInfo> {
         let prefix = if let KeySearch::Prefix(prefix) = search { prefix } else { "" };
@@ -123,7 +132,7 @@ impl Keyring {
         self.by_name
             .range::<str, _>((lower, Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
-            .filter(|(name, _)| contains(name))
+            .filter(|&(name, &key)| wanted(key) && contains(name))
             .take(max)
             .map(info)
             .collect()

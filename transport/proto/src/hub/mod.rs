@@ -248,6 +248,8 @@ pub struct StreamStats {
     pub published: u64,
     /// Of these, still in the ring.
     pub retained: u64,
+    /// Keys with a record of a window in it.
+    pub keys: u64,
     /// Newest event time.
     pub newest: u64,
 }
@@ -286,6 +288,8 @@ struct StreamState {
     evicted: Box<[u64]>,
     newest: u64,
     history: Vec<History>,
+    /// Keys whose history is not empty.
+    keyed: u64,
     /// Frames made of whole runs of the ring, for the next reader that stands at the same place.
     shared: VecDeque<(u64, u64, Bytes)>,
 }
@@ -336,6 +340,9 @@ impl StreamState {
     }
 }
 
+/// Most places of a stream's ring that are reserved before they are used.
+const RESERVED_MAX: usize = 1 << 18;
+
 const RECORD_BYTES_MAX: usize = crate::frame::RECORD_HEAD_BYTES + 8 * OUTPUT_WORDS;
 
 struct Place {
@@ -376,12 +383,14 @@ impl Hub {
         }
         let state = |meta| StreamState {
             meta,
-            ring: VecDeque::new(),
+            // Growing would copy all of it, again and again; what is not used yet is no memory but addresses.
+            ring: VecDeque::with_capacity(options.ring_records.min(RESERVED_MAX)),
             first: 0,
             heads: vec![0; SLOT_COUNT].into_boxed_slice(),
             evicted: vec![0; SLOT_COUNT].into_boxed_slice(),
             newest: 0,
             history: Vec::new(),
+            keyed: 0,
             shared: VecDeque::new(),
         };
         Ok(Self {
@@ -458,6 +467,7 @@ impl Hub {
             history.push(held, max);
             // A history gets shorter when its bound was lowered.
             self.lookback = self.lookback + history.len().max(1) - before.max(1);
+            state.keyed += u64::from(before == 0 && history.len() > 0);
         }
         self.enforce_budgets();
     }
@@ -514,7 +524,7 @@ impl Hub {
     pub fn stream_stats(&self, stream: u16) -> Option<StreamStats> {
         let state = self.streams.get(usize::from(stream))?;
         let retained = state.ring.len() as u64;
-        Some(StreamStats { published: state.head(), retained, newest: state.newest })
+        Some(StreamStats { published: state.head(), retained, keys: state.keyed, newest: state.newest })
     }
 
     /// How the hub stands.
@@ -534,15 +544,27 @@ impl Hub {
         stats
     }
 
-    /// Keys in the order of their names: those that match `search`, behind `after` if that is given, at most `max`. Together with
-    /// the last name of one answer as the next `after`, it walks through all of them.
+    /// Keys in the order of their names: those that have a record in `stream`, if that is given, and match `search`, behind
+    /// `after` if that is given, at most `max`. Together with the last name of one answer as the next `after`, it walks
+    /// through all of them.
     #[must_use]
-    pub fn keys(&self, search: KeySearch<'_>, after: Option<&str>, max: usize) -> Vec<KeyInfo> {
+    pub fn keys(
+        &self,
+        stream: Option<u16>,
+        search: KeySearch<'_>,
+        after: Option<&str>,
+        max: usize,
+    ) -> Vec<KeyInfo> {
+        let has_record = |key: u32| {
+            let state = stream.map(|stream| self.streams.get(usize::from(stream)));
+            let history = |state: &StreamState| state.history.get(key as usize)?.newest().map(|_| ());
+            state.is_none_or(|state| state.and_then(history).is_some())
+        };
         let newest = |key: u32| {
             let of = |state: &StreamState| state.history.get(key as usize)?.newest().map(|output| output.ts);
             self.streams.iter().filter_map(of).max()
         };
-        self.keys.search(search, after, max, newest)
+        self.keys.search(search, after, max, has_record, newest)
     }
 
     /// The newest record of a key: of the latest event time, and of that the last revision.

@@ -447,7 +447,7 @@ fn keys_are_searched_in_order() {
     let mut hub = small(64);
     NAMES.iter().for_each(|name| hub.define(name));
     let names = |search, after, max| -> Vec<String> {
-        hub.keys(search, after, max).iter().map(|info| info.name.to_string()).collect()
+        hub.keys(None, search, after, max).iter().map(|info| info.name.to_string()).collect()
     };
     assert_eq!(names(KeySearch::All, None, 2), ["BT", "BTCEUR"]);
     assert_eq!(names(KeySearch::All, Some("BTCEUR"), 9), ["BTCUSD", "ES", "ETHUSD", "NQ"]);
@@ -455,6 +455,25 @@ fn keys_are_searched_in_order() {
     assert_eq!(names(KeySearch::Prefix("BTC"), Some("BTCEUR"), 9), ["BTCUSD"]);
     assert_eq!(names(KeySearch::Contains("usd"), None, 9), ["BTCUSD", "ETHUSD"]);
     assert_eq!(names(KeySearch::Prefix("X"), None, 9), [""; 0]);
+}
+
+#[test]
+fn keys_are_listed_by_stream() {
+    let (mut hub, mut source) = (small(64), Source::default());
+    NAMES.iter().for_each(|name| hub.define(name));
+    let records = [source.record(0, "NQ", 10), source.record(1, "ES", 10), source.record(0, "BTCUSD", 20)];
+    hub.publish(&records);
+    let names = |stream, search, after, max| -> Vec<String> {
+        hub.keys(Some(stream), search, after, max).iter().map(|info| info.name.to_string()).collect()
+    };
+    let count = |stream| hub.stream_stats(stream).map(|stats| stats.keys);
+    assert_eq!((count(0), count(1), count(9)), (Some(2), Some(1), None));
+    assert_eq!(names(0, KeySearch::All, None, 9), ["BTCUSD", "NQ"]);
+    assert_eq!(names(0, KeySearch::All, None, 1), ["BTCUSD"]);
+    assert_eq!(names(0, KeySearch::All, Some("BTCUSD"), 1), ["NQ"]);
+    assert_eq!(names(0, KeySearch::Prefix("BT"), None, 9), ["BTCUSD"]);
+    assert_eq!(names(1, KeySearch::Contains("s"), None, 9), ["ES"]);
+    assert_eq!(names(9, KeySearch::All, None, 9), [""; 0]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! A real server on loopback, with a CA of its own, and clients of every kind.
-#![allow(dead_code, unreachable_pub)] // each test uses its part
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

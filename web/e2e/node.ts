@@ -1,0 +1,125 @@
+/** A real node: `tidegate serve` on free ports, and `tidegate publish` and `subscribe` against it. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createConnection, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+/** What is served: as `serve` would without asking, but with bounds on lateness so that bars are amended, and hosts. */
+const SERVED = [
+  ...["--bars", "1s,1m", "--hosts", "1m", "--disorder", "10ms", "--horizon", "60s"],
+  ...["--ind", "sma:20,ema:20,rsi:14,bb:20:2,macd:12:26:9"],
+];
+
+export interface Account {
+  imbalance: number;
+  events: number;
+}
+
+export class Node {
+  private constructor(
+    readonly bin: string,
+    readonly url: string,
+    readonly quic: string,
+    readonly folder: string,
+    private readonly server: ChildProcess,
+    private readonly lines: AsyncIterator<string>,
+  ) {}
+
+  static async start(bin: string): Promise<Node> {
+    const folder = await mkdtemp(join(tmpdir(), "tidegate-node-"));
+    const free = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    const server = spawn(bin, ["serve", ...free, "--data", folder, ...SERVED, "--json"], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    // Whatever becomes of the tests, the node does not outlive them.
+    process.once("exit", () => server.kill("SIGKILL"));
+    const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
+    const first = await lines.next();
+    if (first.done) throw new Error(`${bin} serve ended before it listened`);
+    const { http, listening } = JSON.parse(first.value) as { http: string; listening: string };
+    return new Node(bin, http, listening, folder, server, lines);
+  }
+
+  /** Publishes until the node has it all in its log. */
+  async publish(name: string, ...what: string[]): Promise<void> {
+    const to = ["--server", this.quic, "--data", this.folder, "--name", name];
+    const publisher = spawn(this.bin, ["publish", ...what, ...to, "--json"], {
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    const code = await ended(publisher);
+    if (code !== 0) throw new Error(`tidegate publish ended with ${code}`);
+  }
+
+  /** A subscriber over QUIC, until it is told to end. */
+  subscribe(...what: string[]): () => Promise<void> {
+    const to = ["--server", this.quic, "--data", this.folder];
+    const reader = spawn(this.bin, ["subscribe", ...what, ...to, "--output", "jsonl"], { stdio: "ignore" });
+    return async () => {
+      reader.kill("SIGINT");
+      await ended(reader);
+    };
+  }
+
+  /** Ends it in order; what it says of itself. */
+  async stop(): Promise<Account> {
+    this.server.kill("SIGINT");
+    const last = await this.lines.next();
+    const code = await ended(this.server);
+    await rm(this.folder, { recursive: true, force: true });
+    if (code !== 0 || last.done) throw new Error(`tidegate serve ended with ${code}`);
+    return JSON.parse(last.value) as Account;
+  }
+}
+
+function ended(child: ChildProcess): Promise<number | null> {
+  if (child.exitCode !== null) return Promise.resolve(child.exitCode);
+  return new Promise((done, failed) => {
+    child.once("error", failed);
+    child.once("exit", done);
+  });
+}
+
+/** A way to a node that can be cut and opened again, while the node goes on. */
+export class Way {
+  #server: Server;
+  #open = true;
+  #sockets = new Set<Socket>();
+
+  constructor(to: string) {
+    const { hostname, port } = new URL(to);
+    this.#server = createServer((near) => {
+      if (!this.#open) return void near.destroy();
+      const far = createConnection({ host: hostname, port: Number(port) });
+      for (const [one, other] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        this.#sockets.add(one);
+        one.pipe(other);
+        one.on("error", () => one.destroy());
+        one.on("close", () => (this.#sockets.delete(one), other.destroy()));
+      }
+    });
+  }
+
+  async listen(): Promise<string> {
+    await new Promise<void>((done, failed) => this.#server.once("error", failed).listen(0, "127.0.0.1", done));
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  cut(): void {
+    this.#open = false;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  mend(): void {
+    this.#open = true;
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    await new Promise((done) => this.#server.close(done));
+  }
+}
