@@ -177,4 +177,10 @@ impl Link {
             );
         }
     }
+
+    /// Entries forgotten for lack of room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.owners.dropped() + self.cards.dropped() + self.askers.dropped() + self.asked.dropped()
+    }
 }

@@ -85,6 +85,9 @@ impl Detectors {
             + self.beacons.dropped()
             + self.names.dropped()
             + self.volumes.dropped()
+            + self.link.dropped()
+            + self.pings.dropped()
+            + self.talkers.dropped()
     }
 
     /// Takes an ARP packet.

@@ -116,4 +116,10 @@ impl Pings {
             );
         }
     }
+
+    /// Entries forgotten for lack of room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.pairs.dropped()
+    }
 }
