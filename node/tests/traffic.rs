@@ -1,19 +1,9 @@
 //! `tidegate flows` and `tidegate detect` on small captures: what they say, and how they fail.
 
-use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
+mod common;
 
-#[track_caller]
-fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.current_dir(folder).args(line.split_whitespace());
-    let output = command.output().expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(code), "tidegate {line}\n{stdout}\n{stderr}");
-    (stdout, stderr)
-}
+use common::{ends, folder, json};
+use serde_json::Value;
 
 /// A capture of raw IPv4 packets: TCP, (from, to, flags), a packet every 10 ms.
 fn capture(packets: impl Iterator<Item = ((u8, u16), (u8, u16), u8)>) -> Vec<u8> {
@@ -44,7 +34,7 @@ fn scan() -> Vec<u8> {
 
 #[test]
 fn flows_in_each_form() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     std::fs::write(folder.path().join("scan.pcap"), scan()).unwrap();
     let (table, notes) = ends(folder.path(), "flows scan.pcap", 0);
     assert_eq!(table.lines().count(), 41, "{table}");
@@ -64,7 +54,7 @@ fn flows_in_each_form() {
 
 #[test]
 fn alerts_and_exit_codes() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     std::fs::write(folder.path().join("scan.pcap"), scan()).unwrap();
     let quiet = capture([((5, 1_000), (10, 80), SYN), ((10, 80), (5, 1_000), 0x12)].into_iter());
     std::fs::write(folder.path().join("quiet.pcap"), quiet).unwrap();
@@ -75,8 +65,7 @@ fn alerts_and_exit_codes() {
     );
     ends(folder.path(), "detect quiet.pcap", 0);
     ends(folder.path(), "detect scan.pcap --min-severity high", 0);
-    let (json, _) = ends(folder.path(), "detect --json scan.pcap", 1);
-    let whole: Value = serde_json::from_str(&json).unwrap();
+    let whole = json(folder.path(), "detect --json scan.pcap", 1);
     let alert = &whole["alerts"][0];
     assert_eq!((whole["units"].as_u64(), alert["technique"].as_str()), (Some(80), Some("T1046")));
     assert_eq!((alert["first_packet"].as_u64(), alert["severity"].as_str()), (Some(1), Some("medium")));
@@ -87,7 +76,7 @@ fn alerts_and_exit_codes() {
 
 #[test]
 fn bad_input_is_named_and_the_rest_is_done() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let mut cut = scan();
     cut.truncate(cut.len() - 7);
     std::fs::write(folder.path().join("cut.pcap"), cut).unwrap();
