@@ -86,7 +86,7 @@ fn records(count: usize) -> Vec<FlowRecord> {
     (0..count as u64)
         .map(|id| {
             let start_ns = 1_700_000_000_000_000_000 + id * 100_000;
-            let failed = next(&mut state) % 30 == 0;
+            let failed = next(&mut state).is_multiple_of(30);
             FlowRecord {
                 id,
                 start_ns,
