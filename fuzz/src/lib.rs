@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod journal;
 pub mod seeds;
 pub mod token;
+pub mod traffic;
 pub mod transport;
 
 use std::cell::RefCell;

@@ -40,6 +40,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("dbn", dbn()),
         ("json", json()),
         ("pcap", pcap()),
+        ("traffic", [pcap(), zeek()].concat()),
         ("zeek", zeek()),
         ("eve", eve()),
         ("capture", capture()),

@@ -22,7 +22,7 @@ use tidegate_replay::decode::{ColumnMap, Format, ReadOptions};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad
+   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad, `detect` an alert
   2  the command line is wrong
   3  an input or the configuration cannot be read or is damaged; what was valid before was processed and reported
   4  an output cannot be written, or the disk is full
@@ -60,6 +60,20 @@ pub(crate) enum Command {
                       of them changes anything; all of them may be used while the server writes."
     )]
     Journal(JournalArgs),
+    /// Show the flows of captures: who talked to whom, how it went, bytes, packets and duration, as Zeek's conn.log does.
+    #[command(
+        after_help = "Examples:\n  tidegate flows office.pcap\n  tidegate flows --output csv day.pcapng.zst > flows.csv\n  tidegate flows \
+                      --output jsonl --interim 5m day.pcap.gz | jq 'select(.state == \"REJ\")'\n\nA record is written when its flow ends: closed, \
+                      reset, silent for its time-out, or at the end of the file. Each file is read by itself."
+    )]
+    Flows(FlowsArgs),
+    /// Find attacks in captures and flow logs: scans, floods, guessed passwords, beacons, tunnels; each with its reasons.
+    #[command(
+        after_help = "Examples:\n  tidegate detect office.pcap\n  tidegate detect *.pcap conn.log\n  tidegate detect --output jsonl day.pcap.gz > \
+                      alerts.jsonl\n  tidegate detect --min-severity high --json day.pcapng\n\nExits with 1 when there is an alert. Each file is \
+                      judged by itself; docs/detectors.md says what each detector counts and from when on it speaks."
+    )]
+    Detect(DetectArgs),
     /// Make up a deterministic capture: a market, an office network, or the benchmark workload W1.
     #[command(
         after_help = "Example:\n  tidegate generate market --events 2M --symbols 200 --out market.tgc\n  \
@@ -868,6 +882,92 @@ pub(crate) struct JournalExportArgs {
     /// Records at most.
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FlowsArgs {
+    /// Captures: pcap or pcapng, also in gzip or zstd; or Zeek's conn.log.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// How records are written.
+    #[arg(long, value_enum, default_value_t = PrintArg::Table)]
+    pub(crate) output: PrintArg,
+    /// Flows that last longer are told so often while they go on; `never` for at their end only.
+    #[arg(long, value_name = "SPAN|never", default_value = "never", value_parser = parse_interim)]
+    pub(crate) interim: u64,
+    /// Flows held at once; beyond it the longest silent are ended early, and counted.
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
+    pub(crate) flows_max: u32,
+    #[command(flatten)]
+    pub(crate) read: TrafficArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetectArgs {
+    /// Captures: pcap or pcapng, also in gzip or zstd; or Zeek's conn.log.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// How alerts are written.
+    #[arg(long, value_enum, default_value_t = AlertsArg::Table)]
+    pub(crate) output: AlertsArg,
+    /// One JSON object per file and line: what was read, and its alerts.
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Leave out alerts that are less severe.
+    #[arg(long, value_enum, default_value_t = SeverityArg::Low)]
+    pub(crate) min_severity: SeverityArg,
+    /// Flows held at once; beyond it the longest silent are ended early, and counted.
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
+    pub(crate) flows_max: u32,
+    #[command(flatten)]
+    pub(crate) read: TrafficArgs,
+}
+
+/// How traffic is read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reading")]
+pub(crate) struct TrafficArgs {
+    /// The format, when it is not to be told from the file: pcap or zeek.
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Leave out packets before this instant: RFC 3339, `2026-01-05`, or nanoseconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+    pub(crate) from: Option<EventTime>,
+    /// Leave out packets at and after this instant.
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+    pub(crate) to: Option<EventTime>,
+    /// Stop at the first packet that cannot be read instead of counting it.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+impl TrafficArgs {
+    pub(crate) fn options(&self) -> ReadOptions {
+        ReadOptions {
+            format: self.format,
+            from: self.from,
+            to: self.to,
+            strict: self.strict,
+            ..ReadOptions::default()
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AlertsArg {
+    Table,
+    Jsonl,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SeverityArg {
+    Low,
+    Medium,
+    High,
+}
+
+fn parse_interim(text: &str) -> Result<u64, String> {
+    if text == "never" { Ok(0) } else { parse_span(text) }
 }
 
 #[derive(Debug, Args)]

@@ -13,8 +13,10 @@ mod render;
 mod bench;
 mod certs;
 mod demo;
+mod detect;
 mod digest;
 mod doctor;
+mod flows;
 mod generate;
 mod inspect;
 mod journal;
@@ -31,6 +33,7 @@ mod subscribe;
 mod summary;
 mod token;
 mod top;
+mod traffic;
 mod verify;
 
 use clap::Parser;
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Inspect(args) => inspect::run(&args, &ui),
         Command::Journal(args) => journal::run(&args.command, &ui),
+        Command::Flows(args) => flows::run(&args, &ui),
+        Command::Detect(args) => detect::run(&args, &ui),
         Command::Generate(args) => generate::run(&args, &ui),
         Command::Record(args) => record::run(&args, &ui),
         Command::Replay(args) => replay::run(&args, &ui),

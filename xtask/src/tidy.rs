@@ -21,6 +21,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("tidegate-engine", &[]),
     ("tidegate-journal", &["tidegate-engine"]),
     ("tidegate-anomaly", &[]),
+    ("tidegate-flow", &[]),
     ("tidegate-regime", &[]),
     ("tidegate-actors", &["tidegate-engine", "tidegate-anomaly", "tidegate-regime"]),
     ("tidegate-gpu", &["tidegate-engine"]),
@@ -38,7 +39,7 @@ const GRAPH: &[(&str, &[&str])] = &[
         // `replay` for its tests alone: a generated market.
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
     ),
-    ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-gpu"]),
+    ("tidegate-replay", &["tidegate-engine", "tidegate-actors", "tidegate-flow", "tidegate-gpu"]),
     (
         "tidegate-benches",
         &[
@@ -60,6 +61,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-journal",
             "tidegate-actors",
             "tidegate-config",
+            "tidegate-flow",
             "tidegate-gpu",
             "tidegate-proto",
             "tidegate-auth",
@@ -78,6 +80,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-anomaly",
             "tidegate-regime",
             "tidegate-actors",
+            "tidegate-flow",
             "tidegate-gpu",
             "tidegate-replay",
         ],
@@ -90,6 +93,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-actors",
             "tidegate-proto",
             "tidegate-auth",
+            "tidegate-flow",
             "tidegate-gateway",
             "tidegate-replay",
             "tidegate-config",

@@ -187,6 +187,11 @@ impl Core {
         self.refuse(cause, place, || why);
     }
 
+    /// The fault that ends reading in strict mode, once.
+    pub(super) fn stop(&mut self) -> Option<ReadError> {
+        self.stop.take()
+    }
+
     /// Whether reading must end now (strict mode saw a fault).
     #[inline]
     pub(super) fn stopped(&self) -> bool {

@@ -17,12 +17,14 @@ mod pages;
 mod parquet;
 mod pcap;
 mod text;
+mod traffic;
 mod zeek;
 
 pub use self::columns::{ColumnMap, ColumnMapError};
 pub use self::core::OVERFLOW_NAME;
 pub use self::dbn::{OhlcvBar, read_ohlcv};
 pub use self::inspect::{Gap, Inspection, KeyCount, inspect};
+pub use self::traffic::{Traffic, TrafficReader};
 
 use self::core::Core;
 use self::input::{Input, has_line};

@@ -20,10 +20,15 @@ const BLOCK_BYTES_MAX: usize = 16 << 20;
 const INTERFACES_MAX: usize = 4096;
 
 pub(super) struct Pcap {
+    frames: Frames,
+    hosts: Hosts,
+}
+
+/// The packets of a capture, one after the other.
+pub(super) struct Frames {
     input: Input,
     kind: Kind,
     packets: u64,
-    hosts: Hosts,
 }
 
 enum Kind {
@@ -39,34 +44,56 @@ struct Interface {
     offset_s: i64,
 }
 
-pub(super) fn open(mut input: Input, core: Core) -> Result<Reader<Pcap>, ReadError> {
-    let head = input.peek(24)?;
-    let kind = if head.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]) {
-        Kind::Ng { big_endian: false, interfaces: Vec::new() }
-    } else {
-        let header = match pcap_parser::parse_pcap_header(head) {
-            Ok((_, header)) => header,
-            Err(_) => return Err(core.damaged(Place::Byte(0), "there is no pcap or pcapng header")),
+pub(super) fn open(input: Input, core: Core) -> Result<Reader<Pcap>, ReadError> {
+    Ok(Reader::new(core, Pcap { frames: Frames::open(input)?, hosts: Hosts::default() }))
+}
+
+fn damaged(input: &Input, place: Place, reason: impl Into<String>) -> ReadError {
+    ReadError::Damaged { path: input.path().to_path_buf(), place, reason: reason.into() }
+}
+
+impl Frames {
+    /// Reads the header.
+    pub(super) fn open(mut input: Input) -> Result<Self, ReadError> {
+        let head = input.peek(24)?;
+        let kind = if head.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]) {
+            Kind::Ng { big_endian: false, interfaces: Vec::new() }
+        } else {
+            let header = match pcap_parser::parse_pcap_header(head) {
+                Ok((_, header)) => header,
+                Err(_) => return Err(damaged(&input, Place::Byte(0), "there is no pcap or pcapng header")),
+            };
+            // The upper bits of the link type may carry the length of a frame check sequence.
+            let kind = Kind::Legacy {
+                big_endian: header.is_bigendian(),
+                modified: header.is_modified_format(),
+                frac_ns: if header.is_nanosecond_precision() { 1 } else { 1_000 },
+                link: header.network.0 & 0x0fff_ffff,
+            };
+            input.consume(24);
+            kind
         };
-        // The upper bits of the link type may carry the length of a frame check sequence.
-        let kind = Kind::Legacy {
-            big_endian: header.is_bigendian(),
-            modified: header.is_modified_format(),
-            frac_ns: if header.is_nanosecond_precision() { 1 } else { 1_000 },
-            link: header.network.0 & 0x0fff_ffff,
-        };
-        input.consume(24);
-        kind
-    };
-    Ok(Reader::new(core, Pcap { input, kind, packets: 0, hosts: Hosts::default() }))
+        Ok(Self { input, kind, packets: 0 })
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.input.progress()
+    }
+
+    pub(super) fn format(&self) -> &'static str {
+        match self.kind {
+            Kind::Legacy { .. } => "pcap",
+            Kind::Ng { .. } => "pcapng",
+        }
+    }
 }
 
 /// One captured packet.
-struct Packet<'a> {
-    ts: Result<u64, Refusal>,
-    link: i32,
-    wire_bytes: u32,
-    bytes: &'a [u8],
+pub(super) struct Packet<'a> {
+    pub(super) ts: Result<u64, Refusal>,
+    pub(super) link: i32,
+    pub(super) wire_bytes: u32,
+    pub(super) bytes: &'a [u8],
 }
 
 fn bad_time(what: String) -> Refusal {
@@ -103,29 +130,33 @@ fn u32_at(bytes: &[u8], at: usize, big_endian: bool) -> Option<u32> {
     Some(if big_endian { u32::from_be_bytes(raw) } else { u32::from_le_bytes(raw) })
 }
 
-impl Pcap {
-    /// Takes the next packet, if there is one. False at the end of the input.
-    fn step(&mut self, core: &mut Core, events: &mut Vec<Event>) -> Result<bool, ReadError> {
+impl Frames {
+    /// Gives the next packet, if there is one, with its number, or why it is none. False at the end of the input.
+    pub(super) fn step(
+        &mut self,
+        mut take: impl FnMut(u64, Result<&Packet<'_>, Refusal>),
+    ) -> Result<bool, ReadError> {
         match &mut self.kind {
             Kind::Legacy { big_endian, modified, frac_ns, link } => {
                 let head_bytes = if *modified { 24 } else { 16 };
                 if !self.input.ensure(head_bytes)? {
                     return match self.input.window().len() {
                         0 => Ok(false),
-                        left => Err(cut(core, self.packets + 1, left, head_bytes)),
+                        left => Err(cut(&self.input, self.packets + 1, left, head_bytes)),
                     };
                 }
                 self.packets += 1;
                 let captured = u32_at(self.input.window(), 8, *big_endian).unwrap_or(u32::MAX) as usize;
                 if captured > BLOCK_BYTES_MAX {
-                    return Err(core.damaged(
+                    return Err(damaged(
+                        &self.input,
                         Place::Packet(self.packets),
                         format!("its header says {captured} bytes; no packet is over {BLOCK_BYTES_MAX}"),
                     ));
                 }
                 let whole = head_bytes + captured;
                 if !self.input.ensure(whole)? {
-                    return Err(cut(core, self.packets, self.input.window().len(), whole));
+                    return Err(cut(&self.input, self.packets, self.input.window().len(), whole));
                 }
                 let window = &self.input.window()[..whole];
                 let parsed = match (*modified, *big_endian) {
@@ -141,11 +172,12 @@ impl Pcap {
                             wire_bytes: frame.origlen.max(frame.caplen),
                             bytes: frame.data,
                         };
-                        take(core, &mut self.hosts, &packet, self.packets, events);
+                        take(self.packets, Ok(&packet));
                     }
-                    Err(_) => core.refuse(RejectCause::Malformed, Place::Packet(self.packets), || {
-                        "the packet's record is broken".to_owned()
-                    }),
+                    Err(_) => take(
+                        self.packets,
+                        Err((RejectCause::Malformed, "the packet's record is broken".to_owned())),
+                    ),
                 }
                 self.input.consume(whole);
                 Ok(true)
@@ -154,7 +186,7 @@ impl Pcap {
                 if !self.input.ensure(12)? {
                     return match self.input.window().len() {
                         0 => Ok(false),
-                        left => Err(cut(core, self.packets + 1, left, 12)),
+                        left => Err(cut(&self.input, self.packets + 1, left, 12)),
                     };
                 }
                 let window = self.input.window();
@@ -164,7 +196,7 @@ impl Pcap {
                         [0x4d, 0x3c, 0x2b, 0x1a] => false,
                         _ => {
                             let place = Place::Byte(self.input.offset());
-                            return Err(core.damaged(place, "a section without a byte-order mark"));
+                            return Err(damaged(&self.input, place, "a section without a byte-order mark"));
                         }
                     };
                     interfaces.clear();
@@ -172,10 +204,14 @@ impl Pcap {
                 let length = u32_at(window, 4, *big_endian).unwrap_or(0) as usize;
                 if !(12..=BLOCK_BYTES_MAX).contains(&length) || !length.is_multiple_of(4) {
                     let place = Place::Byte(self.input.offset());
-                    return Err(core.damaged(place, format!("a block that says it has {length} bytes")));
+                    return Err(damaged(
+                        &self.input,
+                        place,
+                        format!("a block that says it has {length} bytes"),
+                    ));
                 }
                 if !self.input.ensure(length)? {
-                    return Err(cut(core, self.packets + 1, self.input.window().len(), length));
+                    return Err(cut(&self.input, self.packets + 1, self.input.window().len(), length));
                 }
                 let window = &self.input.window()[..length];
                 let parsed = if *big_endian { parse_block_be(window) } else { parse_block_le(window) };
@@ -200,26 +236,29 @@ impl Pcap {
                                     wire_bytes: block.origlen.max(captured as u32),
                                     bytes: &block.data[..captured],
                                 };
-                                take(core, &mut self.hosts, &packet, self.packets, events);
+                                take(self.packets, Ok(&packet));
                             }
-                            None => core.refuse(RejectCause::Malformed, Place::Packet(self.packets), || {
-                                format!("interface {} is not described", block.if_id)
-                            }),
+                            None => take(
+                                self.packets,
+                                Err((
+                                    RejectCause::Malformed,
+                                    format!("interface {} is not described", block.if_id),
+                                )),
+                            ),
                         }
                     }
                     Ok((_, Block::SimplePacket(_))) => {
                         // The format gives such a packet no time, and an event needs one.
                         self.packets += 1;
-                        core.refuse(RejectCause::BadTime, Place::Packet(self.packets), || {
-                            "a simple packet block has no timestamp".to_owned()
-                        });
+                        take(
+                            self.packets,
+                            Err((RejectCause::BadTime, "a simple packet block has no timestamp".to_owned())),
+                        );
                     }
                     Ok(_) => {}
                     Err(_) => {
                         self.packets += 1;
-                        core.refuse(RejectCause::Malformed, Place::Packet(self.packets), || {
-                            "a broken pcapng block".to_owned()
-                        });
+                        take(self.packets, Err((RejectCause::Malformed, "a broken pcapng block".to_owned())));
                     }
                 }
                 self.input.consume(length);
@@ -229,8 +268,9 @@ impl Pcap {
     }
 }
 
-fn cut(core: &Core, packet: u64, found: usize, wanted: usize) -> ReadError {
-    core.damaged(
+fn cut(input: &Input, packet: u64, found: usize, wanted: usize) -> ReadError {
+    damaged(
+        input,
         Place::Packet(packet),
         format!("the file ends inside it: {found} of {wanted} bytes are there"),
     )
@@ -388,7 +428,12 @@ fn dns_question(message: &[u8]) -> Option<(Vec<u8>, u16)> {
 impl Decode for Pcap {
     fn fill(&mut self, core: &mut Core, events: &mut Vec<Event>, target: usize) -> Result<bool, ReadError> {
         while events.len() < target && !core.stopped() {
-            if !self.step(core, events)? {
+            let hosts = &mut self.hosts;
+            let more = self.frames.step(|number, packet| match packet {
+                Ok(packet) => take(core, hosts, packet, number, events),
+                Err(refusal) => core.refuse_with(refusal, Place::Packet(number)),
+            })?;
+            if !more {
                 return Ok(false);
             }
         }
@@ -396,14 +441,11 @@ impl Decode for Pcap {
     }
 
     fn progress(&self) -> Progress {
-        self.input.progress()
+        self.frames.progress()
     }
 
     fn format(&self) -> String {
-        match self.kind {
-            Kind::Legacy { .. } => "pcap".to_owned(),
-            Kind::Ng { .. } => "pcapng".to_owned(),
-        }
+        self.frames.format().to_owned()
     }
 }
 

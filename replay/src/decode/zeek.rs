@@ -13,11 +13,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use tidegate_engine::Event;
+use std::path::Path;
 use tidegate_engine::event::duration_code;
+use tidegate_engine::{Event, EventTime};
+use tidegate_flow::{ConnState, EndCause, FlowRecord, Side};
 
 /// The fields that are read, in the order of [`Zeek::columns`].
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "ts",
     "id.orig_h",
     "id.orig_p",
@@ -32,6 +34,7 @@ const FIELDS: [&str; 14] = [
     "orig_ip_bytes",
     "resp_ip_bytes",
     "history",
+    "conn_state",
 ];
 const NEEDED: usize = 6;
 
@@ -45,46 +48,65 @@ pub(super) struct Zeek {
 }
 
 pub(super) fn open(mut input: Input, core: Core) -> Result<Reader<ByLine<Zeek>>, ReadError> {
-    // The names of the fields stand in a comment, before the first row.
-    let has_row = |bytes: &[u8]| {
-        let whole = memchr::memrchr(b'\n', bytes).map_or(&[][..], |end| &bytes[..end]);
-        whole
-            .split(|&b| b == b'\n')
-            .any(|line| line.starts_with(b"#fields") || !matches!(line, [] | [b'#', ..]))
-    };
-    let head = input.sniff(super::SNIFF_BYTES, has_row)?;
-    let json = head.trim_ascii_start().starts_with(b"{");
-    if !json {
-        let fields = head.split(|&b| b == b'\n').find(|line| line.starts_with(b"#fields"));
-        let reason = match fields {
-            None => Some("there is no `#fields` line and no JSON; is it a Zeek log?".to_owned()),
-            Some(line) => {
-                let missing = |name: &&&str| memchr::memmem::find(line, name.as_bytes()).is_none();
-                FIELDS[..NEEDED].iter().find(missing).map(|missing| {
-                    format!(
-                        "no field `{missing}`, so it is no conn.log; the fields are: {}",
-                        String::from_utf8_lossy(line)
-                            .replace('\t', " ")
-                            .chars()
-                            .take(400)
-                            .collect::<String>()
-                    )
-                })
-            }
-        };
-        if let Some(reason) = reason {
-            return Err(ReadError::Columns { path: core.path().to_path_buf(), reason });
-        }
-    }
-    let decoder = Zeek {
-        separator: b'\t',
-        unset: b"-".to_vec(),
-        empty: b"(empty)".to_vec(),
-        columns: None,
-        json,
-        hosts: Hosts::default(),
-    };
+    let decoder = Zeek::begin(&mut input, core.path())?;
     Ok(Reader::new(core, ByLine { input, decoder }))
+}
+
+impl Zeek {
+    /// Looks at the beginning: which form, and whether it is a log of connections.
+    pub(super) fn begin(input: &mut Input, path: &Path) -> Result<Self, ReadError> {
+        // The names of the fields stand in a comment, before the first row.
+        let has_row = |bytes: &[u8]| {
+            let whole = memchr::memrchr(b'\n', bytes).map_or(&[][..], |end| &bytes[..end]);
+            whole
+                .split(|&b| b == b'\n')
+                .any(|line| line.starts_with(b"#fields") || !matches!(line, [] | [b'#', ..]))
+        };
+        let head = input.sniff(super::SNIFF_BYTES, has_row)?;
+        let json = head.trim_ascii_start().starts_with(b"{");
+        if !json {
+            let fields = head.split(|&b| b == b'\n').find(|line| line.starts_with(b"#fields"));
+            let reason = match fields {
+                None => Some("there is no `#fields` line and no JSON; is it a Zeek log?".to_owned()),
+                Some(line) => {
+                    let missing = |name: &&&str| memchr::memmem::find(line, name.as_bytes()).is_none();
+                    FIELDS[..NEEDED].iter().find(missing).map(|missing| {
+                        format!(
+                            "no field `{missing}`, so it is no conn.log; the fields are: {}",
+                            String::from_utf8_lossy(line)
+                                .replace('\t', " ")
+                                .chars()
+                                .take(400)
+                                .collect::<String>()
+                        )
+                    })
+                }
+            };
+            if let Some(reason) = reason {
+                return Err(ReadError::Columns { path: path.to_path_buf(), reason });
+            }
+        }
+        Ok(Self {
+            separator: b'\t',
+            unset: b"-".to_vec(),
+            empty: b"(empty)".to_vec(),
+            columns: None,
+            json,
+            hosts: Hosts::default(),
+        })
+    }
+
+    /// The flow of a line: `None` for headers and comments.
+    pub(super) fn flow(&mut self, line: &[u8], number: u64) -> Option<Result<FlowRecord, Refusal>> {
+        if line.starts_with(b"#") {
+            self.header(line);
+            return None;
+        }
+        if self.json {
+            return Some(json_values(line, |values| flow(values, number)));
+        }
+        Some(self.values(line).and_then(|values| flow(&values, number)))
+    }
 }
 
 fn bad(what: &str, text: &[u8]) -> Refusal {
@@ -138,7 +160,7 @@ impl Zeek {
         }
     }
 
-    fn row(&self, line: &[u8]) -> Result<Connection, Refusal> {
+    fn values<'a>(&self, line: &'a [u8]) -> Result<[Option<&'a [u8]>; FIELDS.len()], Refusal> {
         let columns = self.columns.as_ref().ok_or_else(|| bad("a row before any #fields line:", line))?;
         let mut values: [Option<&[u8]>; FIELDS.len()] = [None; FIELDS.len()];
         for (at, value) in line.split(|&b| b == self.separator).enumerate() {
@@ -148,7 +170,7 @@ impl Zeek {
                 }
             }
         }
-        connection(&values)
+        Ok(values)
     }
 }
 
@@ -199,15 +221,50 @@ fn connection(values: &[Option<&[u8]>; FIELDS.len()]) -> Result<Connection, Refu
     })
 }
 
+/// A row as a flow. Payload bytes, not those on the wire.
+fn flow(values: &[Option<&[u8]>; FIELDS.len()], number: u64) -> Result<FlowRecord, Refusal> {
+    let connection = connection(values)?;
+    let count = |at: usize| values[at].and_then(parse_digits).unwrap_or(0);
+    let text = |at: usize| std::str::from_utf8(values[at].unwrap_or_default()).unwrap_or_default();
+    let duration = values[6].map_or(Ok(0), |text| parse_number_time(text, TimeUnit::Seconds)).unwrap_or(0);
+    let port = |at: usize| port(values[at].unwrap_or_default());
+    let side = |bytes: usize, packets: usize, ip_bytes: usize| Side {
+        bytes: count(bytes),
+        packets: count(packets),
+        ip_bytes: count(ip_bytes),
+    };
+    Ok(FlowRecord {
+        id: number,
+        start_ns: connection.ts,
+        last_ns: connection.ts.saturating_add(duration).min(EventTime::MAX.0),
+        originator: connection.originator.into(),
+        originator_port: port(2)?,
+        responder: connection.responder.into(),
+        responder_port: port(4)?,
+        protocol: connection.protocol,
+        state: ConnState::from_name(text(14)).unwrap_or_default(),
+        history: text(13).into(),
+        sent: side(7, 9, 11),
+        received: side(8, 10, 12),
+        packets: (number, number),
+        vlan: 0,
+        tunnels: 0,
+        cause: EndCause::Logged,
+    })
+}
+
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Object<'a>(#[serde(borrow)] HashMap<std::borrow::Cow<'a, str>, &'a RawValue>);
 
-fn json_row(line: &[u8]) -> Result<Connection, Refusal> {
+fn json_values<T>(
+    line: &[u8],
+    take: impl FnOnce(&[Option<&[u8]>; FIELDS.len()]) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
     let Object(object) =
         serde_json::from_slice(line).map_err(|error| (RejectCause::Malformed, error.to_string()))?;
     let values = FIELDS.map(|field| object.get(field).map(|value| value.get().trim_matches('"').as_bytes()));
-    connection(&values)
+    take(&values)
 }
 
 impl DecodeLine for Zeek {
@@ -215,7 +272,11 @@ impl DecodeLine for Zeek {
         if line.starts_with(b"#") {
             return self.header(line);
         }
-        let parsed = if self.json { json_row(line) } else { self.row(line) };
+        let parsed = if self.json {
+            json_values(line, connection)
+        } else {
+            self.values(line).and_then(|values| connection(&values))
+        };
         let start = events.len();
         let done = parsed.and_then(|connection| push_connection(core, &mut self.hosts, &connection, events));
         match done {

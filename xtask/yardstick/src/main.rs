@@ -14,6 +14,7 @@ mod darpa;
 mod indicators;
 mod nab;
 mod nslkdd;
+mod pcap;
 mod regime;
 mod tcpd;
 
@@ -34,7 +35,7 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 7] = [
+const PARTS: [(&str, Work); 8] = [
     ("bars", bars::write),
     ("indicators", indicators::write),
     ("nab", nab::write),
@@ -42,6 +43,7 @@ const PARTS: [(&str, Work); 7] = [
     ("nslkdd", nslkdd::write),
     ("tcpd", tcpd::write),
     ("regime", regime::write),
+    ("pcap", pcap::write),
 ];
 
 /// Why nothing can be computed.

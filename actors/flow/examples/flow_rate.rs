@@ -1,0 +1,180 @@
+//! How fast packets become flows and alerts on one core, and what a host costs.
+//!
+//! `cargo run --release -p tidegate-flow --example flow_rate [-- PACKETS]`
+
+use std::time::Instant;
+use tidegate_flow::packet::{protocol, tcp_flag};
+use tidegate_flow::{
+    ConnState, Detectors, EndCause, FlowRecord, FlowTable, Frame, Ip, Packet, Side, TableOptions, Watch,
+    parse,
+};
+
+struct Nobody;
+impl Watch for Nobody {}
+
+/// Xorshift.
+fn next(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state >> 11
+}
+
+/// An office as frames of Ethernet: connections of a dozen packets and DNS questions, 20,000 flows at once.
+fn frames(count: usize) -> Vec<(u64, Vec<u8>)> {
+    let mut out = Vec::with_capacity(count);
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut live: Vec<(u32, u16, u32, u8)> = Vec::new();
+    let mut ts = 1_700_000_000_000_000_000u64;
+    while out.len() < count {
+        ts += 2_000 + next(&mut state) % 4_000;
+        if live.len() < 20_000 {
+            let client = 0x0a00_0000 + (next(&mut state) % 5_000) as u32;
+            let server = 0x2000_0000 + (next(&mut state) % 50_000) as u32;
+            live.push((client, 20_000 + (next(&mut state) % 40_000) as u16, server, 0));
+        }
+        let at = (next(&mut state) % live.len() as u64) as usize;
+        let (client, port, server, step) = live[at];
+        let (out_bound, flags, payload): (bool, u8, usize) = match step {
+            0 => (true, tcp_flag::SYN, 0),
+            1 => (false, tcp_flag::SYN | tcp_flag::ACK, 0),
+            2 => (true, tcp_flag::ACK, 0),
+            3 => (true, tcp_flag::ACK | tcp_flag::PSH, 300 + usize::from(port % 200)),
+            10 => (true, tcp_flag::FIN | tcp_flag::ACK, 0),
+            11 => (false, tcp_flag::FIN | tcp_flag::ACK, 0),
+            step => (step % 3 == 0, tcp_flag::ACK, if step % 3 == 0 { 0 } else { 600 }),
+        };
+        let (from, to, from_port, to_port) =
+            if out_bound { (client, server, port, 443) } else { (server, client, 443, port) };
+        out.push((ts, frame(from, to, from_port, to_port, flags, u32::from(step) * 700, payload)));
+        if step == 11 {
+            live.swap_remove(at);
+        } else {
+            live[at].3 += 1;
+        }
+    }
+    out
+}
+
+fn frame(from: u32, to: u32, from_port: u16, to_port: u16, flags: u8, seq: u32, payload: usize) -> Vec<u8> {
+    let mut bytes = vec![2; 12];
+    bytes.extend([8, 0, 0x45, 0]);
+    bytes.extend((40 + payload as u16).to_be_bytes());
+    bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+    bytes.extend(from.to_be_bytes());
+    bytes.extend(to.to_be_bytes());
+    bytes.extend(from_port.to_be_bytes());
+    bytes.extend(to_port.to_be_bytes());
+    bytes.extend(seq.to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0x50, flags, 1, 0, 0, 0, 0, 0]);
+    bytes.extend(std::iter::repeat_n(0x17, payload));
+    bytes
+}
+
+fn through(frames: &[(u64, Vec<u8>)], mut take: impl FnMut(&Packet<'_>)) -> f64 {
+    let start = Instant::now();
+    for (at, (ts, bytes)) in frames.iter().enumerate() {
+        if let Ok(Frame::Ip(packet)) = parse(at as u64 + 1, *ts, 1, bytes) {
+            take(&packet);
+        }
+    }
+    frames.len() as f64 / start.elapsed().as_secs_f64() / 1e6
+}
+
+fn records(count: usize) -> Vec<FlowRecord> {
+    let mut state = 7u64;
+    (0..count as u64)
+        .map(|id| {
+            let start_ns = 1_700_000_000_000_000_000 + id * 100_000;
+            let failed = next(&mut state).is_multiple_of(30);
+            FlowRecord {
+                id,
+                start_ns,
+                last_ns: start_ns + 1_000_000,
+                originator: Ip::v4((0x0a00_0000 + (next(&mut state) % 5_000) as u32).to_be_bytes()),
+                originator_port: 20_000 + (next(&mut state) % 40_000) as u16,
+                responder: Ip::v4((0x2000_0000 + (next(&mut state) % 50_000) as u32).to_be_bytes()),
+                responder_port: 443,
+                protocol: protocol::TCP,
+                state: if failed { ConnState::S0 } else { ConnState::Sf },
+                history: if failed { "S".into() } else { "ShADadFf".into() },
+                sent: Side { bytes: 100 + next(&mut state) % 2_000, packets: 9, ip_bytes: 2_000 },
+                received: Side { bytes: if failed { 0 } else { 9_000 }, packets: 9, ip_bytes: 9_400 },
+                packets: (id, id),
+                vlan: 0,
+                tunnels: 0,
+                cause: EndCause::Logged,
+            }
+        })
+        .collect()
+}
+
+/// Resident memory of this process, bytes; 0 where the system does not say.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4_096
+}
+
+fn median(mut runs: Vec<f64>) -> f64 {
+    runs.sort_by(f64::total_cmp);
+    runs[runs.len() / 2]
+}
+
+/// Bytes of detectors for each of 100,000 hosts that ask four services each, of which one does not answer.
+fn bytes_per_host() -> f64 {
+    const HOSTS: u32 = 100_000;
+    let mut record = records(1)[0];
+    let before = resident();
+    let mut detectors = Detectors::default();
+    for host in 0..HOSTS {
+        for n in 0..4u32 {
+            record.originator = Ip::v4((0x0a00_0000 + host).to_be_bytes());
+            record.responder = Ip::v4((0x2000_0000 + host % 5_000 * 4 + n).to_be_bytes());
+            (record.state, record.history) =
+                if n == 0 { (ConnState::S0, "S".into()) } else { (ConnState::Sf, "ShADadFf".into()) };
+            record.start_ns += 1_000_000;
+            record.last_ns = record.start_ns + 1_000_000;
+            detectors.logged(&record);
+        }
+    }
+    assert!(detectors.alerts().is_empty(), "{:?}", detectors.alerts());
+    resident().saturating_sub(before) as f64 / f64::from(HOSTS)
+}
+
+fn main() {
+    // First, while no freed memory stands by.
+    let per_host = bytes_per_host();
+    let count = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
+    let frames = frames(count);
+    let runs = |mut run: Box<dyn FnMut() -> f64>| median((0..5).map(|_| run()).collect());
+    let parsed = runs(Box::new(|| {
+        let mut sum = 0u64;
+        let rate = through(&frames, |packet| sum += u64::from(packet.payload_bytes));
+        assert!(sum > 0);
+        rate
+    }));
+    let tabled = runs(Box::new(|| {
+        let mut table = FlowTable::new(TableOptions::default());
+        through(&frames, |packet| table.packet(packet, &mut Nobody))
+    }));
+    let judged = runs(Box::new(|| {
+        let mut table = FlowTable::new(TableOptions::default());
+        let mut detectors = Detectors::default();
+        let rate = through(&frames, |packet| table.packet(packet, &mut detectors));
+        assert!(detectors.alerts().is_empty(), "{:?}", detectors.alerts());
+        rate
+    }));
+    let all = records(count);
+    let logged = runs(Box::new(|| {
+        let mut detectors = Detectors::default();
+        let start = Instant::now();
+        all.iter().for_each(|record| detectors.logged(record));
+        all.len() as f64 / start.elapsed().as_secs_f64() / 1e6
+    }));
+    println!("parse                    {parsed:.2} M packets/s");
+    println!("parse, table             {tabled:.2} M packets/s");
+    println!("parse, table, detectors  {judged:.2} M packets/s");
+    println!("detectors on flows       {logged:.2} M flows/s");
+    println!("a host in the detectors  {per_host:.0} bytes, of 100,000 hosts");
+    println!("a flow in the table      {} bytes", FlowTable::FLOW_BYTES);
+}

@@ -1,0 +1,369 @@
+//! Alerts: who is accused of what, on which evidence; and episodes, so that one thing going on is one alert.
+
+use crate::address::Ip;
+use crate::hash::Fixed;
+use crate::table::SECOND;
+use std::collections::HashMap;
+
+/// What a host is accused of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Many ports of one host tried.
+    VerticalScan,
+    /// One port of many hosts tried, many hosts pinged, or many addresses asked for on the link.
+    HorizontalScan,
+    /// Connections asked for and never completed, in masses.
+    SynFlood,
+    /// UDP in masses, one way.
+    UdpFlood,
+    /// Pings in masses.
+    IcmpFlood,
+    /// Large answers that nobody asked for, or asked for in another's name.
+    Amplification,
+    /// Connections held open with next to nothing, in masses.
+    SlowDos,
+    /// Logins tried over and over.
+    BruteForce,
+    /// Calls home at regular times.
+    Beacon,
+    /// Packets inside DNS, both ways.
+    DnsTunnel,
+    /// Data carried out in names asked for.
+    DnsExfiltration,
+    /// Data inside pings.
+    IcmpTunnel,
+    /// Far more sent out than ever before.
+    DataExfiltration,
+    /// An address claimed that belongs to another.
+    ArpSpoofing,
+    /// Administration of many hosts never administered before.
+    LateralMovement,
+    /// The same thing failing over and over.
+    FailureBurst,
+    /// A TLS heartbeat that reads the server's memory.
+    Heartbleed,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 17] = [
+        Self::VerticalScan,
+        Self::HorizontalScan,
+        Self::SynFlood,
+        Self::UdpFlood,
+        Self::IcmpFlood,
+        Self::Amplification,
+        Self::SlowDos,
+        Self::BruteForce,
+        Self::Beacon,
+        Self::DnsTunnel,
+        Self::DnsExfiltration,
+        Self::IcmpTunnel,
+        Self::DataExfiltration,
+        Self::ArpSpoofing,
+        Self::LateralMovement,
+        Self::FailureBurst,
+        Self::Heartbleed,
+    ];
+
+    /// Name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VerticalScan => "vertical-scan",
+            Self::HorizontalScan => "horizontal-scan",
+            Self::SynFlood => "syn-flood",
+            Self::UdpFlood => "udp-flood",
+            Self::IcmpFlood => "icmp-flood",
+            Self::Amplification => "amplification",
+            Self::SlowDos => "slow-dos",
+            Self::BruteForce => "brute-force",
+            Self::Beacon => "beacon",
+            Self::DnsTunnel => "dns-tunnel",
+            Self::DnsExfiltration => "dns-exfiltration",
+            Self::IcmpTunnel => "icmp-tunnel",
+            Self::DataExfiltration => "data-exfiltration",
+            Self::ArpSpoofing => "arp-spoofing",
+            Self::LateralMovement => "lateral-movement",
+            Self::FailureBurst => "failure-burst",
+            Self::Heartbleed => "heartbleed",
+        }
+    }
+
+    /// The technique's number in MITRE ATT&CK (enterprise).
+    #[must_use]
+    pub const fn technique(self) -> &'static str {
+        match self {
+            Self::VerticalScan => "T1046",
+            Self::HorizontalScan => "T1018",
+            Self::SynFlood => "T1499.001",
+            Self::UdpFlood | Self::IcmpFlood => "T1498.001",
+            Self::Amplification => "T1498.002",
+            Self::SlowDos => "T1499.002",
+            Self::BruteForce => "T1110",
+            Self::Beacon => "T1071",
+            Self::DnsTunnel => "T1071.004",
+            Self::DnsExfiltration => "T1048",
+            Self::IcmpTunnel => "T1095",
+            Self::DataExfiltration => "T1041",
+            Self::ArpSpoofing => "T1557.002",
+            Self::LateralMovement => "T1021",
+            Self::FailureBurst => "T1008",
+            Self::Heartbleed => "T1190",
+        }
+    }
+}
+
+/// How bad it is if true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a look when there is time.
+    Low,
+    /// Worth a look today.
+    Medium,
+    /// Worth a look now.
+    High,
+}
+
+impl Severity {
+    /// Name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+}
+
+/// One reason: what was seen against what is expected of an ordinary host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Feature {
+    /// What was measured, with its unit.
+    pub name: &'static str,
+    /// What it was.
+    pub seen: f64,
+    /// What stays unsuspicious.
+    pub expected: f64,
+}
+
+/// The part of the input that an alert rests on: reading it again raises the alert again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// Number of the first packet (or record), from 1.
+    pub first: u64,
+    /// Number of the last.
+    pub last: u64,
+    /// Time of the first, ns since 1970.
+    pub first_ns: u64,
+    /// Time of the last, ns since 1970.
+    pub last_ns: u64,
+}
+
+impl Range {
+    /// A range of one packet.
+    #[must_use]
+    pub fn at(number: u64, ts: u64) -> Self {
+        Self { first: number, last: number, first_ns: ts, last_ns: ts }
+    }
+
+    /// Grows over another packet.
+    pub fn cover(&mut self, number: u64, ts: u64) {
+        self.first = self.first.min(number);
+        self.last = self.last.max(number);
+        self.first_ns = self.first_ns.min(ts);
+        self.last_ns = self.last_ns.max(ts);
+    }
+
+    /// First to last, ns.
+    #[must_use]
+    pub fn span_ns(&self) -> u64 {
+        self.last_ns - self.first_ns
+    }
+}
+
+/// Features of one alert.
+pub const FEATURES_MAX: usize = 5;
+
+/// An accusation. One per episode: what repeats within [`EPISODE_NS`] is counted into it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alert {
+    /// Number, from 1, in order of being raised.
+    pub id: u64,
+    /// Of what.
+    pub kind: Kind,
+    /// Who. The victim where the attacker cannot be known: `spoofed` says so.
+    pub source: Ip,
+    /// The sources are many or made up, so that `source` names the victim.
+    pub spoofed: bool,
+    /// Against whom; the first of several.
+    pub peer: Option<Ip>,
+    /// Port of the peer, where one matters.
+    pub port: Option<u16>,
+    /// How bad.
+    pub severity: Severity,
+    /// How likely it is so, from 0 to 1: see [`probability`].
+    pub probability: f64,
+    /// Which variant: `syn`, `ssh`, `NULL queries`.
+    pub method: &'static str,
+    /// Why.
+    pub features: [Option<Feature>; FEATURES_MAX],
+    /// On which packets.
+    pub range: Range,
+    /// When it was raised, ns since 1970.
+    pub raised_ns: u64,
+    /// When it was last seen again.
+    pub seen_ns: u64,
+    /// How often it was seen, the first time included.
+    pub count: u64,
+}
+
+impl Alert {
+    /// An alert without reasons yet.
+    #[must_use]
+    pub fn new(kind: Kind, source: Ip, range: Range, now: u64) -> Self {
+        Self {
+            id: 0,
+            kind,
+            source,
+            spoofed: false,
+            peer: None,
+            port: None,
+            severity: Severity::Medium,
+            probability: 0.9,
+            method: "",
+            features: [None; FEATURES_MAX],
+            range,
+            raised_ns: now,
+            seen_ns: now,
+            count: 1,
+        }
+    }
+
+    /// Adds a reason, while there is room.
+    #[must_use]
+    pub fn because(mut self, name: &'static str, seen: impl Into<f64>, expected: impl Into<f64>) -> Self {
+        if let Some(place) = self.features.iter_mut().find(|place| place.is_none()) {
+            *place = Some(Feature { name, seen: seen.into(), expected: expected.into() });
+        }
+        self
+    }
+
+    /// Says against whom.
+    #[must_use]
+    pub fn against(mut self, peer: Ip, port: Option<u16>) -> Self {
+        (self.peer, self.port) = (Some(peer), port);
+        self
+    }
+
+    /// Says how bad, how likely and which variant.
+    #[must_use]
+    pub fn rated(mut self, severity: Severity, probability: f64, method: &'static str) -> Self {
+        (self.severity, self.probability, self.method) = (severity, probability, method);
+        self
+    }
+
+    /// The reasons there are.
+    pub fn reasons(&self) -> impl Iterator<Item = &Feature> {
+        self.features.iter().flatten()
+    }
+}
+
+/// Probability of an accusation whose decisive figure is `seen` against a threshold: 0.8 at the threshold, 0.95 at four times,
+/// 0.9875 at sixteen times; `1 - 0.2 * threshold / seen`. A stated scale, the same for all detectors, so that alerts can be
+/// ranked; labelled traffic of a site (feedback) is what could make it sharper.
+#[must_use]
+pub fn probability(seen: f64, threshold: f64) -> f64 {
+    (1.0 - 0.2 * threshold / seen.max(threshold)).clamp(0.0, 0.999)
+}
+
+/// What comes again within so long belongs to the same episode.
+pub const EPISODE_NS: u64 = 600 * SECOND;
+/// Alerts kept: later episodes are counted only.
+pub const ALERTS_MAX: usize = 10_000;
+
+/// All alerts so far.
+#[derive(Debug, Clone, Default)]
+pub struct Alerts {
+    alerts: Vec<Alert>,
+    open: HashMap<(Kind, Ip), usize, Fixed>,
+    withheld: u64,
+}
+
+impl Alerts {
+    /// Raises an alert, or counts it into its episode: same kind, same source.
+    pub fn raise(&mut self, alert: Alert) {
+        if let Some(&at) = self.open.get(&(alert.kind, alert.source)) {
+            let known = &mut self.alerts[at];
+            if alert.raised_ns.saturating_sub(known.seen_ns) <= EPISODE_NS {
+                known.seen_ns = alert.raised_ns.max(known.seen_ns);
+                known.count += 1;
+                known.range.cover(alert.range.first, alert.range.first_ns);
+                known.range.cover(alert.range.last, alert.range.last_ns);
+                known.severity = known.severity.max(alert.severity);
+                if alert.probability > known.probability {
+                    (known.probability, known.features) = (alert.probability, alert.features);
+                }
+                return;
+            }
+        }
+        if self.alerts.len() >= ALERTS_MAX {
+            self.withheld += 1;
+            return;
+        }
+        self.open.insert((alert.kind, alert.source), self.alerts.len());
+        let id = self.alerts.len() as u64 + 1;
+        self.alerts.push(Alert { id, ..alert });
+    }
+
+    /// Whether an episode of `kind` by `source` is on.
+    #[must_use]
+    pub fn is_on(&self, kind: Kind, source: Ip, now: u64) -> bool {
+        self.open
+            .get(&(kind, source))
+            .is_some_and(|&at| now.saturating_sub(self.alerts[at].seen_ns) <= EPISODE_NS)
+    }
+
+    /// The alerts, in order of being raised.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Alert] {
+        &self.alerts
+    }
+
+    /// Alerts not kept because there were [`ALERTS_MAX`].
+    #[must_use]
+    pub fn withheld(&self) -> u64 {
+        self.withheld
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_are_an_episode_until_silence() {
+        let mut alerts = Alerts::default();
+        let ip = Ip::v4([10, 0, 0, 1]);
+        let at = |seconds: u64| {
+            Alert::new(Kind::Beacon, ip, Range::at(seconds, seconds * SECOND), seconds * SECOND)
+        };
+        alerts.raise(at(10));
+        alerts.raise(at(20).rated(Severity::High, 0.95, "x"));
+        alerts.raise(at(600));
+        let only = &alerts.as_slice()[0];
+        assert_eq!((alerts.as_slice().len(), only.count, only.severity), (1, 3, Severity::High));
+        assert_eq!((only.range.first, only.range.last, only.raised_ns), (10, 600, 10 * SECOND));
+        assert!(alerts.is_on(Kind::Beacon, ip, 700 * SECOND));
+        alerts.raise(at(1_300));
+        assert_eq!(alerts.as_slice().len(), 2);
+    }
+
+    #[test]
+    fn probabilities_are_a_scale() {
+        assert!((probability(20.0, 20.0) - 0.8).abs() < 1e-12);
+        assert!((probability(80.0, 20.0) - 0.95).abs() < 1e-12);
+        assert!(probability(1.0, 20.0) >= 0.8 && probability(1e12, 20.0) <= 0.999);
+    }
+}

@@ -1,0 +1,318 @@
+//! Floods: masses of half-open connections, UDP, pings or unasked-for answers to one host, and connections held open with nothing.
+
+use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use crate::address::Ip;
+use crate::hash::{Recent, hash_of};
+use crate::packet::{Packet, protocol};
+use crate::sketch::Distinct;
+use crate::table::SECOND;
+
+/// Window of every rate here.
+pub const WINDOW_NS: u64 = 10 * SECOND;
+/// Connections asked of one service within the window and not completed. Retries of a page's dozens of connections stay under it.
+pub const HALF_OPEN_MIN: u64 = 150;
+/// UDP packets one way over many ports or from many sources, and how many a second they must be.
+pub const UDP_WIDE: (u64, u64) = (1_000, 500);
+/// The same within one flow: films of the highest quality send half as many.
+pub const UDP_NARROW: (u64, u64) = (3_000, 5_000);
+/// Pings, and how many a second: `ping -f` sends 100 and more, anything else one.
+pub const PINGS: (u64, u64) = (200, 50);
+/// Large answers within the window that nobody asked for.
+pub const ANSWERS_MIN: u64 = 50;
+/// What is large for an answer: the size of NTP's worst, and more than plain DNS ever answered with before EDNS.
+pub const LARGE_BYTES: u32 = 468;
+/// Stalled connections of one client to one service: browsers hold six open, and say something on them.
+pub const STALLED_MIN: u32 = 50;
+const TRACKED_MAX: usize = 1 << 14;
+
+/// Ports whose services answer with much more than they are asked (US-CERT TA14-017A).
+const AMPLIFIERS: [u16; 12] = [17, 19, 53, 69, 111, 123, 137, 161, 389, 1900, 5353, 11_211];
+
+/// A UDP packet as floods count it.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram {
+    /// Who sent it.
+    pub source: Ip,
+    /// To whom.
+    pub target: Ip,
+    /// To which port.
+    pub port: u16,
+    /// Bytes of the IP packet.
+    pub bytes: u32,
+    /// Its place in the input.
+    pub number: u64,
+    /// Now, ns since 1970.
+    pub now: u64,
+}
+
+/// Counts of one window of time about one target.
+#[derive(Debug, Clone)]
+struct Rate {
+    start: u64,
+    count: u64,
+    bytes: u64,
+    back: u64,
+    range: Range,
+    sources: Distinct,
+    ports: Distinct,
+    /// Source that most of it comes from, by majority vote (Boyer and Moore), and its lead.
+    main: Ip,
+    lead: u64,
+}
+
+impl Rate {
+    fn new(number: u64, ts: u64) -> Self {
+        Self {
+            start: ts,
+            count: 0,
+            bytes: 0,
+            back: 0,
+            range: Range::at(number, ts),
+            sources: Distinct::default(),
+            ports: Distinct::default(),
+            main: Ip::default(),
+            lead: 0,
+        }
+    }
+
+    fn at(&mut self, number: u64, ts: u64) {
+        if ts.saturating_sub(self.start) > WINDOW_NS {
+            *self = Self::new(number, ts);
+        }
+    }
+
+    fn take(&mut self, source: Ip, port: u16, bytes: u32, number: u64, ts: u64) {
+        self.count += 1;
+        self.bytes += u64::from(bytes);
+        self.range.cover(number, ts);
+        self.sources.insert(hash_of(&source));
+        self.ports.insert(hash_of(&port));
+        if self.lead == 0 {
+            self.main = source;
+        }
+        if self.main == source {
+            self.lead += 1;
+        } else {
+            self.lead -= 1;
+        }
+    }
+
+    /// Whether there are so many, at such a rate.
+    fn reaches(&self, (count, per_second): (u64, u64)) -> bool {
+        let ns = u128::from(self.range.last_ns - self.range.first_ns);
+        self.count >= count && u128::from(self.count) * u128::from(SECOND) >= ns * u128::from(per_second)
+    }
+
+    /// The source of most of it, or the victim where there is none.
+    fn accuse(&self, kind: Kind, victim: Ip, now: u64) -> Alert {
+        let spoofed = self.lead * 4 < self.count && self.sources.count() > 3;
+        let source = if spoofed { victim } else { self.main };
+        let mut alert = Alert::new(kind, source, self.range, now).against(victim, None);
+        alert.spoofed = spoofed;
+        alert
+    }
+}
+
+/// What a client asked of a service lately.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    questions: u64,
+    bytes: u64,
+    since: u64,
+    last: u64,
+    repeats: u64,
+}
+
+/// The detector.
+#[derive(Debug, Clone)]
+pub struct Floods {
+    syn: Recent<(Ip, u16), Rate>,
+    udp: Recent<Ip, Rate>,
+    ping: Recent<Ip, Rate>,
+    answers: Recent<Ip, Rate>,
+    asked: Recent<(Ip, Ip, u16), Asked>,
+    stalled: Recent<(Ip, Ip, u16), (u32, Range)>,
+}
+
+impl Default for Floods {
+    fn default() -> Self {
+        Self {
+            syn: Recent::new(TRACKED_MAX),
+            udp: Recent::new(TRACKED_MAX),
+            ping: Recent::new(TRACKED_MAX),
+            answers: Recent::new(TRACKED_MAX),
+            asked: Recent::new(TRACKED_MAX),
+            stalled: Recent::new(TRACKED_MAX),
+        }
+    }
+}
+
+impl Floods {
+    /// A connection was asked for: completed, or `half_open`, for whatever reason.
+    pub fn connection(&mut self, asked: &Datagram, half_open: bool, alerts: &mut Alerts) {
+        let Datagram { source, target, port, number, now, .. } = *asked;
+        let ts = now;
+        let rate = self.syn.entry((target, port), || Rate::new(number, ts));
+        rate.at(number, ts);
+        if !half_open {
+            rate.back += 1;
+            return;
+        }
+        rate.take(source, port, 0, number, ts);
+        // Nine of ten fail: a service that is merely busy completes more.
+        if rate.count >= HALF_OPEN_MIN
+            && rate.count.is_multiple_of(HALF_OPEN_MIN)
+            && rate.back * 9 <= rate.count
+        {
+            let mut alert = rate.accuse(Kind::SynFlood, target, now);
+            alert.port = Some(port);
+            alerts.raise(
+                alert
+                    .rated(Severity::High, probability(rate.count as f64, HALF_OPEN_MIN as f64), "syn")
+                    .because("connections not completed in 10 s", rate.count as f64, HALF_OPEN_MIN as f64)
+                    .because("connections completed", rate.back as f64, rate.count as f64)
+                    .because("sources", rate.sources.count(), 1.0),
+            );
+        }
+    }
+
+    /// Takes a packet of UDP or ICMP.
+    pub fn packet(&mut self, packet: &Packet<'_>, alerts: &mut Alerts) {
+        match packet.protocol {
+            protocol::UDP => self.answer(packet, alerts),
+            _ if packet.target.is_group() => {}
+            protocol::ICMP | protocol::ICMP6 if matches!(packet.source_port, 8 | 128) => {
+                let rate = self.ping.entry(packet.target, || Rate::new(packet.number, packet.ts));
+                rate.at(packet.number, packet.ts);
+                rate.take(packet.source, 0, packet.ip_bytes, packet.number, packet.ts);
+                if rate.count.is_multiple_of(PINGS.0) && rate.reaches(PINGS) {
+                    alerts.raise(
+                        rate.accuse(Kind::IcmpFlood, packet.target, packet.ts)
+                            .rated(Severity::High, probability(rate.count as f64, PINGS.0 as f64), "echo")
+                            .because("pings within 10 s", rate.count as f64, 10.0)
+                            .because("bytes", rate.bytes as f64, 840.0)
+                            .because("sources", rate.sources.count(), 1.0),
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A UDP packet that nothing came back for, or one whose flow has packets both ways. One way, and either over many ports or
+    /// sources, or so fast that no call or film is.
+    pub fn datagram(&mut self, datagram: &Datagram, answered: bool, alerts: &mut Alerts) {
+        let Datagram { source, target, port, bytes, number, now } = *datagram;
+        if target.is_group() {
+            return;
+        }
+        let rate = self.udp.entry(target, || Rate::new(number, now));
+        rate.at(number, now);
+        if answered {
+            rate.back += 1;
+            return;
+        }
+        rate.take(source, port, bytes, number, now);
+        let wide = rate.ports.count() >= 100 || rate.sources.count() >= 100;
+        let least = if wide { UDP_WIDE } else { UDP_NARROW };
+        if rate.count.is_multiple_of(UDP_WIDE.0) && rate.reaches(least) && rate.back * 9 <= rate.count {
+            alerts.raise(
+                rate.accuse(Kind::UdpFlood, target, now)
+                    .rated(Severity::High, probability(rate.count as f64, least.0 as f64), "udp")
+                    .because("packets within 10 s, one way", rate.count as f64, least.0 as f64)
+                    .because("ports", rate.ports.count(), 1.0)
+                    .because("sources", rate.sources.count(), 1.0)
+                    .because("bytes", rate.bytes as f64, 0.0),
+            );
+        }
+    }
+
+    /// Answers from services known to be abused: to somebody who did not ask, or, where the questions are seen, ten times larger than
+    /// they are and all the same host's.
+    fn answer(&mut self, packet: &Packet<'_>, alerts: &mut Alerts) {
+        let (from, to) = (AMPLIFIERS.contains(&packet.source_port), AMPLIFIERS.contains(&packet.target_port));
+        if to && !from {
+            // A question to a group may be answered by anybody.
+            let target = if packet.target.is_group() { Ip::default() } else { packet.target };
+            let key = (packet.source, target, packet.target_port);
+            let new = Asked { questions: 0, bytes: 0, since: packet.ts, last: 0, repeats: 0 };
+            let asked = self.asked.entry(key, || new);
+            if packet.ts.saturating_sub(asked.since) > WINDOW_NS {
+                *asked = new;
+            }
+            asked.questions += 1;
+            asked.bytes += u64::from(packet.ip_bytes);
+            // The first two bytes of a DNS message are its number.
+            let question = hash_of(packet.payload.get(2..).unwrap_or_default());
+            asked.repeats += u64::from(question == asked.last);
+            asked.last = question;
+            return;
+        }
+        if !from || packet.target.is_group() {
+            return;
+        }
+        let recent = |asked: &&mut Asked| packet.ts.saturating_sub(asked.since) <= 2 * WINDOW_NS;
+        if self.asked.find(&(packet.target, Ip::default(), packet.source_port)).filter(recent).is_some() {
+            return;
+        }
+        let asked = self.asked.find(&(packet.target, packet.source, packet.source_port)).filter(recent);
+        let (questions, asked_bytes, repeats) =
+            asked.map_or((0, 0, 0), |asked| (asked.questions, asked.bytes, asked.repeats));
+        let rate = self.answers.entry(packet.target, || Rate::new(packet.number, packet.ts));
+        rate.at(packet.number, packet.ts);
+        // Ordinary clients get one answer per question, most answers are short, and nobody asks the same over and over.
+        let tenfold = u64::from(packet.ip_bytes) * questions > 10 * asked_bytes && repeats * 2 >= questions;
+        if packet.ip_bytes < LARGE_BYTES || (questions > 0 && !tenfold) {
+            rate.back += 1;
+            return;
+        }
+        rate.take(packet.source, packet.source_port, packet.ip_bytes, packet.number, packet.ts);
+        if rate.count >= ANSWERS_MIN && rate.count.is_multiple_of(ANSWERS_MIN) && rate.back * 4 <= rate.count
+        {
+            let factor =
+                rate.bytes as f64 / rate.count as f64 * questions.max(1) as f64 / asked_bytes.max(60) as f64;
+            alerts.raise(
+                rate.accuse(Kind::Amplification, packet.target, packet.ts)
+                    .rated(Severity::High, probability(rate.count as f64, ANSWERS_MIN as f64), "udp")
+                    .because("large answers in 10 s", rate.count as f64, ANSWERS_MIN as f64)
+                    .because("bytes answered per byte asked", factor, 10.0)
+                    .because("reflectors", rate.sources.count(), 1.0),
+            );
+        }
+    }
+
+    /// A connection of `source` was answered a while ago and stands still: the client said something short, or nothing, the server
+    /// nothing.
+    pub fn stalled(&mut self, asked: &Datagram, alerts: &mut Alerts) {
+        let Datagram { source, target, port, number, now, .. } = *asked;
+        let ts = now;
+        let (count, range) = self.stalled.entry((source, target, port), || (0, Range::at(number, ts)));
+        if now.saturating_sub(range.last_ns) > 60 * SECOND {
+            (*count, *range) = (0, Range::at(number, ts));
+        }
+        *count += 1;
+        range.cover(number, ts);
+        if *count >= STALLED_MIN {
+            alerts.raise(
+                Alert::new(Kind::SlowDos, source, *range, now)
+                    .against(target, Some(port))
+                    .rated(
+                        Severity::High,
+                        probability(f64::from(*count), f64::from(STALLED_MIN)),
+                        "held open",
+                    )
+                    .because("connections held open with unfinished requests", *count, 6.0),
+            );
+        }
+    }
+
+    /// Entries forgotten for lack of room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.syn.dropped()
+            + self.udp.dropped()
+            + self.ping.dropped()
+            + self.answers.dropped()
+            + self.stalled.dropped()
+    }
+}

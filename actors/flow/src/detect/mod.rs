@@ -1,0 +1,305 @@
+//! The detectors for hosts, and what feeds them: the flow table's events, single packets, or records of a flow log.
+//!
+//! All thresholds are constants beside the detector they belong to, with their reason; `docs/detectors.md` lists them. Time is that
+//! of the input, every map is bounded ([`crate::hash::Recent`]), and the same input raises the same alerts.
+
+pub mod alert;
+pub mod beacon;
+pub mod flood;
+pub mod inspect;
+pub mod link;
+pub mod login;
+pub mod names;
+pub mod pings;
+pub mod scan;
+pub mod volume;
+
+pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity, probability};
+
+use self::flood::Datagram;
+use self::inspect::Finding;
+use self::scan::{Outcome, Probe};
+use crate::dns;
+use crate::hash::{Recent, hash_of};
+use crate::packet::{Arp, Fragment, Packet, protocol, tcp_flag};
+use crate::record::{ConnState, EndCause, FlowRecord};
+use crate::table::{Answer, Flow, SECOND, Watch};
+
+/// Every detector.
+#[derive(Debug, Clone)]
+pub struct Detectors {
+    alerts: Alerts,
+    scans: scan::Scans,
+    floods: flood::Floods,
+    logins: login::Logins,
+    beacons: beacon::Beacons,
+    names: names::Names,
+    volumes: volume::Volumes,
+    link: link::Link,
+    pings: pings::Pings,
+    /// Ends that sent UDP lately: what is sent to them is no search for open ports.
+    talkers: Recent<u64, u64>,
+    records: u64,
+}
+
+impl Default for Detectors {
+    fn default() -> Self {
+        Self {
+            alerts: Alerts::default(),
+            scans: scan::Scans::default(),
+            floods: flood::Floods::default(),
+            logins: login::Logins::default(),
+            beacons: beacon::Beacons::default(),
+            names: names::Names::default(),
+            volumes: volume::Volumes::default(),
+            link: link::Link::default(),
+            pings: pings::Pings::default(),
+            talkers: Recent::new(TALKERS_MAX),
+            records: 0,
+        }
+    }
+}
+
+/// Ends of UDP remembered.
+const TALKERS_MAX: usize = 1 << 16;
+
+impl Detectors {
+    /// The alerts so far, in order of being raised.
+    #[must_use]
+    pub fn alerts(&self) -> &[Alert] {
+        self.alerts.as_slice()
+    }
+
+    /// Alerts not kept, see [`alert::ALERTS_MAX`].
+    #[must_use]
+    pub fn withheld(&self) -> u64 {
+        self.alerts.withheld()
+    }
+
+    /// What detectors forgot for lack of room: hosts, pairs and domains.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.scans.dropped()
+            + self.floods.dropped()
+            + self.logins.dropped()
+            + self.beacons.dropped()
+            + self.names.dropped()
+            + self.volumes.dropped()
+            + self.link.dropped()
+            + self.pings.dropped()
+            + self.talkers.dropped()
+    }
+
+    /// Takes an ARP packet.
+    pub fn arp(&mut self, arp: &Arp) {
+        self.link.take(arp, &mut self.alerts);
+    }
+
+    /// Takes a record of a flow log, in the log's order. What only packets show is not seen: names, logins in clear, link addresses.
+    pub fn logged(&mut self, record: &FlowRecord) {
+        self.records += 1;
+        let now = record.last_ns;
+        let answer = match record.state {
+            ConnState::Rej | ConnState::RstOS0 => Answer::Refused,
+            ConnState::S0 | ConnState::Sh => Answer::Silent,
+            ConnState::Oth if matches!(record.protocol, protocol::ICMP | protocol::ICMP6) => {
+                if record.received.packets > 0 { Answer::Answered } else { Answer::Silent }
+            }
+            _ => Answer::Answered,
+        };
+        let history = record.history.as_str();
+        let flags = match history.as_bytes().first() {
+            Some(b'S') => tcp_flag::SYN,
+            Some(b'F') if history == "F" || history.starts_with("Fr") => tcp_flag::FIN,
+            _ => tcp_flag::ACK | tcp_flag::PSH,
+        };
+        let kind = record.originator_port;
+        let probe = match record.protocol {
+            protocol::ICMP if kind != 8 => None,
+            protocol::ICMP6 if kind != 128 => None,
+            protocol::TCP if flags & tcp_flag::ACK != 0 => None,
+            number => Probe::of(number, flags),
+        };
+        if record.protocol == protocol::UDP {
+            self.heard(record.originator, kind, now);
+        }
+        if let Some(probe) = probe {
+            let half_open = answer != Answer::Answered
+                || (record.state == ConnState::RstO && record.sent.bytes == 0 && history.starts_with("ShR"));
+            self.outcome(record, probe, answer, 0, now);
+            if probe == Probe::Syn {
+                self.floods.connection(&datagram(record, now), half_open, &mut self.alerts);
+            }
+        }
+        self.logins.ended(None, record, &mut self.alerts);
+        self.beacons.ended(record, now, &mut self.alerts);
+        self.volumes.ended(record, now, &mut self.alerts);
+    }
+
+    fn outcome(&mut self, record: &FlowRecord, probe: Probe, answer: Answer, ttl: u8, now: u64) {
+        if probe == Probe::Udp && answer != Answer::Answered {
+            let target = hash_of(&(record.responder, record.responder_port));
+            if self.talkers.find(&target).is_some_and(|at| now.saturating_sub(*at) <= 300 * SECOND) {
+                return;
+            }
+        }
+        let outcome = Outcome {
+            source: record.originator,
+            source_port: record.originator_port,
+            target: record.responder,
+            port: if probe == Probe::Ping { record.originator_port } else { record.responder_port },
+            probe,
+            answer,
+            number: record.packets.0,
+            ts: record.start_ns,
+            now,
+            ttl,
+        };
+        self.scans.take(&outcome, &mut self.alerts);
+    }
+
+    fn heard(&mut self, ip: crate::address::Ip, port: u16, now: u64) {
+        *self.talkers.entry(hash_of(&(ip, port)), || now) = now;
+    }
+}
+
+fn datagram(record: &FlowRecord, now: u64) -> Datagram {
+    Datagram {
+        source: record.originator,
+        target: record.responder,
+        port: record.responder_port,
+        bytes: 0,
+        number: record.packets.0,
+        now,
+    }
+}
+
+impl Watch for Detectors {
+    fn opened(&mut self, flow: &mut Flow, packet: &Packet<'_>) {
+        if packet.protocol == protocol::UDP {
+            self.heard(packet.source, packet.source_port, flow.record.start_ns);
+        }
+    }
+
+    fn packet(&mut self, flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) {
+        match packet.protocol {
+            protocol::TCP => {
+                let flags = packet.tcp_flags;
+                if from_originator
+                    && !flow.inspection.completed
+                    && flags & (tcp_flag::SYN | tcp_flag::RST) == 0
+                    && flags & tcp_flag::ACK != 0
+                    && flow.first_flags & tcp_flag::SYN != 0
+                {
+                    flow.inspection.completed = true;
+                    self.floods.connection(&datagram(&flow.record, packet.ts), false, &mut self.alerts);
+                }
+                if packet.payload.is_empty() || packet.fragment == Fragment::Later {
+                    return;
+                }
+                match inspect::inspect(flow, from_originator, packet) {
+                    Some(Finding::Heartbleed { claimed, sent }) if !flow.inspection.told => {
+                        flow.inspection.told = true;
+                        let record = &flow.record;
+                        self.alerts.raise(
+                            Alert::new(
+                                Kind::Heartbleed,
+                                record.originator,
+                                Range::at(packet.number, packet.ts),
+                                packet.ts,
+                            )
+                            .against(record.responder, Some(record.responder_port))
+                            .rated(Severity::High, 0.99, "tls")
+                            .because("bytes claimed or answered", claimed, sent),
+                        );
+                    }
+                    Some(Finding::Heartbleed { .. }) | None => {}
+                    Some(finding) => {
+                        self.logins.found(flow, finding, packet.number, packet.ts, &mut self.alerts);
+                    }
+                }
+            }
+            protocol::UDP => {
+                let record = &flow.record;
+                if from_originator && record.sent.packets > 1 && record.received.packets == 0 {
+                    let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, packet.ts) };
+                    self.floods.datagram(&datagram, false, &mut self.alerts);
+                }
+                self.floods.packet(packet, &mut self.alerts);
+                if (packet.source_port == 53 || packet.target_port == 53)
+                    && packet.fragment != Fragment::Later
+                    && let Some(message) = dns::read(packet.payload)
+                {
+                    let (client, server) = if message.response {
+                        (packet.target, packet.source)
+                    } else {
+                        (packet.source, packet.target)
+                    };
+                    self.names.take(client, server, &message, packet.number, packet.ts, &mut self.alerts);
+                }
+            }
+            protocol::ICMP | protocol::ICMP6 => {
+                self.floods.packet(packet, &mut self.alerts);
+                self.pings.take(packet, &mut self.alerts);
+            }
+            _ => {}
+        }
+    }
+
+    fn decided(&mut self, flow: &mut Flow, answer: Answer, now: u64) {
+        let record = flow.record;
+        if record.history.as_str().starts_with('^') || record.sent.packets == 0 {
+            return;
+        }
+        let probe = match Probe::of(record.protocol, flow.first_flags) {
+            Some(Probe::Ping) if !matches!(record.originator_port, 8 | 13 | 15 | 17 | 128) => return,
+            Some(probe) => probe,
+            None => return,
+        };
+        if matches!(probe, Probe::Ack | Probe::Stealth) && record.sent.bytes > 0 {
+            return;
+        }
+        self.outcome(&record, probe, answer, flow.first_ttl, now);
+        match probe {
+            Probe::Syn if answer != Answer::Answered => {
+                flow.inspection.completed = true;
+                self.floods.connection(&datagram(&record, now), true, &mut self.alerts);
+            }
+            Probe::Udp => {
+                let bytes = (record.sent.ip_bytes / record.sent.packets.max(1)) as u32;
+                let datagram = Datagram { bytes, ..datagram(&record, now) };
+                self.floods.datagram(&datagram, answer == Answer::Answered, &mut self.alerts);
+            }
+            _ => {}
+        }
+    }
+
+    fn matured(&mut self, flow: &mut Flow, now: u64) {
+        if flow.first_flags & tcp_flag::SYN == 0 {
+            return;
+        }
+        let record = &flow.record;
+        if !flow.inspection.completed {
+            flow.inspection.completed = true;
+            self.floods.connection(&datagram(record, now), true, &mut self.alerts);
+        } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
+            self.floods.stalled(&datagram(record, now), &mut self.alerts);
+        }
+    }
+
+    fn record(&mut self, flow: &mut Flow, record: &FlowRecord) {
+        let now = record.last_ns;
+        if record.cause != EndCause::Interim {
+            if record.protocol == protocol::TCP
+                && flow.first_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+                && !flow.inspection.completed
+            {
+                flow.inspection.completed = true;
+                self.floods.connection(&datagram(record, now), true, &mut self.alerts);
+            }
+            self.logins.ended(Some(flow), record, &mut self.alerts);
+            self.beacons.ended(record, now, &mut self.alerts);
+        }
+        self.volumes.ended(record, now, &mut self.alerts);
+    }
+}

@@ -1,0 +1,125 @@
+//! Data inside pings: an echo comes back as it was sent, unless somebody talks through it.
+
+use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use crate::address::Ip;
+use crate::hash::{Recent, hash_of};
+use crate::packet::{Fragment, Packet, protocol};
+use crate::sketch::Distinct;
+use crate::table::SECOND;
+
+/// Replies that differ from what was asked.
+pub const CHANGED_MIN: u32 = 10;
+/// Different lengths in one conversation: pings keep theirs, packets inside pings do not.
+pub const LENGTHS_MIN: u32 = 8;
+/// Echo packets before lengths count.
+pub const PACKETS_MIN: u32 = 20;
+/// Window of the count.
+pub const WINDOW_NS: u64 = 300 * SECOND;
+const TRACKED_MAX: usize = 1 << 13;
+
+#[derive(Debug, Clone)]
+struct Pair {
+    range: Range,
+    asked: [(u32, u64); 8],
+    next: usize,
+    changed: u32,
+    same: u32,
+    lengths: Distinct,
+    packets: u32,
+    last_length: u32,
+    length_changes: u32,
+}
+
+/// The detector.
+#[derive(Debug, Clone)]
+pub struct Pings {
+    pairs: Recent<(Ip, Ip), Pair>,
+}
+
+impl Default for Pings {
+    fn default() -> Self {
+        Self { pairs: Recent::new(TRACKED_MAX) }
+    }
+}
+
+impl Pings {
+    /// Takes an ICMP packet.
+    pub fn take(&mut self, packet: &Packet<'_>, alerts: &mut Alerts) {
+        let asks = match (packet.protocol, packet.source_port) {
+            (protocol::ICMP, 8) | (protocol::ICMP6, 128) => true,
+            (protocol::ICMP, 0) | (protocol::ICMP6, 129) => false,
+            _ => return,
+        };
+        // What the snap length cut cannot be compared.
+        if packet.fragment != Fragment::Whole || packet.payload.len() as u32 != packet.payload_bytes {
+            return;
+        }
+        let content = hash_of(packet.payload);
+        let new = || Pair {
+            range: Range::at(packet.number, packet.ts),
+            asked: [(0, 0); 8],
+            next: 0,
+            changed: 0,
+            same: 0,
+            lengths: Distinct::default(),
+            packets: 0,
+            last_length: packet.payload_bytes,
+            length_changes: 0,
+        };
+        // Tunnels may use questions alone, or answers alone: the first to speak is then who asks.
+        let (forth, back) = ((packet.source, packet.target), (packet.target, packet.source));
+        let key =
+            if self.pairs.contains(&forth) || (asks && !self.pairs.contains(&back)) { forth } else { back };
+        let pair = self.pairs.entry(key, new);
+        if packet.ts.saturating_sub(pair.range.first_ns) > WINDOW_NS {
+            *pair = new();
+        }
+        pair.range.cover(packet.number, packet.ts);
+        pair.packets += 1;
+        pair.lengths.insert(u64::from(packet.payload_bytes) << 32);
+        pair.length_changes += u32::from(packet.payload_bytes != pair.last_length);
+        pair.last_length = packet.payload_bytes;
+        if asks {
+            pair.asked[pair.next % 8] = (packet.sequence, content);
+            pair.next += 1;
+        } else if pair.asked.contains(&(packet.sequence, content)) {
+            pair.same += 1;
+        } else if pair.asked.iter().any(|asked| asked.0 == packet.sequence) {
+            pair.changed += 1;
+        }
+        let lengths = pair.lengths.count();
+        let uneven = lengths >= LENGTHS_MIN
+            && pair.packets >= PACKETS_MIN
+            && pair.length_changes * 4 >= pair.packets
+            && pair.same * 2 <= pair.packets / 2;
+        if uneven && pair.changed < CHANGED_MIN {
+            alerts.raise(
+                Alert::new(Kind::IcmpTunnel, key.0, pair.range, packet.ts)
+                    .against(key.1, None)
+                    .rated(Severity::High, probability(f64::from(lengths), f64::from(LENGTHS_MIN)), "lengths")
+                    .because("different lengths", lengths, 1.0)
+                    .because("changes of length from packet to packet", pair.length_changes, 0.0)
+                    .because("replies that equal their request", pair.same, pair.packets / 2),
+            );
+        }
+        if pair.changed >= CHANGED_MIN && pair.changed >= pair.same {
+            alerts.raise(
+                Alert::new(Kind::IcmpTunnel, key.0, pair.range, packet.ts)
+                    .against(key.1, None)
+                    .rated(
+                        Severity::High,
+                        probability(f64::from(pair.changed), f64::from(CHANGED_MIN)),
+                        "echo",
+                    )
+                    .because("replies that differ from the request", pair.changed, 0.0)
+                    .because("replies that do not", pair.same, pair.changed),
+            );
+        }
+    }
+
+    /// Entries forgotten for lack of room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.pairs.dropped()
+    }
+}

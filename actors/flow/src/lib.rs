@@ -1,0 +1,25 @@
+//! Packets into flows, flows into alerts.
+//!
+//! [`packet`] reads one captured frame, [`table`] keeps flows as Zeek's `conn.log` would show them, [`detect`] judges hosts
+//! by flows and packets.
+//!
+//! **Invariant:** no file, socket, clock, thread or randomness; time comes in with the packets, every map and queue has a bound
+//! and what it drops is counted, and the same packets give the same flows and alerts.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod community;
+pub mod detect;
+pub mod dns;
+pub mod hash;
+pub mod packet;
+pub mod record;
+pub mod sketch;
+pub mod table;
+pub mod tcp;
+
+pub use address::Ip;
+pub use detect::{Alert, Detectors, Kind, Severity};
+pub use packet::{Arp, Frame, Packet, Unparsed, parse};
+pub use record::{ConnState, EndCause, FlowRecord, History, Side};
+pub use table::{Answer, Flow, FlowTable, TableCounts, TableOptions, Watch};

@@ -1,0 +1,6 @@
+//! Detectors against made-up networks: each shape of attack is found and named, and what merely looks like one is left alone.
+
+mod attacks;
+mod benign;
+mod flows;
+mod net;
