@@ -21,7 +21,7 @@ const GRAPH: [(&str, &[&str]); 17] = [
     ("tidegate-engine", &[]),
     ("tidegate-regime", &[]),
     ("tidegate-actors", &["tidegate-engine", "tidegate-regime"]),
-    ("tidegate-gpu", &["tidegate-engine"]),
+    ("tidegate-gpu", &[]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-live", &["tidegate-engine", "tidegate-actors", "tidegate-proto"]),
     ("tidegate-auth", &["tidegate-proto"]),
