@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 mod bars;
 mod indicators;
+mod portfolio;
 mod regime;
 mod tcpd;
 
@@ -31,11 +32,12 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 4] = [
+const PARTS: [(&str, Work); 5] = [
     ("bars", bars::write),
     ("indicators", indicators::write),
     ("tcpd", tcpd::write),
     ("regime", regime::write),
+    ("portfolio", portfolio::write),
 ];
 
 /// Why nothing can be computed.
