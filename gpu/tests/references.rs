@@ -44,14 +44,14 @@ fn prices() -> Option<Vec<(Market, [Payoff; 3], [f64; 3])>> {
 fn intervals_hold_the_published_values_as_often_as_they_claim() {
     let Some(prices) = prices() else { return };
     let cpu = Cpu::new(0).unwrap();
-    let (mut held, mut cases) = (0, 0);
+    let (mut held, mut cases) = (0u32, 0u32);
     for seed in 0..4 {
         for (at, (market, payoffs, values)) in prices.iter().enumerate() {
             let seed = seed * 10_000 + at as u64;
             let batch = OptionBatch { market: *market, payoffs, paths: 16_384, steps: 4, seed };
             for (estimate, value) in cpu.price(&batch).unwrap().iter().zip(values) {
                 let (low, high) = estimate.interval95();
-                held += usize::from((low..=high).contains(value));
+                held += u32::from((low..=high).contains(value));
                 cases += 1;
             }
         }
