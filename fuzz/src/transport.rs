@@ -8,7 +8,8 @@ use tidegate_proto::hub::{Hub, HubOptions, Polled, StreamMeta};
 use tidegate_proto::subscriber::{Catalogue, Request, SubscriberClient, SubscriberSession};
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use tidegate_proto::{
-    Ack, AckMode, Close, CloseCode, Credential, Frame, FrameBuffer, FrameError, FrameWriter, Grant, MonoTime, Plane, StreamKind,
+    Ack, AckMode, Close, CloseCode, Credential, Frame, FrameBuffer, FrameError, FrameWriter, Grant, MonoTime,
+    Plane, StreamKind,
 };
 
 /// Hands every frame of a stream to `each`, until an error.
@@ -101,22 +102,32 @@ fn catalogue() -> Arc<Catalogue> {
 pub fn sessions(bytes: &[u8]) {
     let Some((&who, bytes)) = bytes.split_first() else { return };
     match who % 4 {
-        0 => feed_server(bytes),
-        1 => feed_client(bytes),
+        0 => feed_server(bytes, who & 4 != 0),
+        1 => feed_client(bytes, who & 4 != 0),
         2 => subscriber_session(bytes),
         _ => subscriber_client(bytes),
     }
 }
 
-fn feed_server(bytes: &[u8]) {
-    let options = FeedServerOptions { names_max: 8, credit_events: 4_096, ..FeedServerOptions::default() };
+/// With `datagrams`, events come by those.
+fn feed_server(bytes: &[u8], datagrams: bool) {
+    let options = FeedServerOptions {
+        names_max: 8,
+        credit_events: 4_096,
+        reorder_frames: 3,
+        ..FeedServerOptions::default()
+    };
     let mut server = FeedServer::new(options);
     let connection = server.open(MonoTime(0), Grant::default());
     let (mut logged, mut names, mut now) = (0, 0, 0);
     let _ = stream(bytes, |offset, frame| {
         let mut out = Vec::new();
         now += 1_000_000;
-        let taken = server.handle(connection, MonoTime(now), offset, frame, &mut out);
+        let taken = if datagrams && matches!(frame, Frame::Events { .. }) {
+            server.handle_datagram(connection, MonoTime(now), frame, &mut out)
+        } else {
+            server.handle(connection, MonoTime(now), offset, frame, &mut out)
+        };
         frames(&out);
         match taken? {
             Taken::Events { events, named, .. } => {
@@ -126,6 +137,10 @@ fn feed_server(bytes: &[u8]) {
             Taken::Names { names: fresh, .. } => names += fresh.len() as u64,
             Taken::Registered { new_session: true, .. } => names = 0,
             _ => {}
+        }
+        while let Some(released) = server.release(connection, MonoTime(now), false)? {
+            assert!(datagrams && !released.events.is_empty() && u64::from(released.named) <= names);
+            logged += released.events.len() as u64;
         }
         out.clear();
         server.acknowledge(connection, MonoTime(now), logged, true, &mut out);
@@ -141,9 +156,11 @@ fn feed_server(bytes: &[u8]) {
     assert_eq!(server.connections(), 0);
 }
 
-fn feed_client(bytes: &[u8]) {
-    let mut client =
-        FeedClient::new(FeedClientOptions { unacked_max: 5_000, ..FeedClientOptions::default() });
+fn feed_client(bytes: &[u8], datagrams: bool) {
+    let ack_mode = if datagrams { AckMode::None } else { AckMode::Leader };
+    let options =
+        FeedClientOptions { unacked_max: 5_000, datagrams, ack_mode, ..FeedClientOptions::default() };
+    let mut client = FeedClient::new(options);
     client.define("one");
     client.connected(MonoTime(0));
     let events = [Event { kind: kind::SAMPLE, ..Event::default() }; 700];
@@ -157,6 +174,12 @@ fn feed_client(bytes: &[u8]) {
         client.transmit(MonoTime(now), 100_000, &mut out)?;
         assert!(out.len() <= 300_000, "{} bytes at once", out.len());
         frames(&out);
+        let mut datagram = Vec::new();
+        while client.transmit_datagram(MonoTime(now), 1_200, &mut datagram) {
+            assert!(datagram.len() <= 1_200);
+            frames(&datagram);
+            datagram.clear();
+        }
         Ok(())
     });
 }

@@ -329,6 +329,10 @@ pub(crate) struct PublishTo {
     /// What the server's acknowledgements promise: nothing, or that events are in its log.
     #[arg(long, value_enum, default_value_t = AckArg::Leader)]
     pub(crate) ack: AckArg,
+    /// Send events as datagrams: what the network loses is not sent again but counted by the server, and nothing waits for it.
+    /// For feeds that prefer a counted loss to a delay; best with a `--speed`. Nothing is acknowledged.
+    #[arg(long, conflicts_with = "ack")]
+    pub(crate) datagrams: bool,
     /// `max`, or so many times the speed of the recording.
     #[arg(long, value_name = "max|N", default_value = "max", value_parser = parse_speed)]
     pub(crate) speed: Speed,

@@ -99,6 +99,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
             AckArg::None => AckMode::None,
             AckArg::Leader => AckMode::Leader,
         },
+        datagrams: to.datagrams,
         ..PublisherOptions::default()
     };
     // A thread for the connection, beside this one, which reads the input.
@@ -312,12 +313,14 @@ fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held:
             format!("{}, which the server had from an earlier run", thousands(stats.skipped)),
         );
     }
-    if args.ack == AckArg::Leader {
+    if args.datagrams {
+        facts.fact("acknowledged", "nothing: datagrams that were lost are counted by the server");
+    } else if args.ack == AckArg::Leader {
         facts.fact("acknowledged", format!("up to {} (leader: in the server's log)", thousands(stats.acked)));
     }
     if stats.lost_by_server > 0 {
         let lost = thousands(stats.lost_by_server);
-        facts.fact("lost", format!("{lost}, which the server had acknowledged before it was restarted"));
+        facts.fact("lost", format!("{lost}, sent before the server or the connection broke"));
     }
     if stats.connections > 1 {
         facts.fact("connections", thousands(stats.connections));

@@ -1,67 +1,23 @@
 //! Configurations with the real binary: checked, explained, served, reloaded.
 
+mod common;
+
+use common::{Running, command, ends, folder, json};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::process::Stdio;
 
-fn command(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.current_dir(folder).args(line.split_whitespace());
-    command
-}
-
-#[track_caller]
-fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
-    let output = command(folder, line).output().expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(code), "tidegate {line}\n{stdout}\n{stderr}");
-    (stdout, stderr)
-}
-
-#[track_caller]
-fn json(folder: &Path, line: &str, code: i32) -> Value {
-    serde_json::from_str(&ends(folder, line, code).0).expect("one JSON value")
-}
-
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a folder for the test")
-}
-
-/// A server that does not outlive its test, and the lines it says on either side.
+/// A server and what it said first.
 struct Server {
-    child: Child,
-    out: mpsc::Receiver<String>,
-    err: mpsc::Receiver<String>,
+    running: Running,
     hello: Value,
 }
 
-fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel();
-    let from = BufReader::new(from);
-    std::thread::spawn(move || from.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    lines
-}
-
 impl Server {
+    #[track_caller]
     fn start(folder: &Path, options: &str) -> Self {
-        let line = format!("serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data {options}");
-        let mut child = command(folder, &line)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let out = lines(child.stdout.take().expect("a pipe"));
-        let err = lines(child.stderr.take().expect("a pipe"));
-        match out.recv() {
-            Ok(hello) => {
-                let hello = serde_json::from_str(&hello).expect("it says where it listens");
-                Self { child, out, err, hello }
-            }
-            Err(_) => panic!("{}", err.iter().collect::<Vec<_>>().join("\n")),
-        }
+        let (running, hello) = Running::serve(folder, options);
+        Self { running, hello }
     }
 
     fn streams(&self) -> Vec<&str> {
@@ -72,18 +28,13 @@ impl Server {
         format!("--server {} --data data", self.hello["listening"].as_str().unwrap())
     }
 
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
-    }
-
     /// Sends SIGHUP and returns what the server says of it.
     #[track_caller]
     fn reload(&self) -> Vec<String> {
-        self.signal("-HUP");
+        self.running.signal("-HUP");
         let mut said = Vec::new();
         loop {
-            let line = self.err.recv().expect("it lives");
+            let line = self.running.note();
             let over = line.starts_with("reload: ") && !line.ends_with(".toml");
             said.push(line);
             if over {
@@ -92,18 +43,9 @@ impl Server {
         }
     }
 
-    fn end(mut self) -> Value {
-        self.signal("-INT");
-        let rest: String = self.out.iter().collect();
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(0), "{rest}");
-        serde_json::from_str(&rest).expect("a summary")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    #[track_caller]
+    fn end(self) -> Value {
+        serde_json::from_str(&self.running.interrupted()).expect("a summary")
     }
 }
 

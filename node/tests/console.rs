@@ -1,88 +1,16 @@
 //! The commands people watch and feed a server with, against a real one.
 
+mod common;
+
+use common::{Running, ends, fails, folder};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-
-fn command(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.current_dir(folder).args(line.split_whitespace());
-    command
-}
-
-#[track_caller]
-fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
-    let output = command(folder, line).output().expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(code), "tidegate {line}\n{stdout}\n{stderr}");
-    (stdout, stderr)
-}
-
-#[track_caller]
-fn fails(folder: &Path, line: &str, code: i32, words: &[&str]) {
-    let (_, stderr) = ends(folder, line, code);
-    for word in words {
-        assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
-    }
-}
-
-/// A process that does not outlive its test.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Running {
-    fn start(folder: &Path, line: &str) -> Self {
-        let mut child = command(folder, line)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines }
-    }
-
-    #[track_caller]
-    fn line(&mut self) -> String {
-        self.lines.recv().expect("a line before the end")
-    }
-
-    /// Ends it as a user does; what it still said.
-    #[track_caller]
-    fn interrupted(self) -> String {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
-        self.rest()
-    }
-
-    #[track_caller]
-    fn rest(mut self) -> String {
-        let rest: String = self.lines.iter().map(|line| line + "\n").collect();
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(0), "{rest}");
-        rest
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A server on free ports, the words that lead to it, and where it answers HTTP.
 fn serve(folder: &Path, more: &str) -> (Running, String, String) {
-    let line = format!("serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data {more}");
-    let mut server = Running::start(folder, &line);
-    let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
+    let (server, hello) = Running::serve(folder, more);
     let text = |name: &str| hello[name].as_str().expect("an address").to_owned();
     (server, format!("--server {} --data data", text("listening")), text("http"))
 }
@@ -96,10 +24,6 @@ fn until(folder: &Path, http: &str, so: impl Fn(&Value) -> bool) -> Value {
             return status;
         }
     }
-}
-
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().expect("a folder for the test")
 }
 
 #[test]
@@ -155,7 +79,7 @@ fn what_comes_through_a_pipe_is_published_as_it_comes() {
     let path = folder.path();
     let (server, place, http) = serve(path, "");
     let mut feed = Running::start(path, &format!("publish - --json --name pipe {place}"));
-    let mut pipe = feed.child.stdin.take().expect("a pipe");
+    let mut pipe = feed.stdin();
     pipe.write_all(b"ts,symbol,price,size\n1767571200000000000,A,1,1\n1767571201000000000,B,2,1\n").unwrap();
     let accepted = |count: u64| move |status: &Value| status["feeds"][0]["accepted"] == count;
     // It is there although the pipe is still open.
@@ -163,15 +87,15 @@ fn what_comes_through_a_pipe_is_published_as_it_comes() {
     pipe.write_all(b"1767571202000000000,A,3,1\n").unwrap();
     until(path, &http, accepted(3));
     drop(pipe);
-    let account: Value = serde_json::from_str(&feed.rest()).expect("an account");
+    let account: Value = serde_json::from_str(&feed.well()).expect("an account");
     assert_eq!((&account["published"], &account["acked"]), (&Value::from(3), &Value::from(3)));
 
     // The same once more is a run of its own: nobody can know that it is the same.
     let mut again = Running::start(path, &format!("publish - --json --name pipe --format csv {place}"));
-    let mut pipe = again.child.stdin.take().expect("a pipe");
+    let mut pipe = again.stdin();
     pipe.write_all(b"ts,symbol,price,size\n1767571203000000000,A,1,1\n").unwrap();
     drop(pipe);
-    assert!(again.rest().contains("\"published\":1"));
+    assert!(again.well().contains("\"published\":1"));
 
     let (made, _) = ends(
         path,
@@ -201,11 +125,10 @@ fn what_comes_through_a_pipe_is_published_as_it_comes() {
     fails(path, "publish --speed 3 --data data generate market", 2, &["options go behind it"]);
     // It is told with the place in the pipe, and what came before is published.
     let mut broken = Running::start(path, &format!("publish - --strict --name broken {place}"));
-    let mut pipe = broken.child.stdin.take().expect("a pipe");
+    let mut pipe = broken.stdin();
     pipe.write_all(b"ts,symbol,price,size\n1767571204000000000,A,1,1\nnonsense\n").unwrap();
     drop(pipe);
-    broken.lines.iter().for_each(drop);
-    assert_eq!(broken.child.wait().unwrap().code(), Some(3));
+    assert_eq!(broken.rest().2, Some(3));
     let summary: Value = serde_json::from_str(&server.interrupted()).expect("a summary");
     let accepted = |name: &str| {
         let mut sources = summary["sources"].as_array().unwrap().iter();

@@ -1,89 +1,23 @@
 //! The real binary as a server: what is served equals what a replay computes, whatever happens to feeds on the way.
 
+mod common;
+
+use common::{Running, ends, fails, folder};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 
-const BIN: &str = env!("CARGO_BIN_EXE_tidegate");
 /// The same computation, served and replayed.
 const WHAT: &str = "--bars 1s,1m --ind rsi:14,vwap:20";
 
-fn command(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(BIN);
-    command.current_dir(folder).args(line.split_whitespace());
-    command
-}
-
-#[track_caller]
-fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
-    let output = command(folder, line).output().expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(code), "tidegate {line}\n{stdout}\n{stderr}");
-    (stdout, stderr)
-}
-
 #[track_caller]
 fn json(folder: &Path, line: &str) -> Value {
-    serde_json::from_str(&ends(folder, line, 0).0).expect("one JSON value")
-}
-
-/// A process that does not outlive its test. Its output is read as it comes: a full pipe would hold it up.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Running {
-    fn start(folder: &Path, line: &str) -> Self {
-        let mut child = command(folder, line)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines }
-    }
-
-    /// The next line, when it comes.
-    #[track_caller]
-    fn line(&mut self) -> String {
-        self.lines.recv().expect("a line before the end")
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
-    }
-
-    /// What it still says, and how it ended.
-    fn rest(mut self) -> (String, Option<i32>) {
-        let rest: String = self.lines.iter().map(|line| line + "\n").collect();
-        (rest, self.child.wait().expect("it ends").code())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    common::json(folder, line, 0)
 }
 
 /// A server on a free port, and the words that lead to it.
 fn serve(folder: &Path, threads: &str) -> (Running, String) {
-    let mut server = Running::start(
-        folder,
-        &format!(
-            "serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data --threads {threads} {WHAT}"
-        ),
-    );
-    let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
+    let (server, hello) = Running::serve(folder, &format!("--threads {threads} {WHAT}"));
     if threads != "auto" {
         assert_eq!(hello["threads"], threads);
     }
@@ -92,10 +26,7 @@ fn serve(folder: &Path, threads: &str) -> (Running, String) {
 }
 
 fn summary(server: Running) -> Value {
-    server.signal("-INT");
-    let (rest, code) = server.rest();
-    assert_eq!(code, Some(0), "{rest}");
-    serde_json::from_str(&rest).expect("a summary")
+    serde_json::from_str(&server.interrupted()).expect("a summary")
 }
 
 /// Lines by stream, sorted within it: order between keys is not promised, everything else is.
@@ -120,7 +51,7 @@ fn replayed(folder: &Path) -> (BTreeMap<String, Vec<String>>, Value) {
 }
 
 fn capture(events: u32) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = folder();
     ends(folder.path(), &format!("generate market --events {events} --symbols 40 --out day.tgc"), 0);
     folder
 }
@@ -166,8 +97,7 @@ fn what_is_served_is_what_is_replayed(threads: &str) {
     assert!(lookback.starts_with("symbol,ts_open,ts_close,open"), "{lookback}");
 
     let summary = summary(server);
-    let (rest, code) = all.rest();
-    assert_eq!(code, Some(0));
+    let rest = all.well();
     let (want, replay) = replayed(path);
     assert_eq!(sorted(&format!("{first}\n{rest}")), want, "record by record");
     assert_eq!(summary["digest"], replay["digest"]);
@@ -197,8 +127,7 @@ fn a_feed_that_is_killed_goes_on_where_the_server_stands(threads: &str) {
     assert_eq!(json(path, &format!("publish day.tgc --json {place}"))["published"], 0);
 
     let summary = summary(server);
-    let (rest, code) = all.rest();
-    assert_eq!(code, Some(0));
+    let rest = all.well();
     lines += &rest;
     let (want, replay) = replayed(path);
     assert_eq!(sorted(&lines), want, "exactly once");
@@ -209,14 +138,9 @@ fn a_feed_that_is_killed_goes_on_where_the_server_stands(threads: &str) {
 
 #[test]
 fn mistakes_are_told_in_words() {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = folder();
     let path = folder.path();
-    let fails = |line: &str, code, words: &[&str]| {
-        let (_, stderr) = ends(path, line, code);
-        for word in words {
-            assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
-        }
-    };
+    let fails = |line: &str, code, words: &[&str]| fails(path, line, code, words);
     fails("subscribe bars.1s --data none", 3, &["no certificate", "tidegate serve"]);
     let (server, place) = serve(path, "auto");
     fails(

@@ -1,66 +1,18 @@
 //! A server that ends and is started again, on the same port and data folder, while a feed publishes and a reader reads: what
 //! was acknowledged to the feed and lost is declared, the rest arrives once, and the reader is told and misses nothing.
 
+mod common;
+
+use common::{Running, ends, folder};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 
 const EVENTS: u64 = 40_000;
 /// Between two events: 1-second bars of 200 each.
 const STEP_NS: u64 = 5_000_000;
 /// 2026-01-05T00:00:00Z.
 const START_NS: u64 = 1_767_571_200_000_000_000;
-
-/// A process that does not outlive its test.
-struct Running {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Running {
-    fn start(folder: &Path, line: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .current_dir(folder)
-            .args(line.split_whitespace())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines }
-    }
-
-    #[track_caller]
-    fn line(&mut self) -> String {
-        self.lines.recv().expect("a line before the end")
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().expect("kill runs").success());
-    }
-
-    /// What it still says, on both of its outputs; it must have ended well.
-    #[track_caller]
-    fn rest(mut self) -> (Vec<String>, String) {
-        let rest = self.lines.iter().collect();
-        let mut words = String::new();
-        self.child.stderr.take().expect("a pipe").read_to_string(&mut words).expect("text");
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(0), "{words}");
-        (rest, words)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Trades of one symbol, from number `first` on.
 fn write_trades(path: &Path, first: u64) {
@@ -74,12 +26,7 @@ fn write_trades(path: &Path, first: u64) {
 /// Bars of a second, as a replay writes them.
 fn replayed(folder: &Path, file: &str) -> Vec<Value> {
     let line = format!("replay {file} --bars 1s --out {file}.d --output jsonl --quiet");
-    let status = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .current_dir(folder)
-        .args(line.split_whitespace())
-        .stdout(Stdio::null())
-        .status();
-    assert!(status.expect("the binary starts").success());
+    ends(folder, &line, 0);
     let text = std::fs::read_to_string(folder.join(format!("{file}.d/bars.1s.jsonl"))).expect("results");
     parsed(text.lines())
 }
@@ -102,7 +49,7 @@ fn same(served: &[Value], replayed: &[Value]) {
 
 /// `signal` ends the first server; `follow` is what the reader says beside its subscription.
 fn restart(signal: &str, follow: &str) {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = folder();
     let path = folder.path();
     write_trades(&path.join("all.csv"), 0);
     let serve = |listen: &str| {
@@ -118,17 +65,13 @@ fn restart(signal: &str, follow: &str) {
     let feed = Running::start(path, &format!("publish all.csv --speed 40 --json {place}"));
     let mut before: Vec<String> = (0..40).map(|_| reader.line()).collect();
     first.signal(signal);
-    first.lines.iter().for_each(drop);
-    drop(first);
+    first.rest();
     let (second, _) = serve(&address);
-    let (account, _) = feed.rest();
-    let account: Value = serde_json::from_str(&account[0]).expect("an account");
+    let account: Value = serde_json::from_str(&feed.well()).expect("an account");
     // The new numbering is what tells the two apart.
     let begins = |line: &String| line.contains("\"seq\":1,");
     before.extend(std::iter::from_fn(|| Some(reader.line()).filter(|line| !begins(line))));
-    second.signal("-INT");
-    let (summary, _) = second.rest();
-    let summary: Value = serde_json::from_str(&summary[0]).expect("a summary");
+    let summary: Value = serde_json::from_str(&second.interrupted()).expect("a summary");
 
     // Every event is with the second server, or was acknowledged by the first and is declared as lost.
     let lost = account["lost_by_server"].as_u64().expect("a count");
@@ -155,8 +98,8 @@ fn restart(signal: &str, follow: &str) {
         // It would wait for a third one.
         reader.signal("-INT");
     }
-    let (more, words) = reader.rest();
-    assert_eq!(more, Vec::<String>::new());
+    let (more, words, code) = reader.rest();
+    assert_eq!((more, code), (Vec::<String>::new(), Some(0)), "{words}");
 
     // The reader has the first server's bars from the first on, without a hole, as far as it got; then it is told, and has
     // every bar of the second.

@@ -1,55 +1,30 @@
 //! Certificates and tokens as their user makes and shows them, with the real binary.
 
+mod common;
+
+use common::{Running, ends as run, folder};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-const BIN: &str = env!("CARGO_BIN_EXE_tidegate");
-
-#[track_caller]
-fn run(folder: &Path, line: &str, code: i32) -> (String, String) {
-    let mut command = Command::new(BIN);
-    command.current_dir(folder).args(line.split_whitespace());
-    let output = command.output().expect("the binary starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
-    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-    assert_eq!(output.status.code(), Some(code), "tidegate {line}\n{stdout}\n{stderr}");
-    (stdout, stderr)
-}
-
-/// A server that does not outlive its test.
+/// A server, the words that lead to it, and where it answers HTTP.
 struct Server {
-    child: Child,
-    out: BufReader<std::process::ChildStdout>,
+    running: Running,
     quic: String,
     http: String,
 }
 
 impl Server {
+    #[track_caller]
     fn start(folder: &Path, security: &str) -> Self {
-        let line =
-            format!("serve --json --listen 127.0.0.1:0 --http 127.0.0.1:0 --data data --bars 1s {security}");
-        let mut command = Command::new(BIN);
-        command.current_dir(folder).args(line.split_whitespace());
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary starts");
-        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut first = String::new();
-        out.read_line(&mut first).expect("it says where it listens");
-        let hello: Value = serde_json::from_str(&first).expect("one JSON value");
+        let (running, hello) = Running::serve(folder, &format!("--bars 1s {security}"));
         let (quic, http) = (hello["listening"].as_str().unwrap(), hello["http"].as_str().unwrap());
-        Self { quic: format!("--server {quic}"), http: http.to_owned(), child, out }
+        Self { quic: format!("--server {quic}"), http: http.to_owned(), running }
     }
 
     /// Its summary.
-    fn end(mut self) -> Value {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
-        let mut rest = String::new();
-        self.out.read_line(&mut rest).expect("a summary");
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(0), "{rest}");
-        serde_json::from_str(&rest).expect("one JSON value")
+    #[track_caller]
+    fn end(self) -> Value {
+        serde_json::from_str(&self.running.interrupted()).expect("one JSON value")
     }
 
     /// The status of an answer over HTTP.
@@ -66,16 +41,9 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn certificates_and_tokens_from_end_to_end() {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = folder();
     let dir = folder.path();
     let (made, _) = run(dir, "certs init --dir pki --client feed --json", 0);
     let made: Value = serde_json::from_str(&made).unwrap();
@@ -138,7 +106,7 @@ fn certificates_and_tokens_from_end_to_end() {
 
 #[test]
 fn what_makes_no_sense_is_refused_before_anything_starts() {
-    let folder = tempfile::tempdir().expect("a folder for the test");
+    let folder = folder();
     let dir = folder.path();
     run(dir, "token keygen --dir keys", 0);
     run(dir, "certs init --dir pki", 0);

@@ -108,6 +108,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
             heartbeat_ms: u32::try_from(feed.heartbeat.0 / MS).unwrap_or(u32::MAX),
             incarnation,
             server: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..FeedServerOptions::default()
         },
         hub: hub(config),
     }

@@ -272,6 +272,7 @@ fn feeds(ingest: &IngestStats) -> Vec<Value> {
             "duplicates": ledger.duplicate,
             "gaps": ledger.declared_lost,
             "rejected": {"ahead": ledger.ahead, "refused": ledger.refused},
+            "held": ledger.held,
             "overflowed": ledger.overflowed,
             "connected": source.connected,
             "finished": state.finished,

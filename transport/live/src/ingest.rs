@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_actors::runtime::{ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
-use tidegate_proto::feed::{ConnectionId, FeedServer, SourceStats, Taken};
-use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, Grant, MonoTime};
+use tidegate_proto::feed::{ConnectionId, FeedServer, Released, SourceStats, Taken};
+use tidegate_proto::time::MILLISECOND_NS;
+use tidegate_proto::wire::FRAME_BYTES_MAX;
+use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, FrameError, Grant, MonoTime};
 use tokio::sync::{mpsc, oneshot};
 
 /// Buffers of frames on their way to the thread, over all connections: beyond that, connections wait, and their peers
@@ -24,6 +26,8 @@ const ANSWERS_MAX: usize = 64;
 const BUFFER_FRAMES: usize = 4;
 /// How often silent connections are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How often datagrams are looked at that wait for their turn, in nanoseconds, while there are any.
+const HELD_LOOK_NS: u64 = 10 * MILLISECOND_NS;
 /// The name that events get whose own is over a quota; the same as when files are read.
 const OVERFLOW_NAME: &str = "(overflow)";
 
@@ -41,6 +45,7 @@ pub(crate) enum Input {
         connection: ConnectionId,
         received: MonoTime,
         buffer: FrameBuffer,
+        datagrams: bool,
     },
     Closed {
         connection: ConnectionId,
@@ -180,8 +185,15 @@ impl Feed {
         self.buffer.split_rest(&mut rest);
         let buffer = std::mem::replace(&mut self.buffer, rest);
         // What waits for the thread from here on has arrived.
-        let input = Input::Frames { connection: self.connection, received: self.handle.clock.now(), buffer };
+        let (connection, received) = (self.connection, self.handle.clock.now());
+        let input = Input::Frames { connection, received, buffer, datagrams: false };
         self.handle.inputs.send_async(input).await.map_err(|_| IngestGone)
+    }
+
+    /// The way in for this connection's datagrams.
+    #[must_use]
+    pub fn datagrams(&self) -> Datagrams {
+        Datagrams { connection: self.connection, handle: self.handle.clone(), buffer: self.handle.buffer() }
     }
 
     /// The peer's stream ended: whether that was between two frames.
@@ -190,6 +202,33 @@ impl Feed {
     /// What is wrong with the last bytes.
     pub fn finish(&self) -> Result<(), tidegate_proto::FrameError> {
         self.buffer.finish()
+    }
+}
+
+/// One connection's way in for datagrams, each of them a whole frame. The connection ends with its [`Feed`].
+pub struct Datagrams {
+    connection: ConnectionId,
+    handle: IngestHandle,
+    buffer: FrameBuffer,
+}
+
+impl Datagrams {
+    /// Takes one; returns whether there is room for another before [`Datagrams::flush`].
+    pub fn push(&mut self, datagram: &[u8]) -> bool {
+        // What is not whole is found out by whoever reads the frames: nothing behind it counts.
+        self.buffer.push(datagram);
+        self.buffer.space().len() >= FRAME_BYTES_MAX
+    }
+
+    /// Hands what was taken to the thread, and waits while it has enough to do.
+    ///
+    /// # Errors
+    /// [`IngestGone`] while shutting down.
+    pub async fn flush(&mut self) -> Result<(), IngestGone> {
+        let buffer = std::mem::replace(&mut self.buffer, self.handle.buffer());
+        let (connection, received) = (self.connection, self.handle.clock.now());
+        let input = Input::Frames { connection, received, buffer, datagrams: true };
+        self.handle.inputs.send_async(input).await.map_err(|_| IngestGone)
     }
 }
 
@@ -247,6 +286,8 @@ pub(crate) struct Ingest {
     sources: Vec<Source>,
     router: Router,
     pub(crate) downstream: Downstream,
+    /// Whether datagrams wait for their turn.
+    holding: bool,
     /// Whether the shards are there.
     open: bool,
     names: HashMap<u64, u32>,
@@ -297,6 +338,7 @@ impl Ingest {
             sources: Vec::new(),
             router,
             downstream,
+            holding: false,
             open: true,
             names: HashMap::new(),
             overflow: None,
@@ -315,16 +357,17 @@ impl Ingest {
     /// The life of the thread.
     pub(crate) fn run(mut self) -> IngestReport {
         self.downstream.begin();
+        let mut patience = SWEEP;
         while self.open() {
             self.downstream.worked(&self.shared.times);
-            let input = self.inputs.recv_timeout(SWEEP);
+            let input = self.inputs.recv_timeout(patience);
             self.downstream.waited(&self.shared.times);
             match input {
                 Ok(input) => self.input(input),
                 Err(flume::RecvTimeoutError::Timeout) => {}
                 Err(flume::RecvTimeoutError::Disconnected) => break,
             }
-            self.sweep_when_due();
+            patience = Duration::from_nanos(self.sweep_when_due().since(self.clock.now()));
         }
         self.finish().0
     }
@@ -351,11 +394,26 @@ impl Ingest {
     /// Looks at silent connections, if it is time. Returns when it is the next time.
     pub(crate) fn sweep_when_due(&mut self) -> MonoTime {
         let now = self.clock.now();
+        if self.holding {
+            self.look_at_held(now);
+        }
         if now.since(self.swept) >= SWEEP.as_nanos() as u64 {
             self.swept = now;
             self.sweep(now);
         }
-        self.swept.after(SWEEP.as_nanos() as u64)
+        let next = self.swept.after(SWEEP.as_nanos() as u64);
+        if self.holding { next.min(now.after(HELD_LOOK_NS)) } else { next }
+    }
+
+    /// Datagrams that have waited long enough go on without what is missing before them.
+    fn look_at_held(&mut self, now: MonoTime) {
+        for connection in self.server.holding().collect::<Vec<_>>() {
+            match self.release_held(connection, now, false) {
+                Ok(()) => self.release(connection),
+                Err(close) => self.close(connection, close),
+            }
+        }
+        self.holding = self.server.holding().next().is_some();
     }
 
     /// What comes next, for somebody who waits for it.
@@ -376,8 +434,8 @@ impl Ingest {
                     self.forget(id);
                 }
             }
-            Input::Frames { connection, received, mut buffer } => {
-                self.frames(connection, now, &mut buffer);
+            Input::Frames { connection, received, mut buffer, datagrams } => {
+                self.frames(connection, now, &mut buffer, datagrams);
                 self.downstream.arrived(received, &self.router);
                 buffer.reset();
                 let _ = self.spare.try_send(buffer);
@@ -410,18 +468,20 @@ impl Ingest {
         self.forget(connection);
     }
 
-    fn frames(&mut self, connection: ConnectionId, now: MonoTime, buffer: &mut FrameBuffer) {
+    fn frames(&mut self, connection: ConnectionId, now: MonoTime, buffer: &mut FrameBuffer, datagrams: bool) {
         let mut out = Vec::new();
         loop {
+            let protocol = |error: FrameError| Close::new(CloseCode::PROTOCOL, error.to_string());
             let outcome = match buffer.next_frame() {
+                Ok(None) if datagrams => match buffer.finish() {
+                    Ok(()) => break,
+                    Err(error) => Err(protocol(error)),
+                },
                 Ok(None) => break,
                 Ok(Some((offset, head, body))) => Frame::read(offset, &head, body)
-                    .map_err(|error| Close::new(CloseCode::PROTOCOL, error.to_string()))
-                    .and_then(|frame| {
-                        let taken = self.server.handle(connection, now, offset, &frame, &mut out)?;
-                        Ok(self.take(connection, taken))
-                    }),
-                Err(error) => Err(Close::new(CloseCode::PROTOCOL, error.to_string())),
+                    .map_err(protocol)
+                    .and_then(|frame| self.frame(connection, now, offset, &frame, datagrams, &mut out)),
+                Err(error) => Err(protocol(error)),
             };
             if let Err(close) | Ok(Some(close)) = outcome {
                 self.answer(connection, out);
@@ -431,12 +491,47 @@ impl Ingest {
         let position = self.ranks.get(&connection).map_or(0, |&rank| {
             self.sources.get(usize::from(rank)).map_or(0, |source| source.sequencer.sequence())
         });
+        if datagrams {
+            self.holding = self.server.holding().next().is_some();
+        }
         self.release(connection);
         // With nothing else waiting the feed learns all there is to know; under load a few answers are enough.
         self.server.acknowledge(connection, now, position, self.inputs.is_empty(), &mut out);
         self.answer(connection, out);
         let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
         self.shared.logged.store(logged, Relaxed);
+    }
+
+    fn frame(
+        &mut self,
+        connection: ConnectionId,
+        now: MonoTime,
+        offset: u64,
+        frame: &Frame<'_>,
+        datagrams: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Close>, Close> {
+        let taken = if datagrams {
+            self.server.handle_datagram(connection, now, frame, out)?
+        } else {
+            // Whoever declares a loss, or speaks the last word, waits for no datagram any more.
+            if matches!(frame, Frame::Gap { .. } | Frame::Close { .. }) {
+                self.release_held(connection, now, true)?;
+            }
+            self.server.handle(connection, now, offset, frame, out)?
+        };
+        let closed = self.take(connection, taken);
+        self.release_held(connection, now, false)?;
+        Ok(closed)
+    }
+
+    /// Logs the datagrams whose turn has come.
+    fn release_held(&mut self, connection: ConnectionId, now: MonoTime, all: bool) -> Result<(), Close> {
+        while let Some(Released { rank, lost, named, events }) = self.server.release(connection, now, all)? {
+            self.sources[usize::from(rank)].lost += lost;
+            self.events(rank, named, &events);
+        }
+        Ok(())
     }
 
     /// What has come of the open frame of the connection's source goes to the shards now, not with the next buffer.
@@ -565,15 +660,19 @@ impl Ingest {
             self.gaps_made += 1;
         }
         let keys = &source.keys;
+        let mut controls = 0;
         self.scratch.extend(events.iter().map(|event| {
             let key = match event.kind {
-                kind::CONTROL.. => event.key,
+                kind::CONTROL.. => {
+                    controls += 1;
+                    event.key
+                }
                 _ if event.key < named => keys.get(event.key as usize).copied().unwrap_or(overflow),
                 _ => overflow,
             };
             Event { key, source: rank, ..*event }
         }));
-        self.controls += events.iter().filter(|event| event.is_control()).count() as u64;
+        self.controls += controls;
         self.first_ts = self.first_ts.or(first);
         if let Some(last) = events.iter().rev().find(|event| !event.is_control()) {
             source.last_ts = last.ts_event;

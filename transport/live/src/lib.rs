@@ -26,7 +26,9 @@ mod service;
 
 pub use clock::Clock;
 pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
-pub use ingest::{Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats};
+pub use ingest::{
+    Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats,
+};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::{Network, Threads, ThreadsError};
 pub use service::{Live, LiveError, LiveOptions, LiveReport};

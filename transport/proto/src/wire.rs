@@ -26,6 +26,8 @@ pub const PROOF_BYTES: usize = 64;
 pub const TOKEN_BYTES_MAX: usize = 4_032;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 16;
+/// Bytes of a frame of events in front of its events.
+pub const EVENTS_HEAD_BYTES: usize = HEAD_BYTES + 16;
 /// Most events of one frame: 64 KiB of them.
 pub const FRAME_EVENTS_MAX: usize = 2_048;
 /// Most bytes of a body: a prefix of 16 and 64 KiB.

@@ -8,6 +8,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes a peer may have in flight to us over all streams of a connection: 64 KiB to 1 GiB. The library's default has no end.
+    /// As many bytes of datagrams wait to be read; beyond, the oldest are lost, which a feed's credit keeps from happening.
     pub receive_window: u32,
     /// The same for one stream.
     pub stream_receive_window: u32,
@@ -30,6 +31,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
 }
 
+/// Bytes of datagrams that wait to be sent. Beyond, the publisher waits.
+const DATAGRAM_BUFFER: usize = 1 << 20;
 /// The largest MTU that [`Limits::mtu`] takes.
 pub const MTU_MAX: u16 = 6_500;
 /// The smallest, which QUIC itself requires.
@@ -104,9 +107,8 @@ impl Limits {
             .keep_alive_interval(self.keep_alive)
             .initial_mtu(self.mtu)
             .min_mtu(MTU_MIN)
-            // Datagrams are not part of the protocol yet: no buffer for them.
-            .datagram_receive_buffer_size(None)
-            .datagram_send_buffer_size(0)
+            .datagram_receive_buffer_size(Some(self.receive_window as usize))
+            .datagram_send_buffer_size(DATAGRAM_BUFFER)
             .crypto_buffer_size(16 << 10)
             .allow_spin(false)
             .enable_segmentation_offload(true);

@@ -6,9 +6,12 @@ use crate::tls::TlsError;
 use crate::usage::Usage;
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, Origin, SubscribeError};
 use tidegate_proto::subscriber::{Request, SubscriberSession};
@@ -288,6 +291,7 @@ async fn connected(connection: &Connection, shared: &Shared) {
     tokio::pin!(expired);
     // A connection without a stream costs memory for nothing.
     let mut first = true;
+    let mut datagrams = feed;
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         let stream = if first {
@@ -322,7 +326,9 @@ async fn connected(connection: &Connection, shared: &Shared) {
         let peer =
             Peer { connection: connection.clone(), access: Arc::clone(&access), shared: shared.clone() };
         if feed {
-            tasks.spawn(async move { serve_feed(send, receive, &peer).await });
+            // A connection's datagrams are of the feed on its first stream.
+            let datagrams = std::mem::take(&mut datagrams);
+            tasks.spawn(async move { serve_feed(send, receive, &peer, datagrams).await });
         } else {
             tasks.spawn(async move { serve_subscriber(send, receive, &peer).await });
         }
@@ -384,7 +390,7 @@ impl Peer {
     }
 }
 
-async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer) {
+async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer, datagrams: bool) {
     let shared = &peer.shared;
     let mut buffer = shared.ingest.buffer();
     let grant = match peer.greeting(&mut receive, &mut buffer).await {
@@ -400,7 +406,33 @@ async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer) 
     let Ok((mut feed, mut answers)) = shared.ingest.open(grant, buffer, address).await else {
         return last_words(send, &Close::new(CloseCode::SHUTTING_DOWN, "the server ends")).await;
     };
+    let mut apart = feed.datagrams();
     let close = {
+        let receiving = async {
+            while datagrams && let Ok(mut datagram) = peer.connection.read_datagram().await {
+                let mut count = 0;
+                loop {
+                    count += datagram.len();
+                    if !apart.push(&datagram) {
+                        break;
+                    }
+                    // What is here already goes the same way.
+                    let next = pin!(peer.connection.read_datagram());
+                    match next.poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(Ok(next)) => datagram = next,
+                        _ => break,
+                    }
+                }
+                if apart.flush().await.is_err() {
+                    break;
+                }
+                if let Some(wait) = pace.spent(count, clock.now()) {
+                    shared.counters.throttled.fetch_add(1, Relaxed);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         let reading = async {
             let mut count = 0; // HELLO and what came with it lie in the buffer
             // When the peer ends its stream the ingest thread has the last word; without a CLOSE there is none to be had.
@@ -430,11 +462,12 @@ async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer) 
             }
             None
         };
-        tokio::pin!(reading, writing);
+        tokio::pin!(receiving, reading, writing);
         // When reading ends the feed is forgotten by the ingest thread, which then lets go of the answers.
         tokio::select! {
             close = &mut writing => close,
             () = &mut reading => writing.await,
+            () = &mut receiving => None,
         }
     };
     if let Some(close) = close {

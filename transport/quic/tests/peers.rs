@@ -1,5 +1,8 @@
 //! Peers good and bad against a real server on loopback.
 
+mod common;
+
+use common::closed;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_actors::BarSpec;
@@ -431,20 +434,4 @@ async fn raw(server: &Server, alpn: &[u8]) -> (quinn::Connection, quinn::SendStr
     let connection = server_connect(server, alpn).await.unwrap();
     let (send, receive) = connection.open_bi().await.unwrap();
     (connection, send, receive)
-}
-
-/// The last frame of a stream, which must be CLOSE.
-async fn closed(receive: &mut quinn::RecvStream) -> (CloseCode, String) {
-    let bytes = receive.read_to_end(1 << 20).await.unwrap();
-    let mut buffer = tidegate_proto::FrameBuffer::new(4);
-    buffer.push(&bytes);
-    let mut last = None;
-    while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
-        if let tidegate_proto::Frame::Close { code, reason } =
-            tidegate_proto::Frame::read(offset, &head, body).unwrap()
-        {
-            last = Some((code, reason.to_owned()));
-        }
-    }
-    last.expect("the server says why")
 }

@@ -4,7 +4,7 @@ use crate::close::{Close, CloseCode};
 use crate::credential::Shown;
 use crate::frame::{Ack, AckMode, Credential, Frame, FrameWriter, Hello, Plane};
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX};
+use crate::wire::{EVENTS_HEAD_BYTES, FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX};
 use std::collections::VecDeque;
 use tidegate_engine::Event;
 
@@ -25,6 +25,9 @@ pub struct FeedClientOptions {
     pub retry_ns: u64,
     /// Silence after which the connection counts as dead, in nanoseconds.
     pub silence_ns: u64,
+    /// Events go by datagrams, [`FeedClient::transmit_datagram`], which may be lost or overtake each other and are never sent again:
+    /// for feeds that prefer a declared loss to a delay. Only with [`AckMode::None`].
+    pub datagrams: bool,
 }
 
 impl Default for FeedClientOptions {
@@ -37,6 +40,7 @@ impl Default for FeedClientOptions {
             unacked_max: 1 << 18,
             retry_ns: 1_000 * MILLISECOND_NS,
             silence_ns: 10_000 * MILLISECOND_NS,
+            datagrams: false,
         }
     }
 }
@@ -99,6 +103,9 @@ pub struct FeedClient {
     /// Names sent over this link, and over any.
     names_sent: u32,
     names_told: u32,
+    /// Names that the server is known to have, and whether it was asked: datagrams overtake their names otherwise.
+    names_known: u32,
+    names_asked: bool,
     link: Link,
     heard: MonoTime,
     told: MonoTime,
@@ -109,8 +116,22 @@ pub struct FeedClient {
     echo: u64,
     skipped: u64,
     close_due: bool,
+    tail: Tail,
     shown: Shown,
 }
+
+/// What is known of the last datagrams, before the last word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    Open,
+    /// The server was asked what it has.
+    Asked,
+    /// What it does not have is declared lost.
+    Known,
+}
+
+/// How long the last datagrams may be under way before the server is asked what it has, in nanoseconds.
+const TAIL_NS: u64 = 100 * MILLISECOND_NS;
 
 impl FeedClient {
     /// A session that is not connected.
@@ -128,6 +149,8 @@ impl FeedClient {
             acked: 0,
             names_sent: 0,
             names_told: 0,
+            names_known: 0,
+            names_asked: false,
             link: Link::Down,
             heard: MonoTime::default(),
             told: MonoTime::default(),
@@ -137,6 +160,7 @@ impl FeedClient {
             echo: 0,
             skipped: 0,
             close_due: false,
+            tail: Tail::Open,
             shown: Shown::default(),
         }
     }
@@ -265,10 +289,12 @@ impl FeedClient {
                     return Err(Close::new(CloseCode::VERSION, reason));
                 }
                 self.link = Link::Up;
+                self.tail = Tail::Known;
                 self.heartbeat_ns = u64::from(ack.heartbeat_ms) * MILLISECOND_NS;
                 self.credit = ack.credit;
                 // A process that never named its keys names them all again, so that the server can compare.
                 self.names_sent = ack.names.min(self.names_told);
+                (self.names_known, self.names_asked) = (self.names_sent, false);
                 let has = ack.last;
                 if has + 1 < self.base {
                     let (first, last) = (has + 1, self.base - 1);
@@ -312,6 +338,10 @@ impl FeedClient {
                 Ok(None)
             }
             Frame::Position { last, names } => {
+                if self.tail == Tail::Asked {
+                    self.tail = Tail::Known;
+                }
+                (self.names_known, self.names_asked) = (self.names_known.max(names), false);
                 if last + 1 < self.base {
                     // A late double, or the declaration of a loss was itself lost; saying it again does no harm.
                     self.lost = Some((last + 1, self.base - 1));
@@ -378,27 +408,20 @@ impl FeedClient {
             self.names_sent += FrameWriter::new(out).define(self.names_sent, names);
             self.names_told = self.names_told.max(self.names_sent);
         }
-        while self.send < self.next && self.send <= self.credit && out.len() - start < bytes_max {
-            let from = (self.send - self.base) as usize;
-            let count = (self.next - self.send).min(self.credit + 1 - self.send).min(FRAME_EVENTS_MAX as u64)
-                as usize;
-            let (older, newer) = self.kept.as_slices();
-            let (a, b) = if from < older.len() {
-                let end = (from + count).min(older.len());
-                (&older[from..end], &newer[..count - (end - from)])
-            } else {
-                (&newer[from - older.len()..from - older.len() + count], &newer[..0])
-            };
-            FrameWriter::new(out).events(self.send, self.names.len() as u32, [a, b]);
-            self.send += count as u64;
-            self.progress = now;
-            if self.options.ack_mode == AckMode::None {
-                self.settle(self.send - 1);
-            }
+        while !self.options.datagrams && self.may_send() && out.len() - start < bytes_max {
+            self.frame_of_events(now, FRAME_EVENTS_MAX, out);
+        }
+        let waits = self.options.datagrams && !self.names_asked && self.may_send();
+        if waits && !self.names_are_known(FRAME_EVENTS_MAX) {
+            self.names_asked = true;
+            FrameWriter::new(out).resume(now.0);
         }
         let settled = self.is_settled();
         let mut ended = false;
-        if settled && self.close_due {
+        if settled && self.close_due && self.tail_due().is_some_and(|due| due <= now) {
+            (self.tail, self.asked) = (Tail::Asked, now);
+            FrameWriter::new(out).resume(now.0);
+        } else if settled && self.close_due && self.tail_due().is_none() {
             FrameWriter::new(out).close(CloseCode::FINISHED, "");
             self.close_due = false;
             ended = true;
@@ -417,6 +440,58 @@ impl FeedClient {
             FrameWriter::new(out).heartbeat(now.0, self.echo);
         }
         Ok(ended)
+    }
+
+    /// Appends one frame of events for a datagram of at most `bytes_max` bytes. Returns whether there was one; nothing is kept of it.
+    pub fn transmit_datagram(&mut self, now: MonoTime, bytes_max: usize, out: &mut Vec<u8>) -> bool {
+        let most = bytes_max.saturating_sub(EVENTS_HEAD_BYTES) / size_of::<Event>();
+        let may = self.options.datagrams && self.link == Link::Up && self.may_send();
+        // A loss is declared before what follows it.
+        if !may || most == 0 || self.lost.is_some() || !self.names_are_known(most) {
+            return false;
+        }
+        self.frame_of_events(now, most.min(FRAME_EVENTS_MAX), out);
+        self.tail = Tail::Open;
+        true
+    }
+
+    /// Whether the server has the names of the next events, as far as they are new.
+    fn names_are_known(&self, count: usize) -> bool {
+        let from = (self.send - self.base) as usize;
+        let known = |event: &Event| event.is_control() || event.key < self.names_known;
+        self.names_known as usize == self.names.len() || self.kept.iter().skip(from).take(count).all(known)
+    }
+
+    fn may_send(&self) -> bool {
+        self.send < self.next && self.send <= self.credit
+    }
+
+    fn frame_of_events(&mut self, now: MonoTime, most: usize, out: &mut Vec<u8>) {
+        let from = (self.send - self.base) as usize;
+        let count = (self.next - self.send).min(self.credit + 1 - self.send).min(most as u64) as usize;
+        let (older, newer) = self.kept.as_slices();
+        let (a, b) = if from < older.len() {
+            let end = (from + count).min(older.len());
+            (&older[from..end], &newer[..count - (end - from)])
+        } else {
+            (&newer[from - older.len()..from - older.len() + count], &newer[..0])
+        };
+        let names = if self.options.datagrams { self.names_known } else { self.names.len() as u32 };
+        FrameWriter::new(out).events(self.send, names, [a, b]);
+        self.send += count as u64;
+        self.progress = now;
+        if self.options.ack_mode == AckMode::None || self.options.datagrams {
+            self.settle(self.send - 1);
+        }
+    }
+
+    /// When the server is to be asked what came of the datagrams, before the last word; `None` when that is known or plain.
+    fn tail_due(&self) -> Option<MonoTime> {
+        match self.tail {
+            Tail::Open if self.options.datagrams && self.send > 1 => Some(self.progress.after(TAIL_NS)),
+            Tail::Asked => Some(self.asked.after(self.options.retry_ns)),
+            _ => None,
+        }
     }
 
     fn check_silence(&self, now: MonoTime) -> Result<(), Close> {
@@ -440,7 +515,12 @@ impl FeedClient {
                 let silence = self.heard.after(self.options.silence_ns);
                 let ask = self.progress.max(self.asked).after(retry);
                 let due = heartbeat.min(silence);
-                Some(if self.is_settled() { due } else { due.min(ask) })
+                let tail = self.tail_due().filter(|_| self.close_due);
+                Some(match (self.is_settled(), tail) {
+                    (true, Some(tail)) => due.min(tail),
+                    (true, None) => due,
+                    (false, _) => due.min(ask),
+                })
             }
         }
     }

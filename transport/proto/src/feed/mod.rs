@@ -22,4 +22,4 @@ mod server_tests;
 mod sim;
 
 pub use client::{FeedClient, FeedClientOptions, FeedEvent};
-pub use server::{ConnectionId, FeedLedger, FeedServer, FeedServerOptions, SourceStats, Taken};
+pub use server::{ConnectionId, FeedLedger, FeedServer, FeedServerOptions, Released, SourceStats, Taken};

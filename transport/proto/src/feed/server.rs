@@ -7,8 +7,10 @@ use crate::credential;
 use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane};
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::{FRAME_EVENTS_MAX, FrameError};
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use tidegate_engine::units::TRADE_NOTIONAL_MAX;
 use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind, name_hash};
 
 /// Bounds of the server's side.
@@ -24,6 +26,10 @@ pub struct FeedServerOptions {
     pub silence_ns: u64,
     /// How long a connection may take to say hello, in nanoseconds.
     pub hello_ns: u64,
+    /// Frames that came by datagram ahead of their turn and wait for what goes before them; one more, and that counts as lost.
+    pub reorder_frames: usize,
+    /// How long they wait, in nanoseconds.
+    pub reorder_ns: u64,
     /// How often either side says something, in milliseconds.
     pub heartbeat_ms: u32,
     /// Another number for each start of the server.
@@ -40,6 +46,8 @@ impl Default for FeedServerOptions {
             credit_events: 1 << 18,
             silence_ns: 10_000 * MILLISECOND_NS,
             hello_ns: 2_000 * MILLISECOND_NS,
+            reorder_frames: 64,
+            reorder_ns: 20 * MILLISECOND_NS,
             heartbeat_ms: 3_000,
             incarnation: 1,
             server: "tidegate".to_owned(),
@@ -60,11 +68,13 @@ pub struct FeedLedger {
     pub accepted: u64,
     /// The server had them already.
     pub duplicate: u64,
-    /// Came before what goes before them; the source was asked to go back.
+    /// Came before what goes before them: the source was asked to go back, or, of datagrams, nobody waits for that any more.
     pub ahead: u64,
+    /// Came by datagram ahead of their turn, and wait for it.
+    pub held: u64,
     /// In a frame that broke a rule; its connection was closed.
     pub refused: u64,
-    /// Not received: declared lost by the source.
+    /// Not received: declared lost by the source, or missing between datagrams for longer than is waited.
     pub declared_lost: u64,
     /// Of `accepted`: those under the overflow name, because the source had used up its names.
     pub overflowed: u64,
@@ -78,6 +88,7 @@ impl FeedLedger {
             - i128::from(self.accepted)
             - i128::from(self.duplicate)
             - i128::from(self.ahead)
+            - i128::from(self.held)
             - i128::from(self.refused)
     }
 }
@@ -159,6 +170,26 @@ pub enum Taken<'a> {
     },
 }
 
+/// Events of datagrams whose turn has come; see [`FeedServer::release`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Released {
+    /// The source.
+    pub rank: u16,
+    /// Events missing in front of these that are waited for no more, to be written into the log.
+    pub lost: u64,
+    /// As in [`Taken::Events`].
+    pub named: u32,
+    /// The events.
+    pub events: Vec<Event>,
+}
+
+/// A frame that came by datagram ahead of its turn.
+struct Held {
+    since: MonoTime,
+    names: u32,
+    events: Vec<Event>,
+}
+
 pub(super) struct Source {
     name: String,
     source_id: u64,
@@ -195,6 +226,8 @@ struct Feed {
     echo: u64,
     /// Whether it waits for its principal's quota.
     dry: bool,
+    /// By sequence.
+    held: BTreeMap<u64, Held>,
 }
 
 /// All feed sessions of a server.
@@ -234,8 +267,11 @@ impl FeedServer {
 
     /// A connection is gone, for whatever reason. Returns the source that is without one now.
     pub fn closed(&mut self, connection: ConnectionId) -> Option<u16> {
-        let rank = self.connections.remove(&connection)?.feed?.rank;
+        let Feed { rank, held, .. } = self.connections.remove(&connection)?.feed?;
         let source = &mut self.sources[usize::from(rank)];
+        let left = held.values().map(|held| held.events.len() as u64).sum::<u64>();
+        source.ledger.held -= left;
+        source.ledger.ahead += left;
         if source.connection == Some(connection) {
             source.connection = None;
             self.principals.left(source.grant.principal());
@@ -308,10 +344,7 @@ impl FeedServer {
                     return refuse(source, code, reason);
                 }
                 let named = source.names.len() as u32;
-                if source.keys > named {
-                    let over = |event: &&Event| event.kind < kind::CONTROL && event.key >= named;
-                    source.ledger.overflowed += fresh.iter().filter(over).count() as u64;
-                }
+                source.ledger.overflowed += overflowed(fresh, named, source.keys);
                 source.ledger.duplicate += known as u64;
                 source.ledger.accepted += fresh.len() as u64;
                 source.last = end - 1;
@@ -352,6 +385,102 @@ impl FeedServer {
             }
             _ => unexpected("from a feed"),
         }
+    }
+
+    /// As [`FeedServer::handle`], for a frame that came as a datagram of the connection: only events do. Those ahead of their
+    /// turn are held, and come with [`FeedServer::release`].
+    ///
+    /// # Errors
+    /// As [`FeedServer::handle`].
+    pub fn handle_datagram<'a>(
+        &mut self,
+        connection: ConnectionId,
+        now: MonoTime,
+        frame: &Frame<'a>,
+        out: &mut Vec<u8>,
+    ) -> Result<Taken<'a>, Close> {
+        let Frame::Events { sequence, names, events } = *frame else {
+            let error = FrameError::Unexpected { offset: 0, kind: frame.kind(), place: "in a datagram" };
+            return Err(Close::new(CloseCode::PROTOCOL, error.to_string()));
+        };
+        if let Some(Connection { feed: Some(feed), heard, .. }) = self.connections.get_mut(&connection) {
+            let source = &mut self.sources[usize::from(feed.rank)];
+            let last = sequence + events.len() as u64 - 1;
+            let early = sequence > source.last + 1 || names > source.keys;
+            if early && source.connection == Some(connection) && last <= feed.credit {
+                *heard = now;
+                let count = events.len() as u64;
+                source.ledger.received += count;
+                match feed.held.entry(sequence) {
+                    Entry::Occupied(_) => source.ledger.duplicate += count,
+                    Entry::Vacant(place) => {
+                        source.ledger.held += count;
+                        place.insert(Held { since: now, names, events: events.to_vec() });
+                    }
+                }
+                return Ok(Taken::Nothing);
+            }
+        }
+        self.handle(connection, now, 0, frame, out)
+    }
+
+    /// The next events of datagrams whose turn has come: because nothing is missing in front of them any more, because they have
+    /// waited long enough, because too many wait, or because `all` are to come. Call it behind every frame, and now and then for the
+    /// connections of [`FeedServer::holding`], until there are none.
+    ///
+    /// # Errors
+    /// The words to close the connection with.
+    pub fn release(
+        &mut self,
+        connection: ConnectionId,
+        now: MonoTime,
+        all: bool,
+    ) -> Result<Option<Released>, Close> {
+        let Some(link) = self.connections.get_mut(&connection) else { return Ok(None) };
+        let Some(feed) = &mut link.feed else { return Ok(None) };
+        let source = &mut self.sources[usize::from(feed.rank)];
+        while let Some((&sequence, first)) = feed.held.first_key_value() {
+            let ready = sequence <= source.last + 1 && first.names <= source.keys;
+            let waited = |held: &Held| now.since(held.since) >= self.options.reorder_ns;
+            let due = all || feed.held.len() > self.options.reorder_frames || feed.held.values().any(waited);
+            if !(ready || due) {
+                return Ok(None);
+            }
+            let Some((_, Held { names, mut events, .. })) = feed.held.pop_first() else { return Ok(None) };
+            let count = events.len() as u64;
+            source.ledger.held -= count;
+            if names > source.keys {
+                // Its names never came; what follows it finds it missing.
+                source.ledger.ahead += count;
+                continue;
+            }
+            let known = (source.last + 1).saturating_sub(sequence).min(count);
+            source.ledger.duplicate += known;
+            events.drain(..known as usize);
+            if events.is_empty() {
+                continue;
+            }
+            let fresh = count - known;
+            if let Some((code, reason)) = fault(&events, sequence + known, source.keys) {
+                source.ledger.refused += fresh;
+                return Err(Close::new(code, reason));
+            }
+            let lost = (sequence + known - 1).saturating_sub(source.last);
+            let named = source.names.len() as u32;
+            source.ledger.declared_lost += lost;
+            source.ledger.accepted += fresh;
+            source.ledger.overflowed += overflowed(&events, named, source.keys);
+            source.last = sequence + count - 1;
+            self.principals.used(source.grant.principal(), fresh, now);
+            return Ok(Some(Released { rank: feed.rank, lost, named, events }));
+        }
+        Ok(None)
+    }
+
+    /// Connections of whose datagrams some wait for their turn.
+    pub fn holding(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        let holds = |link: &Connection| link.feed.as_ref().is_some_and(|feed| !feed.held.is_empty());
+        self.connections.iter().filter(move |(_, link)| holds(link)).map(|(&id, _)| id)
     }
 
     fn hello<'a>(
@@ -443,7 +572,8 @@ impl FeedServer {
             // What was allowed once stays allowed.
             credit = credit.max(link.feed.as_ref().map_or(0, |feed| feed.credit));
             let (mode, dry) = (hello.ack_mode, false);
-            link.feed = Some(Feed { rank, mode, acked, credit, asked: None, echo: 0, dry });
+            let held = link.feed.take().map(|feed| feed.held).unwrap_or_default();
+            link.feed = Some(Feed { rank, mode, acked, credit, asked: None, echo: 0, dry, held });
             link.told = now;
         }
         FrameWriter::new(out).hello_ack(&HelloAck {
@@ -642,6 +772,14 @@ fn ask(source: &Source, feed: &mut Feed, now: MonoTime, out: &mut Vec<u8>) {
     }
 }
 
+/// Events that go under the overflow name.
+fn overflowed(events: &[Event], named: u32, keys: u32) -> u64 {
+    if keys <= named {
+        return 0;
+    }
+    events.iter().filter(|event| event.kind < kind::CONTROL && event.key >= named).count() as u64
+}
+
 /// The first event that no feed may send, if there is one.
 fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, String)> {
     let undefined = |event: &Event| event.kind < kind::CONTROL && event.key >= keys;
@@ -649,11 +787,19 @@ fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, Strin
     let endless = |event: &Event| event.ts_event > EventTime::MAX.0;
     let notional = |event: &Event| Notional::of(Price(event.price()), Size(event.size()));
     let immense = |event: &Event| event.kind == kind::TRADE && notional(event).is_err();
-    // One pass without branches over what is nearly always right, then a search for who was wrong.
-    let wrong = events.iter().fold(false, |wrong, event| {
-        wrong | undefined(event) | unknown(event) | endless(event) | immense(event)
-    });
-    if !wrong {
+    // One pass of sums over what is nearly always right, then a search for who was wrong. Two factors below this are no immense
+    // product, whatever they are of.
+    const MODEST: u64 = 1 << 51;
+    const { assert!((MODEST as i128 - 1) * (MODEST as i128 - 1) <= TRADE_NOTIONAL_MAX) };
+    let (mut strange, mut key, mut newest, mut magnitude) = (false, 0, 0, 0);
+    for event in events {
+        strange |= unknown(event);
+        key = key.max(if event.kind < kind::CONTROL { event.key } else { 0 });
+        newest = newest.max(event.ts_event);
+        magnitude |= event.price().unsigned_abs() | event.size();
+    }
+    let named = key < keys || events.iter().all(Event::is_control);
+    if !strange && named && newest <= EventTime::MAX.0 && magnitude < MODEST {
         return None;
     }
     let (at, event) =

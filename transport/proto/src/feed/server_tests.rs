@@ -246,3 +246,63 @@ fn who_shows_a_token_speaks_to_those_who_can_read_it() {
     let shown = crate::Credential { proof: &[7; 64], token: b"a.b.c" };
     assert_eq!(offered(Some(shown)), ((2, 2), Err(CloseCode::VERSION), Err(CloseCode::VERSION)));
 }
+
+/// Hands a datagram with one frame over, and takes what is released; events released, and lost in front of them.
+fn datagram(
+    server: &mut FeedServer,
+    connection: ConnectionId,
+    now_ms: u64,
+    write: impl FnOnce(&mut FrameWriter<'_>),
+) -> Result<(u64, u64), Close> {
+    let mut bytes = Vec::new();
+    write(&mut FrameWriter::new(&mut bytes));
+    let mut buffer = FrameBuffer::new(1);
+    buffer.push(&bytes);
+    let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
+    let frame = Frame::read(offset, &head, body).unwrap();
+    let now = MonoTime(now_ms * 1_000_000);
+    let taken = server.handle_datagram(connection, now, &frame, &mut Vec::new())?;
+    let mut sums = match taken {
+        Taken::Events { events, .. } => (events.len() as u64, 0),
+        Taken::Nothing => (0, 0),
+        other => panic!("{other:?}"),
+    };
+    while let Some(released) = server.release(connection, now, false)? {
+        sums = (sums.0 + released.events.len() as u64, sums.1 + released.lost);
+    }
+    Ok(sums)
+}
+
+#[test]
+fn datagrams_wait_for_their_turn_up_to_a_bound_and_a_time() {
+    let options = FeedServerOptions { reorder_frames: 3, ..FeedServerOptions::default() };
+    let mut server = FeedServer::new(options);
+    let connection = server.open(MonoTime(0), grant("wide"));
+    let early = datagram(&mut server, connection, 0, |w| w.events(1, 0, [&samples(1), &[]]));
+    assert!(early.unwrap_err().reason.contains("before HELLO"));
+    say(&mut server, connection, 0, hello(1, "cme")).unwrap();
+    say(&mut server, connection, 0, |w| assert_eq!(w.define(0, ["ES"].into_iter()), 1)).unwrap();
+    let mut two =
+        |at: u64, now| datagram(&mut server, connection, now, |w| w.events(at, 1, [&samples(2), &[]]));
+    assert_eq!(two(1, 0), Ok((2, 0)));
+    // 3 and 4 are missing; what follows waits, a double is one.
+    assert_eq!((two(5, 1), two(9, 1), two(5, 1)), (Ok((0, 0)), Ok((0, 0)), Ok((0, 0))));
+    assert_eq!(two(3, 2), Ok((4, 0)), "and then comes up to the next that is missing");
+    // One more than may wait: what is missing before the first of them is lost.
+    assert_eq!((two(13, 3), two(17, 3)), (Ok((0, 0)), Ok((0, 0))));
+    assert_eq!(two(21, 3), Ok((2, 2)));
+    // 11, 12, 15, 16, 19 and 20 after as long as is waited, told by the next that comes, which follows at once.
+    assert_eq!(two(23, 23), Ok((8, 6)));
+    // Late after all: known as lost.
+    assert_eq!(two(7, 24), Ok((0, 0)));
+    let ledger = server.sources().next().unwrap().ledger;
+    assert_eq!((ledger.accepted, ledger.declared_lost, ledger.duplicate, ledger.held), (16, 8, 4, 0));
+    assert_eq!(ledger.imbalance(), 0);
+    // Left waiting at the end, and anything but events.
+    assert_eq!(datagram(&mut server, connection, 30, |w| w.events(99, 1, [&samples(1), &[]])), Ok((0, 0)));
+    let other = datagram(&mut server, connection, 30, |w| w.gap(25, 26)).unwrap_err();
+    assert!(other.reason.contains("in a datagram"), "{other}");
+    server.closed(connection);
+    let ledger = server.sources().next().unwrap().ledger;
+    assert_eq!((ledger.ahead, ledger.held, ledger.imbalance()), (1, 0, 0));
+}

@@ -105,7 +105,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(mode: AckMode, unacked_max: usize) -> Self {
+    fn new(mode: AckMode, unacked_max: usize, datagrams: bool) -> Self {
         let client = FeedClient::new(FeedClientOptions {
             source_id: 7,
             session: 42,
@@ -114,6 +114,7 @@ impl Feed {
             unacked_max,
             retry_ns: 150 * MILLISECOND_NS,
             silence_ns: 3_000 * MILLISECOND_NS,
+            datagrams,
         });
         Self { client, read: 0, closing: false }
     }
@@ -139,6 +140,11 @@ struct Outcome {
 }
 
 fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
+    run_by(seed, faults, mode, false)
+}
+
+/// With `datagrams` the faults are theirs, and the stream beside them keeps its word.
+fn run_by(seed: u64, faults: Option<Faults>, mode: AckMode, datagrams: bool) -> Outcome {
     let random = &mut Random(seed);
     let mut faults = faults.unwrap_or_else(|| Faults::swarm(random));
     if mode == AckMode::None {
@@ -163,9 +169,10 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
     let mut begun_ms = 0;
     let mut server = FeedServer::new(options(1));
     let mut incarnation = 1;
-    let mut feed = Feed::new(mode, unacked_max);
+    let mut feed = Feed::new(mode, unacked_max, datagrams);
     let (mut log, mut keys, mut lost): (Vec<u64>, Vec<String>, u64) = (Vec::new(), Vec::new(), 0);
     let mut link: Option<(ConnectionId, Wire, Wire)> = None;
+    let (mut air, mut ended) = (Wire::default(), false);
     let (mut number, mut trace) = (0, 0u64);
     let mut acked = 0;
     let mut now_ms = 0;
@@ -185,7 +192,7 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
             feed.client.disconnected();
         }
         if random.percent(faults.kill_feed) {
-            feed = Feed::new(mode, unacked_max);
+            feed = Feed::new(mode, unacked_max, datagrams);
             if let Some((id, ..)) = link.take() {
                 server.closed(id);
             }
@@ -209,17 +216,37 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
         }
         let mut out = Vec::new();
         let sent = feed.client.transmit(now, 4_096, &mut out);
-        up.send(&out, now_ms, &mut number, &faults, random);
+        let calm = Faults::NONE;
+        let steady = if datagrams { &calm } else { &faults };
+        up.send(&out, now_ms, &mut number, steady, random);
+        ended |= sent == Ok(true);
+        let mut datagram = Vec::new();
+        while feed.client.transmit_datagram(now, 40 + random.below(300) as usize, &mut datagram) {
+            air.send(&datagram, now_ms, &mut number, &faults, random);
+            datagram.clear();
+        }
         let mut broken = sent.is_err();
         let mut answer = Vec::new();
         let mut closing = None;
-        for bytes in up.receive(now_ms) {
+        let arrived = up.receive(now_ms).into_iter().map(|bytes| (false, bytes));
+        for (by_datagram, bytes) in arrived.chain(air.receive(now_ms).into_iter().map(|bytes| (true, bytes)))
+        {
             trace = trace.wrapping_mul(31).wrapping_add(bytes.len() as u64 + now_ms);
             let mut buffer = FrameBuffer::new(1);
             buffer.push(&bytes);
             let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
             let frame = Frame::read(offset, &head, body).unwrap();
-            match server.handle(*id, now, 0, &frame, &mut answer) {
+            let mut released = Vec::new();
+            let taken = if by_datagram {
+                server.handle_datagram(*id, now, &frame, &mut answer)
+            } else {
+                if matches!(frame, Frame::Gap { .. } | Frame::Close { .. }) {
+                    released.extend(std::iter::from_fn(|| server.release(*id, now, true).unwrap()));
+                }
+                take_released(&mut released, &keys, &mut log, &mut lost);
+                server.handle(*id, now, 0, &frame, &mut answer)
+            };
+            match taken {
                 Ok(Taken::Events { events, named, .. }) => {
                     for event in events {
                         assert!(event.key < named);
@@ -240,8 +267,14 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
                 }
                 Ok(Taken::Nothing) => {}
                 Ok(Taken::Finished { .. }) => closing = Some(()),
+                // Datagrams of the connection before, that a driver never sees.
+                Err(close) if by_datagram => {
+                    assert!(close.reason.contains("before HELLO"), "seed {seed}: {close}")
+                }
                 Err(close) => panic!("seed {seed}: {close}"),
             }
+            released.extend(std::iter::from_fn(|| server.release(*id, now, false).unwrap()));
+            take_released(&mut released, &keys, &mut log, &mut lost);
         }
         server.acknowledge(*id, now, log.len() as u64, true, &mut answer);
         let mut beats = Vec::new();
@@ -281,10 +314,11 @@ fn run(seed: u64, faults: Option<Faults>, mode: AckMode) -> Outcome {
             feed.client.disconnected();
         }
         let told_all = feed.read == total && feed.client.is_settled() && feed.client.unacked() == 0;
+        let told_all = told_all && (ended || !datagrams);
         if told_all && now_ms > 4_000 && link.as_ref().is_none_or(|(_, up, _)| up.0.is_empty()) {
             let last = source.map_or(0, |source| source.last);
             // A declaration or the last frames may have been lost when nothing was promised for them.
-            if mode != AckMode::None && incarnation == 1 {
+            if (mode != AckMode::None || datagrams) && incarnation == 1 {
                 assert_eq!(last, total, "seed {seed}");
             }
             return Outcome { log, lost, last, trace };
@@ -318,6 +352,42 @@ fn without_acks_losses_are_declared() {
         let Outcome { log, lost, last, .. } = run(seed, None, AckMode::None);
         assert!(log.windows(2).all(|pair| pair[0] < pair[1]), "seed {seed}: {log:?}");
         assert_eq!(log.len() as u64 + lost, last, "seed {seed}");
+    }
+}
+
+fn take_released(released: &mut Vec<Released>, keys: &[String], log: &mut Vec<u64>, lost: &mut u64) {
+    for Released { lost: missing, named, events, .. } in released.drain(..) {
+        *lost += missing;
+        for event in events {
+            assert!(event.key < named);
+            assert_eq!(keys[event.key as usize], format!("key-{}", event.key));
+            log.push(event.payload[0]);
+        }
+    }
+}
+
+/// Loss, doubles and overtaking between datagrams: what comes is logged once and in order, and what does not is counted to the
+/// last event, whatever was lost at the end.
+#[test]
+fn datagrams_lose_only_what_is_counted() {
+    let (mut losses, mut clean) = (0, 0);
+    for seed in 0..3_000 {
+        let Outcome { log, lost, last, .. } = run_by(seed, None, AckMode::None, true);
+        assert!(log.windows(2).all(|pair| pair[0] < pair[1]), "seed {seed}: {log:?}");
+        assert_eq!(log.len() as u64 + lost, last, "seed {seed}");
+        losses += u64::from(lost > 0);
+        clean += u64::from(lost == 0);
+    }
+    assert!(losses > 500 && clean > 100, "{losses} runs with losses, {clean} without");
+}
+
+/// Within the time that is waited, overtaking costs nothing.
+#[test]
+fn datagrams_that_only_overtake_each_other_all_arrive() {
+    for seed in 0..500 {
+        let faults = Faults { delay_ms: 8, double: 20, ..Faults::NONE };
+        let Outcome { log, lost, last, .. } = run_by(seed, Some(faults), AckMode::None, true);
+        assert_eq!((lost, log), (0, (1..=last).collect::<Vec<_>>()), "seed {seed}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Names: dense numbers for hashes, and an order for searches.
 
 use crate::wire::NAME_BYTES_MAX;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -36,13 +37,20 @@ pub(super) struct Keyring {
     max: usize,
     names: Vec<Arc<str>>,
     hashes: Vec<u64>,
-    by_hash: HashMap<u64, u32>,
+    /// Asked once per record. The keys are hashes already; the seed keeps strangers from choosing where they fall.
+    by_hash: HashMap<u64, u32, RandomState>,
     by_name: BTreeMap<Arc<str>, u32>,
 }
 
 impl Keyring {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, names: Vec::new(), hashes: Vec::new(), by_hash: HashMap::new(), by_name: BTreeMap::new() }
+        Self {
+            max,
+            names: Vec::new(),
+            hashes: Vec::new(),
+            by_hash: HashMap::default(),
+            by_name: BTreeMap::new(),
+        }
     }
 
     /// Whether the name is known now.

@@ -340,6 +340,9 @@ impl StreamState {
     }
 }
 
+/// Most places of a stream's ring that are reserved before they are used.
+const RESERVED_MAX: usize = 1 << 18;
+
 const RECORD_BYTES_MAX: usize = crate::frame::RECORD_HEAD_BYTES + 8 * OUTPUT_WORDS;
 
 struct Place {
@@ -380,7 +383,8 @@ impl Hub {
         }
         let state = |meta| StreamState {
             meta,
-            ring: VecDeque::new(),
+            // Growing would copy all of it, again and again; what is not used yet is no memory but addresses.
+            ring: VecDeque::with_capacity(options.ring_records.min(RESERVED_MAX)),
             first: 0,
             heads: vec![0; SLOT_COUNT].into_boxed_slice(),
             evicted: vec![0; SLOT_COUNT].into_boxed_slice(),

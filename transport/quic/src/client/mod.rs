@@ -125,6 +125,9 @@ pub enum ClientError {
     /// The server breaks its own rules.
     #[error("the server broke the protocol: {0}")]
     Rule(Close),
+    /// Events were to go by datagrams.
+    #[error("the server, or the path to it, takes no datagrams")]
+    Datagrams,
     /// The subscription cannot be asked for.
     #[error(transparent)]
     Subscription(#[from] SubscriptionError),

@@ -1,7 +1,7 @@
 //! A feed's way in: batches, back-pressure, and a session that outlives its connections.
 
 use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
-use quinn::{RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_engine::Event;
@@ -23,6 +23,9 @@ pub struct PublisherOptions {
     pub ack_mode: AckMode,
     /// Events kept until they are acknowledged; then [`Publisher::send`] waits.
     pub unacked_max: usize,
+    /// Events go by datagrams: what the network loses is not sent again but counted by the server, and nothing waits for it. Implies
+    /// [`AckMode::None`].
+    pub datagrams: bool,
 }
 
 impl Default for PublisherOptions {
@@ -33,6 +36,7 @@ impl Default for PublisherOptions {
             name: "publisher".to_owned(),
             ack_mode: AckMode::Leader,
             unacked_max: 1 << 18,
+            datagrams: false,
         }
     }
 }
@@ -52,7 +56,8 @@ pub struct PublishStats {
     pub connected: bool,
     /// Times connected.
     pub connections: u64,
-    /// Events that the server acknowledged, then lost by a restart, and that were no longer kept here: declared to it as lost.
+    /// Events that were no longer kept here when the server turned out not to have them: it acknowledged them and then lost them by a
+    /// restart, or they were sent without acks over a connection that broke. Declared to it as lost.
     pub lost_by_server: u64,
 }
 
@@ -97,15 +102,16 @@ impl Publisher {
         let client = FeedClient::new(FeedClientOptions {
             source_id: publisher.source_id,
             session: publisher.session,
-            ack_mode: publisher.ack_mode,
+            ack_mode: if publisher.datagrams { AckMode::None } else { publisher.ack_mode },
             name: publisher.name,
+            datagrams: publisher.datagrams,
             unacked_max: publisher.unacked_max.max(1),
             ..FeedClientOptions::default()
         });
         let state = State { client, stats: PublishStats::default(), over: None, ready: false };
         let shared =
             Arc::new(Shared { state: Mutex::new(state), work: Notify::new(), progress: Notify::new() });
-        let task = tokio::spawn(run(dialer, Arc::clone(&shared)));
+        let task = tokio::spawn(run(dialer, Arc::clone(&shared), publisher.datagrams));
         let publisher = Self { shared, task };
         publisher.wait(|state| state.ready).await?;
         Ok(publisher)
@@ -213,7 +219,7 @@ enum End {
     Failed(ClientError),
 }
 
-async fn run(dialer: Dialer, shared: Arc<Shared>) {
+async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
     // Before the next attempt: longer after each connection that came to nothing.
     let mut pause = Duration::ZERO;
     let over = loop {
@@ -229,7 +235,8 @@ async fn run(dialer: Dialer, shared: Arc<Shared>) {
             state.client.connected(now());
             state.stats.connections += 1;
         }
-        let end = talk(&shared, &mut send, &mut receive).await;
+        let apart = datagrams.then_some(&connection);
+        let end = talk(&shared, &mut send, &mut receive, apart).await;
         {
             let mut state = shared.state();
             if state.client.is_up() {
@@ -258,11 +265,29 @@ async fn run(dialer: Dialer, shared: Arc<Shared>) {
     shared.progress.notify_waiters();
 }
 
-/// One connection, until it ends.
-async fn talk(shared: &Shared, send: &mut SendStream, receive: &mut RecvStream) -> End {
+/// One connection, until it ends. With `datagrams`, events go by those of this connection.
+async fn talk(
+    shared: &Shared,
+    send: &mut SendStream,
+    receive: &mut RecvStream,
+    datagrams: Option<&Connection>,
+) -> End {
     let writing = async {
         loop {
             let mut out = Vec::new();
+            if let Some(connection) = datagrams {
+                let Some(most) = connection.max_datagram_size() else {
+                    return End::Failed(ClientError::Datagrams);
+                };
+                let sent = shared.state().client.transmit_datagram(now(), most, &mut out);
+                if sent {
+                    shared.progress.notify_waiters();
+                    if connection.send_datagram_wait(out.into()).await.is_err() {
+                        return End::Broken;
+                    }
+                    continue;
+                }
+            }
             let (sent, timeout) = {
                 let mut state = shared.state();
                 // Room for a frame's head behind what is asked for, so that nothing is copied to grow.
