@@ -3,9 +3,9 @@
 //! **Equality:** words bit-equal on every backend, values per path within 1e-5; on the CPU the same bits on any number of
 //! threads, as sums go by chunks of [`CHUNK`] paths in their order.
 //!
-//! A strike out of the money is simulated where it matters: the path is shifted until its middle lies at the strike, and
-//! each value is weighted by the likelihood ratio of the shift (Glasserman 2003, section 4.6). So the interval of a rare
-//! payoff is as honest as that of a common one.
+//! A payoff is simulated where it matters: the path is shifted to where payoff times density peaks, and each value is
+//! weighted by the likelihood ratio of the shift (Glasserman 2003, section 4.6). So the interval of a rare payoff is as
+//! honest as that of a common one.
 
 use crate::BatchError;
 use crate::lanes::{LANES, exp_f64, widest};
@@ -127,9 +127,7 @@ impl Plan {
         let drift = if mean { drift / 2.0 } else { drift };
         let variance = if mean { years / 3.0 } else { years };
         let strike = payoff.strike();
-        let middle = (libm::log(strike / spot) - drift) / volatility;
-        let most = SHIFT_MAX * variance.sqrt();
-        let shift = if middle * sign > 0.0 { middle.clamp(-most, most) } else { 0.0 };
+        let shift = shift(spot * libm::exp(drift), strike, volatility, variance, sign);
         let discount = libm::exp(-rate * years);
         Self { mean, variance, spot, drift, volatility, strike, sign, shift, discount }
     }
@@ -142,6 +140,26 @@ impl Plan {
         let weight = exp_f64(-self.shift * (x + self.shift / 2.0) / self.variance);
         self.discount * paid * weight
     }
+}
+
+/// Where a payoff times the density of its normal number peaks: the shift that evens out what paths contribute (Glasserman,
+/// Heidelberger & Shahabuddin 1999). By bisection of the slope, within [`SHIFT_MAX`] deviations.
+fn shift(price: f64, strike: f64, volatility: f64, variance: f64, sign: f64) -> f64 {
+    let most = SHIFT_MAX * variance.sqrt();
+    let middle = (libm::log(strike / price) / volatility).clamp(-most, most);
+    let (mut low, mut high) = if sign > 0.0 { (middle, most) } else { (-most, middle) };
+    for _ in 0..60 {
+        let x = f64::midpoint(low, high);
+        let there = price * libm::exp(volatility * x);
+        // x / variance is the slope of the density's logarithm, the rest that of the payoff's.
+        let slope = x / variance * (sign * (there - strike)) - sign * volatility * there;
+        if slope < 0.0 {
+            low = x;
+        } else {
+            high = x;
+        }
+    }
+    f64::midpoint(low, high)
 }
 
 impl Market {

@@ -226,34 +226,47 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// The lower factor of a positive definite matrix, row by row.
 struct Cholesky {
     size: usize,
+    stride: usize,
     rows: Vec<f64>,
 }
 
-/// Rows of the factor computed together.
-const BAND: usize = 4;
+/// Rows and columns of the factor computed together.
+const BLOCK: usize = 4;
+/// Rows that stay near while all columns to their left pass by.
+const BAND: usize = 32;
+/// Width of the blocks' sums.
+const LANE: usize = 8;
 
 impl Cholesky {
+    /// Rows are kept in whole blocks, the last one filled up with rows of the identity.
     fn new(matrix: &[f64], size: usize) -> Result<Self, BatchError> {
-        let mut rows = matrix.to_vec();
+        let stride = size.next_multiple_of(LANE);
+        let mut rows = vec![0.0; stride * stride];
+        for (at, row) in rows.chunks_exact_mut(stride).enumerate() {
+            match matrix.chunks_exact(size).nth(at) {
+                Some(from) => row[..size].copy_from_slice(from),
+                None => row[at] = 1.0,
+            }
+        }
         let failed = widest(
             #[inline(always)]
-            || factorise(&mut rows, size),
+            || factorise(&mut rows, stride),
         );
         match failed {
-            None => Ok(Self { size, rows }),
+            None => Ok(Self { size, stride, rows }),
             Some(row) => Err(BatchError::NotPositive { what: "the covariance matrix", row }),
         }
     }
 
     fn solve(&self, right: &[f64]) -> Vec<f64> {
-        let n = self.size;
+        let line = |row: usize| &self.rows[row * self.stride..row * self.stride + row + 1];
         let mut x = right.to_vec();
-        for row in 0..n {
-            let line = &self.rows[row * n..row * n + row + 1];
-            x[row] = (x[row] - dot(&line[..row], &x[..row])) / line[row];
+        for row in 0..self.size {
+            let line = line(row);
+            x[row] = (x[row] - dot(&line[..row], &x)) / line[row];
         }
-        for row in (0..n).rev() {
-            let line = &self.rows[row * n..row * n + row + 1];
+        for row in (0..self.size).rev() {
+            let line = line(row);
             x[row] /= line[row];
             let value = x[row];
             for (x, l) in x[..row].iter_mut().zip(line) {
@@ -264,79 +277,77 @@ impl Cholesky {
     }
 }
 
-/// Four rows at a time, each column's dots with the row above it; returns the row at which the matrix is seen not to be
-/// positive definite.
+/// In place, rows of `n`, a multiple of [`BLOCK`]; returns the row at which the matrix is seen not to be positive definite.
 #[inline(always)]
 fn factorise(rows: &mut [f64], n: usize) -> Option<usize> {
     for band in (0..n).step_by(BAND) {
-        let height = BAND.min(n - band);
+        let end = (band + BAND).min(n);
         let (above, own) = rows.split_at_mut(band * n);
-        let own = &mut own[..height * n];
-        // Columns left of the band: known rows above, four dots share each load.
-        if height == BAND {
-            for column in 0..band {
-                let line = &above[column * n..column * n + column + 1];
-                let (a, rest) = own.split_at_mut(n);
-                let (b, rest) = rest.split_at_mut(n);
-                let (c, d) = rest.split_at_mut(n);
-                let sums = dots(&line[..column], [a, b, c, d]);
-                let share = 1.0 / line[column];
-                for (row, sum) in [a, b, c, d].into_iter().zip(sums) {
-                    row[column] = (row[column] - sum) * share;
-                }
-            }
-        } else {
-            for row in own.chunks_exact_mut(n) {
-                for column in 0..band {
-                    let line = &above[column * n..column * n + column + 1];
-                    row[column] = (row[column] - dot_lanes(&line[..column], row)) * (1.0 / line[column]);
-                }
+        for column in (0..band).step_by(BLOCK) {
+            let lines = &above[column * n..(column + BLOCK) * n];
+            for block in own[..(end - band) * n].chunks_exact_mut(BLOCK * n) {
+                eliminate(lines, block, n, column);
             }
         }
-        // The band's own triangle.
-        for at in 0..height {
-            let column_of = |other: usize| band + other;
-            for other in 0..at {
-                let column = column_of(other);
-                let (before, row) = own.split_at_mut(at * n);
-                let line = &before[other * n..other * n + column + 1];
-                row[column] = (row[column] - dot_lanes(&line[..column], row)) * (1.0 / line[column]);
+        for at in (band..end).step_by(BLOCK) {
+            let (above, own) = rows.split_at_mut(at * n);
+            let own = &mut own[..BLOCK * n];
+            for column in (band..at).step_by(BLOCK) {
+                eliminate(&above[column * n..(column + BLOCK) * n], own, n, column);
             }
-            let row = &mut own[at * n..(at + 1) * n];
-            let column = column_of(at);
-            let own_square = row[column];
-            let left = own_square - dot_lanes(&row[..column], &row[..column]);
-            // A pivot that is all rounding is none.
-            if left <= own_square * 1e-14 {
-                return Some(column);
+            for row in 0..BLOCK {
+                for column in 0..row {
+                    let (before, row) = own.split_at_mut(row * n);
+                    let line = &before[column * n..column * n + at + column + 1];
+                    let sum = dot_lanes(&line[..at + column], row);
+                    row[at + column] = (row[at + column] - sum) / line[at + column];
+                }
+                let row_at = at + row;
+                let row = &mut own[row * n..(row + 1) * n];
+                let square = row[row_at];
+                let left = square - dot_lanes(&row[..row_at], row);
+                // A pivot that is all rounding is none.
+                if left <= square * 1e-14 {
+                    return Some(row_at);
+                }
+                row[row_at] = left.sqrt();
             }
-            row[column] = left.sqrt();
         }
     }
     None
 }
 
-/// Dots of one line with four rows.
+/// The factor's entries of a block of rows in the columns of a block of finished lines, the first of them `column`.
 #[inline(always)]
-fn dots(line: &[f64], rows: [&[f64]; BAND]) -> [f64; BAND] {
-    let mut sums = [[0.0; WIDE]; BAND];
-    let chunks = line.len() / WIDE;
-    let heads = rows.map(|row| &row[..line.len()].as_chunks::<WIDE>().0[..chunks]);
-    let lines = &line.as_chunks::<WIDE>().0[..chunks];
+fn eliminate(lines: &[f64], rows: &mut [f64], n: usize, column: usize) {
+    let mut sums = [[[0.0; LANE]; BLOCK]; BLOCK];
+    let chunks = column / LANE;
+    let of = |at: usize| &lines[at * n..(at + 1) * n].as_chunks::<LANE>().0[..chunks];
+    let heads = [of(0), of(1), of(2), of(3)];
+    let of = |at: usize| &rows[at * n..(at + 1) * n].as_chunks::<LANE>().0[..chunks];
+    let bodies = [of(0), of(1), of(2), of(3)];
     for at in 0..chunks {
-        for (sum, head) in sums.iter_mut().zip(&heads) {
-            for lane in 0..WIDE {
-                sum[lane] = lines[at][lane].mul_add(head[at][lane], sum[lane]);
+        for row in 0..BLOCK {
+            for line in 0..BLOCK {
+                for lane in 0..LANE {
+                    let sum = &mut sums[row][line][lane];
+                    *sum = bodies[row][at][lane].mul_add(heads[line][at][lane], *sum);
+                }
             }
         }
     }
-    let mut found = [0.0; BAND];
-    for ((found, sum), row) in found.iter_mut().zip(&sums).zip(rows) {
-        let from = chunks * WIDE;
-        let rest = line[from..].iter().zip(&row[from..line.len()]);
-        *found = sum.iter().sum::<f64>() + rest.fold(0.0, |sum, (a, b)| f64::mul_add(*a, *b, sum));
+    for row in 0..BLOCK {
+        let own = &mut rows[row * n..(row + 1) * n];
+        for line in 0..BLOCK {
+            let head = &lines[line * n..(line + 1) * n];
+            // What is left of the common part, then this block's own columns.
+            let mut sum: f64 = sums[row][line].iter().sum();
+            for k in chunks * LANE..column + line {
+                sum = own[k].mul_add(head[k], sum);
+            }
+            own[column + line] = (own[column + line] - sum) / head[column + line];
+        }
     }
-    found
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ impl QuasiBatch<'_> {
         for point in 0..self.points {
             for (dimension, span) in (0u32..).zip(spans) {
                 // In the middle of the cell that the point stands for, so never 0 or 1.
-                let u = f64::from(sobol_burley::sample(point, dimension, seed)) + 2.0f64.powi(-25);
+                let u = f64::from(sobol_burley::sample(point, dimension, seed)) + 2.0f64.powi(-24);
                 let between = span.weight_left * path[span.left] + span.weight_right * path[span.right];
                 path[span.at] = between + span.deviation * inverse_normal(u);
             }

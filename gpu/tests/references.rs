@@ -45,10 +45,10 @@ fn intervals_hold_the_published_values_as_often_as_they_claim() {
     let Some(prices) = prices() else { return };
     let cpu = Cpu::new(0).unwrap();
     let (mut held, mut cases) = (0u32, 0u32);
-    for seed in 0..4 {
+    for seed in 0..20 {
         for (at, (market, payoffs, values)) in prices.iter().enumerate() {
             let seed = seed * 10_000 + at as u64;
-            let batch = OptionBatch { market: *market, payoffs, paths: 16_384, steps: 4, seed };
+            let batch = OptionBatch { market: *market, payoffs, paths: 4_096, steps: 4, seed };
             for (estimate, value) in cpu.price(&batch).unwrap().iter().zip(values) {
                 let (low, high) = estimate.interval95();
                 held += u32::from((low..=high).contains(value));
@@ -66,7 +66,7 @@ fn quasi_random_values_are_within_a_ten_thousandth_of_the_spot() {
     let Some(prices) = prices() else { return };
     let mut worst = 0.0f64;
     for (market, payoffs, values) in &prices {
-        let batch = QuasiBatch { market: *market, payoffs, points: 8_192, replicates: 4, steps: 4, seed: 7 };
+        let batch = QuasiBatch { market: *market, payoffs, points: 32_768, replicates: 4, steps: 4, seed: 7 };
         for (Estimate { value, .. }, want) in batch.run().unwrap().iter().zip(values) {
             worst = worst.max((value - want).abs() / market.spot);
         }
