@@ -1,5 +1,7 @@
 //! The command line: names, defaults, ranges and examples. What a text may be is decided here, once.
 
+use crate::batch::risk::{Horizon, TailArg};
+use crate::batch::surface::Sweep;
 use crate::render::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -162,6 +164,22 @@ pub(crate) enum Command {
     /// Measure the engine on this machine, beside hand-written loops on the same work.
     #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
     Bench(BenchArgs),
+    /// Sweep indicators over ranges of parameters: last values, signals, and what the signals were worth.
+    #[command(
+        after_help = "Examples:\n  tidegate surface trades.csv.gz --bars 1m --sweep rsi:2..30,ema:5..200\n  tidegate surface day.tgc --bars 5s --sweep \
+                      macd:8..16/4:20..40/5:9,bb:10..40/10:2 --ahead 10 --output csv > surface.csv\n\nSignals: a close that crosses its EMA, a MACD \
+                      histogram that crosses 0, an RSI that leaves its zones\nbelow 30 and above 70, a close that comes back through a Bollinger \
+                      band, a close that moves by more than its ATR.\nA gain is the return from a signal's close to the close so many bars \
+                      later, a short signal's negated; no costs."
+    )]
+    Surface(SurfaceArgs),
+    /// Value at risk and expected shortfall of a portfolio, simulated with a factor model of its symbols' bars.
+    #[command(
+        after_help = "Examples:\n  tidegate risk day.tgc --bars 1m --horizon 390b\n  tidegate risk day.tgc --bars 1m --horizon 1h --weights \
+                      book.csv --tail normal --json\n\nbook.csv has a line per symbol, such as AAPL,0.25; below 0 is short. Without it all \
+                      symbols weigh the same.\nOnly time with bars counts: a session of six and a half hours is 6.5h, or 390b of 1m bars."
+    )]
+    Risk(RiskArgs),
 }
 
 /// Where a server listens unless told otherwise.
@@ -775,6 +793,79 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) shards: u32,
     /// The summary as JSON; implies --plain.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SurfaceArgs {
+    /// Files of any format; several merge by event time.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Bars to sweep over, as `replay` names them.
+    #[arg(long, value_name = "SPEC", default_value = "1m")]
+    pub(crate) bars: WindowSpec,
+    /// Indicators and ranges: ema:N, rsi:N, atr:N, bb:N:K, macd:FAST:SLOW:SIGNAL, where a number may be A..B or A..B/STEP.
+    #[arg(long, value_name = "NAME:A..B,…", value_delimiter = ',', required = true)]
+    pub(crate) sweep: Vec<Sweep>,
+    /// A signal is judged by the close so many bars later.
+    #[arg(long, value_name = "BARS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) ahead: u32,
+    /// Everything for a program (csv, jsonl), or the best of each symbol (table).
+    #[arg(long, value_enum, default_value_t = SurfaceOutput::Table)]
+    pub(crate) output: SurfaceOutput,
+    /// Rows per symbol of the table.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) top: u32,
+    /// Judged signals an indicator must have to be in the table.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) least: u64,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SurfaceOutput {
+    Table,
+    Csv,
+    Jsonl,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RiskArgs {
+    /// Files of any format; several merge by event time.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Bars whose returns the model is fitted to, as `replay` names them.
+    #[arg(long, value_name = "SPEC", default_value = "1m")]
+    pub(crate) bars: WindowSpec,
+    /// How far ahead: a span of trading time (1h, 6.5h, 1d), or a number of bars (390b).
+    #[arg(long, value_name = "SPAN|Nb", default_value = "390b")]
+    pub(crate) horizon: Horizon,
+    /// Shares of the capital, a line `symbol,share` each.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Scenarios, 1000 to 33554432.
+    #[arg(long, value_name = "N", default_value = "1M", value_parser = parse_count)]
+    pub(crate) paths: u64,
+    /// Factors, at most as many as symbols.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) factors: u32,
+    /// Returns: normal, or Student's t of N degrees of freedom.
+    #[arg(long, value_name = "normal|t:N", default_value = "t:5")]
+    pub(crate) tail: TailArg,
+    /// Levels of confidence.
+    #[arg(long, value_name = "P,…", value_delimiter = ',', default_value = "0.95,0.99")]
+    pub(crate) levels: Vec<f64>,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Symbols shown with their part of the shortfall.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) top: u32,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// The result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -10,6 +10,7 @@ mod interrupt;
 mod progress;
 mod render;
 
+mod batch;
 mod bench;
 mod certs;
 mod demo;
@@ -62,6 +63,8 @@ fn main() -> ExitCode {
         Command::Top(args) => top::run(&args, &ui),
         Command::Doctor(args) => doctor::run(&args, &ui),
         Command::Bench(args) => bench::run(&args, &ui),
+        Command::Surface(args) => batch::surface::run(&args, &ui),
+        Command::Risk(args) => batch::risk::run(&args, &ui),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -232,7 +232,7 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let data = data.canonicalize()?;
     let python = python(target)?;
     let out = target.join("yardstick");
-    for part in ["bars", "indicators", "nab", "tcpd", "regime"] {
+    for part in ["bars", "indicators", "nab", "tcpd", "regime", "portfolio"] {
         // The tests of its crate have built it; cargo run would build its dependencies again, with fewer features.
         let mut command = Command::new(target.join("debug/tidegate-yardstick"));
         command.arg(part).arg("--data").arg(&data).arg("--out").arg(&out);
@@ -277,6 +277,19 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
         std::fs::write(&renamed, table)?;
         let result = out.join("regime").join(reference.file_name().unwrap_or_default());
         compare(&renamed, &result, &["--rtol", "0", "--atol", "1e-5"])?;
+    }
+    for result in files(&out.join("portfolio"), ".csv")? {
+        // frontier1.csv is judged by portef1.txt: mean and variance, without a heading.
+        let name = result.file_stem().unwrap_or_default().to_string_lossy().replace("frontier", "portef");
+        let reference = data.join(format!("portfolio/{name}.txt"));
+        if reference.is_file() {
+            let text = std::fs::read_to_string(&reference)?;
+            let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(",") + "\n");
+            let table: String = ["mean,variance\n".to_owned()].into_iter().chain(rows).collect();
+            let renamed = out.join("portfolio-reference.csv");
+            std::fs::write(&renamed, table)?;
+            compare(&renamed, &result, &["--rtol", "0", "--atol", "1e-6"])?;
+        }
     }
     let mut command = Command::new(&python);
     command.arg(data.join("../score/tcpd.py")).arg("--data").arg(data.join("tcpd")).arg("--annotations");

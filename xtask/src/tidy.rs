@@ -24,7 +24,7 @@ const GRAPH: &[(&str, &[&str])] = &[
     ("tidegate-flow", &[]),
     ("tidegate-regime", &[]),
     ("tidegate-actors", &["tidegate-engine", "tidegate-anomaly", "tidegate-regime"]),
-    ("tidegate-gpu", &["tidegate-engine"]),
+    ("tidegate-gpu", &[]),
     ("tidegate-proto", &["tidegate-engine"]),
     ("tidegate-replica", &[]),
     ("tidegate-sim", &["tidegate-replica", "tidegate-journal", "tidegate-engine"]),

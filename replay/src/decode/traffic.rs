@@ -25,7 +25,7 @@ pub struct TrafficReader {
 }
 
 enum Form {
-    Packets(Frames),
+    Packets(Box<Frames>),
     Zeek { input: Box<Input>, decoder: Box<Zeek>, records: u64 },
 }
 
@@ -53,7 +53,7 @@ impl TrafficReader {
         };
         let core = Core::new(input.path(), options);
         let form = match format {
-            Format::Pcap => Form::Packets(Frames::open(input)?),
+            Format::Pcap => Form::Packets(Box::new(Frames::open(input)?)),
             Format::Zeek => {
                 let decoder = Box::new(Zeek::begin(&mut input, core.path())?);
                 Form::Zeek { input: Box::new(input), decoder, records: 0 }

@@ -15,6 +15,7 @@ mod indicators;
 mod nab;
 mod nslkdd;
 mod pcap;
+mod portfolio;
 mod regime;
 mod tcpd;
 
@@ -35,7 +36,7 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 8] = [
+const PARTS: [(&str, Work); 9] = [
     ("bars", bars::write),
     ("indicators", indicators::write),
     ("nab", nab::write),
@@ -44,6 +45,7 @@ const PARTS: [(&str, Work); 8] = [
     ("tcpd", tcpd::write),
     ("regime", regime::write),
     ("pcap", pcap::write),
+    ("portfolio", portfolio::write),
 ];
 
 /// Why nothing can be computed.

@@ -1,0 +1,77 @@
+//! Where batches are computed.
+
+use crate::BatchError;
+use crate::options::{Estimate, OptionBatch};
+use crate::risk::{RiskReport, RiskRequest};
+use crate::sweep::{SweepCell, SweepRequest};
+
+/// Computes batches. Every backend gives the answers of [`Cpu`] within the contract that each request's module states.
+pub trait Backend: Send + Sync {
+    /// Its name in results: `cpu`.
+    fn name(&self) -> &'static str;
+
+    /// Indicators over symbols x parameters x bars: for each series, a cell per spec.
+    ///
+    /// # Errors
+    /// [`BatchError`] before anything is computed.
+    fn sweep(&self, request: &SweepRequest<'_>) -> Result<Vec<Vec<SweepCell>>, BatchError>;
+
+    /// Values of options on simulated paths, one estimate per payoff.
+    ///
+    /// # Errors
+    /// [`BatchError`] before anything is computed.
+    fn price(&self, batch: &OptionBatch<'_>) -> Result<Vec<Estimate>, BatchError>;
+
+    /// Value at risk and expected shortfall of a portfolio.
+    ///
+    /// # Errors
+    /// [`BatchError`] before anything is computed.
+    fn risk(&self, request: &RiskRequest<'_>) -> Result<RiskReport, BatchError>;
+}
+
+/// Vector code on the cores of this machine.
+#[derive(Debug)]
+pub struct Cpu {
+    pool: rayon::ThreadPool,
+}
+
+impl Cpu {
+    /// Most threads.
+    pub const THREADS_MAX: usize = 1_024;
+
+    /// A backend of so many threads of its own; 0 is one per core.
+    ///
+    /// # Errors
+    /// [`BatchError::Threads`] when they cannot be started, [`BatchError::Count`] beyond [`Self::THREADS_MAX`].
+    pub fn new(threads: usize) -> Result<Self, BatchError> {
+        BatchError::count("threads", threads, 0, Self::THREADS_MAX as u64)?;
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let builder = builder.thread_name(|at| format!("batch-{at}"));
+        let wrong =
+            |error: rayon::ThreadPoolBuildError| BatchError::Threads { threads, reason: error.to_string() };
+        Ok(Self { pool: builder.build().map_err(wrong)? })
+    }
+
+    /// Runs `work`, whose parallel parts use this backend's threads.
+    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn sweep(&self, request: &SweepRequest<'_>) -> Result<Vec<Vec<SweepCell>>, BatchError> {
+        self.install(|| request.run())
+    }
+
+    fn price(&self, batch: &OptionBatch<'_>) -> Result<Vec<Estimate>, BatchError> {
+        self.install(|| batch.run())
+    }
+
+    fn risk(&self, request: &RiskRequest<'_>) -> Result<RiskReport, BatchError> {
+        self.install(|| request.run())
+    }
+}
