@@ -29,7 +29,7 @@ pub(crate) fn ln_f32(x: f32) -> f32 {
     p = p.mul_add(m, -1.666_805_7e-1);
     p = p.mul_add(m, 2.000_071_5e-1);
     p = p.mul_add(m, -2.499_999_4e-1);
-    p = p.mul_add(m, 3.333_333_1e-1);
+    p = p.mul_add(m, 3.333_333e-1);
     let mut y = p * m * z;
     y = exponent.mul_add(-2.121_944_4e-4, y);
     y = (-0.5_f32).mul_add(z, y);

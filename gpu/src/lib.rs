@@ -4,6 +4,10 @@
 //! functions are written out here, and random numbers are addressed, not drawn. Nothing is allocated for a request
 //! before its shape and numbers were checked.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "a loop over lanes walks several arrays side by side, in the form that becomes vectors"
+)]
 
 mod backend;
 mod error;

@@ -1,7 +1,7 @@
 //! The journal: the input log on disk, so that what was acknowledged as `durable` outlives the process and the power.
 //!
 //! **Invariant:** a journal is recovered as it was, or refused with the place of the damage; nothing is guessed. The format
-//! ([`format`](mod@format), [`entry`], [`scan`]) does no I/O of its own, the rest does it through [`Storage`], so tests run the same
+//! ([`format`](mod@format), [`entry`], [`scan`](mod@scan)) does no I/O of its own, the rest does it through [`Storage`], so tests run the same
 //! code on a simulated disk that tears, flips, fills and fails.
 #![forbid(unsafe_code)]
 

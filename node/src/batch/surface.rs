@@ -299,8 +299,8 @@ mod tests {
             for (at, bar) in bars.iter().enumerate() {
                 let mut row = [0.0; 16];
                 stream.update(0, bar, &mut row);
-                for column in 0..spec.column_count() {
-                    let (want, found) = (row[column], cells[at][which].values[column]);
+                for (column, &want) in row.iter().enumerate().take(spec.column_count()) {
+                    let found = cells[at][which].values[column];
                     let same = want.to_bits() == found.to_bits() || want.is_nan() && found.is_nan();
                     assert!(same, "{name} at bar {at}, column {column}: {found} for {want}");
                 }
