@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let high: Vec<i64> = close.iter().map(|close| close + 20_000_000).collect();
     let low: Vec<i64> = close.iter().map(|close| close - 20_000_000).collect();
     let series = [SweepSeries { high: &high, low: &low, close: &close }];
-    let kinds: [(&str, fn(u32) -> SweepSpec); 5] = [
+    type Make = fn(u32) -> SweepSpec;
+    let kinds: [(&str, Make); 5] = [
         ("sweep_ema", |window| SweepSpec::Ema { window }),
         ("sweep_rsi", |window| SweepSpec::Rsi { window }),
         ("sweep_atr", |window| SweepSpec::Atr { window }),

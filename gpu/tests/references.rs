@@ -17,8 +17,10 @@ fn data() -> Option<PathBuf> {
     Some(folder)
 }
 
-/// Rows of `pricing/*.csv`: the market, the payoffs, and their values.
-fn prices() -> Option<Vec<(Market, [Payoff; 3], [f64; 3])>> {
+/// A row of `pricing/*.csv`: the market, the payoffs, and their values.
+type Case = (Market, [Payoff; 3], [f64; 3]);
+
+fn prices() -> Option<Vec<Case>> {
     let text = std::fs::read_to_string(data()?.join("pricing/black_scholes.csv")).unwrap();
     let mut lines = text.lines();
     let head: Vec<&str> = lines.next().unwrap().split(',').collect();
