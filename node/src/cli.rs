@@ -12,8 +12,8 @@ use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_config::units::{parse_count, parse_span};
+use tidegate_config::{Off, Span};
 use tidegate_engine::{EventTime, WindowWidth};
-use tidegate_journal::SyncPolicy;
 use tidegate_live::Threads;
 use tidegate_proto::access::Verb;
 use tidegate_proto::subscription::{Conflation, Start, Subscription};
@@ -210,8 +210,9 @@ pub(crate) struct ServeArgs {
     pub(crate) journal: bool,
     /// When the journal is brought to the disk: with every turn that wrote something, so often, or when the system likes (then no
     /// acks are `durable`).
-    #[arg(long, value_name = "always|SPAN|never", default_value = "1ms", requires = "journal", value_parser = parse_sync)]
-    pub(crate) journal_sync: SyncPolicy,
+    /// [default: 1ms]
+    #[arg(long, value_name = "always|SPAN|never", value_parser = parse_sync)]
+    pub(crate) journal_sync: Option<Off<Span>>,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -231,12 +232,13 @@ pub(crate) struct ServeArgs {
     pub(crate) json: bool,
 }
 
-fn parse_sync(text: &str) -> Result<SyncPolicy, String> {
+/// Zero stands for every turn, off for never, as in the configuration.
+fn parse_sync(text: &str) -> Result<Off<Span>, String> {
     match text {
-        "always" => Ok(SyncPolicy::Always),
-        "never" => Ok(SyncPolicy::Never),
+        "always" => Ok(Off::On(Span(0))),
+        "never" => Ok(Off::Off),
         span => parse_span(span)
-            .map(SyncPolicy::Every)
+            .map(|span| Off::On(Span(span)))
             .map_err(|_| format!("`{span}` is no span such as 1ms, nor `always` or `never`")),
     }
 }

@@ -138,17 +138,21 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
              of clients out",
         ));
     }
+    if args.journal_sync.is_some() && !config.journal.enabled {
+        return Err(Failure::usage("--journal-sync has no journal to bring to the disk: add --journal"));
+    }
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
     let incarnation = now_ns();
     let mut options = map::live(config, incarnation);
-    if args.journal {
-        options.feed.durable = args.journal_sync != SyncPolicy::Never;
+    if config.journal.enabled {
+        let sync = map::sync(config);
+        options.feed.durable = sync != SyncPolicy::Never;
         options.journal = Some(JournalSettings {
             folder: data.join("journal"),
             journal: JournalOptions { lineage: lineage(incarnation), ..JournalOptions::default() },
-            commit: CommitOptions { sync: args.journal_sync, ..CommitOptions::default() },
+            commit: CommitOptions { sync, ..CommitOptions::default() },
             wall_ns: now_ns,
             progress: recovering,
         });
@@ -160,7 +164,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let network = Network::start(args.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
-    if args.journal {
+    if config.journal.enabled {
         note_recovered(&live, &data, start.elapsed(), ui);
     }
     let server = network

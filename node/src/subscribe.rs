@@ -208,7 +208,13 @@ fn table(name: &str, stream: &StreamMeta, output: &Output, head: bool, line: &mu
         }
         (_, StreamKind::Values) => {
             let values = stream.columns.iter().zip(output.values());
-            let values: Vec<String> = values.map(|(column, value)| format!("{column} {value:.6}")).collect();
+            let shown = |value: f64| match value {
+                value if value.is_nan() => "–".to_owned(),
+                value if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
+                value => format!("{value:.6}"),
+            };
+            let values: Vec<String> =
+                values.map(|(column, value)| format!("{column} {}", shown(value))).collect();
             writeln!(line, "{:<9} {name:<12} {at:<30} {}", stream.name, values.join("  "))
         }
         _ => {

@@ -267,3 +267,23 @@ fn a_renewed_certificate_is_served_without_a_restart() {
     assert_eq!(summary["events"], 6_000);
     assert_eq!(summary["imbalance"], 0);
 }
+
+/// A journal is asked for in the file as on the command line; the next server goes on from it.
+#[test]
+fn a_journal_of_the_configuration_outlives_the_server() {
+    let folder = folder();
+    let path = folder.path();
+    ends(path, "generate market --events 2k --symbols 5 --out a.tgc", 0);
+    std::fs::write(path.join("t.toml"), "[journal]\nenabled = true\nsync = \"0s\"\n").unwrap();
+    let server = Server::start(path, "--config t.toml");
+    let published = json(path, &format!("publish a.tgc --ack durable --json {}", server.address()), 0);
+    assert_eq!(published["acked"], 2_000);
+    let first = server.end();
+    let again = Server::start(path, "--config t.toml").end();
+    for what in ["events", "digest", "imbalance"] {
+        assert_eq!(again[what], first[what], "{what}: {again}");
+    }
+    assert_eq!(first["events"], 2_000);
+    let (_, stderr) = ends(path, "serve --journal-sync 1ms --data other --listen 127.0.0.1:0 --http off", 2);
+    assert!(stderr.contains("add --journal"), "{stderr}");
+}

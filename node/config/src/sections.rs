@@ -174,6 +174,7 @@ config! {
     once {
         listen: Listen = "listen";
         data: Data = "data";
+        journal: Journal = "journal";
         engine: Engine = "engine";
         bars: Bars = "bars";
         feed: Feed = "feed";
@@ -206,6 +207,17 @@ section! {
         /// The folder for certificates, made on first use. Clients on this machine find the server's certificate there. Left out,
         /// it is the user's own: `$XDG_DATA_HOME/tidegate` or `~/.local/share/tidegate`.
         folder: Option<PathBuf> = None, Kind::Path;
+    }
+}
+
+section! {
+    /// What is accepted, on disk: the server goes on from it after a restart, and feeds may ask for acks `durable`.
+    Journal {
+        /// Whether there is one, in the folder `journal` of the data folder.
+        enabled: bool = false, Kind::Switch;
+        /// How often it is brought to the disk; 0s is with every turn that wrote something, off when the system likes, and then
+        /// nothing is acknowledged as durable.
+        sync: Off<Span> = Off::On(Span(MS)), Kind::Off(&span(0, 60 * SECOND));
     }
 }
 

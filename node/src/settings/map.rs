@@ -11,6 +11,7 @@ use tidegate_auth::TokenLimits;
 use tidegate_config::Config;
 use tidegate_engine::FenceOptions;
 use tidegate_gateway::GatewayOptions;
+use tidegate_journal::SyncPolicy;
 use tidegate_live::LiveOptions;
 use tidegate_proto::Quotas;
 use tidegate_proto::access::PrincipalRule;
@@ -71,6 +72,15 @@ impl Settings {
                 subscriptions: quotas.subscriptions,
             },
         })
+    }
+}
+
+/// When the journal is brought to the disk.
+pub(crate) fn sync(config: &Config) -> SyncPolicy {
+    match config.journal.sync.on() {
+        None => SyncPolicy::Never,
+        Some(span) if span.0 == 0 => SyncPolicy::Always,
+        Some(span) => SyncPolicy::Every(span.0),
     }
 }
 

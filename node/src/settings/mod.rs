@@ -116,6 +116,12 @@ impl Settings {
             let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
             self.set("data.folder", "--data", |config| config.data.folder = Some(folder));
         }
+        if args.journal {
+            self.set("journal.enabled", "--journal", |config| config.journal.enabled = true);
+        }
+        if let Some(sync) = args.journal_sync {
+            self.set("journal.sync", "--journal-sync", |config| config.journal.sync = sync);
+        }
         if let Some(shards) = args.shards {
             self.set("engine.shards", "--shards", |config| config.engine.shards = shards);
         }
