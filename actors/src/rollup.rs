@@ -329,7 +329,7 @@ fn merge(slices: &VecDeque<Slice>, start: u64, end: u64) -> BarWords {
     let place = slices.partition_point(|slice| slice.start < start);
     for slice in slices.range(place..).take_while(|slice| slice.start < end) {
         let part: BarWords = zerocopy::transmute!(slice.words);
-        bar.missing += part.missing;
+        bar.missing = bar.missing.saturating_add(part.missing);
         if part.trades == 0 {
             continue; // emptied by cancels: it has no prices
         }

@@ -62,15 +62,15 @@ impl Context {
         self.idle_close
     }
 
-    /// Events that `source` is known to have lost within `[from, to)`. An upper bound for any one key.
+    /// Events that `source` is known to have lost within `[from, to)`, at most [`u64::MAX`]: whoever declares losses may declare any
+    /// number. An upper bound for any one key.
     #[must_use]
     pub fn missing(&self, source: u16, from: u64, to: u64) -> u64 {
         // Empty in a healthy feed, so the usual cost is one load and one branch per closed bar.
         self.gaps
             .iter()
             .filter(|gap| gap.source == source && gap.from < to && gap.to >= from)
-            .map(|gap| gap.lost)
-            .sum()
+            .fold(0, |sum: u64, gap| sum.saturating_add(gap.lost))
     }
 
     /// A context outside a shard, for tests and benches of single operators.

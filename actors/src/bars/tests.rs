@@ -249,6 +249,15 @@ fn a_declared_loss_marks_the_bars_it_touches() {
     assert_eq!(outputs.iter().map(|o| o.bar().missing).collect::<Vec<_>>(), [7, 7, 0]);
 }
 
+/// Found by the fuzz target `pipeline`.
+#[test]
+fn losses_beyond_what_can_be_counted_are_as_many_as_can_be() {
+    let gap = Event::control(kind::GAP, 10_100, 0, 0, [u64::MAX - 1, 10_000]);
+    let log = [trade(10_000, 0, 5, 1, 0), gap, gap, Event::control(kind::END, 0, 0, 0, [0; 2])];
+    let (outputs, _) = run("1us".parse().unwrap(), &log, &[], None);
+    assert_eq!(outputs.iter().map(|o| o.bar().missing).collect::<Vec<_>>(), [u64::MAX]);
+}
+
 #[test]
 fn events_for_others_are_counted_not_guessed() {
     let sample = Event { kind: kind::SAMPLE, ..Event::default() };
