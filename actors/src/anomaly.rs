@@ -6,13 +6,14 @@
 //!
 //! **Invariant:** a row is a function of its key's final bars in order, as each first became final.
 
+use crate::finality::first_final;
 use crate::indicators::UNDEFINED;
 use std::fmt;
 use std::str::FromStr;
 use tidegate_anomaly::state::Words;
 use tidegate_anomaly::{SeriesDetector, SeriesOptions, SeriesState, Verdict};
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{Analyzer, BarState, BarWords, Cause, Emit, Output, output_kind};
+use tidegate_engine::{Analyzer, BarState, BarWords, Emit, Output, output_kind};
 
 #[cfg(test)]
 mod tests;
@@ -198,26 +199,17 @@ impl AnomalyAnalyzer {
     }
 }
 
-const LATE: u8 = Cause::Late as u8;
-const CORRECTION: u8 = Cause::Correction as u8;
 const SECTION: &str = "anomaly";
 
 impl Analyzer for AnomalyAnalyzer {
     fn on_outputs(&mut self, outputs: &[Output], out: &mut Emit<'_>) {
         for output in outputs {
-            if output.kind != output_kind::BAR
-                || output.stream != self.stream
-                || output.state != BarState::Final as u8
-                || matches!(output.cause, LATE | CORRECTION)
-            {
-                continue;
-            }
+            let Some(bar) = first_final(output, self.stream) else { continue };
             let key = output.key as usize;
             if key >= self.keys.len() {
                 self.keys.resize_with(key + 1, || None);
             }
             let state = self.keys[key].get_or_insert_with(|| Box::new(KeyAnomaly::new(self.spec)));
-            let bar: &BarWords = zerocopy::transmute_ref!(&output.words);
             out.push_with(|row| {
                 (row.name, row.ts, row.slot, row.key) = (output.name, output.ts, output.slot, output.key);
                 (row.kind, row.state, row.cause) = (output_kind::VALUES, BarState::Final as u8, output.cause);

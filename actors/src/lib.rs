@@ -6,6 +6,7 @@
 
 pub mod anomaly;
 pub mod bars;
+mod finality;
 pub mod hosts;
 pub mod indicators;
 pub mod regime;

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use tidegate_engine::Cause;
 use tidegate_engine::Lane;
 
 const MINUTE_NS: u64 = 60_000_000_000;

@@ -2,9 +2,10 @@
 
 use super::set::{IndicatorBar, IndicatorError, IndicatorSet};
 use super::spec::IndicatorSpec;
+use crate::finality::first_final;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::SnapshotError;
-use tidegate_engine::{Analyzer, BarState, BarWords, Cause, Emit, Output, output_kind};
+use tidegate_engine::{Analyzer, BarState, Emit, Output, output_kind};
 
 /// Computes a row of indicators per final bar of one stream and emits it as [`output_kind::VALUES`].
 ///
@@ -49,22 +50,12 @@ impl IndicatorAnalyzer {
     }
 }
 
-const LATE: u8 = Cause::Late as u8;
-const CORRECTION: u8 = Cause::Correction as u8;
-
 impl Analyzer for IndicatorAnalyzer {
     fn on_outputs(&mut self, outputs: &[Output], out: &mut Emit<'_>) {
         let columns = self.set.column_count() as u8;
         self.set.touch(outputs.iter().map(|output| output.key));
         for output in outputs {
-            if output.kind != output_kind::BAR
-                || output.stream != self.stream
-                || output.state != BarState::Final as u8
-                || matches!(output.cause, LATE | CORRECTION)
-            {
-                continue;
-            }
-            let bar: &BarWords = zerocopy::transmute_ref!(&output.words); // a view: copying 128 bytes would show
+            let Some(bar) = first_final(output, self.stream) else { continue };
             out.push_with(|row| {
                 (row.name, row.ts, row.slot, row.key) = (output.name, output.ts, output.slot, output.key);
                 (row.kind, row.state, row.cause) = (output_kind::VALUES, BarState::Final as u8, output.cause);

@@ -3,6 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 use tidegate_engine::Lane;
+use tidegate_engine::{BarWords, Cause};
 
 fn bar(key: u32, at: u64, close: i64) -> Output {
     let words = BarWords { close, trades: 1, ..BarWords::default() };
