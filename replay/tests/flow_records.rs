@@ -4,21 +4,12 @@
 //! scripts.base.frameworks.logging.sqlite.wikipedia; BSD-3-Clause). The captures are not part of the repository; see
 //! `real_captures.rs`.
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use common::folder;
+use std::path::Path;
 use tidegate_flow::{Flow, FlowRecord, FlowTable, Frame, TableOptions, Watch};
 use tidegate_replay::decode::{ReadOptions, Traffic, TrafficReader};
-
-fn folder(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("TIDEGATE_DATA")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
-    let found = root.join(name);
-    if !found.is_dir() {
-        eprintln!("SKIPPED: no data at {}", found.display());
-        return None;
-    }
-    Some(found)
-}
 
 #[derive(Default)]
 struct Records(Vec<FlowRecord>);

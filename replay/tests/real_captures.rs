@@ -3,23 +3,14 @@
 //! The files are not part of the repository: TIDEGATE_DATA names their folder, `../shared/data` beside the workspace
 //! is the default, and without them the tests say so and pass.
 
+mod common;
+
+use common::folder;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tidegate_engine::{Event, flag, kind};
 use tidegate_replay::decode::{self, ReadOptions};
 use tidegate_replay::{RejectCause, Source};
-
-fn folder(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("TIDEGATE_DATA")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"));
-    let found = root.join(name);
-    if !found.is_dir() {
-        eprintln!("SKIPPED: no data at {}", found.display());
-        return None;
-    }
-    Some(found)
-}
 
 struct Read {
     events: Vec<Event>,
