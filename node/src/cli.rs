@@ -1,5 +1,6 @@
 //! The command line: names, defaults, ranges and examples. What a text may be is decided here, once.
 
+use crate::alert::args::{AlertArgs, RulesArgs, StoreArgs, TellArgs};
 use crate::batch::risk::{Horizon, TailArg};
 use crate::batch::surface::Sweep;
 use crate::render::Color;
@@ -24,7 +25,8 @@ use tidegate_replay::decode::{ColumnMap, Format, ReadOptions};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad, `detect` an alert
+   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad, `detect` an alert,
+      `alert replay` another score
   2  the command line is wrong
   3  an input or the configuration cannot be read or is damaged; what was valid before was processed and reported
   4  an output cannot be written, or the disk is full
@@ -73,9 +75,17 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  tidegate detect office.pcap\n  tidegate detect *.pcap conn.log\n  tidegate detect --output jsonl day.pcap.gz > \
                       alerts.jsonl\n  tidegate detect --min-severity high --json day.pcapng\n\nExits with 1 when there is an alert. Each file is \
-                      judged by itself; docs/detectors.md says what each detector counts and from when on it speaks."
+                      judged by itself; docs/detectors.md says what each detector counts and from when on it speaks.\nWith --alerts what is found is kept: \
+                      see tidegate alert --help and docs/alerts.md."
     )]
-    Detect(DetectArgs),
+    Detect(Box<DetectArgs>),
+    /// Look at alerts that were kept, say what they are worth, hold some back, or judge their traffic again.
+    #[command(
+        after_help = "Examples:\n  tidegate detect office.pcap --alerts watch\n  tidegate alert list --alerts watch\n  tidegate alert show 3f1c \
+                      --alerts watch\n  tidegate alert replay 3f1c --alerts watch\n\nWithout --alerts and --data: the folder `alerts` of the \
+                      data folder that `serve` has."
+    )]
+    Alert(AlertArgs),
     /// Make up a deterministic capture: a market, an office network, or the benchmark workload W1.
     #[command(
         after_help = "Example:\n  tidegate generate market --events 2M --symbols 200 --out market.tgc\n  \
@@ -1013,6 +1023,12 @@ pub(crate) struct DetectArgs {
     #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
     pub(crate) flows_max: u32,
     #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) tell: TellArgs,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
+    #[command(flatten)]
     pub(crate) read: TrafficArgs,
 }
 
@@ -1249,7 +1265,7 @@ fn parse_conflation(text: &str) -> Result<Conflation, String> {
 }
 
 /// An instant: RFC 3339, a date, a date and time in UTC, or nanoseconds since 1970.
-fn parse_instant(text: &str) -> Result<EventTime, String> {
+pub(crate) fn parse_instant(text: &str) -> Result<EventTime, String> {
     let bad =
         |why: &str| format!("{why}; write e.g. 2026-01-05T14:30:00Z, 2026-01-05, or nanoseconds since 1970");
     let ns = if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
