@@ -99,7 +99,7 @@ pub struct Size {
 
 impl Size {
     /// As published.
-    pub const FULL: Self = Self { events: 8_000_000, seconds: 5, rounds: 5 };
+    pub const FULL: Self = Self { events: 20_000_000, seconds: 5, rounds: 5 };
     /// A look in seconds.
     pub const QUICK: Self = Self { events: 2_000_000, seconds: 1, rounds: 2 };
 }
