@@ -8,8 +8,10 @@ use memmap2::MmapMut;
 use std::ops::{Deref, DerefMut};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Bytes from which on a table asks for large pages: one of them, on most machines.
-const LARGE_BYTES: usize = 2 << 20;
+/// Bytes from which on a table asks for large pages.
+const LARGE_BYTES: usize = 256 << 10;
+/// A large page, on most machines.
+const PAGE_BYTES: usize = 2 << 20;
 
 /// A growing table of plain values: a slice with [`Table::resize`].
 pub struct Table<T> {
@@ -44,7 +46,7 @@ impl<T: Copy + FromBytes + IntoBytes + Immutable + KnownLayout> Table<T> {
         };
         if bytes > room {
             // Twice as much each time, so that growing key by key costs nothing each.
-            let wanted = bytes.max(room.saturating_mul(2)).next_multiple_of(LARGE_BYTES);
+            let wanted = bytes.max(room.saturating_mul(2)).next_multiple_of(PAGE_BYTES);
             match pages(wanted) {
                 Some(mut map) => {
                     let kept = self.as_bytes();

@@ -48,7 +48,7 @@ pub(super) struct Retained {
     /// not fetch bars that have long left the cache.
     ends: VecDeque<(u64, u64)>,
     /// Absolute index + 1 of each key's last closed bar.
-    last: Vec<u64>,
+    last: Table<u64>,
     bars_max: u64,
     /// Bars dropped before their time because of `bars_max`.
     cut: u64,
@@ -73,7 +73,7 @@ impl Retained {
             base: 0,
             next: 0,
             ends: VecDeque::new(),
-            last: Vec::new(),
+            last: Table::new(),
             bars_max: bars_max.max(1) as u64,
             cut: 0,
             cut_until: 0,
@@ -182,7 +182,7 @@ impl Retained {
         RetainedState {
             bars: (self.base..self.next).map(|index| self.bars[self.place(index)]).collect(),
             base: self.base,
-            last: self.last.clone(),
+            last: self.last.to_vec(),
             cut: self.cut,
             cut_until: self.cut_until,
         }
@@ -192,7 +192,7 @@ impl Retained {
         *self = Self::new(self.bars_max as usize);
         (self.base, self.next) = (state.base, state.base);
         state.bars.into_iter().for_each(|bar| self.append(bar));
-        self.last = state.last;
+        self.last = state.last.into();
         self.cut = state.cut;
         self.cut_until = state.cut_until;
     }

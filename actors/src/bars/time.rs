@@ -41,7 +41,7 @@ pub struct TimeBars {
     options: BarOptions,
     newest: Table<Aligned>,
     parked: Vec<Parked>,
-    parked_head: Vec<u32>,
+    parked_head: Table<u32>,
     parked_free: u32,
     due: VecDeque<Due>,
     due_spare: Vec<Vec<u32>>,
@@ -120,7 +120,7 @@ impl TimeBars {
             options,
             newest: Table::new(),
             parked: Vec::new(),
-            parked_head: Vec::new(),
+            parked_head: Table::new(),
             parked_free: NONE,
             due: VecDeque::new(),
             due_spare: Vec::new(),
@@ -615,7 +615,7 @@ impl Operator for TimeBars {
             width: self.width,
             newest: self.newest.to_vec(),
             parked: self.parked.clone(),
-            parked_head: self.parked_head.clone(),
+            parked_head: self.parked_head.to_vec(),
             parked_free: self.parked_free,
             due: self.due.iter().cloned().collect(),
             retained: self.retained.save(),
@@ -635,7 +635,7 @@ impl Operator for TimeBars {
         }
         self.newest = state.newest.into();
         self.parked = state.parked;
-        self.parked_head = state.parked_head;
+        self.parked_head = state.parked_head.into();
         self.parked_free = state.parked_free;
         self.due = state.due.into();
         self.retained.restore(state.retained);
