@@ -178,6 +178,7 @@ impl Gateway {
 fn accept(shared: &Arc<Shared>, router: &Router, stream: TcpStream, peer: SocketAddr) {
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         shared.refused.fetch_add(1, Relaxed);
+        shared.metrics.refused("connections");
         // Past the runtime, which does not know yet that the new socket takes bytes.
         if let Ok(mut stream) = stream.into_std() {
             let _ = stream.write(REFUSAL);
@@ -200,16 +201,33 @@ fn accept(shared: &Arc<Shared>, router: &Router, stream: TcpStream, peer: Socket
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
     let io = TokioIo::new(Timed { stream, limit: shared.options.write_timeout, stalled: None });
+    let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let mut serving = pin!(http.serve_connection(io, service).with_upgrades());
-        // How it ended is between the peer and its network.
         tokio::select! {
-            _ = &mut serving => return,
+            ended = &mut serving => {
+                if let Some(reason) = ended.err().as_ref().and_then(refusal) {
+                    shared.metrics.refused(reason);
+                }
+                return;
+            }
             _ = stop.wait_for(|stop| *stop) => {}
         }
         serving.as_mut().graceful_shutdown();
         let _ = serving.await;
     });
+}
+
+/// Why a connection was given up by this side; how else it ended is between the peer and its network.
+fn refusal(error: &hyper::Error) -> Option<&'static str> {
+    let cause = || std::error::Error::source(error)?.downcast_ref::<io::Error>();
+    if error.is_timeout() {
+        Some("slow_head")
+    } else if error.is_parse() {
+        Some("bad_request")
+    } else {
+        (cause()?.kind() == io::ErrorKind::TimedOut).then_some("slow_reader")
+    }
 }
 
 /// A connection whose peer must take something of what is written within a time.
