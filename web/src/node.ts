@@ -1,5 +1,5 @@
 /** The one connection of the page to its node, and what it heard last. */
-import { rest } from "./api/rest";
+import { RequestError, rest } from "./api/rest";
 import { Socket, type Link } from "./api/socket";
 import type { Status, Stream } from "./api/types";
 import { History } from "./lib/history";
@@ -48,6 +48,8 @@ async function loadStreams(): Promise<void> {
   try {
     streams.set(await rest.streams());
   } catch (error) {
+    // Who must say first who it is has not been refused anything yet.
+    if (error instanceof RequestError && error.status === 401) return;
     if (!Array.isArray(streams.get())) streams.set(error instanceof Error ? error : new Error(String(error)));
   }
 }

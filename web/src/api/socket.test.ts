@@ -253,8 +253,10 @@ describe("socket", () => {
       world.pass(500);
       world.last.open();
       expect(world.last.sent[0]).toBe('{"op":"auth","token":"a.b.c"}');
+      expect(world.links.at(-1)).toMatchObject({ phase: "connecting" });
       world.last.say({ op: "authorized", principal: "desk", expires_in_ms: 300_000 });
       expect(world.said).toEqual([["desk", 300_000]]);
+      expect(world.links.at(-1)).toMatchObject({ phase: "live" });
       expect(world.socket.url).not.toContain("a.b.c");
     });
 
@@ -317,6 +319,8 @@ describe("socket", () => {
       world.socket.connect();
       world.last.open();
       world.last.say({ op: "error", code: "unauthorized", message: "this server takes no tokens" });
+      expect(world.links.at(-1)).toMatchObject({ phase: "connecting" });
+      world.last.say({ op: "subscribed", id: 1 });
       expect(world.links.at(-1)).toMatchObject({ phase: "live" });
     });
 
@@ -332,7 +336,11 @@ describe("socket", () => {
       expect(ops().filter((op) => op === "subscribe")).toHaveLength(1);
       expect(errors).toEqual(["forbidden"]);
       expect(world.said.at(-1)).toEqual(["forbidden", "`some` may not"]);
+      const links = world.links.length;
+      world.pass(1);
       world.last.say({ op: "authorized", principal: "all", expires_in_ms: null });
+      // Somebody else: lists are read anew.
+      expect(world.links.slice(links)).toMatchObject([{ phase: "live" }]);
       expect(ops().filter((op) => op === "subscribe")).toHaveLength(2);
     });
   });

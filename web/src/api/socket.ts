@@ -77,6 +77,8 @@ interface Wanted {
 
 /** Whoever asks must show who it is: as an error's code. */
 const NOT_BELIEVED = new Set(["unauthorized", "expired"]);
+/** What the node says only to those whom it lets in. `authorized` first tells the credentials. */
+const SUBSTANCE = new Set<ServerMessage["op"]>(["status", "subscribed", "data", "live"]);
 /** The same as the code of a close. */
 const CLOSE_UNAUTHORIZED = 4401;
 
@@ -130,8 +132,9 @@ export class Socket {
     socket.onopen = () => {
       if (socket !== this.#socket) return;
       this.#heard_at_ms = this.around.now_ms();
-      this.#set({ phase: "live", since_ms: this.around.now_ms() });
       this.#show();
+      // Who shows something is known when the node has looked at it.
+      if (this.#shown === null) this.#live();
       if (this.#status_every_ms) this.#send({ op: "status", every_ms: this.#status_every_ms });
       for (const wanted of this.#wanted.values()) this.#ask(wanted);
     };
@@ -157,6 +160,13 @@ export class Socket {
     const token = this.credentials.token();
     this.#shown = token;
     if (token !== null) this.#send({ op: "auth", token });
+  }
+
+  /** Who was let in last. */
+  #principal: string | null = null;
+
+  #live(): void {
+    this.#set({ phase: "live", since_ms: this.around.now_ms() });
   }
 
   /** What the connection showed last. */
@@ -193,10 +203,12 @@ export class Socket {
       return; // not ours: a proxy's words, say
     }
     this.#attempt = 0; // the server talks: the next loss starts from a short wait again
+    // It says something of substance, so it lets the page in.
+    if (this.#link.phase === "connecting" && SUBSTANCE.has(message.op)) this.#live();
     switch (message.op) {
       case "authorized":
         this.credentials.authorized(message.principal, message.expires_in_ms);
-        this.#admitted();
+        this.#admitted(message.principal);
         break;
       case "status":
         this.onStatus(message.status);
@@ -237,9 +249,11 @@ export class Socket {
   }
 
   /** Who is there is known now: what was refused before is asked for again; what stands goes on. */
-  #admitted(): void {
+  #admitted(principal: string): void {
     const barred = [...this.#wanted.values()].filter((wanted) => wanted.barred);
-    if (this.#link.phase === "refused") this.#set({ phase: "live", since_ms: this.around.now_ms() });
+    // Somebody else may see other things: what was read is read anew.
+    if (this.#link.phase !== "live" || principal !== this.#principal) this.#live();
+    this.#principal = principal;
     if (this.#status_every_ms) this.#send({ op: "status", every_ms: this.#status_every_ms });
     for (const wanted of barred) this.#ask(wanted);
   }
