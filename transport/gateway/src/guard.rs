@@ -11,7 +11,7 @@ use crate::options::GatewayOptions;
 use crate::server::Shared;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -26,7 +26,12 @@ pub(crate) async fn guard(
     let start = Instant::now();
     let route = crate::rest::route_label(request.uri().path());
     let checked = check(&shared.options, request.headers());
+    let preflight = request.method() == Method::OPTIONS && matches!(checked, Ok(Some(_)));
     let admitted = checked.clone().and_then(|origin| {
+        // Browsers ask without a token whether a page may send one.
+        if preflight {
+            return Ok(origin);
+        }
         // Probes, documentation and the dashboard's files say nothing about anybody's data.
         if GUARDED.contains(&route) {
             admit(&shared, &mut request, route)?;
@@ -34,6 +39,7 @@ pub(crate) async fn guard(
         Ok(origin)
     });
     let mut response = match admitted {
+        Ok(_) if preflight => may_send_tokens(),
         Ok(_) => next.run(request).await,
         Err(error) => error.into_response(),
     };
@@ -64,6 +70,16 @@ pub(crate) async fn guard(
         shared.metrics.refused(code);
     }
     shared.metrics.answered(route, response.status().as_u16(), start.elapsed());
+    response
+}
+
+/// What a page of a listed origin may send.
+fn may_send_tokens() -> Response<Body> {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
     response
 }
 

@@ -297,3 +297,37 @@ async fn lists_hold_what_may_be_read() {
     assert_eq!(some["events"]["total"], whole["events"]["total"]);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_listed_origins_may_send_tokens() {
+    let origins = vec!["http://localhost:5173".to_owned()];
+    let options = GatewayOptions { origins, ..GatewayOptions::default() };
+    let world = World::start_behind(Some(Arc::new(gate)), options).await;
+    let ask = async |method: &str, origin: &str, more: &str| {
+        let host = world.address;
+        let text = format!(
+            "{method} /v1/streams HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\n{more}connection: close\r\n\r\n"
+        );
+        request(host, &text).await
+    };
+    let may = "access-control-request-method: GET\r\naccess-control-request-headers: authorization\r\n";
+    let answer = ask("OPTIONS", "http://localhost:5173", may).await;
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-headers")),
+        (204, Some("authorization")),
+        "{}",
+        answer.head
+    );
+    for (method, origin, more, status) in [
+        ("OPTIONS", "http://evil.example", may, 403),
+        ("GET", "http://localhost:5173", "", 401),
+        ("GET", "http://localhost:5173", "authorization: Bearer all\r\n", 200),
+        ("GET", "http://evil.example", "authorization: Bearer all\r\n", 403),
+    ] {
+        let answer = ask(method, origin, more).await;
+        let listed = (!origin.contains("evil")).then_some(origin);
+        let found = (answer.status, answer.header("access-control-allow-origin"));
+        assert_eq!(found, (status, listed), "{method} {origin} {more}");
+    }
+    world.finish().await;
+}
