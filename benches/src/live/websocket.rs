@@ -202,7 +202,10 @@ mod tests {
         frames.extend_from_slice(long.as_bytes());
         for cut in 0..=frames.len() {
             let (mut bytes, mut found) = (frames[..cut].to_vec(), Vec::new());
-            let mut take = |text: &str| Ok(found.push(text.to_owned()));
+            let mut take = |text: &str| {
+                found.push(text.to_owned());
+                Ok(())
+            };
             messages(&mut bytes, &mut take).unwrap();
             bytes.extend_from_slice(&frames[cut..]);
             messages(&mut bytes, &mut take).unwrap();
