@@ -2,9 +2,25 @@
 
 use super::acc::Acc;
 use std::collections::VecDeque;
+use tidegate_engine::Table;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A closed bar with its place in the key's chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
 pub(super) struct Closed {
     pub(super) acc: Acc,
     /// End of the window, or the last trade's time for measure bars: what retention is counted from.
@@ -24,7 +40,7 @@ impl Closed {
 /// Closed bars in the order they closed, each linked to its key's previous one.
 pub(super) struct Retained {
     /// A ring of a power of two places; the bar of absolute index `i` lies in place `i % len`.
-    bars: Vec<Closed>,
+    bars: Table<Closed>,
     /// Absolute index of the oldest bar, and of the one to come.
     base: u64,
     next: u64,
@@ -53,7 +69,7 @@ pub(super) struct RetainedState {
 impl Retained {
     pub(super) fn new(bars_max: usize) -> Self {
         Self {
-            bars: Vec::new(),
+            bars: Table::new(),
             base: 0,
             next: 0,
             ends: VecDeque::new(),
@@ -121,7 +137,8 @@ impl Retained {
             }
             return;
         }
-        let mut bars = vec![Closed::VACANT; (self.bars.len() * 2).max(256)];
+        let mut bars = Table::new();
+        bars.resize((self.bars.len() * 2).max(256), Closed::VACANT);
         for index in self.base..self.next {
             let place = index as usize & (bars.len() - 1);
             bars[place] = self.bars[self.place(index)];
