@@ -6,7 +6,7 @@
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use crate::address::Ip;
-use crate::hash::Recent;
+use crate::hash::{Recent, hash_of};
 use crate::packet::protocol;
 use crate::record::FlowRecord;
 use crate::table::SECOND;
@@ -28,7 +28,12 @@ pub const SPREAD_FEW_MAX: f64 = 0.28;
 pub const ALIGNED_MIN: f64 = 0.8;
 /// Relative spread of the requests' sizes: implants say the same, browsers do not.
 pub const SIZES_MAX: f64 = 0.05;
+/// Past [`STARTS_MAX`] every eighth call is judged: what calls so often will call eight times more.
+const JUDGED_EVERY: usize = 8;
+/// Services of a host called twice or more.
 const TRACKED_MAX: usize = 1 << 14;
+/// Services of a host called once.
+const ONCE_MAX: usize = 1 << 16;
 
 /// Services that are asked at regular times on purpose, by every host: name, time, address and management.
 const REGULAR: [u16; 14] = [53, 67, 68, 123, 137, 138, 161, 162, 514, 546, 547, 1900, 5353, 5355];
@@ -49,12 +54,17 @@ struct Calls {
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Beacons {
-    calls: Recent<(Ip, Ip, u16, u8), Calls>,
+    calls: Recent<Edge, Calls>,
+    /// The first call of each, by hash: most services are called once, and that must cost little.
+    once: Recent<u64, Call>,
 }
+
+/// Caller, called, port, protocol.
+type Edge = (Ip, Ip, u16, u8);
 
 impl Default for Beacons {
     fn default() -> Self {
-        Self { calls: Recent::new(TRACKED_MAX) }
+        Self { calls: Recent::new(TRACKED_MAX), once: Recent::new(ONCE_MAX) }
     }
 }
 
@@ -73,14 +83,28 @@ impl Beacons {
             return;
         }
         let key = (originator, responder, responder_port, protocol);
-        let calls = self.calls.entry(key, || Calls { ring: [Call::default(); STARTS_MAX], count: 0 });
-        calls.ring[calls.count % STARTS_MAX] = Call {
+        let call = Call {
             start_ns,
             sent: record.sent.bytes.min(u64::from(u32::MAX)) as u32,
             number: record.packets.0,
         };
+        let mut is_first = false;
+        let first = *self.once.entry(hash_of(&key), || {
+            is_first = true;
+            call
+        });
+        if is_first {
+            return;
+        }
+        let calls = self.calls.entry(key, || {
+            let mut ring = [Call::default(); STARTS_MAX];
+            ring[0] = first;
+            Calls { ring, count: 1 }
+        });
+        calls.ring[calls.count % STARTS_MAX] = call;
         calls.count += 1;
-        if calls.count < STARTS_MIN {
+        if calls.count < STARTS_MIN || (calls.count > STARTS_MAX && !calls.count.is_multiple_of(JUDGED_EVERY))
+        {
             return;
         }
         let mut last = calls.ring;
@@ -112,10 +136,22 @@ impl Beacons {
         );
     }
 
+    /// Reads ahead what a flow's end will need; changes nothing.
+    pub fn warm(&self, record: &FlowRecord) {
+        let FlowRecord { originator, responder, responder_port, protocol, .. } = *record;
+        self.once.warm(&hash_of(&(originator, responder, responder_port, protocol)));
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.calls.bytes(|_| 0) + self.once.bytes(|_| 0)
+    }
+
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.calls.dropped()
+        self.calls.dropped() + self.once.dropped()
     }
 }
 

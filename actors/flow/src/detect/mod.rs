@@ -6,6 +6,7 @@
 pub mod alert;
 pub mod beacon;
 pub mod flood;
+pub mod host;
 pub mod inspect;
 pub mod link;
 pub mod login;
@@ -17,6 +18,7 @@ pub mod volume;
 pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity, probability};
 
 use self::flood::Datagram;
+use self::host::{HOSTS_MAX, Hosts};
 use self::inspect::Finding;
 use self::scan::{Outcome, Probe};
 use crate::dns;
@@ -29,6 +31,7 @@ use crate::table::{Answer, Flow, SECOND, Watch};
 #[derive(Debug, Clone)]
 pub struct Detectors {
     alerts: Alerts,
+    hosts: Hosts,
     scans: scan::Scans,
     floods: flood::Floods,
     logins: login::Logins,
@@ -46,6 +49,7 @@ impl Default for Detectors {
     fn default() -> Self {
         Self {
             alerts: Alerts::default(),
+            hosts: Recent::new(HOSTS_MAX),
             scans: scan::Scans::default(),
             floods: flood::Floods::default(),
             logins: login::Logins::default(),
@@ -60,6 +64,8 @@ impl Default for Detectors {
     }
 }
 
+/// Records read ahead together: more than a core has in flight gains nothing.
+const BATCH: usize = 16;
 /// Ends of UDP remembered.
 const TALKERS_MAX: usize = 1 << 16;
 
@@ -79,7 +85,8 @@ impl Detectors {
     /// What detectors forgot for lack of room: hosts, pairs and domains.
     #[must_use]
     pub fn forgotten(&self) -> u64 {
-        self.scans.dropped()
+        self.hosts.dropped()
+            + self.scans.dropped()
             + self.floods.dropped()
             + self.logins.dropped()
             + self.beacons.dropped()
@@ -89,6 +96,24 @@ impl Detectors {
             + self.pings.dropped()
             + self.talkers.dropped()
     }
+
+    /// Bytes that all of them hold: bounded by [`Detectors::BYTES_MAX`], whatever comes in. Looks at every entry.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.hosts.bytes(|_| 0)
+            + self.scans.bytes()
+            + self.floods.bytes()
+            + self.logins.bytes()
+            + self.beacons.bytes()
+            + self.names.bytes()
+            + self.volumes.bytes()
+            + self.link.bytes()
+            + self.pings.bytes()
+            + self.talkers.bytes(|_| 0)
+    }
+
+    /// What [`Detectors::bytes`] stays under when every table is full and every sketch has grown.
+    pub const BYTES_MAX: usize = 256 << 20;
 
     /// Takes an ARP packet.
     pub fn arp(&mut self, arp: &Arp) {
@@ -133,7 +158,21 @@ impl Detectors {
         }
         self.logins.ended(None, record, &mut self.alerts);
         self.beacons.ended(record, now, &mut self.alerts);
-        self.volumes.ended(record, now, &mut self.alerts);
+        self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+    }
+
+    /// Takes records of a flow log in order, as [`Detectors::logged`] does, but reads what several of them will need side by side, so
+    /// that they wait for memory together.
+    pub fn logged_all(&mut self, records: &[FlowRecord]) {
+        for batch in records.chunks(BATCH) {
+            for record in batch {
+                self.hosts.warm(&record.originator);
+                self.hosts.warm(&record.responder);
+                self.scans.warm(record.originator, record.responder_port);
+                self.beacons.warm(record);
+            }
+            batch.iter().for_each(|record| self.logged(record));
+        }
     }
 
     fn outcome(&mut self, record: &FlowRecord, probe: Probe, answer: Answer, ttl: u8, now: u64) {
@@ -155,7 +194,7 @@ impl Detectors {
             now,
             ttl,
         };
-        self.scans.take(&outcome, &mut self.alerts);
+        self.scans.take(&outcome, &mut self.hosts, &mut self.alerts);
     }
 
     fn heard(&mut self, ip: crate::address::Ip, port: u16, now: u64) {
@@ -300,6 +339,7 @@ impl Watch for Detectors {
             self.logins.ended(Some(flow), record, &mut self.alerts);
             self.beacons.ended(record, now, &mut self.alerts);
         }
-        self.volumes.ended(record, now, &mut self.alerts);
+        let told = &mut flow.inspection.told_bytes;
+        self.volumes.ended(record, told, now, &mut self.hosts, &mut self.alerts);
     }
 }

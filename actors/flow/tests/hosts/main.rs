@@ -2,5 +2,6 @@
 
 mod attacks;
 mod benign;
+mod bounded;
 mod flows;
 mod net;
