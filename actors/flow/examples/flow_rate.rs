@@ -116,6 +116,7 @@ fn records(count: usize, loyal: bool) -> Vec<FlowRecord> {
                 vlan: 0,
                 tunnels: 0,
                 cause: EndCause::Logged,
+                sampling: 1,
             }
         })
         .collect()

@@ -113,6 +113,12 @@ impl History {
         }
     }
 
+    /// Whether this is the first letter.
+    #[must_use]
+    pub fn starts_with(&self, letter: u8) -> bool {
+        self.count > 0 && self.letters[0] == letter
+    }
+
     /// The letters.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -220,6 +226,8 @@ pub struct FlowRecord {
     pub tunnels: u8,
     /// Why the record was written.
     pub cause: EndCause,
+    /// One in so many packets was looked at, and sizes were multiplied by it: 1 for all, 0 where the exporter does not say.
+    pub sampling: u32,
 }
 
 impl FlowRecord {

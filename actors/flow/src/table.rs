@@ -593,6 +593,7 @@ impl FlowTable {
             vlan: packet.vlan,
             tunnels: packet.tunnels,
             cause: EndCause::Finished,
+            sampling: 1,
         };
         let list = match packet.protocol {
             protocol::TCP if packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN => ATTEMPT,

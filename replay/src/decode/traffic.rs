@@ -4,7 +4,7 @@ use super::core::Core;
 use super::input::{Input, Line};
 use super::pcap::Frames;
 use super::zeek::Zeek;
-use super::{Format, ReadOptions, detect};
+use super::{Format, ReadOptions, detect, eve};
 use crate::source::{Place, Progress, ReadAccount, ReadError, RejectCause};
 use std::path::Path;
 use tidegate_flow::{FlowRecord, Frame, Unparsed, parse};
@@ -18,7 +18,7 @@ pub enum Traffic<'a> {
     Record(FlowRecord),
 }
 
-/// Reads traffic: pcap, pcapng, or Zeek's `conn.log`; gzip and Zstandard are looked through.
+/// Reads traffic: pcap, pcapng, Zeek's `conn.log`, or the flows of Suricata's EVE; gzip and Zstandard are looked through.
 pub struct TrafficReader {
     form: Form,
     core: Core,
@@ -26,7 +26,17 @@ pub struct TrafficReader {
 
 enum Form {
     Packets(Box<Frames>),
-    Zeek { input: Box<Input>, decoder: Box<Zeek>, records: u64 },
+    /// A line is a flow, or something else.
+    Log {
+        input: Box<Input>,
+        log: Log,
+        records: u64,
+    },
+}
+
+enum Log {
+    Zeek(Box<Zeek>),
+    Eve,
 }
 
 impl TrafficReader {
@@ -55,14 +65,15 @@ impl TrafficReader {
         let form = match format {
             Format::Pcap => Form::Packets(Box::new(Frames::open(input)?)),
             Format::Zeek => {
-                let decoder = Box::new(Zeek::begin(&mut input, core.path())?);
-                Form::Zeek { input: Box::new(input), decoder, records: 0 }
+                let log = Log::Zeek(Box::new(Zeek::begin(&mut input, core.path())?));
+                Form::Log { input: Box::new(input), log, records: 0 }
             }
+            Format::Eve => Form::Log { input: Box::new(input), log: Log::Eve, records: 0 },
             other => {
                 return Err(ReadError::UnknownFormat {
                     path: input.path().to_path_buf(),
                     reason: format!(
-                        "it is {}, which holds no traffic; pcap, pcapng and Zeek's conn.log do",
+                        "it is {}, which holds no traffic; pcap, pcapng, Zeek's conn.log and Suricata's EVE do",
                         other.name()
                     ),
                 });
@@ -103,7 +114,7 @@ impl TrafficReader {
                         Err(error) => core.refuse(RejectCause::Malformed, place, || error.to_string()),
                     }
                 })?,
-                Form::Zeek { input, decoder, records } => {
+                Form::Log { input, log, records } => {
                     let number = input.line_number() + 1;
                     let place = Place::Line(number);
                     match input.next_line()? {
@@ -115,7 +126,11 @@ impl TrafficReader {
                         }
                         Some(Line::Text([])) => true,
                         Some(Line::Text(line)) => {
-                            match decoder.flow(line, *records + 1) {
+                            let flow = match log {
+                                Log::Zeek(zeek) => zeek.flow(line, *records + 1),
+                                Log::Eve => Some(eve::flow(line, *records + 1)),
+                            };
+                            match flow {
                                 None => {}
                                 Some(Err(refusal)) => core.refuse_with(refusal, place),
                                 Some(Ok(record)) if core.outside(record.start_ns) => core.refuse_filtered(),
@@ -151,7 +166,7 @@ impl TrafficReader {
     pub fn progress(&self) -> Progress {
         match &self.form {
             Form::Packets(frames) => frames.progress(),
-            Form::Zeek { input, .. } => input.progress(),
+            Form::Log { input, .. } => input.progress(),
         }
     }
 
@@ -160,7 +175,8 @@ impl TrafficReader {
     pub fn format(&self) -> &'static str {
         match &self.form {
             Form::Packets(frames) => frames.format(),
-            Form::Zeek { .. } => "zeek conn",
+            Form::Log { log: Log::Zeek(_), .. } => "zeek conn",
+            Form::Log { log: Log::Eve, .. } => "eve",
         }
     }
 }
@@ -196,6 +212,32 @@ mod tests {
         );
         assert_eq!((record.sent.bytes, record.sent.packets), (77, 2));
         assert_eq!((record.start_ns, record.duration_ns()), (1_500_000_000, Some(250_000_000)));
+    }
+
+    #[test]
+    fn flows_of_eve_are_read_with_states() {
+        let flow = |proto: &str, rest: &str| {
+            format!(
+                r#"{{"timestamp":"2017-04-07T22:24:39.0+0000","event_type":"flow","src_ip":"10.0.0.1","src_port":40000,"dest_ip":"10.0.0.2","dest_port":80,"proto":"{proto}","flow":{{"pkts_toserver":2,"pkts_toclient":PKTS,"bytes_toserver":208,"bytes_toclient":0,"start":"2017-04-07T22:24:37.5+0000","end":"2017-04-07T22:24:38.0+0000","state":"closed"}}{rest}}}"#
+            )
+        };
+        let log = [
+            flow("TCP", r#","tcp":{"tcp_flags_ts":"02","tcp_flags_tc":"14"}"#).replace("PKTS", "1"),
+            flow("TCP", "").replace("PKTS", "0"),
+            flow("UDP", "").replace("PKTS", "1"),
+            flow("ICMP", r#","icmp_type":8,"icmp_code":0"#).replace("PKTS", "1"),
+            r#"{"event_type":"stats","timestamp":"2017-04-07T22:24:39.0+0000"}"#.to_owned(),
+            r#"{"event_type":"flow","timestamp":"2017-04-07T22:24:39.0+0000"}"#.to_owned(),
+        ]
+        .join("\n");
+        let (records, done, account) = read(log.as_bytes());
+        assert!(done.is_ok() && account.units == 6 && account.faults() == 1, "{account:?}");
+        let states: Vec<_> = records.iter().map(|record| record.state).collect();
+        assert_eq!(states, [ConnState::Rej, ConnState::S0, ConnState::Sf, ConnState::Oth]);
+        assert_eq!((records[0].sent.bytes, records[0].sent.ip_bytes), (100, 180));
+        assert_eq!(records[0].history.as_str(), "SDr");
+        assert_eq!((records[3].originator_port, records[3].responder_port), (8, 0));
+        assert_eq!(records[0].duration_ns(), Some(500_000_000));
     }
 
     #[test]

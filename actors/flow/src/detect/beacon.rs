@@ -6,8 +6,7 @@
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use crate::address::Ip;
-use crate::hash::{Recent, hash_of};
-use crate::packet::protocol;
+use crate::hash::Recent;
 use crate::record::FlowRecord;
 use crate::table::SECOND;
 
@@ -32,17 +31,26 @@ pub const SIZES_MAX: f64 = 0.05;
 const JUDGED_EVERY: usize = 8;
 /// Services of a host called twice or more.
 const TRACKED_MAX: usize = 1 << 14;
-/// Services of a host called once.
-const ONCE_MAX: usize = 1 << 16;
 
 /// Services that are asked at regular times on purpose, by every host: name, time, address and management.
 const REGULAR: [u16; 14] = [53, 67, 68, 123, 137, 138, 161, 162, 514, 546, 547, 1900, 5353, 5355];
 
+/// When a flow began, and how much it said.
 #[derive(Debug, Clone, Copy, Default)]
-struct Call {
+pub struct Call {
     start_ns: u64,
     sent: u32,
     number: u64,
+}
+
+impl Call {
+    pub(super) fn of(record: &FlowRecord) -> Self {
+        Self {
+            start_ns: record.start_ns,
+            sent: record.sent.bytes.min(u64::from(u32::MAX)) as u32,
+            number: record.packets.0,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -55,8 +63,6 @@ struct Calls {
 #[derive(Debug, Clone)]
 pub struct Beacons {
     calls: Recent<Edge, Calls>,
-    /// The first call of each, by hash: most services are called once, and that must cost little.
-    once: Recent<u64, Call>,
 }
 
 /// Caller, called, port, protocol.
@@ -64,44 +70,25 @@ type Edge = (Ip, Ip, u16, u8);
 
 impl Default for Beacons {
     fn default() -> Self {
-        Self { calls: Recent::new(TRACKED_MAX), once: Recent::new(ONCE_MAX) }
+        Self { calls: Recent::new(TRACKED_MAX) }
     }
 }
 
 impl Beacons {
-    /// Takes a flow that ended.
-    pub fn ended(&mut self, record: &FlowRecord, now: u64, alerts: &mut Alerts) {
-        let FlowRecord { originator, responder, responder_port, protocol, start_ns, .. } = *record;
-        let counts = match protocol {
-            // The middle of a connection has no start.
-            protocol::TCP => record.history.as_str().starts_with('S') && record.sent.bytes > 0,
-            protocol::UDP => record.sent.bytes > 0,
-            _ => false,
-        };
+    /// Takes a flow that ended and is not the `first` of its edge.
+    pub fn ended(&mut self, record: &FlowRecord, first: Call, now: u64, alerts: &mut Alerts) {
+        let FlowRecord { originator, responder, responder_port, protocol, .. } = *record;
         // Inside a site regular connections are monitoring, far more often than not; calls home go out.
-        if !counts || responder.is_group() || responder.is_private() || REGULAR.contains(&responder_port) {
+        if responder.is_private() || REGULAR.contains(&responder_port) {
             return;
         }
         let key = (originator, responder, responder_port, protocol);
-        let call = Call {
-            start_ns,
-            sent: record.sent.bytes.min(u64::from(u32::MAX)) as u32,
-            number: record.packets.0,
-        };
-        let mut is_first = false;
-        let first = *self.once.entry(hash_of(&key), || {
-            is_first = true;
-            call
-        });
-        if is_first {
-            return;
-        }
         let calls = self.calls.entry(key, || {
             let mut ring = [Call::default(); STARTS_MAX];
             ring[0] = first;
             Calls { ring, count: 1 }
         });
-        calls.ring[calls.count % STARTS_MAX] = call;
+        calls.ring[calls.count % STARTS_MAX] = Call::of(record);
         calls.count += 1;
         if calls.count < STARTS_MIN || (calls.count > STARTS_MAX && !calls.count.is_multiple_of(JUDGED_EVERY))
         {
@@ -136,22 +123,16 @@ impl Beacons {
         );
     }
 
-    /// Reads ahead what a flow's end will need; changes nothing.
-    pub fn warm(&self, record: &FlowRecord) {
-        let FlowRecord { originator, responder, responder_port, protocol, .. } = *record;
-        self.once.warm(&hash_of(&(originator, responder, responder_port, protocol)));
-    }
-
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.calls.bytes(|_| 0) + self.once.bytes(|_| 0)
+        self.calls.bytes(|_| 0)
     }
 
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.calls.dropped() + self.once.dropped()
+        self.calls.dropped()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What all detectors know of a host: one entry, found once per flow and side.
 
+use super::edge::Habits;
 use super::volume::Volume;
 use crate::address::Ip;
 use crate::hash::Recent;
@@ -15,6 +16,8 @@ pub struct Host {
     pub callers: Few,
     /// What it sends out.
     pub volume: Volume,
+    /// What it usually does.
+    pub habits: Habits,
 }
 
 /// All hosts.

@@ -5,6 +5,7 @@
 
 pub mod alert;
 pub mod beacon;
+pub mod edge;
 pub mod flood;
 pub mod host;
 pub mod inspect;
@@ -35,6 +36,7 @@ pub struct Detectors {
     scans: scan::Scans,
     floods: flood::Floods,
     logins: login::Logins,
+    edges: edge::Edges,
     beacons: beacon::Beacons,
     names: names::Names,
     volumes: volume::Volumes,
@@ -53,6 +55,7 @@ impl Default for Detectors {
             scans: scan::Scans::default(),
             floods: flood::Floods::default(),
             logins: login::Logins::default(),
+            edges: edge::Edges::default(),
             beacons: beacon::Beacons::default(),
             names: names::Names::default(),
             volumes: volume::Volumes::default(),
@@ -89,6 +92,7 @@ impl Detectors {
             + self.scans.dropped()
             + self.floods.dropped()
             + self.logins.dropped()
+            + self.edges.dropped()
             + self.beacons.dropped()
             + self.names.dropped()
             + self.volumes.dropped()
@@ -104,6 +108,7 @@ impl Detectors {
             + self.scans.bytes()
             + self.floods.bytes()
             + self.logins.bytes()
+            + self.edges.bytes()
             + self.beacons.bytes()
             + self.names.bytes()
             + self.volumes.bytes()
@@ -124,6 +129,11 @@ impl Detectors {
     pub fn logged(&mut self, record: &FlowRecord) {
         self.records += 1;
         let now = record.last_ns;
+        // A part of a flow has no beginning of its own, and where packets were left out nobody can say what was answered: how much was sent
+        // is all they tell.
+        if record.cause == EndCause::Interim || record.sampling > 1 {
+            return self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+        }
         let answer = match record.state {
             ConnState::Rej | ConnState::RstOS0 => Answer::Refused,
             ConnState::S0 | ConnState::Sh => Answer::Silent,
@@ -157,7 +167,7 @@ impl Detectors {
             }
         }
         self.logins.ended(None, record, &mut self.alerts);
-        self.beacons.ended(record, now, &mut self.alerts);
+        self.called(record, now);
         self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
     }
 
@@ -169,9 +179,15 @@ impl Detectors {
                 self.hosts.warm(&record.originator);
                 self.hosts.warm(&record.responder);
                 self.scans.warm(record.originator, record.responder_port);
-                self.beacons.warm(record);
+                self.edges.warm(record);
             }
             batch.iter().for_each(|record| self.logged(record));
+        }
+    }
+
+    fn called(&mut self, record: &FlowRecord, now: u64) {
+        if let Some(first) = self.edges.ended(record, now, &mut self.hosts, &mut self.alerts) {
+            self.beacons.ended(record, first, now, &mut self.alerts);
         }
     }
 
@@ -337,7 +353,7 @@ impl Watch for Detectors {
                 self.floods.connection(&datagram(record, now), true, &mut self.alerts);
             }
             self.logins.ended(Some(flow), record, &mut self.alerts);
-            self.beacons.ended(record, now, &mut self.alerts);
+            self.called(record, now);
         }
         let told = &mut flow.inspection.told_bytes;
         self.volumes.ended(record, told, now, &mut self.hosts, &mut self.alerts);

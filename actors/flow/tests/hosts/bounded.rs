@@ -8,7 +8,7 @@ use tidegate_flow::{
     ConnState, Detectors, EndCause, FlowRecord, FlowTable, Ip, Kind, Packet, Side, TableOptions,
 };
 
-fn record(id: u64, start_ns: u64, from: Ip, to: Ip, port: u16, answered: bool) -> FlowRecord {
+pub(crate) fn record(id: u64, start_ns: u64, from: Ip, to: Ip, port: u16, answered: bool) -> FlowRecord {
     FlowRecord {
         id,
         start_ns,
@@ -26,6 +26,7 @@ fn record(id: u64, start_ns: u64, from: Ip, to: Ip, port: u16, answered: bool) -
         vlan: 0,
         tunnels: 0,
         cause: EndCause::Logged,
+        sampling: 1,
     }
 }
 

@@ -3,5 +3,6 @@
 mod attacks;
 mod benign;
 mod bounded;
+mod edges;
 mod flows;
 mod net;
