@@ -26,7 +26,7 @@ pub fn run(bytes: &[u8]) {
         given += 1;
         assert_eq!(flow.id, given);
         assert!(flow.start_ns <= flow.last_ns, "{flow:?}");
-        assert!(matches!(flow.cause, EndCause::Logged | EndCause::Interim), "{flow:?}");
+        assert!(matches!(flow.cause, EndCause::Logged | EndCause::Interim | EndCause::OneWay), "{flow:?}");
         assert!(flow.packets.0 <= flow.packets.1, "{flow:?}");
         detectors.logged(flow);
     };

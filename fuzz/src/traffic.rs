@@ -29,6 +29,10 @@ impl Watch for Both {
         self.detectors.matured(flow, now);
     }
 
+    fn stepped(&mut self) {
+        self.detectors.stepped();
+    }
+
     fn record(&mut self, flow: &mut Flow, record: &FlowRecord) {
         assert!(record.last_ns >= record.start_ns || record.sent.packets + record.received.packets <= 1, "{record:?}");
         self.ended += u64::from(record.cause != tidegate_flow::EndCause::Interim);

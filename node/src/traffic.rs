@@ -100,6 +100,18 @@ pub(crate) fn notes(read: &Read, counts: TableCounts, ui: &Ui) {
     if counts.disordered > 0 {
         ui.note(&format!("{} packets are older than one before", thousands(counts.disordered)));
     }
+    if counts.unbelieved > 0 {
+        ui.note(&format!(
+            "{} packets are stamped more than an hour ahead of their neighbours",
+            thousands(counts.unbelieved)
+        ));
+    }
+    if counts.steps > 0 {
+        ui.note(&format!(
+            "the clock was set back by more than an hour ({} times): flows ended there",
+            thousands(counts.steps)
+        ));
+    }
     if counts.orphan_fragments > 0 {
         ui.note(&format!(
             "{} fragments came without the first of their packet",

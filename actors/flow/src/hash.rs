@@ -320,11 +320,24 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
         self.lookup(short_hash(key), key).is_some()
     }
 
-    /// Reads the lines that a look-up of `key` will need, so that several such waits overlap. Changes nothing.
+    /// Reads the lines that a look-up of `key` will need, and what `read` reads of the value, so that several such waits overlap. Changes
+    /// nothing.
     #[inline]
-    pub fn warm(&self, key: &K) {
+    pub fn warm<R>(&self, key: &K, read: impl FnOnce(&V) -> R) {
         if let Some(slot) = self.index.first(short_hash(key)) {
-            std::hint::black_box(self.slots[slot as usize].hash);
+            let slot = &self.slots[slot as usize];
+            std::hint::black_box((slot.hash, read(&slot.value)));
+        }
+    }
+
+    /// Reads the lines of the index that making room for so many entries will need.
+    #[inline]
+    pub fn warm_room(&self, count: usize) {
+        if self.slots.len() >= self.entries_max {
+            for ahead in 0..count {
+                let slot = &self.slots[(self.hand + ahead) % self.slots.len()];
+                std::hint::black_box(self.index.first(slot.hash));
+            }
         }
     }
 

@@ -162,11 +162,13 @@ pub enum EndCause {
     InputEnd,
     /// Read from a log of flows.
     Logged,
+    /// Told by an exporter that was not seen to tell both directions: what was answered is not known.
+    OneWay,
 }
 
 impl EndCause {
     /// Every cause.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Finished,
         Self::Timeout,
         Self::Reused,
@@ -174,6 +176,7 @@ impl EndCause {
         Self::Interim,
         Self::InputEnd,
         Self::Logged,
+        Self::OneWay,
     ];
 
     /// Name in reports.
@@ -187,6 +190,7 @@ impl EndCause {
             Self::Interim => "interim",
             Self::InputEnd => "input_end",
             Self::Logged => "logged",
+            Self::OneWay => "one_way",
         }
     }
 }

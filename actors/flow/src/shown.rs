@@ -86,8 +86,9 @@ impl Looker {
                         Read::Whole(shown) => Some(shown),
                         Read::Longer => {
                             let next = packet.sequence.wrapping_add(bytes.len() as u32);
-                            let partial = Partial { bytes: bytes.to_vec(), next };
-                            *self.hellos.entry(flow.record.id, || partial.clone()) = partial;
+                            let new = || Partial { bytes: Vec::new(), next };
+                            let partial = self.hellos.entry(flow.record.id, new);
+                            *partial = Partial { bytes: bytes.to_vec(), next };
                             None
                         }
                         Read::Other => None,

@@ -58,6 +58,18 @@ impl Distinct {
         true
     }
 
+    /// Reads what inserting a hash will read; changes nothing.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self, hash: u64) -> u32 {
+        let short = (hash >> 32) as u32 ^ hash as u32;
+        let lines = self.count ^ self.exact[0] ^ self.exact[EXACT_MAX - 1];
+        match &self.registers {
+            Some(registers) => lines ^ u32::from(registers.ranks[(spread(u64::from(short)) >> 56) as usize]),
+            None => lines,
+        }
+    }
+
     /// How many different ones there were.
     #[must_use]
     pub fn count(&self) -> u32 {

@@ -2,7 +2,8 @@
 //!
 //! A flow is found by its addresses, ports and protocol in either direction. TCP flows end by their states, all flows by
 //! silence, and a new connection on the ports of an old one ends that. Memory is fixed by [`TableOptions::flows_max`]: when it
-//! is full the flow that was silent for longest gives way, and is counted. Time is that of the packets and never goes back.
+//! is full the flow that was silent for longest gives way, and is counted. Time is that of the packets. It does not go back but for a
+//! clock that was set back by more than an hour, and does not leap ahead by more than that on the word of a single packet.
 
 use crate::address::Ip;
 use crate::community::counterpart;
@@ -146,6 +147,8 @@ pub trait Watch {
     fn matured(&mut self, _flow: &mut Flow, _now: u64) {}
     /// A record is written. With [`EndCause::Interim`] the flow goes on.
     fn record(&mut self, _flow: &mut Flow, _record: &FlowRecord) {}
+    /// The clock was set back, and all flows were ended: what is remembered with later times means nothing now.
+    fn stepped(&mut self) {}
 }
 
 /// What a table did.
@@ -163,6 +166,10 @@ pub struct TableCounts {
     pub disordered: u64,
     /// Flows whose answer was decided early because too many waited.
     pub hurried: u64,
+    /// Packets stamped more than an hour ahead that no other confirmed; they count as of the time before.
+    pub unbelieved: u64,
+    /// Times the clock was set back by more than an hour; all flows were ended.
+    pub steps: u64,
 }
 
 // What the documentation says of memory.
@@ -228,9 +235,19 @@ pub struct FlowTable {
     interims: VecDeque<Due>,
     fragments: Recent<(Ip, Ip, u32, u8), (u16, u16)>,
     now: u64,
+    /// The last packet, and so many before it, were stamped far ahead of or behind `now`.
+    ahead: u32,
+    behind: u32,
     next_id: u64,
     counts: TableCounts,
 }
+
+/// A leap of the clock, either way.
+const LEAP_NS: u64 = 3_600 * SECOND;
+/// Packets in a row that confirm a leap ahead: a quiet link has gaps of hours, and one packet more is not too much to ask.
+const AHEAD_MIN: u32 = 2;
+/// Packets in a row that confirm a step back: capture files put together out of order have a few.
+const BEHIND_MIN: u32 = 16;
 
 /// Fragmented packets remembered for their ports.
 const FRAGMENTS_MAX: usize = 4_096;
@@ -253,6 +270,8 @@ impl FlowTable {
             interims: VecDeque::new(),
             fragments: Recent::new(FRAGMENTS_MAX),
             now: 0,
+            ahead: 0,
+            behind: 0,
             next_id: 0,
             counts: TableCounts::default(),
         }
@@ -307,13 +326,24 @@ impl FlowTable {
         let key = Key::of(packet.source, ports.0, packet.target, ports.1, packet.protocol);
         if let Some(at) = self.index.first(self.hash(&key)) {
             let flow = &self.flows[at as usize];
-            std::hint::black_box((flow.record.last_ns, flow.tcp.is_attempt(), flow.touched));
+            let record = &flow.record;
+            let lines = record.originator.0 as u64 ^ record.responder.0 as u64 ^ record.sent.packets;
+            let lines = lines ^ record.received.packets ^ record.packets.1 ^ record.last_ns ^ flow.touched;
+            std::hint::black_box((lines, flow.tcp.is_attempt(), flow.inspection.keys_at, flow.generation));
         }
     }
 
     /// Takes one packet.
     pub fn packet(&mut self, packet: &Packet<'_>, watch: &mut impl Watch) {
         self.counts.packets += 1;
+        let believed;
+        let packet = match self.fence(packet.ts, watch) {
+            None => packet,
+            Some(ts) => {
+                believed = Packet { ts, ..*packet };
+                &believed
+            }
+        };
         if packet.ts < self.now {
             self.counts.disordered += 1;
         } else {
@@ -400,6 +430,37 @@ impl FlowTable {
             self.unlink(at);
             self.link(at, list, now);
         }
+    }
+
+    /// The time to take in place of one that leaps ahead, until another packet confirms it; ends all flows when the clock was set back.
+    #[inline]
+    fn fence(&mut self, ts: u64, watch: &mut impl Watch) -> Option<u64> {
+        if ts.abs_diff(self.now) <= LEAP_NS || self.now == 0 {
+            (self.ahead, self.behind) = (0, 0);
+            return None;
+        }
+        self.leap(ts, watch)
+    }
+
+    #[cold]
+    fn leap(&mut self, ts: u64, watch: &mut impl Watch) -> Option<u64> {
+        if ts > self.now {
+            (self.ahead, self.behind) = (self.ahead + 1, 0);
+            if self.ahead < AHEAD_MIN {
+                self.counts.unbelieved += 1;
+                return Some(self.now);
+            }
+            self.ahead = 0;
+            return None;
+        }
+        (self.ahead, self.behind) = (0, self.behind + 1);
+        if self.behind >= BEHIND_MIN {
+            self.counts.steps += 1;
+            self.finish(watch);
+            watch.stepped();
+            (self.now, self.behind) = (ts, 0);
+        }
+        None
     }
 
     /// Lets time pass without a packet: what is due by `now` is done.

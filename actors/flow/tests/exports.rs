@@ -218,7 +218,12 @@ fn states_follow_from_the_flags_of_both_directions() {
         assert_eq!(flows.len(), 1);
         assert_eq!((flows[0].state, flows[0].history.as_str()), (state, history));
         // The middle of a connection, cut off by an active time-out, is no new one.
-        let cause = if asks & SYN == 0 { EndCause::Interim } else { EndCause::Logged };
+        let cause = match (asks & SYN, answers, state) {
+            (0, ..) => EndCause::Interim,
+            // The other direction went another way.
+            (_, None, ConnState::Oth) => EndCause::OneWay,
+            _ => EndCause::Logged,
+        };
         assert_eq!(flows[0].cause, cause, "{history}");
     }
 }

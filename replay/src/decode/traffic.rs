@@ -215,32 +215,6 @@ mod tests {
     }
 
     #[test]
-    fn flows_of_eve_are_read_with_states() {
-        let flow = |proto: &str, rest: &str| {
-            format!(
-                r#"{{"timestamp":"2017-04-07T22:24:39.0+0000","event_type":"flow","src_ip":"10.0.0.1","src_port":40000,"dest_ip":"10.0.0.2","dest_port":80,"proto":"{proto}","flow":{{"pkts_toserver":2,"pkts_toclient":PKTS,"bytes_toserver":208,"bytes_toclient":0,"start":"2017-04-07T22:24:37.5+0000","end":"2017-04-07T22:24:38.0+0000","state":"closed"}}{rest}}}"#
-            )
-        };
-        let log = [
-            flow("TCP", r#","tcp":{"tcp_flags_ts":"02","tcp_flags_tc":"14"}"#).replace("PKTS", "1"),
-            flow("TCP", "").replace("PKTS", "0"),
-            flow("UDP", "").replace("PKTS", "1"),
-            flow("ICMP", r#","icmp_type":8,"icmp_code":0"#).replace("PKTS", "1"),
-            r#"{"event_type":"stats","timestamp":"2017-04-07T22:24:39.0+0000"}"#.to_owned(),
-            r#"{"event_type":"flow","timestamp":"2017-04-07T22:24:39.0+0000"}"#.to_owned(),
-        ]
-        .join("\n");
-        let (records, done, account) = read(log.as_bytes());
-        assert!(done.is_ok() && account.units == 6 && account.faults() == 1, "{account:?}");
-        let states: Vec<_> = records.iter().map(|record| record.state).collect();
-        assert_eq!(states, [ConnState::Rej, ConnState::S0, ConnState::Sf, ConnState::Oth]);
-        assert_eq!((records[0].sent.bytes, records[0].sent.ip_bytes), (100, 180));
-        assert_eq!(records[0].history.as_str(), "SDr");
-        assert_eq!((records[3].originator_port, records[3].responder_port), (8, 0));
-        assert_eq!(records[0].duration_ns(), Some(500_000_000));
-    }
-
-    #[test]
     fn what_holds_no_traffic_is_refused() {
         let error = TrafficReader::from_bytes(b"ts,price,size\n1,2,3\n".to_vec(), &ReadOptions::default())
             .err()

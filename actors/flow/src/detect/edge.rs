@@ -36,6 +36,13 @@ pub struct Habits {
     flows: u32,
 }
 
+impl Habits {
+    /// Reads its lines; changes nothing.
+    pub(super) fn touch(&self) -> u64 {
+        self.since_ns ^ u64::from(self.flows)
+    }
+}
+
 /// The edges, and the detector of rare ones.
 #[derive(Debug, Clone)]
 pub struct Edges {
@@ -135,7 +142,12 @@ impl Edges {
 
     /// Reads ahead what a flow's end will need; changes nothing.
     pub fn warm(&self, record: &FlowRecord) {
-        self.first.warm(&key(record));
+        self.first.warm(&key(record), |_| ());
+    }
+
+    /// Reads ahead what room for so many new edges will need; changes nothing.
+    pub fn warm_room(&self, count: usize) {
+        self.first.warm_room(count);
     }
 
     /// Bytes held.

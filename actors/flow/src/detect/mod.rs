@@ -134,6 +134,10 @@ impl Detectors {
         if record.cause == EndCause::Interim || record.sampling > 1 {
             return self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
         }
+        if record.cause == EndCause::OneWay {
+            self.called(record, now);
+            return self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+        }
         let answer = match record.state {
             ConnState::Rej | ConnState::RstOS0 => Answer::Refused,
             ConnState::S0 | ConnState::Sh => Answer::Silent,
@@ -176,11 +180,12 @@ impl Detectors {
     pub fn logged_all(&mut self, records: &[FlowRecord]) {
         for batch in records.chunks(BATCH) {
             for record in batch {
-                self.hosts.warm(&record.originator);
-                self.hosts.warm(&record.responder);
-                self.scans.warm(record.originator, record.responder_port);
+                self.hosts.warm(&record.originator, host::Host::touch);
+                self.hosts.warm(&record.responder, |host| host.callers.count());
+                self.scans.warm(record.originator, record.responder, record.responder_port);
                 self.edges.warm(record);
             }
+            self.edges.warm_room(batch.len());
             batch.iter().for_each(|record| self.logged(record));
         }
     }
@@ -340,6 +345,11 @@ impl Watch for Detectors {
         } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
             self.floods.stalled(&datagram(record, now), &mut self.alerts);
         }
+    }
+
+    fn stepped(&mut self) {
+        // Windows that end in what is now the future would never end. Alerts stay.
+        *self = Self { alerts: std::mem::take(&mut self.alerts), ..Self::default() };
     }
 
     fn record(&mut self, flow: &mut Flow, record: &FlowRecord) {

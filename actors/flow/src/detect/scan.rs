@@ -217,8 +217,10 @@ impl Scans {
     }
 
     /// Reads ahead what the outcome of a SYN will need; changes nothing.
-    pub fn warm(&self, source: Ip, port: u16) {
-        self.horizontal.warm(&(source, port, Probe::Syn));
+    pub fn warm(&self, source: Ip, target: Ip, port: u16) {
+        self.horizontal.warm(&(source, port, Probe::Syn), |tries| {
+            tries.failed.touch(0) ^ tries.answered.touch(hash_of(&target)) ^ tries.seen_ns as u32
+        });
     }
 
     fn ports(&mut self, outcome: &Outcome, pair: u32, alerts: &mut Alerts) {

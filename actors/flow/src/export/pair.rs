@@ -193,22 +193,24 @@ impl Pairs {
                 let syn = (asks.flags | flags.unwrap_or(0)) & tcp_flag::SYN != 0;
                 if !syn && asks.flags != 0 {
                     record.cause = EndCause::Interim;
+                } else if flags.is_none() && record.state == ConnState::Oth {
+                    record.cause = EndCause::OneWay;
                 }
             }
-            protocol::UDP if !sampled => {
-                record.state = match (back.is_some(), two_way) {
-                    (true, _) => ConnState::Sf,
-                    (false, true) => ConnState::S0,
-                    (false, false) => ConnState::Oth,
-                };
-                record.history = if back.is_some() { "Dd".into() } else { "D".into() };
+            _ => {
+                if record.protocol == protocol::UDP && !sampled {
+                    record.state = match (back.is_some(), two_way) {
+                        (true, _) => ConnState::Sf,
+                        (false, true) => ConnState::S0,
+                        (false, false) => ConnState::Oth,
+                    };
+                    record.history = if back.is_some() { "Dd".into() } else { "D".into() };
+                }
+                if back.is_none() && !two_way {
+                    record.cause = EndCause::OneWay;
+                }
                 self.continues(exporter, &mut record);
             }
-            // Pings ask, and nothing else in ICMP is a question; unanswered only where answers would be seen.
-            protocol::ICMP | protocol::ICMP6 if !sampled && back.is_none() && !two_way => {
-                record.received.packets = 1;
-            }
-            _ => self.continues(exporter, &mut record),
         }
         self.flows += 1;
         take(&record);
