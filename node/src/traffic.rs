@@ -86,7 +86,8 @@ pub(crate) fn notes(read: &Read, counts: TableCounts, ui: &Ui) {
     }
     let foreign = read.account.refused(RejectCause::NotAnEvent);
     if foreign > 0 {
-        ui.note(&format!("{} packets are neither IP nor ARP", thousands(foreign)));
+        let what = if read.format == "eve" { "lines are no flows" } else { "packets are neither IP nor ARP" };
+        ui.note(&format!("{} {what}", thousands(foreign)));
     }
     if let Some(exports) = &read.exports {
         export_notes(exports, ui);
