@@ -222,7 +222,7 @@ fn begin_handshakes(server: SocketAddr, strangers: usize) -> usize {
         let begun = endpoint.connect(now, config.clone(), server, "localhost");
         let (_, mut connection) = begun.expect("a connection begins");
         let mut packet = Vec::new();
-        connection.poll_transmit(now, 1, &mut packet).expect("its first words");
+        let _ = connection.poll_transmit(now, 1, &mut packet).expect("its first words");
         let mut answer = [0; 2_048];
         'sent: loop {
             socket.send_to(&packet, server).expect("it is sent");

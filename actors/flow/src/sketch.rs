@@ -163,7 +163,9 @@ mod tests {
     #[test]
     fn sums_are_those_of_the_registers() {
         let mut distinct = Distinct::default();
-        (0..50_000u32).for_each(|value| drop(distinct.insert(hash_of(&value))));
+        for value in 0..50_000u32 {
+            let _ = distinct.insert(hash_of(&value));
+        }
         let registers = distinct.registers.unwrap();
         let sum: f64 = registers.ranks.iter().map(|&rank| 0.5f64.powi(i32::from(rank))).sum();
         assert_eq!(registers.sum as f64 / (1u64 << 55) as f64, sum);

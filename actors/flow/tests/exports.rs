@@ -323,7 +323,7 @@ fn sampling_is_applied_where_told_and_flagged_where_not() {
     let flows = collect(&mut Collector::default(), &[told, flow.clone()]);
     assert_eq!((flows[0].sampling, flows[0].state), (1_000, ConnState::Oth));
     let mut collector = Collector::default();
-    assert_eq!(collect(&mut collector, &[flow.clone()])[0].sampling, 0);
+    assert_eq!(collect(&mut collector, std::slice::from_ref(&flow))[0].sampling, 0);
     assert_eq!(collector.counts().sampling_unknown, 1);
     let mut collector = Collector::new(CollectorOptions { sampling: Some(1) });
     assert_eq!(collect(&mut collector, &[flow])[0].sampling, 1);
@@ -341,7 +341,16 @@ fn loss_is_counted_by_sequence() {
         (vec![v5(10, 0, &way), v5(16, 0, &way), v5(12, 0, &way), v5(18, 0, &way)], 2, 0, 1),
         (vec![v5(u32::MAX, 0, &way), v5(1, 0, &way)], 0, 0, 0),
         (vec![v5(900_000_000, 0, &way), v5(0, 0, &way)], 0, 1, 0),
-        (vec![ipfix(5, &[begin(), records.clone()]), ipfix(6, &[records.clone()]), ipfix(17, &[])], 10, 0, 0),
+        (
+            vec![
+                ipfix(5, &[begin(), records.clone()]),
+                ipfix(6, std::slice::from_ref(&records)),
+                ipfix(17, &[]),
+            ],
+            10,
+            0,
+            0,
+        ),
         // What has no template was not counted, so nothing is said until the sequence is known again.
         (vec![ipfix(5, &[set(301, &[0; 8])]), ipfix(50, &[]), ipfix(53, &[])], 3, 0, 0),
         (vec![v9(1, &[]), v9(2, &[]), v9(9, &[])], 6, 0, 0),

@@ -223,7 +223,6 @@ impl QuicServer {
     }
 
     /// The same for somebody else to ask, also while the server goes.
-    #[must_use]
     pub fn stats_handle(&self) -> impl Fn() -> ServerStats + Send + Sync + 'static {
         let counters = Arc::clone(&self.counters);
         move || counters.stats()
