@@ -8,7 +8,7 @@ use crate::judge::Judge;
 use crate::render::{Tone, Ui, clean, thousands};
 use crate::rules;
 use crate::sink::Sinks;
-use crate::traffic::{self, Read};
+use crate::traffic::{self, Read, Reading};
 use folder::Store;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,8 +62,8 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
         let mut judge = Judge::new(args.flows_max, rules.set.clone(), name);
         let mut round = Round::default();
-        let options = args.read.options();
-        let read = traffic::read(path, &options, !rules.set.is_empty(), &interrupt, ui, |unit| {
+        let reading = Reading::of(&args.read);
+        let read = traffic::read(path, &reading, !rules.set.is_empty(), &interrupt, ui, |unit| {
             unit.give(&mut judge, |finding| round.take(desk, finding, &mut sinks, least));
         });
         let read = match read {
@@ -74,6 +74,9 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
                 continue;
             }
         };
+        if !rules.set.is_empty() && read.format == "eve" {
+            ui.note("with --sigma or --pattern the rows of EVE go to the rules alone; without them the detectors judge its flows");
+        }
         judge.finish(|finding| round.take(desk, finding, &mut sinks, least));
         let alerts: Vec<&Episode> = desk
             .episodes()

@@ -1,5 +1,6 @@
 //! Reading captures and flow logs on behalf of `flows` and `detect`.
 
+use crate::cli::TrafficArgs;
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
 use crate::judge::Judge;
@@ -7,7 +8,10 @@ use crate::progress::Bar;
 use crate::render::{Ui, thousands};
 use std::path::Path;
 use tidegate_alert::Finding;
-use tidegate_flow::{FlowTable, Frame, TableCounts};
+use tidegate_flow::packet::{Fragment, protocol};
+use tidegate_flow::{
+    Collector, CollectorCounts, CollectorOptions, FlowRecord, FlowTable, Frame, TableCounts,
+};
 use tidegate_replay::decode::{Format, LineFate, LineReader, ReadOptions, Traffic, TrafficReader};
 use tidegate_replay::{Progress, ReadAccount, ReadError, RejectCause};
 use tidegate_rules::rows::Form;
@@ -20,8 +24,28 @@ const STEP: usize = 16_384;
 pub(crate) struct Read {
     pub(crate) format: &'static str,
     pub(crate) account: ReadAccount,
+    /// What exports inside it told, where those were asked for.
+    pub(crate) exports: Option<CollectorCounts>,
     /// Why reading ended before the file did.
     pub(crate) ended_early: Option<ReadError>,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reading {
+    pub(crate) options: ReadOptions,
+    /// Ports whose datagrams are exports, read for what they tell.
+    pub(crate) exports: Option<Vec<u16>>,
+    /// One in so many packets was looked at, where exporters do not say.
+    pub(crate) sampling: Option<u32>,
+}
+
+impl Reading {
+    /// As the command line asks for it.
+    pub(crate) fn of(args: &TrafficArgs) -> Self {
+        let exports = args.exports.as_ref().map(|ports| ports.0.clone());
+        Self { options: args.options(), exports, sampling: args.sampling }
+    }
 }
 
 /// What a source gives.
@@ -56,8 +80,8 @@ impl Unit<'_> {
 
 /// A file that is read: traffic, or where there are rules, also a log that only they understand.
 pub(crate) enum Source {
-    Traffic(Box<TrafficReader>),
-    Rows { lines: Box<LineReader>, rows: Rows, options: ReadOptions },
+    Traffic { reader: Box<TrafficReader>, exports: Option<Box<(Vec<u16>, Collector)>> },
+    Rows { lines: Box<LineReader>, rows: Box<Rows>, options: ReadOptions },
 }
 
 /// Lines that a log has shown by what it is.
@@ -65,60 +89,90 @@ const HEADER_LINES_MAX: usize = 64;
 
 impl Source {
     /// Opens a file.
-    pub(crate) fn open(path: &Path, options: &ReadOptions, rules: bool) -> Result<Self, Failure> {
-        if rules && options.format.is_none_or(|format| matches!(format, Format::Zeek | Format::Eve)) {
-            let mut rows = Rows::default();
-            let look = |rows: &mut Rows| -> Result<bool, ReadError> {
-                let mut lines = LineReader::open(path, &ReadOptions { strict: false, ..options.clone() })?;
-                let mut left = HEADER_LINES_MAX;
-                while left > 0 && lines.read(1, |number, line| fate(rows, options, number, line, |_| {}))? {
-                    let settled = match rows.form() {
-                        None => false,
-                        Some(Form::ZeekColumns) => rows.has_columns(),
-                        Some(_) => true,
-                    };
-                    left = if settled { 0 } else { left - 1 };
-                }
-                Ok(rows.form().is_some() && !rows.is_conn())
-            };
-            if look(&mut rows)? {
-                let lines = Box::new(LineReader::open(path, options)?);
-                return Ok(Self::Rows { lines, rows: Rows::default(), options: options.clone() });
-            }
+    pub(crate) fn open(path: &Path, reading: &Reading, rules: bool) -> Result<Self, Failure> {
+        let options = &reading.options;
+        let text = options.format.is_none_or(|format| matches!(format, Format::Zeek | Format::Eve));
+        if rules && text && only_rules_read(path, options)? {
+            let lines = Box::new(LineReader::open(path, options)?);
+            return Ok(Self::Rows { lines, rows: Box::default(), options: options.clone() });
         }
-        Ok(Self::Traffic(Box::new(TrafficReader::open(path, options)?)))
+        let collector = || Collector::new(CollectorOptions { sampling: reading.sampling });
+        let exports = reading.exports.as_ref().map(|ports| Box::new((ports.clone(), collector())));
+        Ok(Self::Traffic { reader: Box::new(TrafficReader::open(path, options)?), exports })
     }
 
     /// Gives about `max` units to `take`. False once the input has ended.
     pub(crate) fn read(&mut self, max: usize, mut take: impl FnMut(Unit<'_>)) -> Result<bool, ReadError> {
         match self {
-            Self::Traffic(reader) => reader.read(max, |traffic| take(Unit::Traffic(traffic))),
+            Self::Traffic { reader, exports } => {
+                reader.read(max, |traffic| match (exports.as_deref_mut(), traffic) {
+                    (Some((ports, collector)), Traffic::Frame(frame)) => {
+                        if let Frame::Ip(packet) = frame
+                            && packet.protocol == protocol::UDP
+                            && packet.fragment == Fragment::Whole
+                            && ports.contains(&packet.target_port)
+                        {
+                            let give = |record: &FlowRecord| take(Unit::Traffic(Traffic::Record(*record)));
+                            // What is no export is counted by the collector.
+                            let _ = collector.datagram(
+                                packet.source,
+                                packet.number,
+                                packet.ts,
+                                packet.payload,
+                                give,
+                            );
+                        }
+                    }
+                    (_, traffic) => take(Unit::Traffic(traffic)),
+                })
+            }
             Self::Rows { lines, rows, options } => lines.read(max, |number, line| {
                 fate(rows, options, number, line, |record| take(Unit::Row(record)))
             }),
         }
     }
 
+    /// The input has ended: gives what exports were still waiting for their other direction, and what became of all of them.
+    pub(crate) fn finish(&mut self, mut take: impl FnMut(Unit<'_>)) -> Option<CollectorCounts> {
+        let Self::Traffic { exports: Some(exports), .. } = self else { return None };
+        exports.1.finish(|record| take(Unit::Traffic(Traffic::Record(*record))));
+        Some(exports.1.counts())
+    }
+
     fn format(&self) -> &'static str {
         match self {
-            Self::Traffic(reader) => reader.format(),
+            Self::Traffic { reader, .. } => reader.format(),
             Self::Rows { rows, .. } => rows.form().map_or("log", Form::name),
         }
     }
 
     fn account(&self) -> &ReadAccount {
         match self {
-            Self::Traffic(reader) => reader.account(),
+            Self::Traffic { reader, .. } => reader.account(),
             Self::Rows { lines, .. } => lines.account(),
         }
     }
 
     fn progress(&self) -> Progress {
         match self {
-            Self::Traffic(reader) => reader.progress(),
+            Self::Traffic { reader, .. } => reader.progress(),
             Self::Rows { lines, .. } => lines.progress(),
         }
     }
+}
+
+/// Whether the first lines show a log that rules read and detectors do not, or not all of: EVE, and Zeek's other than `conn.log`.
+fn only_rules_read(path: &Path, options: &ReadOptions) -> Result<bool, ReadError> {
+    let mut rows = Rows::default();
+    let mut lines = LineReader::open(path, &ReadOptions { strict: false, ..options.clone() })?;
+    for _ in 0..HEADER_LINES_MAX {
+        let more = lines.read(1, |number, line| fate(&mut rows, options, number, line, |_| {}))?;
+        let settled = rows.form().is_some_and(|form| form != Form::ZeekColumns || rows.has_columns());
+        if !more || settled {
+            break;
+        }
+    }
+    Ok(rows.form().is_some() && !rows.is_conn())
 }
 
 /// Reads a line; a row between the instants asked for goes to `take`.
@@ -144,13 +198,13 @@ fn fate(
 /// Gives everything in a file to `take`, until its end, a damage, or Ctrl-C.
 pub(crate) fn read(
     path: &Path,
-    options: &ReadOptions,
+    reading: &Reading,
     rules: bool,
     interrupt: &Interrupt,
     ui: &Ui,
     mut take: impl FnMut(Unit<'_>),
 ) -> Result<Read, Failure> {
-    let mut source = Source::open(path, options, rules)?;
+    let mut source = Source::open(path, reading, rules)?;
     let bar = Bar::new(ui, "reading", source.progress().bytes_total);
     let mut ended_early = None;
     while !interrupt.raised() {
@@ -163,7 +217,8 @@ pub(crate) fn read(
             }
         }
     }
-    Ok(Read { format: source.format(), account: source.account().clone(), ended_early })
+    let exports = source.finish(&mut take);
+    Ok(Read { format: source.format(), account: source.account().clone(), exports, ended_early })
 }
 
 /// What must be said of the reading, in words.
@@ -180,7 +235,11 @@ pub(crate) fn notes(read: &Read, counts: TableCounts, ui: &Ui) {
     }
     let foreign = read.account.refused(RejectCause::NotAnEvent);
     if foreign > 0 {
-        ui.note(&format!("{} packets are neither IP nor ARP", thousands(foreign)));
+        let what = if read.format == "eve" { "lines are no flows" } else { "packets are neither IP nor ARP" };
+        ui.note(&format!("{} {what}", thousands(foreign)));
+    }
+    if let Some(exports) = &read.exports {
+        export_notes(exports, ui);
     }
     if counts.evicted > 0 {
         ui.note(&format!(
@@ -191,11 +250,51 @@ pub(crate) fn notes(read: &Read, counts: TableCounts, ui: &Ui) {
     if counts.disordered > 0 {
         ui.note(&format!("{} packets are older than one before", thousands(counts.disordered)));
     }
+    if counts.unbelieved > 0 {
+        ui.note(&format!(
+            "{} packets are stamped more than an hour ahead of their neighbours",
+            thousands(counts.unbelieved)
+        ));
+    }
+    if counts.steps > 0 {
+        ui.note(&format!(
+            "the clock was set back by more than an hour ({} times): flows ended there",
+            thousands(counts.steps)
+        ));
+    }
     if counts.orphan_fragments > 0 {
         ui.note(&format!(
             "{} fragments came without the first of their packet",
             thousands(counts.orphan_fragments)
         ));
+    }
+}
+
+/// What must be said of exports, in words.
+pub(crate) fn export_notes(counts: &CollectorCounts, ui: &Ui) {
+    ui.note(&format!(
+        "exports: {} datagrams, {} records, {} flows",
+        thousands(counts.datagrams),
+        thousands(counts.records),
+        thousands(counts.flows)
+    ));
+    let what = [
+        (counts.malformed, "datagrams, sets or records cannot be read"),
+        (counts.without_template, "sets came before their template, or after it was forgotten"),
+        (counts.lost, "records, datagrams or samples are missing by their sequence"),
+        (counts.late, "datagrams came behind their turn"),
+        (counts.restarts, "exporters began anew"),
+        (counts.skewed, "datagrams had a clock more than an hour off and count as of their arrival"),
+        (counts.templates_refused, "templates were refused for their size"),
+        (counts.forgotten, "exporters or templates were forgotten for lack of room"),
+        (counts.hurried, "flows did not wait for their other direction, for lack of room"),
+        (counts.sampling_unknown, "records do not say how they were sampled (--sampling)"),
+        (counts.foreign, "records are not about flows of IP"),
+    ];
+    for (count, text) in what {
+        if count > 0 {
+            ui.note(&format!("{} {text}", thousands(count)));
+        }
     }
 }
 

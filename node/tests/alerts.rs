@@ -367,7 +367,7 @@ fn rules_read_logs_that_detectors_do_not() {
         "rule.yml",
         "title: Scan by signature\nlogsource: {product: suricata}\ndetection: {s: {alert.signature|contains: SCAN}, condition: s}\n",
     );
-    fails(path, "detect eve.json", 3, &["holds no traffic"]);
+    ends(path, "detect eve.json", 0);
     let whole = json(path, "detect eve.json --sigma rule.yml --json", 1);
     assert_eq!(
         (&whole["format"], whole["units"].as_u64(), whole["faults"].as_u64()),

@@ -71,6 +71,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-live",
             "tidegate-quic",
             "tidegate-gateway",
+            "tidegate-regime",
             "tidegate-replay",
             "tidegate-rules",
             "tidegate-benches",

@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::judge::Judge;
 use crate::render::Ui;
 use crate::rules::{self, Rules};
+use crate::traffic::Reading;
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,6 +40,9 @@ pub(crate) fn of(path: &Path, args: &DetectArgs, rules: &Rules) -> Result<Option
     put("from", read.from.map(|from| from.0.to_string()));
     put("to", read.to.map(|to| to.0.to_string()));
     put("strict", read.strict.then(|| "true".to_owned()));
+    let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    put("exports", read.exports.as_ref().map(|ports| list(&ports.0)));
+    put("sampling", read.sampling.map(|sampling| sampling.to_string()));
     let mut input = Input {
         name: String::new(),
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string(),
@@ -55,12 +59,12 @@ pub(crate) fn of(path: &Path, args: &DetectArgs, rules: &Rules) -> Result<Option
 }
 
 /// How an input was read, and a judge as it had one, twice.
-pub(crate) fn again(input: &Input, ui: &Ui) -> Result<(ReadOptions, [Judge; 2]), Failure> {
+pub(crate) fn again(input: &Input, ui: &Ui) -> Result<(Reading, [Judge; 2]), Failure> {
     let rules = rules::again(&input.rules, ui)?;
     options(input, &rules).map_err(|error| Failure::new(Exit::Input, error))
 }
 
-fn options(input: &Input, rules: &Rules) -> anyhow::Result<(ReadOptions, [Judge; 2])> {
+fn options(input: &Input, rules: &Rules) -> anyhow::Result<(Reading, [Judge; 2])> {
     let option = |name: &str| input.options.get(name).map(String::as_str);
     let number = |name: &'static str| {
         let text = option(name)?;
@@ -77,5 +81,12 @@ fn options(input: &Input, rules: &Rules) -> anyhow::Result<(ReadOptions, [Judge;
     let flows_max = number("flows-max").transpose()?.and_then(|n| u32::try_from(n).ok());
     let flows_max = flows_max.filter(|n| (64..=1 << 24).contains(n));
     let flows_max = flows_max.context("the store has no valid `flows-max` of the input")?;
-    Ok((options, [(); 2].map(|()| Judge::new(flows_max, rules.set.clone(), input.name.clone()))))
+    let ports =
+        option("exports").map(|text| text.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
+    let exports = ports.transpose().context("the store has no valid `exports` of the input")?;
+    let sampling = number("sampling").transpose()?.and_then(|n| u32::try_from(n).ok());
+    Ok((
+        Reading { options, exports, sampling },
+        [(); 2].map(|()| Judge::new(flows_max, rules.set.clone(), input.name.clone())),
+    ))
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
             env!("CARGO_PKG_VERSION")
         ));
     }
-    let (options, [mut judge, mut alone]) = input::again(known, ui)?;
+    let (reading, [mut judge, mut alone]) = input::again(known, ui)?;
 
     let interrupt = Interrupt::listen()?;
     let (mut again, mut range_score) = (Vec::new(), None::<f64>);
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
             unit.give(&mut alone, |finding| best(&mut range_score, &finding, matches(&finding)));
         }
     };
-    let mut source = Source::open(&path, &options, !known.rules.is_empty())?;
+    let mut source = Source::open(&path, &reading, !known.rules.is_empty())?;
     while judge.units() < proof.units || proof.at_end {
         if interrupt.raised() {
             return Err(refuse("interrupted before the score was reached".to_owned()));
@@ -73,6 +73,7 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
             break;
         }
     }
+    source.finish(|unit| step(unit, &mut judge));
     if proof.at_end && judge.units() == proof.units {
         judge.finish(|finding| {
             if matches(&finding) {
