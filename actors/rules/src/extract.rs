@@ -1,11 +1,12 @@
 //! Records of packets: flows as they end, questions to DNS and requests of HTTP with their answers.
 
 use crate::record::{Kind, Origin, Record, Value};
-use tidegate_flow::hash::Recent;
+use std::collections::HashMap;
+use tidegate_flow::hash::Fixed;
 use tidegate_flow::packet::{Fragment, Packet, protocol};
 use tidegate_flow::{EndCause, Flow, FlowRecord, Watch, dns};
 
-/// Questions and requests that wait for their answer; beyond it those of the longest silent flows are told as they are.
+/// Questions and requests that wait for their answer; more are told as they are, without one.
 const PENDING_MAX: usize = 16_384;
 /// Records that wait to be taken.
 const RECORDS_MAX: usize = 65_536;
@@ -16,18 +17,12 @@ const HEADERS_MAX: usize = 64;
 const DNS_PORT: u16 = 53;
 
 /// Makes records of what the flow table sees.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Extract {
-    pending: Recent<u64, Record>,
+    pending: HashMap<u64, Record, Fixed>,
     records: Vec<Record>,
     missed: u64,
     now: u64,
-}
-
-impl Default for Extract {
-    fn default() -> Self {
-        Self { pending: Recent::new(PENDING_MAX), records: Vec::new(), missed: 0, now: 0 }
-    }
 }
 
 impl Extract {
@@ -42,10 +37,10 @@ impl Extract {
         self.records.drain(..).for_each(&mut take);
     }
 
-    /// Records that were not made: too many at once, or questions forgotten before their answer.
+    /// Records that were not made because there were too many at once, and answers that were not put to their questions.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        self.missed + self.pending.dropped()
+        self.missed
     }
 
     fn put(&mut self, record: Record) {
@@ -53,6 +48,16 @@ impl Extract {
             self.records.push(record);
         } else {
             self.missed += 1;
+        }
+    }
+
+    /// Lets a question of a flow wait for its answer.
+    fn wait(&mut self, flow: u64, record: Record) {
+        if self.pending.len() < PENDING_MAX {
+            self.pending.insert(flow, record);
+        } else {
+            self.missed += 1;
+            self.put(record);
         }
     }
 
@@ -82,7 +87,7 @@ impl Extract {
                 .with("query", name)
                 .with("qtype", f64::from(message.kind))
                 .with("qtype_name", qtype(message.kind));
-            self.pending.entry(id, || record);
+            self.wait(id, record);
             return;
         }
         let asked =
@@ -133,7 +138,7 @@ impl Extract {
             record = record.with(field, bounded(header.value));
         }
         self.flush(flow.record.id);
-        self.pending.entry(flow.record.id, || record);
+        self.wait(flow.record.id, record);
     }
 
     fn response(&mut self, flow: &Flow, packet: &Packet<'_>) {

@@ -3,7 +3,7 @@
 pub(crate) mod args;
 pub(crate) mod folder;
 pub(crate) mod input;
-mod list;
+pub(crate) mod list;
 mod replay;
 
 use crate::exit::{Exit, Failure, Outcome};

@@ -20,8 +20,8 @@ pub use parse::PatternError;
 use crate::expr::Expr;
 use crate::record::{Key, Kind, Record};
 use crate::set::Level;
-use std::collections::VecDeque;
-use tidegate_flow::hash::{Recent, hash_of};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use tidegate_flow::hash::{Fixed, hash_of};
 
 /// Steps of a pattern, repeats counted singly.
 pub const STEPS_MAX: usize = 128;
@@ -62,6 +62,35 @@ pub struct Matched {
     pub first_unit: u64,
 }
 
+/// Matches under way by group; the group not touched for longest gives way.
+#[derive(Debug, Clone, Default)]
+struct Groups {
+    held: HashMap<u64, (u64, VecDeque<Partial>), Fixed>,
+    /// By the turn each was last touched in.
+    order: BTreeSet<(u64, u64)>,
+    turn: u64,
+}
+
+impl Groups {
+    fn take(&mut self, key: u64) -> Option<VecDeque<Partial>> {
+        let (turn, group) = self.held.remove(&key)?;
+        self.order.remove(&(turn, key));
+        Some(group)
+    }
+
+    /// Keeps a group; gives back the one that had to go for it.
+    fn put(&mut self, key: u64, group: VecDeque<Partial>) -> Option<VecDeque<Partial>> {
+        self.turn += 1;
+        self.order.insert((self.turn, key));
+        self.held.insert(key, (self.turn, group));
+        if self.held.len() <= GROUPS_MAX {
+            return None;
+        }
+        let (_, oldest) = self.order.pop_first()?;
+        self.held.remove(&oldest).map(|(_, group)| group)
+    }
+}
+
 /// A pattern and the matches under way.
 #[derive(Debug, Clone)]
 pub struct Pattern {
@@ -79,7 +108,7 @@ pub struct Pattern {
     pub within_ns: u64,
     /// Fields that agree.
     pub by: Vec<Key>,
-    groups: Recent<u64, VecDeque<Partial>>,
+    groups: Groups,
     given_up: u64,
     now: u64,
 }
@@ -108,9 +137,9 @@ impl Pattern {
             key = hash_of(&(key, value.text().as_ref()));
         }
         let begins = self.steps.first().is_some_and(|step| step.takes(record));
-        let group = match self.groups.find(&key) {
+        let mut group = match self.groups.take(key) {
             Some(group) => group,
-            None if begins => self.groups.entry(key, VecDeque::new),
+            None if begins => VecDeque::new(),
             None => return,
         };
         while group.front().is_some_and(|oldest| self.now - oldest.first_ts > self.within_ns) {
@@ -143,8 +172,11 @@ impl Pattern {
                 group.push_back(first);
             }
         }
-        if group.is_empty() {
-            self.groups.remove(&key);
+        if !group.is_empty()
+            && let Some(gone) = self.groups.put(key, group)
+        {
+            let alive = |partial: &&Partial| self.now - partial.first_ts <= self.within_ns;
+            self.given_up += gone.iter().filter(alive).count() as u64;
         }
     }
 
@@ -155,10 +187,10 @@ impl Pattern {
         values.map(|value| value.text().into_owned()).collect::<Vec<_>>().join(",")
     }
 
-    /// Beginnings and groups given up for lack of room.
+    /// Beginnings given up for lack of room.
     #[must_use]
     pub fn forgotten(&self) -> u64 {
-        self.given_up + self.groups.dropped()
+        self.given_up
     }
 }
 
@@ -232,7 +264,8 @@ mod tests {
                 .with("id.orig_h", n.to_string());
             pattern.take(&record, &mut matches);
         }
-        assert!(pattern.groups.len() <= GROUPS_MAX && pattern.forgotten() > 15_000);
+        assert_eq!((pattern.groups.held.len(), pattern.groups.order.len()), (GROUPS_MAX, GROUPS_MAX));
+        assert_eq!(pattern.forgotten(), 744 + 20_000 - GROUPS_MAX as u64);
     }
 
     /// Every match, from its beginning on, the slow and obvious way: (record that completes it, record that begins it).

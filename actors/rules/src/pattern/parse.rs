@@ -1,12 +1,11 @@
 //! Reading a pattern.
 
-use super::{GROUPS_MAX, Pattern, STEPS_MAX, Step};
+use super::{Groups, Pattern, STEPS_MAX, Step};
 use crate::expr::{self, Compare, Expr, Place, Test, Text};
 use crate::record::{Key, Kind, names};
 use crate::set::Level;
 use crate::span;
 use std::fmt;
-use tidegate_flow::hash::Recent;
 
 /// Longest pattern, bytes.
 const TEXT_BYTES_MAX: usize = 8_192;
@@ -204,7 +203,7 @@ impl Parser<'_> {
             without,
             within_ns,
             by: by.unwrap_or_default(),
-            groups: Recent::new(GROUPS_MAX),
+            groups: Groups::default(),
             given_up: 0,
             now: 0,
         })
