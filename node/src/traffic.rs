@@ -81,7 +81,7 @@ impl Unit<'_> {
 /// A file that is read: traffic, or where there are rules, also a log that only they understand.
 pub(crate) enum Source {
     Traffic { reader: Box<TrafficReader>, exports: Option<Box<(Vec<u16>, Collector)>> },
-    Rows { lines: Box<LineReader>, rows: Box<Rows>, options: ReadOptions },
+    Rows { lines: Box<LineReader>, rows: Box<Rows>, options: Box<ReadOptions> },
 }
 
 /// Lines that a log has shown by what it is.
@@ -94,7 +94,7 @@ impl Source {
         let text = options.format.is_none_or(|format| matches!(format, Format::Zeek | Format::Eve));
         if rules && text && only_rules_read(path, options)? {
             let lines = Box::new(LineReader::open(path, options)?);
-            return Ok(Self::Rows { lines, rows: Box::default(), options: options.clone() });
+            return Ok(Self::Rows { lines, rows: Box::default(), options: Box::new(options.clone()) });
         }
         let collector = || Collector::new(CollectorOptions { sampling: reading.sampling });
         let exports = reading.exports.as_ref().map(|ports| Box::new((ports.clone(), collector())));
