@@ -271,8 +271,9 @@ impl Collector {
         self.pairs.advance(u64::MAX, &mut take);
     }
 
+    /// Who sent this, again: a newcomer that is looked up twice for one datagram has not come back.
     fn exporter(&mut self, arrival: Arrival, domain: u32, dialect: Dialect) -> &mut Exporter {
-        self.exporters.entry((arrival.exporter, domain, dialect), Exporter::new)
+        self.exporters.entry_again((arrival.exporter, domain, dialect), Exporter::new)
     }
 
     /// The exporter's time, or that of arrival where it is far off.
