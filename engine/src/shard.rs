@@ -317,7 +317,14 @@ impl Shard {
                 let end = Output { kind: output_kind::END, ..Output::default() };
                 out.accept(std::slice::from_ref(&end));
             }
-            // A timer's effect (idle) is its own record; a barrier's is the caller's. Kinds of later versions pass.
+            kind::BARRIER => {
+                // Whoever reads the outputs sees the barrier behind everything that came before it.
+                self.flush(out);
+                let marker =
+                    Output { kind: output_kind::BARRIER, ts: record.payload[0], ..Output::default() };
+                out.accept(std::slice::from_ref(&marker));
+            }
+            // A timer's effect (idle) is its own record. Kinds of later versions pass.
             _ => {}
         }
     }
@@ -374,10 +381,21 @@ impl Shard {
         lanes
     }
 
-    /// The whole state. Outputs still buffered belong to nobody: flush first.
+    /// The whole state, sealed. Outputs still buffered belong to nobody: flush first.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut writer = snapshot::Writer::new();
+        self.write(Vec::new()).finish()
+    }
+
+    /// As [`Shard::snapshot`], without a checksum, into memory that was used before: what a shard does between two turns. For
+    /// [`Shard::load`].
+    #[must_use]
+    pub fn save(&self, memory: Vec<u8>) -> Vec<u8> {
+        self.write(memory).unsealed()
+    }
+
+    fn write(&self, memory: Vec<u8>) -> snapshot::Writer {
+        let mut writer = snapshot::Writer::over(memory);
         let state = ShardState {
             keys: self.context.keys.clone(),
             frame: self.context.frame,
@@ -398,7 +416,7 @@ impl Shard {
                 analyzer.save(&mut writer);
             }
         }
-        writer.finish()
+        writer
     }
 
     /// Takes over a snapshot written by a shard of the same stages.
@@ -406,7 +424,18 @@ impl Shard {
     /// # Errors
     /// [`SnapshotError`] by what is wrong; the shard is then unusable and must be dropped.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let mut reader = snapshot::Reader::open(bytes)?;
+        self.read(snapshot::Reader::open(bytes)?)
+    }
+
+    /// As [`Shard::restore`], of what [`Shard::save`] gave.
+    ///
+    /// # Errors
+    /// As [`Shard::restore`].
+    pub fn load(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.read(snapshot::Reader::unsealed(bytes)?)
+    }
+
+    fn read(&mut self, mut reader: snapshot::Reader<'_>) -> Result<(), SnapshotError> {
         let state: ShardState = snapshot::read(reader.section(section::SHARD, "shard")?, "shard")?;
         self.context = Context {
             keys: state.keys,
@@ -486,6 +515,7 @@ impl Analysis {
                     analyzer.on_watermark(u64::MAX, out);
                     analyzer.on_end(out);
                 }),
+                output_kind::BARRIER => self.flush(out),
                 _ => {
                     let wanted = first.stream;
                     self.each(|analyzer, stream| {
