@@ -2,6 +2,7 @@
 
 use crate::commit::{Committer, Health, Positions};
 use crate::entry::Batch;
+use crate::journal::Point;
 use crate::storage::Storage;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,10 +30,28 @@ pub struct WriterStats {
     pub health: Health,
     /// Segments there are.
     pub segments: usize,
+    /// Bytes of them, as set aside.
+    pub bytes: u64,
+    /// Offset of the oldest record.
+    pub first_offset: u64,
+}
+
+impl WriterStats {
+    fn of<S: Storage>(committer: &Committer<S>) -> Self {
+        let journal = committer.journal();
+        Self {
+            positions: committer.positions(),
+            health: committer.health().clone(),
+            segments: journal.segments(),
+            bytes: journal.bytes(),
+            first_offset: journal.first_offset(),
+        }
+    }
 }
 
 enum Input {
     Batch { batch: Batch, epoch: u32, ingest_ns: u64 },
+    Barrier(flume::Sender<Point>),
     Retain { needed: u64, wall_ns: u64 },
     Stop,
 }
@@ -79,11 +98,7 @@ impl Writer {
             written: AtomicU64::new(positions.written),
             durable: AtomicU64::new(positions.durable),
             stopping: AtomicBool::new(false),
-            stats: Mutex::new(WriterStats {
-                positions,
-                health: committer.health().clone(),
-                segments: committer.journal().segments(),
-            }),
+            stats: Mutex::new(WriterStats::of(&committer)),
         });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -113,6 +128,12 @@ impl Writer {
             Err(flume::TrySendError::Disconnected(Input::Batch { batch, .. })) => Err(Refused::Gone(batch)),
             Err(_) => Err(Refused::Gone(Batch::new())),
         }
+    }
+
+    /// Asks for the point behind everything handed over, once it is on disk, whatever the policy of syncing; `reply` is dropped
+    /// when the disk does not take it. Returns the point's offset; `None` when the queue is full or the thread gone, so try again.
+    pub fn barrier(&self, reply: flume::Sender<Point>) -> Option<u64> {
+        self.inputs.try_send(Input::Barrier(reply)).ok().map(|()| self.taken)
     }
 
     /// Offset behind everything handed over.
@@ -182,15 +203,14 @@ fn run<S: Storage>(
     let mut told = None;
     let mut deadline: Option<u64> = None;
     let mut tell = |committer: &Committer<S>| {
-        let state = (committer.positions(), committer.health().clone(), committer.journal().segments());
+        let state = WriterStats::of(committer);
         if told.as_ref() == Some(&state) {
             return;
         }
-        shared.written.store(state.0.written, Ordering::Release);
-        shared.durable.store(state.0.durable, Ordering::Release);
-        *shared.stats.lock().unwrap_or_else(PoisonError::into_inner) =
-            WriterStats { positions: state.0, health: state.1.clone(), segments: state.2 };
-        moved(state.0, &state.1);
+        shared.written.store(state.positions.written, Ordering::Release);
+        shared.durable.store(state.positions.durable, Ordering::Release);
+        moved(state.positions, &state.health);
+        shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&state);
         told = Some(state);
     };
     loop {
@@ -219,6 +239,12 @@ fn run<S: Storage>(
                     // There is room, or it would not have been asked for; a failed disk is told below.
                     let _ = committer.submit(batch, epoch, ingest_ns);
                 }
+                Input::Barrier(reply) => {
+                    // What fails here fails again with the next turn, which tells.
+                    if committer.finish(now()).is_ok() {
+                        let _ = reply.try_send(committer.journal().point());
+                    }
+                }
                 Input::Retain { needed, wall_ns } => {
                     let _ = committer.retain(needed, wall_ns);
                 }
@@ -231,8 +257,16 @@ fn run<S: Storage>(
             while committer.has_room()
                 && let Ok(input) = inputs.try_recv()
             {
-                if let Input::Batch { batch, epoch, ingest_ns } = input {
-                    let _ = committer.submit(batch, epoch, ingest_ns);
+                match input {
+                    Input::Batch { batch, epoch, ingest_ns } => {
+                        let _ = committer.submit(batch, epoch, ingest_ns);
+                    }
+                    Input::Barrier(reply) => {
+                        if committer.finish(now()).is_ok() {
+                            let _ = reply.try_send(committer.journal().point());
+                        }
+                    }
+                    Input::Retain { .. } | Input::Stop => {}
                 }
             }
         }
