@@ -8,6 +8,7 @@ pub mod config;
 pub mod gateway;
 pub mod journal;
 pub mod seeds;
+pub mod snapshots;
 pub mod token;
 pub mod traffic;
 pub mod transport;
