@@ -23,14 +23,18 @@ mod ingest;
 mod journal;
 mod latency;
 mod network;
+mod recovery;
 mod service;
+mod snapshot;
 
 pub use clock::Clock;
 pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
 pub use ingest::{
     Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats,
 };
-pub use journal::{JournalError, JournalSettings, Recovered};
+pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOptions};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::{Network, Threads, ThreadsError};
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
+pub use snapshot::SnapshotStats;
+pub use tidegate_journal::{Health, SyncStats, WriterStats};
