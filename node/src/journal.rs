@@ -1,5 +1,7 @@
 //! `tidegate journal`: what a journal holds, whether it is sound, and its events as something else.
 
+mod snapshots;
+
 use crate::cli::{JournalCommand, JournalExportArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
@@ -15,6 +17,7 @@ use std::path::Path;
 use std::time::Instant;
 use tidegate_engine::{Event, kind};
 use tidegate_journal::format::hex;
+use tidegate_journal::scan::begin;
 use tidegate_journal::{BatchView, Disk, Entry, Scan, ScanError, Storage, Tail, scan};
 use tidegate_replay::capture::{CaptureOptions, CaptureWriter, WriteError};
 
@@ -170,6 +173,7 @@ fn with_cause(error: &ScanError) -> String {
 fn inspect(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
     let mut found = Found::default();
     let result = read(folder, ui, |view| found.see(view))?;
+    let listed = snapshots::look(folder, result.as_ref().ok())?;
     if as_json {
         let sources: Vec<Value> = found.sources.iter().map(|(rank, source)| {
             json!({
@@ -187,6 +191,7 @@ fn inspect(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
             "path": folder.display().to_string(), "batches": found.batches, "bytes_used": found.bytes,
             "entries": found.entries, "kinds": kinds, "sources": sources,
             "first_ns": found.first_ns, "last_ns": found.first_ns.map(|_| found.last_ns),
+            "snapshots": snapshots::to_json(&listed),
         });
         if let Some(object) = value.as_object_mut() {
             match &result {
@@ -196,7 +201,8 @@ fn inspect(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
         }
         ui.print_json(&value);
     } else {
-        ui.print(&render(folder, &found, result.as_ref().ok(), ui));
+        let text = render(folder, &found, result.as_ref().ok(), ui);
+        ui.print(&(text + &snapshots::render(&listed, ui)));
     }
     match result {
         Ok(_) => Ok(Exit::Ok),
@@ -284,9 +290,11 @@ fn verify(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
     let mut records = 0;
     let result = read(folder, ui, |view| records += u64::from(view.info.count))?;
     let seconds = started.elapsed().as_secs_f64();
+    let listed = snapshots::look(folder, result.as_ref().ok())?;
     if as_json {
         let mut value = json!({
             "path": folder.display().to_string(), "sound": result.is_ok(), "records_read": records, "seconds": seconds,
+            "snapshots": snapshots::to_json(&listed),
         });
         if let Some(object) = value.as_object_mut() {
             match &result {
@@ -312,8 +320,10 @@ fn verify(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
                 format!("damaged: {}\n{} records in front of it are sound\n", with_cause(error), thousands(records))
             }
         });
+        ui.print(&snapshots::render(&listed, ui));
     }
     Ok(match result {
+        Ok(_) if !snapshots::sound(&listed) => Exit::Differs,
         Ok(_) => Exit::Ok,
         Err(ScanError::Damage(_)) => Exit::Differs,
         Err(_) => Exit::Input,
@@ -339,12 +349,22 @@ fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     let io = |path: &Path, source| Failure::from(WriteError::Io { path: path.to_owned(), source });
     let mut target = match &args.out {
         None => Target::Lines(Box::new(BufWriter::new(std::io::stdout()))),
-        Some(path) if path.extension().is_some_and(|extension| extension == "tgc") => Target::Capture {
-            writer: Box::new(CaptureWriter::create(part_of(path), CaptureOptions::default())?),
-            keys: BTreeMap::new(),
-            overflow: None,
-            events: Vec::new(),
-        },
+        Some(path) if path.extension().is_some_and(|extension| extension == "tgc") => {
+            if let Ok(Some((_, first @ 1..))) = begin(&mut open(&args.folder)?) {
+                let text = format!(
+                    "{}: the journal begins at offset {first}, and the names in front of it are not there any more; without --out \
+                     its records come as lines",
+                    args.folder.display()
+                );
+                return Err(Failure::new(Exit::Input, anyhow::anyhow!(text)));
+            }
+            Target::Capture {
+                writer: Box::new(CaptureWriter::create(part_of(path), CaptureOptions::default())?),
+                keys: BTreeMap::new(),
+                overflow: None,
+                events: Vec::new(),
+            }
+        }
         Some(path) if path.extension().is_some_and(|extension| extension == "jsonl") => Target::Lines(
             Box::new(BufWriter::new(File::create(part_of(path)).map_err(|error| io(path, error))?)),
         ),
