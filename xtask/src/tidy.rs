@@ -68,6 +68,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-live",
             "tidegate-quic",
             "tidegate-gateway",
+            "tidegate-regime",
             "tidegate-replay",
             "tidegate-benches",
         ],

@@ -34,7 +34,8 @@ pub use ingest::{
 };
 pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOptions};
 pub use latency::{LatencyHandle, LatencyStats};
-pub use network::{Network, Threads, ThreadsError};
+pub use network::Network;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
 pub use snapshot::SnapshotStats;
+pub use tidegate_actors::runtime::{Threads, ThreadsError};
 pub use tidegate_journal::{Health, SyncStats, WriterStats};

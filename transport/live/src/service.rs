@@ -356,13 +356,14 @@ impl Live {
         let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
         let (percentiles, latency) = Percentiles::new(clock.now());
         let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
+        let idle = options.runtime.idle;
         let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
         let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
         let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, maker)?;
         if let (Some(ends), Downstream::Here(here)) = (ends, &ingest.downstream) {
             here.shards.watch_barriers(&ends.watch)?;
         }
-        let core = Core { ingest, desk, notify, clock };
+        let core = Core { ingest, desk, notify, clock, idle };
         let (report, reported) = flume::bounded(1);
         runtime.spawn(async move {
             if let Some(found) = core.run().await {
