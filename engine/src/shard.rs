@@ -8,6 +8,8 @@ use crate::output::{Emit, Lane, Output, OutputSink, SlotAccount, output_kind};
 use crate::slot::{KeyMeta, SLOT_COUNT};
 use crate::snapshot::{self, SnapshotError};
 use crate::watermark::WatermarkTracker;
+use rkyv::with::AsOwned;
+use std::borrow::Cow;
 
 /// Declared losses kept: enough for a feed that gaps every second over the longest default window.
 const GAPS_MAX: usize = 1_024;
@@ -175,8 +177,9 @@ mod section {
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct ShardState {
-    keys: Vec<KeyMeta>,
+struct ShardState<'a> {
+    #[rkyv(with = AsOwned)]
+    keys: Cow<'a, [KeyMeta]>,
     frame: u64,
     watermark: u64,
     gaps: Vec<GapSpan>,
@@ -189,18 +192,19 @@ struct ShardState {
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct LaneState {
-    accounts: Vec<SlotAccount>,
+struct LaneState<'a> {
+    #[rkyv(with = AsOwned)]
+    accounts: Cow<'a, [SlotAccount]>,
     emitted: u64,
 }
 
 fn save_lane(lane: &Lane, bytes: &mut Vec<u8>) {
-    let state = LaneState { accounts: lane.accounts().to_vec(), emitted: lane.emitted() };
+    let state = LaneState { accounts: Cow::Borrowed(lane.accounts()), emitted: lane.emitted() };
     snapshot::append(bytes, &state);
 }
 
 fn restore_lane(lane: &mut Lane, bytes: &[u8]) -> Result<(), SnapshotError> {
-    let state: LaneState = snapshot::read(bytes, "lane")?;
+    let state: LaneState<'_> = snapshot::read(bytes, "lane")?;
     if state.accounts.len() != SLOT_COUNT {
         return Err(SnapshotError::Section { section: "lane", problem: "not one entry per slot" });
     }
@@ -397,7 +401,7 @@ impl Shard {
     fn write(&self, memory: Vec<u8>) -> snapshot::Writer {
         let mut writer = snapshot::Writer::over(memory);
         let state = ShardState {
-            keys: self.context.keys.clone(),
+            keys: Cow::Borrowed(&self.context.keys),
             frame: self.context.frame,
             watermark: self.context.watermark,
             gaps: self.context.gaps.clone(),
@@ -436,9 +440,9 @@ impl Shard {
     }
 
     fn read(&mut self, mut reader: snapshot::Reader<'_>) -> Result<(), SnapshotError> {
-        let state: ShardState = snapshot::read(reader.section(section::SHARD, "shard")?, "shard")?;
+        let state: ShardState<'_> = snapshot::read(reader.section(section::SHARD, "shard")?, "shard")?;
         self.context = Context {
-            keys: state.keys,
+            keys: state.keys.into_owned(),
             frame: state.frame,
             watermark: state.watermark,
             gaps: state.gaps,
