@@ -499,6 +499,9 @@ pub fn scan_from<S: Storage>(
             if place.offset == from {
                 scan.chain_from = Some(place.chain);
                 foreign = expected.is_some_and(|expected| expected != place.chain);
+            } else if place.offset > from {
+                // Past it without a batch that ends there.
+                foreign = expected.is_some() && scan.chain_from.is_none();
             }
             batches += u64::from(wanted);
             newest_ns = newest_ns.max(info.ingest_ns);

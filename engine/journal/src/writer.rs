@@ -13,16 +13,19 @@ use std::time::{Duration, Instant};
 pub struct WriterOptions {
     /// Batches on their way to the thread.
     pub queue_max: usize,
+    /// How long batches gather while a sync is waited for anyway, unless the queue is half full: written one by one, each would cost a
+    /// call to the system and a thread woken. Zero for not at all.
+    pub gather: Duration,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { queue_max: 256 }
+        Self { queue_max: 256, gather: Duration::from_micros(200) }
     }
 }
 
 /// How the journal is, readable from anywhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriterStats {
     /// How far it is.
     pub positions: Positions,
@@ -103,7 +106,7 @@ impl Writer {
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tg-journal".to_owned())
-            .spawn(move || run(committer, &received, &spare_in, &theirs, moved))?;
+            .spawn(move || run(committer, options.gather, &received, &spare_in, &theirs, moved))?;
         Ok(Self { inputs, spare, shared, taken: positions.taken, thread: Some(thread) })
     }
 
@@ -122,6 +125,9 @@ impl Writer {
         match self.inputs.try_send(Input::Batch { batch, epoch, ingest_ns }) {
             Ok(()) => {
                 self.taken += count;
+                if self.inputs.len() * 2 >= self.inputs.capacity().unwrap_or(usize::MAX) {
+                    self.wake();
+                }
                 Ok(self.taken)
             }
             Err(flume::TrySendError::Full(Input::Batch { batch, .. })) => Err(Refused::Busy(batch)),
@@ -133,7 +139,16 @@ impl Writer {
     /// Asks for the point behind everything handed over, once it is on disk, whatever the policy of syncing; `reply` is dropped
     /// when the disk does not take it. Returns the point's offset; `None` when the queue is full or the thread gone, so try again.
     pub fn barrier(&self, reply: flume::Sender<Point>) -> Option<u64> {
-        self.inputs.try_send(Input::Barrier(reply)).ok().map(|()| self.taken)
+        self.inputs.try_send(Input::Barrier(reply)).ok()?;
+        self.wake();
+        Some(self.taken)
+    }
+
+    /// Has the thread look into its queue now, if it lets batches gather.
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 
     /// Offset behind everything handed over.
@@ -193,6 +208,7 @@ impl Drop for Writer {
 
 fn run<S: Storage>(
     mut committer: Committer<S>,
+    gather: Duration,
     inputs: &flume::Receiver<Input>,
     spare: &flume::Sender<Batch>,
     shared: &Shared,
@@ -224,6 +240,17 @@ fn run<S: Storage>(
                 None
             }
             (true, None) => return, // failed, for good; the sender notices
+            (false, Some(left)) if !gather.is_zero() && committer.awaits_sync() => {
+                // Nobody waits at the queue, so nobody is woken with each batch that comes.
+                if inputs.len() * 2 < inputs.capacity().unwrap_or(usize::MAX) {
+                    std::thread::park_timeout(left.min(gather));
+                }
+                match inputs.try_recv() {
+                    Ok(input) => Some(input),
+                    Err(flume::TryRecvError::Empty) => None,
+                    Err(flume::TryRecvError::Disconnected) => Some(Input::Stop),
+                }
+            }
             (false, Some(left)) => match inputs.recv_timeout(left) {
                 Ok(input) => Some(input),
                 Err(flume::RecvTimeoutError::Timeout) => None,
