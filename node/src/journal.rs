@@ -18,7 +18,8 @@ use std::time::Instant;
 use tidegate_engine::{Event, kind};
 use tidegate_journal::format::hex;
 use tidegate_journal::scan::begin;
-use tidegate_journal::{BatchView, Disk, Entry, Scan, ScanError, Storage, Tail, scan};
+use tidegate_journal::{BatchView, Disk, Entry, Point, Scan, ScanError, Storage, Tail, scan, scan_from};
+use tidegate_live::SavedNames;
 use tidegate_replay::capture::{CaptureOptions, CaptureWriter, WriteError};
 
 pub(crate) fn run(command: &JournalCommand, ui: &Ui) -> Outcome {
@@ -347,21 +348,32 @@ const OVERFLOW_NAME: &str = "(overflow)";
 fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     open(&args.folder)?;
     let io = |path: &Path, source| Failure::from(WriteError::Io { path: path.to_owned(), source });
+    let mut from_point: Option<Point> = None;
     let mut target = match &args.out {
         None => Target::Lines(Box::new(BufWriter::new(std::io::stdout()))),
         Some(path) if path.extension().is_some_and(|extension| extension == "tgc") => {
-            if let Ok(Some((_, first @ 1..))) = begin(&mut open(&args.folder)?) {
-                let text = format!(
-                    "{}: the journal begins at offset {first}, and the names in front of it are not there any more; without --out \
-                     its records come as lines",
-                    args.folder.display()
-                );
-                return Err(Failure::new(Exit::Input, anyhow::anyhow!(text)));
-            }
+            // A journal that lost its front has its names in its snapshots.
+            let names = match begin(&mut open(&args.folder)?) {
+                Ok(Some((lineage, first @ 1..))) => {
+                    let names = snapshots::names(&args.folder, lineage, first)?;
+                    from_point = Some(names.point);
+                    ui.note(&format!(
+                        "it begins at offset {}: what is in front of the oldest snapshot has no names any more",
+                        thousands(names.point.offset)
+                    ));
+                    names.saved
+                }
+                _ => SavedNames::default(),
+            };
+            let mut writer = Box::new(CaptureWriter::create(part_of(path), CaptureOptions::default())?);
+            let given: Vec<u32> =
+                names.names.iter().map(|name| writer.define(name)).collect::<Result<_, _>>()?;
+            let overflow = names.names.iter().position(|name| name == OVERFLOW_NAME);
+            let keys = names.keys.iter().map(|keys| keys.iter().map(|key| given[*key as usize]).collect());
             Target::Capture {
-                writer: Box::new(CaptureWriter::create(part_of(path), CaptureOptions::default())?),
-                keys: BTreeMap::new(),
-                overflow: None,
+                writer,
+                keys: (0u16..).zip(keys).collect(),
+                overflow: overflow.map(|at| given[at]),
                 events: Vec::new(),
             }
         }
@@ -378,7 +390,8 @@ fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     let mut failed = None;
     let (mut written, most) = (0u64, args.count.unwrap_or(u64::MAX));
     let mut disk = open(&args.folder)?;
-    let result = scan(&mut disk, |view| {
+    let (from_offset, chain) = from_point.map_or((0, None), |point| (point.offset, Some(point.chain)));
+    let result = scan_from(&mut disk, from_offset, chain, |view| {
         let mut offset = view.info.first_offset;
         for entry in view.entries().flatten() {
             match take(&mut target, &view, offset, &entry, args.from.unwrap_or(0), most - written) {

@@ -1,5 +1,7 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
+mod journal;
+
 use crate::cli::ServeArgs;
 use crate::demo::endless::{COMPRESSION, DemoFeed};
 use crate::exit::{Exit, Failure, Outcome};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
 use tidegate_journal::SyncPolicy;
 use tidegate_journal::commit::CommitOptions;
-use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network, Progress};
+use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
@@ -44,43 +46,6 @@ fn now_ns() -> u64 {
 /// A number for a new journal that no other has.
 fn lineage(start_ns: u64) -> u128 {
     u128::from(start_ns) << 64 | u128::from(std::process::id())
-}
-
-/// A word about a recovery that takes a while.
-fn recovering(progress: Progress) {
-    let Progress { records, bytes, total_bytes } = progress;
-    let percent = bytes.saturating_mul(100) / total_bytes.max(1);
-    eprintln!("recovering from the journal: {} records, {percent} %", thousands(records));
-}
-
-fn note_recovered(live: &Live, data: &std::path::Path, took: Duration, ui: &Ui) {
-    let (found, folder) = (live.recovered(), data.join("journal"));
-    let folder = folder.display();
-    for note in &found.notes {
-        ui.note(&format!("{}: {note}", ui.paint(Tone::Warn, "warning")));
-    }
-    if let Some(offset) = found.snapshot {
-        let (offset, size) = (thousands(offset), bytes(found.snapshot_bytes));
-        let (events, took) = (thousands(found.events), duration(took.as_nanos() as u64));
-        ui.note(&format!(
-            "went on from the snapshot of offset {offset} ({size}) and {events} events behind it, in {folder}, in {took}"
-        ));
-    } else if found.records == 0 {
-        ui.note(&format!("the journal in {folder} begins empty"));
-    } else {
-        let (events, took) = (thousands(found.events), duration(took.as_nanos() as u64));
-        ui.note(&format!("recovered {events} events from the journal in {folder} in {took}"));
-    }
-    if found.torn_bytes > 0 {
-        ui.note(&format!(
-            "cut off {} bytes that were being written when it stopped",
-            thousands(found.torn_bytes)
-        ));
-    }
-    if found.refused > 0 {
-        let refused = thousands(found.refused);
-        ui.note(&format!("left out {refused} records of sources: feed.sources_max is lower than it was"));
-    }
 }
 
 /// What the gateway answers from.
@@ -174,7 +139,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
                 describe(&what, &log).to_string()
             },
             wall_ns: now_ns,
-            progress: recovering,
+            progress: journal::recovering,
         });
     }
     let stages = {
@@ -186,7 +151,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     let took = start.elapsed();
     if config.journal.enabled {
-        note_recovered(&live, &data, took, ui);
+        journal::note_recovered(&live, &data, took, ui);
     }
     let server = network
         .block_on(async {
@@ -249,10 +214,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ));
     }
     let mut lines = Lines::new(args, ui, start);
+    let mut watch = journal::Watch::new();
     while !interrupt.raised() {
         std::thread::park_timeout(Duration::from_millis(50));
         reloads.poll(args, (&live.hub(), &server), network.handle(), ui);
         lines.tick(&live, network.handle(), ui);
+        watch.tick(&live, ui);
         if let Some(feed) = &mut demo
             && let Some(why) = network.block_on(feed.failure())
         {

@@ -5,7 +5,8 @@ use crate::render::{Table, Tone, Ui, bytes, clean, instant, thousands};
 use serde_json::{Value, json};
 use std::path::Path;
 use tidegate_journal::format::hex;
-use tidegate_journal::{Scan, SnapshotFile, SnapshotFolder, SnapshotInfo};
+use tidegate_journal::{Lineage, Point, Scan, SnapshotFile, SnapshotFolder, SnapshotInfo};
+use tidegate_live::{SavedNames, saved_names};
 
 /// A snapshot, and what a start would say of it.
 pub(super) struct Listed {
@@ -42,6 +43,36 @@ fn misfit(info: &SnapshotInfo, scan: Option<&Scan>) -> Option<String> {
         return Some(format!("the journal ends at {}", scan.next_offset));
     }
     (offset < scan.first_offset).then(|| format!("the journal begins at {}", scan.first_offset))
+}
+
+/// Names, and the point of the log that they are of.
+pub(super) struct NamesAt {
+    pub(super) saved: SavedNames,
+    pub(super) point: Point,
+}
+
+/// Names from the oldest snapshot that can be gone on from, of a journal that begins at `first`.
+pub(super) fn names(folder: &Path, lineage: Lineage, first: u64) -> Result<NamesAt, Failure> {
+    let input = |error: anyhow::Error| Failure::new(Exit::Input, error);
+    let files = SnapshotFolder::new(folder)
+        .list()
+        .map_err(|error| input(anyhow::anyhow!("{}: {error}", folder.display())))?;
+    let mut buffer = Vec::new();
+    for file in files.iter().rev() {
+        let Ok(snapshot) = file.read(&mut buffer) else { continue };
+        let point = snapshot.info.point;
+        if point.lineage == lineage
+            && point.offset >= first
+            && let Ok(saved) = saved_names(&snapshot)
+        {
+            return Ok(NamesAt { saved, point });
+        }
+    }
+    Err(input(anyhow::anyhow!(
+        "{}: the journal begins at offset {first}, and no snapshot has the names of what was in front of it; without --out its \
+         records come as lines",
+        folder.display()
+    )))
 }
 
 /// Whether a start could go on from each of them.

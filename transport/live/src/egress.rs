@@ -205,7 +205,8 @@ impl HubHandle {
         let question: Question = Box::new(move |hub, now| drop(reply.send(question(hub, now))));
         self.commands.send(Command::Ask(question)).map_err(|_| HubGone)?;
         self.waker.wake();
-        answer.recv().map_err(|_| HubGone)
+        // A hub that ended with the question in its queue does not answer.
+        answer.recv_timeout(Duration::from_nanos(LINGER_NS)).map_err(|_| HubGone)
     }
 
     /// Subscribes.

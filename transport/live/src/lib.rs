@@ -36,6 +36,6 @@ pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOp
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::Network;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
-pub use snapshot::SnapshotStats;
+pub use snapshot::{SavedNames, SnapshotStats, saved_names};
 pub use tidegate_actors::runtime::{Threads, ThreadsError};
 pub use tidegate_journal::{Health, SyncStats, WriterStats};

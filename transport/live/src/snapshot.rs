@@ -73,6 +73,30 @@ impl IngestState {
     }
 }
 
+/// Names as a snapshot has them, for who reads the log behind it without a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SavedNames {
+    /// All names, in the order in which they became known.
+    pub names: Vec<String>,
+    /// For each source, by rank, the place among `names` of each of its keys that has one.
+    pub keys: Vec<Vec<u32>>,
+}
+
+/// Reads the names out of a snapshot.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn saved_names(saved: &tidegate_journal::Snapshot<'_>) -> Result<SavedNames, String> {
+    let part = saved.parts_of(part::INGEST).next().ok_or("it has no sources")?;
+    let state: IngestState = snapshot::read(part.bytes, "ingest").map_err(|error| error.to_string())?;
+    let names: Vec<String> = state.names().map(str::to_owned).collect();
+    let keys: Vec<Vec<u32>> = state.sources.into_iter().map(|source| source.keys).collect();
+    if let Some(key) = keys.iter().flatten().find(|key| **key as usize >= names.len()) {
+        return Err(format!("it has {} names and none for key {key}", names.len()));
+    }
+    Ok(SavedNames { names, keys })
+}
+
 /// What shards have written of one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamHeads {
