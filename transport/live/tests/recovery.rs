@@ -392,3 +392,40 @@ fn a_snapshot_of_other_settings_is_passed_over_unless_the_log_begins_behind_it()
     let (_, calm) = live(whole.path(), LAYOUTS[0], false).unwrap();
     assert_eq!(account(&report), account(&calm));
 }
+
+/// A snapshot of version 1 with its journal, as version 1 wrote them. `UPDATE_GOLDEN=1` writes them anew, which nobody should have to: a
+/// new version gets files of its own.
+#[test]
+fn version_1_is_gone_on_from() {
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/1"));
+    let layout = LAYOUTS[0];
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let _ = std::fs::remove_dir_all(golden);
+        std::fs::create_dir_all(golden).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        sample(folder.path(), layout);
+        std::fs::remove_file(newest(folder.path()).path).unwrap();
+        let kept = newest(folder.path()).path;
+        let snapshot = kept.file_name().unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name();
+            // The segments from the one that holds the snapshot's point on.
+            if name != "lock" && name.to_str() >= Some("0000000000000004.tgj") || name == snapshot {
+                std::fs::copy(entry.path(), golden.join(name)).unwrap();
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let (recovered, report) = live(folder.path(), layout, true).unwrap();
+    assert_eq!((recovered.snapshot, recovered.notes), (Some(2_002), Vec::new()));
+    // What this version makes of the whole log.
+    let (other, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(whole.path(), &sample(other.path(), layout));
+    let (_, calm) = live(whole.path(), layout, false).unwrap();
+    assert_eq!(account(&report), account(&calm));
+}
