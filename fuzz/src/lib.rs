@@ -9,6 +9,7 @@ pub mod exports;
 pub mod gateway;
 pub mod journal;
 pub mod seeds;
+pub mod snapshots;
 pub mod token;
 pub mod traffic;
 pub mod transport;

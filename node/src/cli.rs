@@ -12,7 +12,7 @@ use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
-use tidegate_config::units::{parse_count, parse_span};
+use tidegate_config::units::{parse_bytes, parse_count, parse_span};
 use tidegate_config::{Off, Span};
 use tidegate_engine::{EventTime, WindowWidth};
 use tidegate_live::Threads;
@@ -222,6 +222,11 @@ pub(crate) struct ServeArgs {
     /// [default: 1ms]
     #[arg(long, value_name = "always|SPAN|never", value_parser = parse_sync)]
     pub(crate) journal_sync: Option<Off<Span>>,
+    /// When a snapshot of the state is written beside the journal, so that a start reads only what is behind it: each time so much was
+    /// accepted (64MiB), so many records (1M), or so long after the last (30s); `off` for never. Also at an end in order.
+    /// [default: 256MiB or 5m]
+    #[arg(long, value_name = "BYTES|N|SPAN|off", value_parser = parse_snapshot)]
+    pub(crate) journal_snapshot: Option<SnapshotWhen>,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -251,6 +256,41 @@ fn parse_sync(text: &str) -> Result<Off<Span>, String> {
             .map(|span| Off::On(Span(span)))
             .map_err(|_| format!("`{span}` is no span such as 1ms, nor `always` or `never`")),
     }
+}
+
+/// When a snapshot is taken, as one option says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SnapshotWhen {
+    Off,
+    Bytes(u64),
+    Records(u64),
+    Every(u64),
+}
+
+fn parse_snapshot(text: &str) -> Result<SnapshotWhen, String> {
+    let no = || {
+        format!(
+            "`{text}` is no amount such as 64MiB, no number of records such as 1M, no span such as 30s, and not `off`"
+        )
+    };
+    let within = |value: u64, min: u64, max: u64, allowed: &str| {
+        if (min..=max).contains(&value) { Ok(value) } else { Err(format!("`{text}`: allowed are {allowed}")) }
+    };
+    if text == "off" {
+        return Ok(SnapshotWhen::Off);
+    }
+    // `1m` is a minute and `1M` a million; an amount of bytes says so.
+    if text.ends_with('B')
+        && let Ok(bytes) = parse_bytes(text)
+    {
+        return within(bytes, 64 << 10, 1 << 40, "64KiB to 1TiB").map(SnapshotWhen::Bytes);
+    }
+    if let Ok(span) = parse_span(text) {
+        return within(span, 100_000_000, 604_800_000_000_000, "100ms to 7d").map(SnapshotWhen::Every);
+    }
+    parse_count(text).map_err(|_| no()).and_then(|records| {
+        within(records, 1, 1 << 48, "1 to 281474976710656 records").map(SnapshotWhen::Records)
+    })
 }
 
 /// Who may connect.

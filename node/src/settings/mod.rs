@@ -7,13 +7,13 @@ mod reload;
 pub(crate) use command::run;
 pub(crate) use reload::Reloads;
 
-use crate::cli::{Http, PlanArgs, SecurityArgs, ServeArgs};
+use crate::cli::{Http, PlanArgs, SecurityArgs, ServeArgs, SnapshotWhen};
 use crate::exit::{Exit, Failure};
 use crate::render::{Ui, clean};
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use tidegate_config::{BYTES_MAX, Config, Off, Problems, Span, Stream};
+use tidegate_config::{BYTES_MAX, Bytes, Config, Off, Problems, Span, Stream};
 
 /// A configuration and where its values come from.
 #[derive(Debug, Clone)]
@@ -121,6 +121,20 @@ impl Settings {
         }
         if let Some(sync) = args.journal_sync {
             self.set("journal.sync", "--journal-sync", |config| config.journal.sync = sync);
+        }
+        if let Some(when) = args.journal_snapshot {
+            // The one that is given is the one that counts.
+            let (mut bytes, mut records, mut every) = (Off::Off, Off::Off, Off::Off);
+            match when {
+                SnapshotWhen::Off => {}
+                SnapshotWhen::Bytes(count) => bytes = Off::On(Bytes(count)),
+                SnapshotWhen::Records(count) => records = Off::On(count),
+                SnapshotWhen::Every(span) => every = Off::On(Span(span)),
+            }
+            let option = "--journal-snapshot";
+            self.set("journal.snapshot_bytes", option, |config| config.journal.snapshot_bytes = bytes);
+            self.set("journal.snapshot_records", option, |config| config.journal.snapshot_records = records);
+            self.set("journal.snapshot_every", option, |config| config.journal.snapshot_every = every);
         }
         if let Some(shards) = args.shards {
             self.set("engine.shards", "--shards", |config| config.engine.shards = shards);

@@ -3,15 +3,17 @@
 
 use crate::clock::Clock;
 use crate::downstream::Downstream;
-use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Recovered};
+use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Progress, Recovered, SnapshotOptions};
+use crate::recovery::Loaded;
 use crate::service::LiveOptions;
+use crate::snapshot::{self, IngestState, Request, SnapshotStats, SourceLog};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
-use tidegate_journal::{Batch, BatchView, Entry};
+use tidegate_journal::{Batch, BatchView, Disk, Entry, Point, SyncStats};
 use tidegate_proto::feed::{ConnectionId, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
 use tidegate_proto::wire::FRAME_BYTES_MAX;
@@ -26,6 +28,8 @@ const QUEUE_MAX: usize = 32;
 const ANSWERS_MAX: usize = 64;
 /// How long to wait for a journal that takes nothing.
 const STALL: Duration = Duration::from_millis(5);
+/// How long an end in order waits for the last snapshot.
+pub(crate) const LAST_SNAPSHOT: Duration = Duration::from_secs(30);
 /// Frames that fit a buffer at least.
 const BUFFER_FRAMES: usize = 4;
 /// How often silent connections are looked at.
@@ -94,6 +98,10 @@ pub struct IngestStats {
     pub stalls: u64,
     /// The journal, if there is one.
     pub journal: Option<tidegate_journal::WriterStats>,
+    /// How long the journal's syncs take.
+    pub syncs: SyncStats,
+    /// Its snapshots, if there are any to be.
+    pub snapshots: Option<SnapshotStats>,
 }
 
 /// What ingest knows of a source beside its account.
@@ -314,6 +322,31 @@ pub(crate) struct Ingest {
     swept: MonoTime,
     ended: bool,
     journal: Option<Journaling>,
+    /// All names in the order of their keys, a length byte in front of each; with a journal only.
+    texts: Vec<u8>,
+    snapshots: Option<Snapshotting>,
+}
+
+/// When the next snapshot is due, and whom to ask for it.
+struct Snapshotting {
+    options: SnapshotOptions,
+    requests: flume::Sender<Request>,
+    shared: Arc<snapshot::Shared>,
+    wall_ns: fn() -> u64,
+    barrier: u64,
+    /// Bytes and records that the journal had been given at the last one, and when that was.
+    last: (u64, u64),
+    at: MonoTime,
+}
+
+impl Snapshotting {
+    fn is_due(&self, submitted: (u64, u64), now: MonoTime) -> bool {
+        let (bytes, records) = (submitted.0 - self.last.0, submitted.1 - self.last.1);
+        let SnapshotOptions { every_bytes, every_records, every_ns, .. } = self.options;
+        (every_bytes > 0 && bytes >= every_bytes)
+            || (every_records > 0 && records >= every_records)
+            || (every_ns > 0 && records > 0 && now.since(self.at) >= every_ns)
+    }
 }
 
 /// Tells the thread to end.
@@ -366,6 +399,8 @@ impl Ingest {
             swept: clock.now(),
             ended: false,
             journal: None,
+            texts: Vec::new(),
+            snapshots: None,
             options,
         };
         (ingest, handle, Stopper(inputs_in))
@@ -392,6 +427,7 @@ impl Ingest {
             }
             patience = Duration::from_nanos(self.sweep_when_due().since(self.clock.now()));
         }
+        self.wait_for_last_snapshot();
         self.finish().0
     }
 
@@ -469,6 +505,130 @@ impl Ingest {
             Input::Journaled => self.journaled(now),
             Input::Stop => self.ended = true,
         }
+        self.snapshot_when_due(now);
+    }
+
+    /// From now on snapshots are taken.
+    pub(crate) fn keep_snapshots(
+        &mut self,
+        options: SnapshotOptions,
+        requests: flume::Sender<Request>,
+        shared: Arc<snapshot::Shared>,
+        wall_ns: fn() -> u64,
+    ) {
+        let at = self.clock.now();
+        self.snapshots =
+            Some(Snapshotting { options, requests, shared, wall_ns, barrier: 0, last: (0, 0), at });
+    }
+
+    fn snapshot_when_due(&mut self, now: MonoTime) {
+        let (Some(snapshots), Some(journal)) = (&self.snapshots, &self.journal) else { return };
+        if snapshots.is_due(journal.submitted(), now) && !snapshots.shared.is_busy() {
+            self.snapshot(now);
+        }
+    }
+
+    /// Begins a snapshot here, between two turns. Returns whether it could.
+    fn snapshot(&mut self, now: MonoTime) -> bool {
+        let (Some(snapshots), Some(journal)) = (&mut self.snapshots, &self.journal) else { return false };
+        let (reply, point) = flume::bounded(1);
+        if journal.barrier(reply).is_none() {
+            return false; // at one of the next turns
+        }
+        snapshots.shared.begin();
+        (snapshots.last, snapshots.at) = (journal.submitted(), now);
+        snapshots.barrier += 1;
+        let (barrier, taken_ns, begun) = (snapshots.barrier, (snapshots.wall_ns)(), Instant::now());
+        let state = self.state();
+        let ingest_pause_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
+        if let Some(snapshots) = &self.snapshots {
+            let request = Request { barrier, begun, taken_ns, ingest_pause_ns, point, state };
+            // There is room: it is asked for one at a time.
+            let _ = snapshots.requests.try_send(request);
+        }
+        true
+    }
+
+    /// Begins a snapshot of all that was accepted, if there is something that the last one does not have. Returns whether it could,
+    /// or need not; while it could not, the shards must get their turns.
+    pub(crate) fn begin_last_snapshot(&mut self) -> bool {
+        let (Some(snapshots), Some(journal)) = (&self.snapshots, &mut self.journal) else { return true };
+        if journal.submitted().1 == snapshots.last.1 || journal.has_failed() {
+            return true;
+        }
+        journal.submit(None);
+        journal.push();
+        !snapshots.shared.is_busy() && self.snapshot(self.clock.now())
+    }
+
+    /// Whether one is being made.
+    pub(crate) fn is_snapshotting(&self) -> bool {
+        self.snapshots.as_ref().is_some_and(|snapshots| snapshots.shared.is_busy())
+    }
+
+    fn state(&self) -> IngestState {
+        let source = |source: &Source| SourceLog {
+            sequencer: source.sequencer.state(),
+            keys: source.keys.clone(),
+            lost: source.lost,
+            last_ts: source.last_ts,
+            finished: source.state.finished,
+        };
+        IngestState {
+            server: self.server.state(),
+            sources: self.sources.iter().map(source).collect(),
+            names: self.texts.clone(),
+            overflow: self.overflow,
+            first_ts: self.first_ts,
+            controls: self.controls,
+            gaps_made: self.gaps_made,
+        }
+    }
+
+    /// Takes over what a snapshot has.
+    ///
+    /// # Errors
+    /// What is wrong with it; ingest is then of no use.
+    fn restore(&mut self, state: &IngestState) -> Result<(), String> {
+        self.server.restore(&state.server).map_err(|error| error.to_string())?;
+        for (rank, saved) in state.sources.iter().enumerate() {
+            let options = SequencerOptions {
+                disorder_ns: self.options.disorder_ns,
+                fence: self.options.fence,
+                source: rank as u16,
+            };
+            let sequencer = Sequencer::resume(options, &saved.sequencer)
+                .ok_or_else(|| format!("the sequencer of source {rank} is none of these settings"))?;
+            let feed = FeedState { peer: None, finished: saved.finished };
+            self.sources.push(Source {
+                sequencer,
+                keys: saved.keys.clone(),
+                lost: saved.lost,
+                last_ts: saved.last_ts,
+                connected: false,
+                left: None,
+                state: feed,
+            });
+        }
+        if self.sources.len() != self.server.sources().count() {
+            return Err(format!("it has {} logs of sources", self.sources.len()));
+        }
+        for name in state.names() {
+            let hash = name_hash(name.as_bytes());
+            self.names.insert(hash, self.router.defined() as u32);
+            self.router.known(hash);
+        }
+        let keys = self.router.defined() as u32;
+        let all = self.sources.iter().flat_map(|source| &source.keys).chain(&state.overflow);
+        if let Some(key) = all.copied().find(|key| *key >= keys) {
+            return Err(format!("it has {keys} names and none for key {key}"));
+        }
+        self.texts.clone_from(&state.names);
+        self.overflow = state.overflow;
+        self.first_ts = state.first_ts;
+        (self.controls, self.gaps_made) = (state.controls, state.gaps_made);
+        Ok(())
     }
 
     /// A connection is gone.
@@ -575,21 +735,46 @@ impl Ingest {
         }
     }
 
-    /// Reads the journal, as if all of it came again, and goes on behind it.
+    /// Takes over a snapshot, if there is one, reads the journal behind it as if that came again, and goes on behind it.
     ///
     /// # Errors
     /// [`JournalError`] when it cannot be read or is damaged.
-    pub(crate) fn recover(&mut self, handle: &IngestHandle) -> Result<Recovered, JournalError> {
+    pub(crate) fn recover(
+        &mut self,
+        handle: &IngestHandle,
+        mut disk: Disk,
+        loaded: Option<&Loaded>,
+    ) -> Result<Recovered, JournalError> {
         let Some(settings) = self.options.journal.clone() else { return Ok(Recovered::default()) };
         let mut found = Recovered::default();
-        let mut ranks = HashMap::new();
-        let (journal, torn) = Journaling::start(&settings, handle.inputs.clone(), |view| {
+        let mut ranks: HashMap<u16, u16> = HashMap::new();
+        let mut point: Option<Point> = None;
+        if let Some(Loaded { info, bytes, ingest, .. }) = loaded {
+            self.restore(ingest).map_err(|what| JournalError::Snapshot {
+                folder: settings.folder.clone(),
+                offset: info.point.offset,
+                what,
+            })?;
+            // They were written with these ranks.
+            ranks.extend((0..self.sources.len() as u16).map(|rank| (rank, rank)));
+            point = Some(info.point);
+            (found.snapshot, found.snapshot_bytes) = (Some(info.point.offset), *bytes);
+        }
+        let total_bytes = Journaling::bytes_from(&mut disk, point.map_or(0, |point| point.offset));
+        let (mut read, mut stopped) = (0, 0);
+        let (mut journal, torn) = Journaling::start(&settings, disk, point, handle.inputs.clone(), |view| {
             let before = found.records;
-            self.read_again(&view, &mut ranks, &mut found);
+            stopped += self.read_again(&view, &mut ranks, &mut found);
+            read += view.info.extent() as u64;
             if before / PROGRESS_RECORDS != found.records / PROGRESS_RECORDS {
-                (settings.progress)(found.records);
+                let (records, bytes) = (found.records, read);
+                (settings.progress)(Progress { records, bytes, total_bytes });
             }
         })?;
+        // What was read is as far from a snapshot as if it had just been accepted; that the server had stopped is no news.
+        if found.records > stopped {
+            journal.count(read, found.records - stopped);
+        }
         found.torn_bytes = torn;
         let now = self.clock.now();
         for source in &mut self.sources {
@@ -603,7 +788,14 @@ impl Ingest {
         Ok(found)
     }
 
-    fn read_again(&mut self, view: &BatchView<'_>, ranks: &mut HashMap<u16, u16>, found: &mut Recovered) {
+    /// Returns how often it says that the server had stopped.
+    fn read_again(
+        &mut self,
+        view: &BatchView<'_>,
+        ranks: &mut HashMap<u16, u16>,
+        found: &mut Recovered,
+    ) -> u64 {
+        let mut stopped = 0;
         let mut seen: Vec<u16> = Vec::new();
         for entry in view.entries().flatten() {
             found.records += entry.records();
@@ -629,7 +821,11 @@ impl Ingest {
                 | Entry::Lost { rank, .. }
                 | Entry::Idle { rank }
                 | Entry::Finished { rank } => rank,
-                Entry::Digest { .. } | Entry::Stopped => continue,
+                Entry::Digest { .. } => continue,
+                Entry::Stopped => {
+                    stopped += 1;
+                    continue;
+                }
             };
             let Some(&rank) = ranks.get(&written) else {
                 found.refused += entry.records();
@@ -661,6 +857,7 @@ impl Ingest {
         for rank in seen {
             self.release_source(rank);
         }
+        stopped
     }
 
     fn frame(
@@ -861,6 +1058,11 @@ impl Ingest {
     fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
         let key = self.router.defined() as u32;
         self.names.insert(hash, key);
+        if self.options.journal.is_some() {
+            // No name is longer than a length byte can say: frames and entries have none.
+            self.texts.push(name.len() as u8);
+            self.texts.extend_from_slice(name.as_bytes());
+        }
         // Ahead of the DEFINE, so that the name is known before the first result about it.
         self.downstream.name(name);
         self.router.define(hash, rank);
@@ -953,6 +1155,10 @@ impl Ingest {
             journal.submit(None);
         }
         self.journaled(now);
+        if let (Some(journal), Some(snapshots)) = (&self.journal, &self.snapshots) {
+            journal.retain(snapshots.shared.needed());
+        }
+        self.snapshot_when_due(now);
         let stats = self.stats();
         *self.shared.stats() = stats;
     }
@@ -971,6 +1177,16 @@ impl Ingest {
             closed,
             stalls: self.router.stalls(),
             journal: self.journal.as_ref().map(Journaling::stats),
+            syncs: self.journal.as_ref().map(Journaling::syncs).unwrap_or_default(),
+            snapshots: self.snapshots.as_ref().map(|snapshots| snapshots.shared.stats().clone()),
+        }
+    }
+
+    /// On a thread of its own: everything accepted goes into a snapshot, which others write meanwhile.
+    fn wait_for_last_snapshot(&mut self) {
+        let deadline = Instant::now() + LAST_SNAPSHOT;
+        while (!self.begin_last_snapshot() || self.is_snapshotting()) && Instant::now() < deadline {
+            std::thread::sleep(STALL);
         }
     }
 
@@ -994,8 +1210,9 @@ impl Ingest {
         self.route(&[end.unwrap_or(Event::control(kind::END, 0, 0, 0, [0; 2]))]);
         let newest = self.sources.iter().map(|source| source.sequencer.newest()).max();
         // The end of the process is not the end of the log: what was closed here is open again when it is read.
+        let before = self.stats();
         let journal = self.journal.take().map(Journaling::finish);
-        let stats = IngestStats { journal, ..self.stats() };
+        let stats = IngestStats { journal, syncs: before.syncs, ..self.stats() };
         *self.shared.stats() = stats.clone();
         self.shared.logged.store(stats.logged, Relaxed);
         let report = IngestReport {

@@ -194,24 +194,24 @@ struct Held {
 }
 
 pub(super) struct Source {
-    name: String,
-    source_id: u64,
-    session: u64,
+    pub(super) name: String,
+    pub(super) source_id: u64,
+    pub(super) session: u64,
     pub(super) last: u64,
     /// The last sequence that is on disk.
-    durable: u64,
+    pub(super) durable: u64,
     /// Known from the journal of an earlier start.
-    recovered: bool,
+    pub(super) recovered: bool,
     /// Hash of each name within the quota, so that a second name for a key is noticed.
-    names: Vec<u64>,
+    pub(super) names: Vec<u64>,
     /// Keys that were defined, named or not.
-    keys: u32,
-    connection: Option<ConnectionId>,
-    connections: u64,
-    ledger: FeedLedger,
+    pub(super) keys: u32,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) connections: u64,
+    pub(super) ledger: FeedLedger,
     /// What whoever connected last may do; its principal is the owner.
     pub(super) grant: Grant,
-    throttled: u64,
+    pub(super) throttled: u64,
 }
 
 impl Source {
@@ -247,10 +247,10 @@ struct Feed {
 /// All feed sessions of a server.
 pub struct FeedServer {
     options: FeedServerOptions,
-    sources: Vec<Source>,
-    by_id: HashMap<u64, u16>,
+    pub(super) sources: Vec<Source>,
+    pub(super) by_id: HashMap<u64, u16>,
     connections: HashMap<ConnectionId, Connection>,
-    principals: Principals,
+    pub(super) principals: Principals,
     next_connection: u64,
 }
 
@@ -807,6 +807,7 @@ impl FeedServer {
         let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
         let before = source.names.len();
         source.names.extend(names.map(|name| name_hash(name.as_bytes())));
+        self.principals.named(source.grant.principal(), source.names[before..].iter().copied());
         source.keys += (source.names.len() - before) as u32 + overflowed;
     }
 
