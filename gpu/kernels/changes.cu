@@ -49,7 +49,7 @@ __device__ static inline double largest(const double* of, u32 count, double* res
 // Takes `rows` rows of values, one per series. `tables` holds five numbers per run length, each `runs` long: the constant, the
 // exponent, the share of the square, the share of the mean, and 1 where the run is recent. State is series by series, `runs` long.
 // Results are row by row: the likeliest run length, and the chance that the present run is recent.
-KERNEL change_points(const double* values, u64 rows, u32 series, u32 runs, double hazard, double prior_mean, double prior_beta,
+KERNEL __launch_bounds__(RUNS_MAX) change_points(const double* values, u64 rows, u32 series, u32 runs, double hazard, double prior_mean, double prior_beta,
                      double prior_ln_beta, const double* tables, double* chances, double* means, double* betas, double* ln_betas,
                      double* evidences, u32* likeliest, double* recent) {
     __shared__ double scratch[RUNS_MAX];

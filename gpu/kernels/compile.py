@@ -16,6 +16,12 @@ HERE = pathlib.Path(__file__).parent
 COMMON = ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"]
 PTX = "compute_80"
 MACHINES = ["sm_80", "sm_90"]
+# Threads of a block, where they are not 128, and registers that all of them share.
+THREADS = {"change_points": 1024, "rank1": 256}
+REGISTERS = 65536
+# What would not give the CPU's bits: functions that are only near, flushed subnormals, and sums and products without a
+# rounding, which the driver may fuse.
+INEXACT = re.compile(r"\b(\w+\.approx\S*|\w+\S*\.ftz\S*|(?:add|sub|mul)\.f(?:32|64))\b")
 RESOURCES = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<machine>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
@@ -68,6 +74,8 @@ def main():
         # What differs from one release of the compiler to the next stands in comments.
         lines = [line for line in made.rstrip(b"\0").decode().splitlines() if not line.startswith("//")]
         text = "\n".join(lines).strip() + "\n"
+        for inexact in sorted(set(INEXACT.findall(text))):
+            problems.append(f"{path.name}: {inexact} is not exact")
         target = HERE / "ptx" / f"{path.stem}.ptx"
         if write:
             target.write_text(text)
@@ -86,6 +94,8 @@ def main():
                 print(f"{name}: {registers} registers, {stack} bytes of stack")
                 if int(kernel["stores"]) + int(kernel["loads"]) > 0:
                     problems.append(f"{name}: spills {kernel['stores']} bytes")
+                if registers * THREADS.get(kernel["kernel"], 128) > REGISTERS:
+                    problems.append(f"{name}: its blocks need more than {REGISTERS} registers")
                 if not write and registers > int(budget.get(name, -1)):
                     problems.append(f"{name}: {registers} registers, allowed are {budget.get(name, 'none: not in registers.txt')}")
     for name in budget.keys() - found.keys():

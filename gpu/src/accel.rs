@@ -3,12 +3,12 @@
 use crate::changes::{ChangeBank, ChangeSteps};
 use crate::correlation::EwCorrelation;
 use crate::hmm::{FitRequest, Fitted, HmmBank};
-use crate::options::{Estimate, OptionBatch};
+use crate::options::{Estimate, Market, OptionBatch, Payoff};
 use crate::risk::{RiskReport, RiskRequest};
 use crate::sweep::{SweepCell, SweepRequest};
 use crate::{Backend, BatchError, Cpu};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_cuda::{Device, DeviceError, DeviceInfo, Unavailable};
 
@@ -69,6 +69,8 @@ pub struct Accel {
     cpu: Cpu,
     slot: Arc<Mutex<Slot>>,
     unavailable: Option<Unavailable>,
+    /// Whether the last batch was computed on the device; before the first, whether there is one.
+    last_on_device: AtomicBool,
     on_device: AtomicU64,
     on_cpu: AtomicU64,
     recomputed: AtomicU64,
@@ -77,10 +79,34 @@ pub struct Accel {
 #[derive(Debug)]
 struct Slot {
     device: Option<Arc<Device>>,
+    /// What the CPU gave for [`KNOWN`].
+    known: Vec<Estimate>,
     rebuilding: bool,
     rebuilds_left: u32,
     rebuilt: u64,
     last_error: Option<DeviceError>,
+}
+
+/// What a device has to compute as the CPU does, before it gets work: kernels, copies, roots, divisions and fused products.
+const KNOWN: OptionBatch<'_> = OptionBatch {
+    market: Market { spot: 42.0, rate: 0.1, dividend_yield: 0.02, volatility: 0.2, years: 0.5 },
+    payoffs: &[Payoff::Call { strike: 40.0 }, Payoff::GeometricAsianCall { strike: 44.0 }],
+    paths: 5_000,
+    steps: 6,
+    seed: 1,
+};
+
+/// A device that passed its own tests and this one.
+fn opened(known: &[Estimate]) -> Result<Arc<Device>, Unavailable> {
+    let device = Device::open()?;
+    match KNOWN.run_on(&device) {
+        Ok(found) if found == known => Ok(Arc::new(device)),
+        Ok(_) => {
+            Err(Unavailable::WrongAnswer { what: "simulated option values are not the CPU's".to_owned() })
+        }
+        Err(Trouble::Device(error)) => Err(Unavailable::Failed(error)),
+        Err(Trouble::Batch(error)) => Err(Unavailable::WrongAnswer { what: error.to_string() }),
+    }
 }
 
 /// Why a device gave no result.
@@ -108,20 +134,29 @@ impl Accel {
     /// [`BatchError::NoDevice`] where one is required and none can be used; else as [`Cpu::new`].
     pub fn open(policy: GpuPolicy, threads: usize) -> Result<Self, BatchError> {
         let cpu = Cpu::new(threads)?;
+        let known = if policy == GpuPolicy::Off { Vec::new() } else { cpu.price(&KNOWN)? };
         let (device, unavailable) = match policy {
             GpuPolicy::Off => (None, None),
-            GpuPolicy::Auto | GpuPolicy::Require => match Device::open() {
-                Ok(device) => (Some(Arc::new(device)), None),
+            GpuPolicy::Auto | GpuPolicy::Require => match opened(&known) {
+                Ok(device) => (Some(device), None),
                 Err(reason) if policy == GpuPolicy::Require => return Err(BatchError::NoDevice(reason)),
                 Err(reason) => (None, Some(reason)),
             },
         };
-        let slot =
-            Slot { device, rebuilding: false, rebuilds_left: REBUILDS_MAX, rebuilt: 0, last_error: None };
+        let last_on_device = AtomicBool::new(device.is_some());
+        let slot = Slot {
+            device,
+            known,
+            rebuilding: false,
+            rebuilds_left: REBUILDS_MAX,
+            rebuilt: 0,
+            last_error: None,
+        };
         Ok(Self {
             cpu,
             slot: Arc::new(Mutex::new(slot)),
             unavailable,
+            last_on_device,
             on_device: AtomicU64::new(0),
             on_cpu: AtomicU64::new(0),
             recomputed: AtomicU64::new(0),
@@ -165,6 +200,7 @@ impl Accel {
             match work(&device) {
                 Ok(found) => {
                     self.on_device.fetch_add(1, Ordering::Relaxed);
+                    self.last_on_device.store(true, Ordering::Relaxed);
                     return Ok(found);
                 }
                 Err(Trouble::Batch(error)) => return Err(error),
@@ -175,6 +211,7 @@ impl Accel {
             }
         }
         self.on_cpu.fetch_add(1, Ordering::Relaxed);
+        self.last_on_device.store(false, Ordering::Relaxed);
         fallback(&self.cpu)
     }
 
@@ -193,13 +230,13 @@ impl Accel {
         }
         slot.rebuilds_left -= 1;
         slot.rebuilding = true;
-        let shared = Arc::clone(&self.slot);
+        let (shared, known) = (Arc::clone(&self.slot), slot.known.clone());
         let rebuild = move || {
-            let opened = Device::open();
+            let opened = opened(&known);
             let mut slot = lock(&shared);
             slot.rebuilding = false;
             if let Ok(device) = opened {
-                slot.device = Some(Arc::new(device));
+                slot.device = Some(device);
                 slot.rebuilt += 1;
             }
         };
@@ -215,8 +252,9 @@ fn lock(slot: &Mutex<Slot>) -> std::sync::MutexGuard<'_, Slot> {
 }
 
 impl Backend for Accel {
+    /// What the last batch was computed on; before the first, what it will be tried on.
     fn name(&self) -> &'static str {
-        if lock(&self.slot).device.is_some() { "cuda" } else { "cpu" }
+        if self.last_on_device.load(Ordering::Relaxed) { "cuda" } else { "cpu" }
     }
 
     fn sweep(&self, request: &SweepRequest<'_>) -> Result<Vec<Vec<SweepCell>>, BatchError> {

@@ -22,7 +22,7 @@ pub const STATES_MAX: usize = 8;
 /// Most models of a bank.
 pub const MODELS_MAX: u64 = 1 << 20;
 /// Most values (rows x series) of one call.
-pub const VALUES_MAX: u64 = 1 << 32;
+pub const VALUES_MAX: u64 = 1 << 30;
 /// Largest value, and largest mean.
 const VALUE_MAX: f64 = 1e15;
 /// How far a row of probabilities may be off one.

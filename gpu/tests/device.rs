@@ -17,27 +17,21 @@ use tidegate_gpu::sweep::{SweepRequest, SweepSeries, SweepSpec};
 use tidegate_gpu::{Accel, Backend, BatchError, Cpu, GpuPolicy, Unavailable};
 
 fn compile(folder: &str, source: &Path, more: &[&str]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{folder}-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     std::fs::create_dir_all(&folder).unwrap();
+    let made = folder.join(format!("made-by-{}", std::process::id()));
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let mut command = Command::new(&compiler);
     // -ffp-contract=off: products are fused only where a kernel says so.
-    command.args([
-        "-std=c++20",
-        "-O2",
-        "-ffp-contract=off",
-        "-fPIC",
-        "-shared",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-    ]);
+    command.args(["-std=c++20", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra"]);
     command.args(["-Wno-unknown-pragmas", "-Wno-unused-function"]).args(more);
-    command.arg("-o").arg(folder.join("libcuda.so.1")).arg(source);
+    command.arg("-o").arg(&made).arg(source);
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{compiler}: {error}; a C++ compiler is needed (CXX)"));
     assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));
+    // The name that is looked for first, so that a driver of the machine's own does not come before it.
+    std::fs::rename(&made, folder.join("libcuda.so")).unwrap();
     folder
 }
 
@@ -237,6 +231,7 @@ fn a_driver_that_will_not_do_is_said_to_be_so_once_and_the_cpu_computes() {
         ("old_driver", "the NVIDIA driver speaks CUDA 11.4; the kernels need 12.4 or newer"),
         ("old_ptx", "does not start: loading kernels failed: CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
         ("wrong_answers", "failed its known-answer test: word 0 of Philox is"),
+        ("wrong_numbers", "failed its known-answer test: simulated option values are not the CPU's"),
         ("fail:0", "asking for the driver's version failed"),
     ];
     for (mode, reason) in refusals {
@@ -291,18 +286,19 @@ fn child_drill() {
         println!("failed while starting");
         return;
     };
-    equal(&every_batch(&accel, 1), &wanted);
-    while accel.rebuilding() {
-        std::thread::yield_now();
+    for _ in 0..2 {
+        equal(&every_batch(&accel, 1), &wanted);
+        while accel.rebuilding() {
+            std::thread::yield_now();
+        }
     }
-    equal(&every_batch(&accel, 1), &wanted);
     let status = accel.status();
     assert_eq!(status.on_device + status.on_cpu, 2 * BATCHES, "{status:?}");
     println!("recomputed {} rebuilt {} on the CPU {}", status.recomputed, status.rebuilt, status.on_cpu);
     // One call failed: one batch was recomputed, or what failed was the freeing of memory after its last.
     if std::env::var("FAKE_CUDA").is_ok_and(|mode| mode.ends_with(":1")) {
         assert!(status.recomputed <= 1 && status.rebuilt == status.recomputed, "{status:?}");
-        assert!(accel.name() == "cuda", "{status:?}");
+        assert!(status.device.is_some(), "{status:?}");
     }
 }
 

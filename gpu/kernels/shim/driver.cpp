@@ -1,10 +1,11 @@
 // A CUDA driver without a device: what this project calls of libcuda, with the kernels run through the shim. Built by the
-// tests as libcuda.so.1. How it misbehaves is chosen by the environment variable FAKE_CUDA:
+// tests as libcuda.so. How it misbehaves is chosen by the environment variable FAKE_CUDA:
 //
 //   no_device       cuInit finds none                   old_driver     a version before 12.0
 //   old_ptx         refuses every module                wrong_answers  kernels run, but what they write is spoiled
 //   small           memory of 1 MiB                     fail:N         everything from the Nth call on fails
 //   fail:N:M        as fail:N, for M calls              hang           cuInit never returns
+//   wrong_numbers   spoils what is longer than the words of the known-answer test
 //
 // Memory is filled with NaN when it is given out and ends before a page that cannot be touched, so that a kernel which reads
 // or writes behind it faults. Every copy must lie within one allocation, or the process ends.
@@ -192,7 +193,8 @@ int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t bytes, void*) {
     ENTER
     within(from, bytes);
     std::memcpy(to, (const void*)from, bytes);
-    if (mode() == "wrong_answers" && bytes > 0) *(unsigned char*)to ^= 1;
+    if (mode() == "wrong_answers") ((unsigned char*)to)[0] ^= 1;
+    if (mode() == "wrong_numbers" && bytes > 48) ((unsigned char*)to)[6] ^= 1;
     return OK;
 }
 int cuStreamSynchronize(void*) { ENTER return OK; }

@@ -9,8 +9,10 @@ use rayon::prelude::*;
 pub const ITERATIONS_MAX: u32 = 1_000;
 /// Most starts.
 pub const RESTARTS_MAX: u64 = 256;
-/// Most models (series x starts) x rows x numbers kept of each: 32 GiB of them, split over what runs at once.
+/// Most rows x series x starts x iterations: hours on one core.
 const STEPS_MAX: u64 = 1 << 40;
+/// Most rows x numbers kept of each, for a thread's sixteen series: 512 MiB.
+const KEPT_MAX: u64 = 1 << 22;
 /// Chance to stay in a state, before anything is known.
 const STAY: f64 = 0.9;
 /// What is spent in a state, in rows, for it to be estimated.
@@ -82,6 +84,8 @@ impl FitRequest<'_> {
         BatchError::parameter("deviation floor", self.deviation_floor, fits, "1e-6 to 1")?;
         let rows = rows_of(self.values, self.series)?;
         BatchError::count("rows", rows, 2, super::VALUES_MAX)?;
+        let kept = [rows as u64, 2 + 2 * self.states as u64];
+        BatchError::product("rows x numbers kept of each", &kept, KEPT_MAX)?;
         let shape = [rows as u64, self.series as u64, self.restarts as u64, self.iterations.into()];
         BatchError::product("rows x series x restarts x iterations", &shape, STEPS_MAX)?;
         Ok(rows)

@@ -304,9 +304,14 @@ fn wrong_requests_are_refused_by_name() {
     };
     let text = |request: FitRequest<'_>| cpu.hmm_fit(&request).unwrap_err().to_string();
     assert_eq!(text(FitRequest { series: 0, ..request }), "series: 0; allowed are 1 to 1048576");
-    assert_eq!(text(FitRequest { values: &[], ..request }), "rows: 0; allowed are 2 to 4294967296");
-    assert_eq!(text(FitRequest { values: &[1.0; 2], ..request }), "rows: 1; allowed are 2 to 4294967296");
+    assert_eq!(text(FitRequest { values: &[], ..request }), "rows: 0; allowed are 2 to 1073741824");
+    assert_eq!(text(FitRequest { values: &[1.0; 2], ..request }), "rows: 1; allowed are 2 to 1073741824");
     assert_eq!(text(FitRequest { iterations: 0, ..request }), "iterations: 0; allowed are 1 to 1000");
     assert_eq!(text(FitRequest { restarts: 257, ..request }), "restarts: 257; allowed are 1 to 256");
+    let long = vec![0.0; 1 << 20];
+    assert_eq!(
+        text(FitRequest { values: &long, series: 1, ..request }),
+        "rows x numbers kept of each: 1048576 x 6 of them is more than the 4194304 a batch may have"
+    );
     assert!(text(FitRequest { deviation_floor: 0.0, ..request }).starts_with("deviation floor is 0"));
 }
