@@ -224,9 +224,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "fused|staged")]
     pub(crate) placement: Option<Placement>,
     /// How the work is spread: sockets, feeds, shards and readers all on one thread (fused), on threads of their own
-    /// (separate), or fused on a machine of at most two cores unless more shards or staged indicators are asked for (auto).
-    #[arg(long, value_name = "auto|fused|separate", default_value = "auto")]
-    pub(crate) threads: Threads,
+    /// (separate), or fused on a machine of at most two cores unless more shards or staged indicators are asked for (auto)
+    /// [default: auto].
+    #[arg(long, value_name = "auto|fused|separate")]
+    pub(crate) threads: Option<Threads>,
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,

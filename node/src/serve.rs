@@ -161,7 +161,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
     };
-    let network = Network::start(args.threads, &options.runtime)
+    let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     if config.journal.enabled {

@@ -128,6 +128,9 @@ impl Settings {
         if let Some(placement) = args.placement {
             self.set("engine.placement", "--placement", |config| config.engine.placement = placement);
         }
+        if let Some(threads) = args.threads {
+            self.set("engine.threads", "--threads", |config| config.engine.threads = threads);
+        }
         let mut settings = self.with_security(&args.security).with_plan(&args.plan);
         // The demo has hosts too; whoever names streams gets those.
         if args.demo && settings.config.stream.is_empty() {
