@@ -23,6 +23,8 @@ pub const STATES_MAX: usize = 8;
 pub const MODELS_MAX: u64 = 1 << 20;
 /// Most values (rows x series) of one call.
 pub const VALUES_MAX: u64 = 1 << 30;
+/// Rows fetched together.
+const TILE: usize = 32;
 /// Largest value, and largest mean.
 const VALUE_MAX: f64 = 1e15;
 /// How far a row of probabilities may be off one.
@@ -139,7 +141,7 @@ impl Likelihood {
 }
 
 fn ln_likelihood(best: f64, product: f64, exponent: i64) -> f64 {
-    (exponent as f64).mul_add(6.931_471_805_599_453e-1, ln_f64(product)) + best
+    (exponent as f64).mul_add(std::f64::consts::LN_2, ln_f64(product)) + best
 }
 
 impl<const K: usize> Models<K> {
@@ -181,12 +183,12 @@ impl<const K: usize> Models<K> {
         best
     }
 
-    /// Takes a row: filtered probabilities `now` of what was predicted from them. Returns one over the scale.
+    /// Takes a row, the first of all or not: filtered probabilities `now` of what was predicted from them. Returns one over
+    /// the scale.
     #[inline(always)]
-    fn forward(
+    fn forward<const FIRST: bool>(
         &self,
         x: &Row,
-        first: bool,
         now: &mut [Row; K],
         weights: &mut [Row; K],
         kept: &mut Likelihood,
@@ -197,7 +199,7 @@ impl<const K: usize> Models<K> {
         for to in 0..K {
             for lane in 0..LANES {
                 let mut predicted = self.initial[to][lane];
-                if !first {
+                if !FIRST {
                     predicted = now[0][lane] * self.transition[0][to][lane];
                     for from in 1..K {
                         predicted = now[from][lane].mul_add(self.transition[from][to][lane], predicted);
@@ -400,16 +402,28 @@ impl HmmBank {
             product: std::array::from_fn(|lane| self.product[of(lane)]),
             exponent: std::array::from_fn(|lane| self.exponent[of(lane)]),
         };
-        let mut begun = self.rows > 0;
+        let fresh = self.rows == 0;
         widest(
             #[inline(always)]
             || {
                 // Local copies: registers, not memory that might alias.
                 let (mut own, mut likelihood, mut weights) = (now, kept, [[0.0; LANES]; K]);
-                for row in values.chunks_exact(count) {
-                    let x = lanes_of(row, first);
-                    models.forward(&x, !begun, &mut own, &mut weights, &mut likelihood);
-                    begun = true;
+                let mut values = values;
+                if fresh && !values.is_empty() {
+                    let x = lanes_of(&values[..count], first);
+                    models.forward::<true>(&x, &mut own, &mut weights, &mut likelihood);
+                    values = &values[count..];
+                }
+                // Rows lie far apart: fetched side by side, and only then used one after the other.
+                let mut tile = [[0.0; LANES]; TILE];
+                for rows in values.chunks(TILE * count) {
+                    let used = rows.len() / count;
+                    for (x, row) in tile.iter_mut().zip(rows.chunks_exact(count)) {
+                        *x = lanes_of(row, first);
+                    }
+                    for x in &tile[..used] {
+                        models.forward::<false>(x, &mut own, &mut weights, &mut likelihood);
+                    }
                 }
                 (now, kept) = (own, likelihood);
             },
@@ -418,7 +432,7 @@ impl HmmBank {
     }
 }
 
-/// Values of series `first..`, lanes to spare taking the last one's.
+/// Values of a row's series `first..`, lanes to spare taking the last one's.
 #[inline(always)]
 fn lanes_of(row: &[f64], first: usize) -> Row {
     match row[first..].first_chunk::<LANES>() {

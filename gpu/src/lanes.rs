@@ -89,7 +89,7 @@ pub(crate) fn exp_weight(x: f64) -> f64 {
     const ROUND: f64 = 6_755_399_441_055_744.0;
     let shifted = x.mul_add(std::f64::consts::LOG2_E, ROUND);
     let k = shifted - ROUND;
-    let r = k.mul_add(-6.931_471_805_599_453e-1, x);
+    let r = k.mul_add(-std::f64::consts::LN_2, x);
     let mut p = 1.0 / 362_880.0;
     for c in [1.0 / 40_320.0, 1.0 / 5_040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = f64::mul_add(p, r, c);

@@ -309,7 +309,10 @@ impl<const K: usize> Models<K> {
         let mut kept = Likelihood::ONE;
         for (at, row) in scratch.chunks_exact_mut(2 + 2 * K).enumerate() {
             let x = row[0];
-            row[1] = self.forward(&x, at == 0, &mut now, &mut weights, &mut kept);
+            row[1] = match at {
+                0 => self.forward::<true>(&x, &mut now, &mut weights, &mut kept),
+                _ => self.forward::<false>(&x, &mut now, &mut weights, &mut kept),
+            };
             row[2..2 + K].copy_from_slice(&now);
             row[2 + K..].copy_from_slice(&weights);
         }
