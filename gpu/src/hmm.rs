@@ -130,7 +130,8 @@ impl Likelihood {
     fn scale(&mut self, by: &Row) {
         for lane in 0..LANES {
             let bits = (self.product[lane] * by[lane]).to_bits();
-            self.exponent[lane] += (bits >> 52) as i64 - 1_023;
+            // Far from its bounds; wrapping, as a check would keep the loop from becoming vectors.
+            self.exponent[lane] = self.exponent[lane].wrapping_add((bits >> 52) as i64).wrapping_sub(1_023);
             self.product[lane] = f64::from_bits(bits & 0x000f_ffff_ffff_ffff | 0x3ff0_0000_0000_0000);
         }
     }
