@@ -69,6 +69,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-live",
             "tidegate-quic",
             "tidegate-gateway",
+            "tidegate-regime",
             "tidegate-replay",
             "tidegate-benches",
         ],
