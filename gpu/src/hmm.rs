@@ -5,7 +5,8 @@
 //! relative to the best state's, and a state less likely than `e^-700` of it counts as that, so that no observation, however
 //! far out, makes a probability 0/0.
 //!
-//! **Equality:** the same bits on any number of threads and on a device; probabilities within 1e-9 of the plain recursion.
+//! **Equality:** the same bits on any number of threads and on a device; probabilities within 1e-9 of the plain recursion for
+//! values within a thousand deviations of a state, beyond that within what a double tells of the square.
 
 use crate::BatchError;
 use crate::lanes::{LANES, exp_weight, ln_f64, widest};
