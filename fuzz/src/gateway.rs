@@ -44,6 +44,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         r#"{"op":"subscribe","id":3,"streams":["bars.1m"],"from":"latest","conflate":"none","past_lag":"drop_oldest"}"#,
         r#"{"op":"unsubscribe","id":1}"#,
         r#"{"op":"ping","id":7}"#,
+        r#"{"op":"auth","token":"e30.e30.AAAA"}"#,
         r#"{"op":"status","every_ms":1000}"#,
     ]
     .map(|text| text.as_bytes().to_vec())

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod exports;
 pub mod gateway;
 pub mod journal;
 pub mod seeds;

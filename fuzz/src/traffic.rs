@@ -1,12 +1,13 @@
 //! Captures and flow logs through the flow table and every detector.
 
-use tidegate_flow::{Detectors, Flow, FlowRecord, FlowTable, Frame, Packet, TableOptions, Watch};
+use tidegate_flow::{Detectors, Flow, FlowRecord, FlowTable, Frame, Looker, Packet, TableOptions, Watch};
 use tidegate_replay::decode::{ReadOptions, Traffic, TrafficReader};
 
 /// Counts records, and hands everything on.
 #[derive(Default)]
 struct Both {
     detectors: Detectors,
+    looker: Looker,
     ended: u64,
 }
 
@@ -16,6 +17,7 @@ impl Watch for Both {
     }
 
     fn packet(&mut self, flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) {
+        let _ = self.looker.look(flow, from_originator, packet);
         self.detectors.packet(flow, from_originator, packet);
     }
 
@@ -25,6 +27,10 @@ impl Watch for Both {
 
     fn matured(&mut self, flow: &mut Flow, now: u64) {
         self.detectors.matured(flow, now);
+    }
+
+    fn stepped(&mut self) {
+        self.detectors.stepped();
     }
 
     fn record(&mut self, flow: &mut Flow, record: &FlowRecord) {

@@ -1013,9 +1013,12 @@ pub(crate) struct JournalExportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
-    /// Captures: pcap or pcapng, also in gzip or zstd; or Zeek's conn.log.
-    #[arg(required = true, value_name = "FILE")]
+    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
+    #[arg(required_unless_present = "listen", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Take exports over UDP until Ctrl-C: NetFlow v5, v9 and IPFIX, or sFlow v5. May be given several times.
+    #[arg(long, value_name = "netflow:ADDR|sflow:ADDR", conflicts_with = "files")]
+    pub(crate) listen: Vec<ListenArg>,
     /// How records are written.
     #[arg(long, value_enum, default_value_t = PrintArg::Table)]
     pub(crate) output: PrintArg,
@@ -1031,7 +1034,7 @@ pub(crate) struct FlowsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DetectArgs {
-    /// Captures: pcap or pcapng, also in gzip or zstd; or Zeek's conn.log.
+    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// How alerts are written.
@@ -1050,13 +1053,65 @@ pub(crate) struct DetectArgs {
     pub(crate) read: TrafficArgs,
 }
 
+/// UDP ports that exports are sent to.
+#[derive(Debug, Clone)]
+pub(crate) struct ExportPorts(pub(crate) Vec<u16>);
+
+impl ExportPorts {
+    /// NetFlow's and IPFIX's usual ports, and sFlow's.
+    const USUAL: &str = "2055,2056,4739,6343,9555,9995,9996";
+}
+
+impl std::str::FromStr for ExportPorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| match text.trim().parse::<u16>() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err(format!("`{text}` is no port: ports are 1 to 65535, separated by commas")),
+        };
+        text.split(',').map(port).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Where exports are taken.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenArg {
+    /// sFlow, as against NetFlow and IPFIX.
+    pub(crate) sflow: bool,
+    pub(crate) address: std::net::SocketAddr,
+}
+
+impl std::str::FromStr for ListenArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (sflow, address) = match text.split_once(':') {
+            Some(("netflow", address)) => (false, address),
+            Some(("sflow", address)) => (true, address),
+            _ => return Err(format!("`{text}` begins with neither `netflow:` nor `sflow:`")),
+        };
+        let address = address.parse().map_err(|_| {
+            format!("`{address}` is no address with a port, such as 0.0.0.0:2055 or [::]:6343")
+        })?;
+        Ok(Self { sflow, address })
+    }
+}
+
 /// How traffic is read.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Reading")]
 pub(crate) struct TrafficArgs {
-    /// The format, when it is not to be told from the file: pcap or zeek.
+    /// The format, when it is not to be told from the file: pcap, zeek or eve.
     #[arg(long)]
     pub(crate) format: Option<Format>,
+    /// Read what NetFlow, IPFIX and sFlow datagrams inside captures tell, instead of the packets themselves; only those to PORTS when
+    /// given.
+    #[arg(long, value_name = "PORT,…", num_args = 0..=1, require_equals = true, default_missing_value = ExportPorts::USUAL)]
+    pub(crate) exports: Option<ExportPorts>,
+    /// One in N packets was looked at, for exporters that do not say so themselves.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sampling: Option<u32>,
     /// Leave out packets before this instant: RFC 3339, `2026-01-05`, or nanoseconds since 1970.
     #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     pub(crate) from: Option<EventTime>,

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         }
         let mut table = traffic::table(args.flows_max, 0);
         let mut detectors = Detectors::default();
-        let read = traffic::read(path, &args.read.options(), &interrupt, ui, |traffic| match traffic {
+        let read = traffic::read(path, &args.read, &interrupt, ui, |traffic| match traffic {
             Traffic::Frame(Frame::Ip(packet)) => table.packet(&packet, &mut detectors),
             Traffic::Frame(Frame::Arp(arp)) => detectors.arp(&arp),
             Traffic::Frame(Frame::Other) => {}

@@ -1,33 +1,46 @@
 //! `tidegate flows`: the flows of captures.
 
 use crate::cli::{FlowsArgs, PrintArg};
+use crate::collect;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::render::{Table, Ui, bytes, clean, duration, instant, thousands};
 use crate::traffic;
 use serde_json::json;
+use std::collections::HashMap;
 use std::io::{BufWriter, Write};
-use tidegate_flow::{Flow, FlowRecord, Frame, Watch};
+use tidegate_flow::{
+    Collector, CollectorOptions, EndCause, Flow, FlowRecord, Frame, Looker, Packet, Shown, Watch,
+};
 use tidegate_replay::decode::Traffic;
 
 /// Rows of a table for people; more are counted.
 const ROWS_MAX: usize = 1_000;
 
+/// Open flows whose names, requests and fingerprints are kept until they end; of more, nothing is shown.
+const SHOWN_MAX: usize = 1 << 16;
+/// Letters of what a flow showed in a table.
+const SHOWN_CHARS_MAX: usize = 60;
+
 const COLUMNS: &str = "id,time,ts,duration_ns,originator,originator_port,responder,responder_port,protocol,state,history,\
-bytes_out,bytes_in,packets_out,packets_in,ip_bytes_out,ip_bytes_in,first_packet,last_packet,vlan,tunnels,cause,community_id";
+bytes_out,bytes_in,packets_out,packets_in,ip_bytes_out,ip_bytes_in,first_packet,last_packet,vlan,tunnels,cause,sampling,community_id,shows";
 
 pub(crate) fn run(args: &FlowsArgs, ui: &Ui) -> Outcome {
     let interrupt = Interrupt::listen()?;
     let mut exit = Exit::Ok;
     let several = args.files.len() > 1;
     let mut writer = Writer::new(args.output, several);
+    if !args.listen.is_empty() {
+        listen(args, &interrupt, &mut writer, ui)?;
+        return Ok(exit);
+    }
     for path in &args.files {
         if interrupt.raised() || !writer.open {
             break;
         }
         writer.begin(&path.display().to_string());
         let mut table = traffic::table(args.flows_max, args.interim);
-        let read = traffic::read(path, &args.read.options(), &interrupt, ui, |traffic| match traffic {
+        let read = traffic::read(path, &args.read, &interrupt, ui, |traffic| match traffic {
             Traffic::Frame(Frame::Ip(packet)) => table.packet(&packet, &mut writer),
             Traffic::Frame(_) => {}
             Traffic::Record(record) => writer.write(&record),
@@ -60,6 +73,32 @@ pub(crate) fn run(args: &FlowsArgs, ui: &Ui) -> Outcome {
     Ok(exit)
 }
 
+/// Flows of exports that come in until the user wants no more.
+fn listen(args: &FlowsArgs, interrupt: &Interrupt, writer: &mut Writer, ui: &Ui) -> Result<(), Failure> {
+    writer.begin("exports");
+    let mut collector = Collector::new(CollectorOptions { sampling: args.read.sampling });
+    let dropped = collect::receive(&args.listen, interrupt, ui, |datagram| {
+        if let Some(datagram) = datagram {
+            let collect::Datagram { number, from, received_ns, bytes } = datagram;
+            // What is no export is counted by the collector.
+            let _ = collector.datagram(from, number, received_ns, bytes, |record| writer.write(record));
+        } else {
+            writer.flush();
+        }
+        writer.open
+    })?;
+    collector.finish(|record| writer.write(record));
+    writer.end(ui)?;
+    traffic::export_notes(&collector.counts(), ui);
+    if dropped > 0 {
+        ui.note(&format!(
+            "{} datagrams were dropped here because flows were not written fast enough",
+            thousands(dropped)
+        ));
+    }
+    Ok(())
+}
+
 /// Writes records as they come, or keeps the first for a table.
 struct Writer {
     output: PrintArg,
@@ -69,7 +108,11 @@ struct Writer {
     /// False once the reader of our output went away (`| head`).
     open: bool,
     failed: Option<std::io::Error>,
-    rows: Vec<FlowRecord>,
+    /// With what they showed.
+    rows: Vec<(FlowRecord, String)>,
+    looker: Looker,
+    /// What open flows showed first, by their numbers.
+    shown: HashMap<u64, Shown>,
     count: u64,
     begun: bool,
 }
@@ -84,6 +127,8 @@ impl Writer {
             open: true,
             failed: None,
             rows: Vec::new(),
+            looker: Looker::default(),
+            shown: HashMap::new(),
             count: 0,
             begun: false,
         }
@@ -92,6 +137,7 @@ impl Writer {
     fn begin(&mut self, file: &str) {
         file.clone_into(&mut self.file);
         self.count = 0;
+        (self.looker, self.shown) = (Looker::default(), HashMap::new());
         if self.output == PrintArg::Csv && !self.begun {
             let line = format!("{COLUMNS}{}\n", if self.several { ",file" } else { "" });
             self.put(&line);
@@ -111,20 +157,37 @@ impl Writer {
         }
     }
 
+    fn flush(&mut self) {
+        if self.open
+            && let Err(error) = self.out.flush()
+        {
+            self.open = false;
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                self.failed = Some(error);
+            }
+        }
+    }
+
     fn write(&mut self, record: &FlowRecord) {
+        self.tell(record, None);
+    }
+
+    fn tell(&mut self, record: &FlowRecord, shown: Option<&Shown>) {
         self.count += 1;
         match self.output {
-            PrintArg::Table if self.rows.len() < ROWS_MAX => self.rows.push(*record),
+            PrintArg::Table if self.rows.len() < ROWS_MAX => {
+                self.rows.push((*record, shown.map(shown_text).unwrap_or_default()));
+            }
             PrintArg::Table => {}
             PrintArg::Csv => {
-                let mut line = csv(record);
+                let mut line = csv(record, shown);
                 if self.several {
                     line += &format!(",{}", quoted(&self.file));
                 }
                 self.put(&(line + "\n"));
             }
             PrintArg::Jsonl => {
-                let mut value = to_json(record);
+                let mut value = to_json(record, shown);
                 if self.several {
                     value["file"] = json!(self.file);
                 }
@@ -146,14 +209,7 @@ impl Writer {
             }
             self.put(&text);
         }
-        if self.open
-            && let Err(error) = self.out.flush()
-        {
-            self.open = false;
-            if error.kind() != std::io::ErrorKind::BrokenPipe {
-                self.failed = Some(error);
-            }
-        }
+        self.flush();
         match self.failed.take() {
             Some(error) => Err(Failure::new(Exit::Output, error)),
             None => Ok(()),
@@ -162,9 +218,32 @@ impl Writer {
 }
 
 impl Watch for Writer {
-    fn record(&mut self, _flow: &mut Flow, record: &FlowRecord) {
-        self.write(record);
+    fn packet(&mut self, flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) {
+        if packet.payload.is_empty() || self.shown.len() >= SHOWN_MAX {
+            return;
+        }
+        if let Some(shown) = self.looker.look(flow, from_originator, packet) {
+            self.shown.entry(flow.record.id).or_insert(shown);
+        }
     }
+
+    fn record(&mut self, _flow: &mut Flow, record: &FlowRecord) {
+        let shown = self.shown.remove(&record.id);
+        self.tell(record, shown.as_ref());
+        if let (EndCause::Interim, Some(shown)) = (record.cause, shown) {
+            self.shown.insert(record.id, shown);
+        }
+    }
+}
+
+/// What a flow showed, in a line.
+fn shown_text(shown: &Shown) -> String {
+    let text = match shown {
+        Shown::Tls { ja4, name } => format!("{ja4} {name}"),
+        Shown::Http { request, host } => format!("{request} {host}"),
+        Shown::Dns { name, .. } => name.clone(),
+    };
+    text.trim_end().to_owned()
 }
 
 fn quoted(text: &str) -> String {
@@ -175,9 +254,9 @@ fn quoted(text: &str) -> String {
     }
 }
 
-fn csv(record: &FlowRecord) -> String {
+fn csv(record: &FlowRecord, shown: Option<&Shown>) -> String {
     format!(
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
         record.id,
         instant(record.start_ns),
         record.start_ns,
@@ -200,12 +279,19 @@ fn csv(record: &FlowRecord) -> String {
         record.vlan,
         record.tunnels,
         record.cause.name(),
+        record.sampling,
         record.community_id(),
+        quoted(&shown.map(shown_text).unwrap_or_default()),
     )
 }
 
 /// A record with times as text, since they do not fit a double.
-fn to_json(record: &FlowRecord) -> serde_json::Value {
+fn to_json(record: &FlowRecord, shown: Option<&Shown>) -> serde_json::Value {
+    let shows = shown.map(|shown| match shown {
+        Shown::Tls { ja4, name } => json!({ "tls": { "ja4": ja4, "server_name": name } }),
+        Shown::Http { request, host } => json!({ "http": { "request": request, "host": host } }),
+        Shown::Dns { name, kind } => json!({ "dns": { "name": name, "type": kind } }),
+    });
     json!({
         "id": record.id,
         "time": instant(record.start_ns),
@@ -229,11 +315,13 @@ fn to_json(record: &FlowRecord) -> serde_json::Value {
         "vlan": record.vlan,
         "tunnels": record.tunnels,
         "cause": record.cause.name(),
+        "sampling": record.sampling,
         "community_id": record.community_id(),
+        "shows": shows,
     })
 }
 
-fn render(records: &[FlowRecord], ui: &Ui) -> String {
+fn render(records: &[(FlowRecord, String)], ui: &Ui) -> String {
     let mut table = Table::new(&[
         "time",
         "originator",
@@ -247,8 +335,9 @@ fn render(records: &[FlowRecord], ui: &Ui) -> String {
         ">out",
         ">in",
         ">packets",
+        "shows",
     ]);
-    for record in records {
+    for (record, shown) in records {
         table.row([
             &instant(record.start_ns),
             &record.originator.to_string(),
@@ -262,6 +351,7 @@ fn render(records: &[FlowRecord], ui: &Ui) -> String {
             &bytes(record.sent.bytes),
             &bytes(record.received.bytes),
             &format!("{} {}", record.sent.packets, record.received.packets),
+            &shown.chars().take(SHOWN_CHARS_MAX).collect::<String>(),
         ]);
     }
     table.render(ui, 0)

@@ -13,6 +13,7 @@ mod render;
 mod batch;
 mod bench;
 mod certs;
+mod collect;
 mod demo;
 mod detect;
 mod digest;

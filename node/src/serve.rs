@@ -14,7 +14,7 @@ use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tidegate_gateway::{Gateway, GatewayError, Sources, StageNode};
+use tidegate_gateway::{Gateway, GatewayError, Refusals, Sources, StageNode};
 use tidegate_journal::commit::CommitOptions;
 use tidegate_journal::{JournalOptions, SyncPolicy};
 use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network};
@@ -69,6 +69,19 @@ fn note_recovered(live: &Live, data: &std::path::Path, took: Duration, ui: &Ui) 
         let refused = thousands(found.refused);
         ui.note(&format!("left out {refused} records of sources: feed.sources_max is lower than it was"));
     }
+}
+
+/// What the server refused, for the gateway's counters.
+fn refusals(stats: ServerStats) -> Vec<Refusals> {
+    let reasons = [
+        ("connections", stats.refused),
+        ("address", stats.retried),
+        ("handshake", stats.failed),
+        ("unauthorized", stats.unauthorized),
+        ("quota", stats.over_quota),
+        ("expired", stats.expired),
+    ];
+    reasons.map(|(reason, count)| Refusals { front: "quic", reason, count }).into()
 }
 
 /// What the gateway answers from.
@@ -174,7 +187,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .map_err(server_failure)?;
     let gateway = match config.listen.http.on() {
         Some(listen) => {
-            let sources = Sources { gate: Some(server.bearer_gate()), ..sources(&live, &streams) };
+            let stats = server.stats_handle();
+            let sources = Sources {
+                gate: Some(server.bearer_gate()),
+                refusals: Some(Arc::new(move || refusals(stats()))),
+                ..sources(&live, &streams)
+            };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
             Some(gateway.map_err(gateway_failure)?)
         }

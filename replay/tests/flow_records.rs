@@ -8,7 +8,7 @@ mod common;
 
 use common::folder;
 use std::path::Path;
-use tidegate_flow::{Flow, FlowRecord, FlowTable, Frame, TableOptions, Watch};
+use tidegate_flow::{ConnState, Flow, FlowRecord, FlowTable, Frame, TableOptions, Watch};
 use tidegate_replay::decode::{ReadOptions, Traffic, TrafficReader};
 
 #[derive(Default)]
@@ -142,4 +142,74 @@ fn records_say_what_is_known_of_captures() {
     let echo = records(&folder.join("zeek_echo_connections.pcap.gz"));
     assert_eq!(echo.iter().map(|r| r.sent.packets + r.received.packets).sum::<u64>(), 82_582);
     assert!(count(&echo, "SF") * 100 >= echo.len() * 99, "{} of {}", count(&echo, "SF"), echo.len());
+}
+
+#[test]
+fn flows_of_eve_are_read_with_states() {
+    let flow = |proto: &str, rest: &str| {
+        format!(
+            r#"{{"timestamp":"2017-04-07T22:24:39.0+0000","event_type":"flow","src_ip":"10.0.0.1","src_port":40000,"dest_ip":"10.0.0.2","dest_port":80,"proto":"{proto}","flow":{{"pkts_toserver":2,"pkts_toclient":PKTS,"bytes_toserver":208,"bytes_toclient":0,"start":"2017-04-07T22:24:37.5+0000","end":"2017-04-07T22:24:38.0+0000","state":"closed"}}{rest}}}"#
+        )
+    };
+    let log = [
+        flow("TCP", r#","tcp":{"tcp_flags_ts":"02","tcp_flags_tc":"14"}"#).replace("PKTS", "1"),
+        flow("TCP", "").replace("PKTS", "0"),
+        flow("UDP", "").replace("PKTS", "1"),
+        flow("ICMP", r#","icmp_type":8,"icmp_code":0"#).replace("PKTS", "1"),
+        r#"{"event_type":"stats","timestamp":"2017-04-07T22:24:39.0+0000"}"#.to_owned(),
+        r#"{"event_type":"flow","timestamp":"2017-04-07T22:24:39.0+0000"}"#.to_owned(),
+    ]
+    .join("\n");
+    let mut reader = TrafficReader::from_bytes(log.into_bytes(), &ReadOptions::default()).unwrap();
+    let mut records = Vec::new();
+    let mut take = |traffic: Traffic<'_>| {
+        if let Traffic::Record(record) = traffic {
+            records.push(record);
+        }
+    };
+    while reader.read(2, &mut take).unwrap() {}
+    let account = reader.account();
+    assert_eq!(reader.format(), "eve");
+    assert!(account.units == 6 && account.faults() == 1, "{account:?}");
+    let states: Vec<_> = records.iter().map(|record| record.state).collect();
+    assert_eq!(states, [ConnState::Rej, ConnState::S0, ConnState::Sf, ConnState::Oth]);
+    assert_eq!((records[0].sent.bytes, records[0].sent.ip_bytes), (100, 180));
+    assert_eq!(records[0].history.as_str(), "SDr");
+    assert_eq!((records[3].originator_port, records[3].responder_port), (8, 0));
+    assert_eq!(records[0].duration_ns(), Some(500_000_000));
+}
+
+/// The snap length of the header is a claim: nothing is reserved for it, and packets cut to nothing are counted, not read.
+#[test]
+fn snap_lengths_of_nothing_and_of_everything() {
+    let syn = {
+        let mut bytes = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        bytes.extend([0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0]);
+        bytes
+    };
+    for snap in [0u32, 1, 96, u32::MAX] {
+        let mut out = Vec::new();
+        for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, snap, 101] {
+            out.extend(word.to_le_bytes());
+        }
+        for (second, kept) in [(1u32, 40usize), (2, 0), (3, 20), (4, 40)] {
+            for word in [1_700_000_000 + second, 0, kept as u32, 40] {
+                out.extend(word.to_le_bytes());
+            }
+            out.extend(&syn[..kept]);
+        }
+        let mut reader = TrafficReader::from_bytes(out, &ReadOptions::default()).unwrap();
+        let mut table = FlowTable::new(TableOptions::default());
+        let mut records = Records::default();
+        let mut take = |traffic: Traffic<'_>| {
+            if let Traffic::Frame(Frame::Ip(packet)) = traffic {
+                table.packet(&packet, &mut records);
+            }
+        };
+        while reader.read(10, &mut take).unwrap() {}
+        table.finish(&mut records);
+        let account = reader.account();
+        assert_eq!((account.units, account.accepted, account.faults()), (4, 2, 2), "{snap}: {account:?}");
+        assert_eq!((records.0.len(), records.0[0].sent.packets), (1, 2), "{snap}");
+    }
 }

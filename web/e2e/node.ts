@@ -27,10 +27,20 @@ export class Node {
     private readonly lines: AsyncIterator<string>,
   ) {}
 
-  static async start(bin: string): Promise<Node> {
+  static async start(bin: string, ...more: string[]): Promise<Node> {
+    return this.startIn(await mkdtemp(join(tmpdir(), "tidegate-node-")), bin, ...more);
+  }
+
+  /** A node that takes tokens, and only those: [`Node.token`] issues them. */
+  static async startAsking(bin: string, ...more: string[]): Promise<Node> {
     const folder = await mkdtemp(join(tmpdir(), "tidegate-node-"));
+    await ran(bin, "token", "keygen", "--dir", folder);
+    return this.startIn(folder, bin, "--token-key", join(folder, "token-key.pub.pem"), "--audience", "here", ...more);
+  }
+
+  private static async startIn(folder: string, bin: string, ...more: string[]): Promise<Node> {
     const free = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
-    const server = spawn(bin, ["serve", ...free, "--data", folder, ...SERVED, "--json"], {
+    const server = spawn(bin, ["serve", ...free, "--data", folder, ...SERVED, ...more, "--json"], {
       stdio: ["ignore", "pipe", "inherit"],
     });
     // Whatever becomes of the tests, the node does not outlive them.
@@ -42,6 +52,13 @@ export class Node {
     return new Node(bin, http, listening, folder, server, lines);
   }
 
+  /** A bearer's token, or the file of one for `publish`. */
+  async token(principal: string, ttl: string, ...more: string[]): Promise<string> {
+    const key = join(this.folder, "token-key.pem");
+    const of = ["--key", key, "--principal", principal, "--audience", "here", "--ttl", ttl];
+    return (await ran(this.bin, "token", "issue", ...of, ...more)).trim();
+  }
+
   /** Publishes until the node has it all in its log. */
   async publish(name: string, ...what: string[]): Promise<void> {
     const to = ["--server", this.quic, "--data", this.folder, "--name", name];
@@ -50,6 +67,16 @@ export class Node {
     });
     const code = await ended(publisher);
     if (code !== 0) throw new Error(`tidegate publish ended with ${code}`);
+  }
+
+  /** Publishes until it is told to end. */
+  publishing(name: string, ...what: string[]): () => Promise<void> {
+    const to = ["--server", this.quic, "--data", this.folder, "--name", name];
+    const publisher = spawn(this.bin, ["publish", ...what, ...to, "--json"], { stdio: "ignore" });
+    return async () => {
+      publisher.kill("SIGINT");
+      await ended(publisher);
+    };
   }
 
   /** A subscriber over QUIC, until it is told to end. */
@@ -71,6 +98,16 @@ export class Node {
     if (code !== 0 || last.done) throw new Error(`tidegate serve ended with ${code}`);
     return JSON.parse(last.value) as Account;
   }
+}
+
+/** What a command says that ends well. */
+async function ran(bin: string, ...what: string[]): Promise<string> {
+  const child = spawn(bin, what, { stdio: ["ignore", "pipe", "inherit"] });
+  let said = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (said += text));
+  const code = await ended(child);
+  if (code !== 0) throw new Error(`tidegate ${what.slice(0, 2).join(" ")} ended with ${code}`);
+  return said;
 }
 
 function ended(child: ChildProcess): Promise<number | null> {

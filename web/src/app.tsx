@@ -12,6 +12,7 @@ import { Subscribers } from "./pages/subscribers";
 import { Connection, ConnectionBanner } from "./ui/connection";
 import { Help } from "./ui/help";
 import { Icon, type IconName } from "./ui/icon";
+import { SessionButton, SessionPanel } from "./ui/session";
 
 const TITLES: Record<Page, string> = {
   overview: "Overview",
@@ -34,6 +35,7 @@ export function App() {
   const { phase } = useCell(link);
   const chosen = useCell(theme);
   const [help, setHelp] = useState(false);
+  const [token, setToken] = useState(false);
   const View = VIEWS[page];
 
   useEffect(() => {
@@ -71,6 +73,7 @@ export function App() {
         <div class="tools">
           <Version />
           <Connection />
+          <SessionButton open={token} onClick={() => setToken(!token)} />
           <button
             type="button"
             class="plain"
@@ -92,6 +95,7 @@ export function App() {
         </div>
       </header>
       <ConnectionBanner />
+      <SessionPanel open={token} onClose={() => setToken(false)} />
       <main id="main" tabIndex={-1} class={`page ${page}`}>
         <View />
       </main>

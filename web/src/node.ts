@@ -1,8 +1,9 @@
 /** The one connection of the page to its node, and what it heard last. */
-import { rest } from "./api/rest";
+import { RequestError, rest } from "./api/rest";
 import { Socket, type Link } from "./api/socket";
 import type { Status, Stream } from "./api/types";
 import { History } from "./lib/history";
+import { authorized, forbidden, forget, offer, refused, token } from "./lib/session";
 import { Cell } from "./lib/store";
 
 const STATUS_EVERY_MS = 1_000;
@@ -17,7 +18,19 @@ export let heard_at_ms = 0;
 
 const address = new URL("/v1/ws", location.href);
 address.protocol = address.protocol.replace("http", "ws");
-export const socket = new Socket(address.href);
+export const socket = new Socket(address.href, undefined, { token, authorized, refused, forbidden });
+
+/** Shows the node a token that the reader gave. */
+export function show(text: string): void {
+  offer(text);
+  socket.present();
+}
+
+/** Goes on as nobody: nothing that was heard as somebody stays on the page. */
+export function leave(): void {
+  forget();
+  location.reload();
+}
 
 socket.onLink = (now) => {
   link.set(now);
@@ -35,6 +48,8 @@ async function loadStreams(): Promise<void> {
   try {
     streams.set(await rest.streams());
   } catch (error) {
+    // Who must say first who it is has not been refused anything yet.
+    if (error instanceof RequestError && error.status === 401) return;
     if (!Array.isArray(streams.get())) streams.set(error instanceof Error ? error : new Error(String(error)));
   }
 }
@@ -43,8 +58,9 @@ export function start(): void {
   socket.status(STATUS_EVERY_MS);
   socket.connect();
   // A machine that slept or lost its network knows before the timer does.
-  addEventListener("online", () => socket.connect());
+  const again = () => void (socket.link.phase === "refused" || socket.connect());
+  addEventListener("online", again);
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) socket.connect();
+    if (!document.hidden) again();
   });
 }

@@ -1,6 +1,5 @@
 //! Maps that are bounded and the same in every run.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 /// A hasher without a random key: folded 128-bit multiplications. Attackers may choose addresses that collide; what
@@ -82,68 +81,276 @@ pub fn hash_of<T: Hash + ?Sized>(value: &T) -> u64 {
     Fixed::default().hash_one(value)
 }
 
-/// A map with a bound that forgets what was not touched for long: entries live in a young and an old half; a touch moves an entry to
-/// the young one, and when that is full the old half is dropped and counted. Never iterated, so no order shows.
+/// Where things are: places in a slab by 32 bits of a hash, with open addressing, so that a look-up reads one line of the index.
+///
+/// Nothing lies further than [`Index::PROBE_MAX`] places from where its hash says, whoever chooses the keys: what finds no place takes
+/// that of another, and its owner is told.
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// Hash in the upper half, slot + 1 in the lower; 0 where free. A power of two, at least half of it free.
+    places: Vec<u64>,
+    used: usize,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self { places: vec![0; 16], used: 0 }
+    }
+}
+
+impl Index {
+    /// Places looked at for one key.
+    pub const PROBE_MAX: usize = 64;
+
+    /// The slot of `hash` that `is` says yes to.
+    #[inline]
+    pub fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mask = self.places.len() - 1;
+        for step in 0..Self::PROBE_MAX.min(mask + 1) {
+            let place = self.places[(hash as usize + step) & mask];
+            if place == 0 {
+                return None;
+            }
+            if (place >> 32) as u32 == hash && is(place as u32 - 1) {
+                return Some(place as u32 - 1);
+            }
+        }
+        None
+    }
+
+    /// The first slot that may be meant by `hash`: for reading its lines ahead.
+    #[inline]
+    #[must_use]
+    pub fn first(&self, hash: u32) -> Option<u32> {
+        let place = self.places[hash as usize & (self.places.len() - 1)];
+        (place as u32).checked_sub(1)
+    }
+
+    /// Notes a slot under a hash that does not find it yet. `Some` is a slot that lost its place and cannot be found any more.
+    pub fn insert(&mut self, hash: u32, slot: u32) -> Option<u32> {
+        if (self.used + 1) * 2 > self.places.len() {
+            self.grow();
+        }
+        self.put(u64::from(hash) << 32 | u64::from(slot + 1))
+    }
+
+    fn put(&mut self, place: u64) -> Option<u32> {
+        let mask = self.places.len() - 1;
+        let home = (place >> 32) as usize & mask;
+        for step in 0..Self::PROBE_MAX.min(mask + 1) {
+            let at = (home + step) & mask;
+            if self.places[at] == 0 {
+                self.places[at] = place;
+                self.used += 1;
+                return None;
+            }
+        }
+        let lost = std::mem::replace(&mut self.places[home], place);
+        Some(lost as u32 - 1)
+    }
+
+    fn grow(&mut self) {
+        let old = std::mem::take(&mut self.places);
+        self.places = vec![0; old.len() * 2];
+        self.used = 0;
+        for place in old.into_iter().filter(|&place| place != 0) {
+            // Only made-up collisions can lose a place here; what lost it is as good as forgotten, and its owner will take it back
+            // when it is the oldest.
+            let _ = self.put(place);
+        }
+    }
+
+    /// Forgets a slot; nothing happens where it was not noted under this hash.
+    pub fn remove(&mut self, hash: u32, slot: u32) {
+        let mask = self.places.len() - 1;
+        let meant = u64::from(hash) << 32 | u64::from(slot + 1);
+        let home = hash as usize & mask;
+        let probes = Self::PROBE_MAX.min(mask + 1);
+        let Some(found) = (0..probes).map(|step| (home + step) & mask).find(|&at| self.places[at] == meant)
+        else {
+            return;
+        };
+        self.used -= 1;
+        // What comes behind moves up, unless it would pass its own home; further than the longest probe nothing can want this place.
+        let mut hole = found;
+        let mut at = (found + 1) & mask;
+        while self.places[at] != 0 && at != found && (at.wrapping_sub(hole) & mask) < Self::PROBE_MAX {
+            let home = (self.places[at] >> 32) as usize & mask;
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
+                self.places[hole] = self.places[at];
+                hole = at;
+            }
+            at = (at + 1) & mask;
+        }
+        self.places[hole] = 0;
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.places.len() * 8
+    }
+}
+
+/// A map with a bound. When it is full, what was not touched since the last round gives way (the clock algorithm): a flood of keys that
+/// are seen once pushes out its own, and what comes back again and again stays. Never iterated, so no order shows.
 #[derive(Debug, Clone)]
 pub struct Recent<K, V> {
-    young: HashMap<K, V, Fixed>,
-    old: HashMap<K, V, Fixed>,
-    half: usize,
+    index: Index,
+    slots: Vec<Slot<K, V>>,
+    /// A bit per slot: touched since the hand came by.
+    touched: Vec<u64>,
+    entries_max: usize,
+    hand: usize,
     dropped: u64,
 }
 
+#[derive(Debug, Clone)]
+struct Slot<K, V> {
+    key: K,
+    hash: u32,
+    value: V,
+}
+
 impl<K: Eq + Hash + Copy, V> Recent<K, V> {
-    /// Keeps at most `entries_max` entries, and at least half as many of the newest.
+    /// Keeps at most `entries_max` entries.
     #[must_use]
     pub fn new(entries_max: usize) -> Self {
         Self {
-            young: HashMap::default(),
-            old: HashMap::default(),
-            half: (entries_max / 2).max(1),
+            index: Index::default(),
+            slots: Vec::new(),
+            touched: Vec::new(),
+            entries_max: entries_max.clamp(1, u32::MAX as usize - 1),
+            hand: 0,
             dropped: 0,
         }
     }
 
+    /// Bytes of one entry with its places in the index, without what the value owns elsewhere.
+    pub const ENTRY_BYTES: usize = size_of::<Slot<K, V>>() + 4 * 8;
+
+    fn lookup(&self, hash: u32, key: &K) -> Option<usize> {
+        self.index.find(hash, |slot| self.slots[slot as usize].key == *key).map(|slot| slot as usize)
+    }
+
     /// The entry of `key`, made by `new` where there is none.
+    #[inline]
     pub fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
-        if !self.young.contains_key(&key) {
-            let value = self.old.remove(&key).unwrap_or_else(new);
-            self.make_room();
-            self.young.insert(key, value);
+        self.entry_hashed(short_hash(&key), key, new)
+    }
+
+    /// As [`Recent::entry`], for a key whose [`short_hash`] is known.
+    #[inline]
+    pub fn entry_hashed(&mut self, hash: u32, key: K, new: impl FnOnce() -> V) -> &mut V {
+        let at = match self.lookup(hash, &key) {
+            Some(at) => {
+                self.touch(at);
+                at
+            }
+            None => self.insert(hash, key, new()),
+        };
+        &mut self.slots[at].value
+    }
+
+    fn insert(&mut self, hash: u32, key: K, value: V) -> usize {
+        let slot = Slot { key, hash, value };
+        let at = if self.slots.len() < self.entries_max {
+            if self.slots.len().is_multiple_of(64) {
+                self.touched.push(0);
+            }
+            self.slots.push(slot);
+            self.slots.len() - 1
+        } else {
+            let at = self.give_way();
+            self.index.remove(self.slots[at].hash, at as u32);
+            self.slots[at] = slot;
+            self.dropped += 1;
+            at
+        };
+        if let Some(lost) = self.index.insert(hash, at as u32) {
+            // It cannot be found any more: the hand will come by and take it.
+            self.touched[lost as usize / 64] &= !(1 << (lost % 64));
+            self.dropped += 1;
         }
-        self.young.get_mut(&key).expect("it was there or was inserted")
+        at
+    }
+
+    #[inline]
+    fn touch(&mut self, at: usize) {
+        self.touched[at / 64] |= 1 << (at % 64);
+    }
+
+    /// The next slot from the hand on that was not touched; those passed over are to be touched anew. A step is a word of 64, and a
+    /// round clears them all, so there is an end.
+    fn give_way(&mut self) -> usize {
+        let count = self.slots.len();
+        loop {
+            let (word, bit) = (self.hand / 64, self.hand % 64);
+            let free = (!self.touched[word] >> bit).trailing_zeros() as usize;
+            let at = self.hand + free;
+            let end = count.min((word + 1) * 64);
+            // Bits from the hand to the one found, or to the end of the word.
+            let passed = free.min(64 - bit);
+            let mask = if passed == 64 { u64::MAX } else { ((1u64 << passed) - 1) << bit };
+            self.touched[word] &= !mask;
+            if at < end {
+                self.hand = (at + 1) % count;
+                return at;
+            }
+            self.hand = if end == count { 0 } else { end };
+        }
     }
 
     /// The entry of `key`, if it is remembered.
+    #[inline]
     pub fn find(&mut self, key: &K) -> Option<&mut V> {
-        if !self.young.contains_key(key) {
-            let value = self.old.remove(key)?;
-            self.make_room();
-            self.young.insert(*key, value);
-        }
-        self.young.get_mut(key)
+        self.find_hashed(short_hash(key), key)
+    }
+
+    /// As [`Recent::find`], for a key whose [`short_hash`] is known.
+    #[inline]
+    pub fn find_hashed(&mut self, hash: u32, key: &K) -> Option<&mut V> {
+        let at = self.lookup(hash, key)?;
+        self.touch(at);
+        Some(&mut self.slots[at].value)
     }
 
     /// Whether `key` is remembered; does not count as a touch.
     pub fn contains(&self, key: &K) -> bool {
-        self.young.contains_key(key) || self.old.contains_key(key)
+        self.lookup(short_hash(key), key).is_some()
     }
 
-    /// Forgets one entry.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.young.remove(key).or_else(|| self.old.remove(key))
+    /// Reads the lines that a look-up of `key` will need, and what `read` reads of the value, so that several such waits overlap. Changes
+    /// nothing.
+    #[inline]
+    pub fn warm<R>(&self, key: &K, read: impl FnOnce(&V) -> R) {
+        if let Some(slot) = self.index.first(short_hash(key)) {
+            let slot = &self.slots[slot as usize];
+            std::hint::black_box((slot.hash, read(&slot.value)));
+        }
+    }
+
+    /// Reads the lines of the index that making room for so many entries will need.
+    #[inline]
+    pub fn warm_room(&self, count: usize) {
+        if self.slots.len() >= self.entries_max {
+            for ahead in 0..count {
+                let slot = &self.slots[(self.hand + ahead) % self.slots.len()];
+                std::hint::black_box(self.index.first(slot.hash));
+            }
+        }
     }
 
     /// Entries held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.slots.len()
     }
 
     /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.slots.is_empty()
     }
 
     /// Entries forgotten for lack of room.
@@ -152,18 +359,65 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
         self.dropped
     }
 
-    fn make_room(&mut self) {
-        if self.young.len() >= self.half {
-            std::mem::swap(&mut self.young, &mut self.old);
-            self.dropped += self.young.len() as u64;
-            self.young.clear();
-        }
+    /// Bytes reserved, with what `owned` says that a value owns elsewhere.
+    #[must_use]
+    pub fn bytes(&self, owned: impl Fn(&V) -> usize) -> usize {
+        self.slots.iter().map(|slot| owned(&slot.value)).sum::<usize>()
+            + self.slots.capacity() * size_of::<Slot<K, V>>()
+            + self.touched.capacity() * 8
+            + self.index.bytes()
+    }
+}
+
+/// 32 bits of a key's hash, as [`Index`] takes them.
+#[inline]
+pub fn short_hash<T: Hash + ?Sized>(value: &T) -> u32 {
+    let hash = hash_of(value);
+    (hash >> 32) as u32 ^ hash as u32
+}
+
+/// When something happened last, per hash and to the second: a few kilobytes that say for most keys that a look-up would find nothing
+/// recent. A key that shares its place with another is looked up in vain; none is missed.
+#[derive(Debug, Clone)]
+pub struct Lately {
+    seconds: Box<[u32; Self::PLACES]>,
+}
+
+impl Default for Lately {
+    fn default() -> Self {
+        Self { seconds: Box::new([0; Self::PLACES]) }
+    }
+}
+
+impl Lately {
+    const PLACES: usize = 4_096;
+
+    /// Notes that it happened. `now` in ns since 1970.
+    #[inline]
+    pub fn note(&mut self, hash: u32, now: u64) {
+        let place = &mut self.seconds[hash as usize % Self::PLACES];
+        *place = (*place).max(Self::second(now));
+    }
+
+    /// Whether it may have happened within `window_ns` before `now`.
+    #[inline]
+    #[must_use]
+    pub fn may_be(&self, hash: u32, now: u64, window_ns: u64) -> bool {
+        let last = self.seconds[hash as usize % Self::PLACES];
+        last != 0 && u64::from(Self::second(now).saturating_sub(last)) <= window_ns / 1_000_000_000 + 1
+    }
+
+    /// Seconds since 1970, from 1; a clock past the year 2106 stands still here, and every key is looked up.
+    fn second(now: u64) -> u32 {
+        u32::try_from(now / 1_000_000_000).unwrap_or(u32::MAX).max(1)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
 
     #[test]
     fn what_is_touched_stays() {
@@ -176,6 +430,73 @@ mod tests {
         assert_eq!(*map.entry(1_000, || 0), 100);
         assert!(map.find(&99).is_some() && map.find(&3).is_none());
         assert!(map.dropped() > 80);
+    }
+
+    #[test]
+    fn a_flood_of_new_keys_leaves_the_regular_ones() {
+        let mut map = Recent::new(1_000);
+        for round in 0..50u64 {
+            for regular in 0..100 {
+                *map.entry(regular, || 0u32) += 1;
+            }
+            for once in 0..500 {
+                map.entry(1_000_000 + round * 500 + once, || 0);
+            }
+        }
+        assert!((0..100).all(|regular| map.find(&regular) == Some(&mut 50)), "regulars were forgotten");
+        assert_eq!(map.dropped(), 50 * 500 + 100 - 1_000);
+    }
+
+    proptest! {
+        /// The index against a map, with so few hashes that probes wrap and run into each other.
+        #[test]
+        fn an_index_finds_what_was_noted(steps in prop::collection::vec((0u32..40, any::<bool>()), 0..300), spread in 1u32..1_000) {
+            let mut index = Index::default();
+            let mut model = HashMap::new();
+            for (slot, add) in steps {
+                let hash = slot % 7 * spread;
+                if add && !model.contains_key(&slot) {
+                    prop_assert_eq!(index.insert(hash, slot), None);
+                    model.insert(slot, hash);
+                } else if !add && let Some(hash) = model.remove(&slot) {
+                    index.remove(hash, slot);
+                }
+                for slot in 0..40 {
+                    let found = index.find(slot % 7 * spread, |at| at == slot);
+                    prop_assert_eq!(found, model.contains_key(&slot).then_some(slot));
+                }
+            }
+        }
+    }
+
+    /// Whoever knows the hash can make all keys collide: what finds no place takes another's, and no look-up grows longer.
+    #[test]
+    fn collisions_cost_places_not_time() {
+        let mut index = Index::default();
+        let lost = (0..1_000).filter(|&slot| index.insert(7, slot).is_some()).count();
+        assert_eq!(lost, 1_000 - Index::PROBE_MAX);
+        let mut looked = 0;
+        assert_eq!(
+            index.find(7, |_| {
+                looked += 1;
+                false
+            }),
+            None
+        );
+        assert_eq!(looked, Index::PROBE_MAX);
+    }
+
+    #[test]
+    fn lately_never_misses() {
+        let mut lately = Lately::default();
+        assert!(!lately.may_be(5, 100_000_000_000, u64::MAX));
+        lately.note(5, 100_000_000_000);
+        assert!(lately.may_be(5, 110_999_999_999, 10_000_000_000));
+        assert!(!lately.may_be(5, 112_000_000_000, 10_000_000_000));
+        // A clock that steps back.
+        assert!(lately.may_be(5, 3_000_000_000, 10_000_000_000));
+        lately.note(6, u64::MAX);
+        assert!(lately.may_be(6, u64::MAX - 1, 0));
     }
 
     #[test]

@@ -113,6 +113,12 @@ impl History {
         }
     }
 
+    /// Whether this is the first letter.
+    #[must_use]
+    pub fn starts_with(&self, letter: u8) -> bool {
+        self.count > 0 && self.letters[0] == letter
+    }
+
     /// The letters.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -156,11 +162,13 @@ pub enum EndCause {
     InputEnd,
     /// Read from a log of flows.
     Logged,
+    /// Told by an exporter that was not seen to tell both directions: what was answered is not known.
+    OneWay,
 }
 
 impl EndCause {
     /// Every cause.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Finished,
         Self::Timeout,
         Self::Reused,
@@ -168,6 +176,7 @@ impl EndCause {
         Self::Interim,
         Self::InputEnd,
         Self::Logged,
+        Self::OneWay,
     ];
 
     /// Name in reports.
@@ -181,6 +190,7 @@ impl EndCause {
             Self::Interim => "interim",
             Self::InputEnd => "input_end",
             Self::Logged => "logged",
+            Self::OneWay => "one_way",
         }
     }
 }
@@ -220,6 +230,8 @@ pub struct FlowRecord {
     pub tunnels: u8,
     /// Why the record was written.
     pub cause: EndCause,
+    /// One in so many packets was looked at, and sizes were multiplied by it: 1 for all, 0 where the exporter does not say.
+    pub sampling: u32,
 }
 
 impl FlowRecord {

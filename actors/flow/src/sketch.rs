@@ -11,7 +11,16 @@ const REGISTERS: usize = 256;
 pub struct Distinct {
     exact: [u32; EXACT_MAX],
     count: u32,
-    registers: Option<Box<[u8; REGISTERS]>>,
+    registers: Option<Box<Registers>>,
+}
+
+/// The registers of a HyperLogLog and what its estimate needs of them, kept up to date so that an estimate costs the same for any size.
+#[derive(Debug, Clone)]
+struct Registers {
+    ranks: [u8; REGISTERS],
+    zeros: u16,
+    /// Sum of 2^-rank over all registers, in units of 2^-55.
+    sum: u64,
 }
 
 impl Distinct {
@@ -19,9 +28,9 @@ impl Distinct {
     pub fn insert(&mut self, hash: u64) -> bool {
         let short = (hash >> 32) as u32 ^ hash as u32;
         if let Some(registers) = &mut self.registers {
-            let raised = observe(registers, spread(u64::from(short)));
+            let raised = registers.observe(spread(u64::from(short)));
             if raised {
-                self.count = estimate(registers);
+                self.count = registers.estimate();
             }
             return raised;
         }
@@ -35,20 +44,42 @@ impl Distinct {
             self.count += 1;
             return true;
         }
-        let mut registers = Box::new([0; REGISTERS]);
+        let mut registers = Box::new(Registers {
+            ranks: [0; REGISTERS],
+            zeros: REGISTERS as u16,
+            sum: (REGISTERS as u64) << 55,
+        });
         for &short in &self.exact {
-            observe(&mut registers, spread(u64::from(short)));
+            registers.observe(spread(u64::from(short)));
         }
-        observe(&mut registers, spread(u64::from(short)));
-        self.count = estimate(&registers).max(EXACT_MAX as u32 + 1);
+        registers.observe(spread(u64::from(short)));
+        self.count = registers.estimate().max(EXACT_MAX as u32 + 1);
         self.registers = Some(registers);
         true
+    }
+
+    /// Reads what inserting a hash will read; changes nothing.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self, hash: u64) -> u32 {
+        let short = (hash >> 32) as u32 ^ hash as u32;
+        let lines = self.count ^ self.exact[0] ^ self.exact[EXACT_MAX - 1];
+        match &self.registers {
+            Some(registers) => lines ^ u32::from(registers.ranks[(spread(u64::from(short)) >> 56) as usize]),
+            None => lines,
+        }
     }
 
     /// How many different ones there were.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Bytes it owns beside itself.
+    #[must_use]
+    pub fn owned_bytes(&self) -> usize {
+        self.registers.as_ref().map_or(0, |_| size_of::<Registers>())
     }
 }
 
@@ -57,21 +88,55 @@ fn spread(value: u64) -> u64 {
     (mixed ^ (mixed >> 27)).wrapping_mul(0x81da_def4_bc2d_d44d) ^ (mixed >> 33)
 }
 
-fn observe(registers: &mut [u8; REGISTERS], hash: u64) -> bool {
-    let register = &mut registers[(hash >> 56) as usize];
-    let rank = ((hash << 8) | 0x80).leading_zeros() as u8 + 1;
-    let raised = rank > *register;
-    *register = rank.max(*register);
-    raised
+impl Registers {
+    /// Takes a hash; whether a register rose.
+    fn observe(&mut self, hash: u64) -> bool {
+        let register = &mut self.ranks[(hash >> 56) as usize];
+        let rank = ((hash << 8) | 0x80).leading_zeros() as u8 + 1;
+        if rank <= *register {
+            return false;
+        }
+        self.zeros -= u16::from(*register == 0);
+        let part = |rank: u8| 1u64 << 55u8.saturating_sub(rank);
+        self.sum = self.sum - part(*register) + part(rank);
+        *register = rank;
+        true
+    }
+
+    fn estimate(&self) -> u32 {
+        let m = REGISTERS as f64;
+        let raw = 0.7213 / (1.0 + 1.079 / m) * m * m / (self.sum as f64 / (1u64 << 55) as f64);
+        let count = if raw <= 2.5 * m && self.zeros > 0 { m * (m / f64::from(self.zeros)).ln() } else { raw };
+        count.round() as u32
+    }
 }
 
-fn estimate(registers: &[u8; REGISTERS]) -> u32 {
-    let m = REGISTERS as f64;
-    let sum: f64 = registers.iter().map(|&rank| 0.5f64.powi(i32::from(rank))).sum();
-    let raw = 0.7213 / (1.0 + 1.079 / m) * m * m / sum;
-    let zeros = registers.iter().filter(|&&rank| rank == 0).count();
-    let count = if raw <= 2.5 * m && zeros > 0 { m * (m / zeros as f64).ln() } else { raw };
-    count.round() as u32
+/// Up to [`Few::MAX`] different hashes, for questions that want to know no more than "so many".
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Few {
+    hashes: [u32; Self::MAX],
+    count: u32,
+}
+
+impl Few {
+    /// From here on it is full.
+    pub const MAX: usize = 10;
+
+    /// Takes a hash.
+    #[inline]
+    pub fn insert(&mut self, hash: u32) {
+        let count = self.count as usize;
+        if count < Self::MAX && !self.hashes[..count].contains(&hash) {
+            self.hashes[count] = hash;
+            self.count += 1;
+        }
+    }
+
+    /// How many different ones there were, at most [`Few::MAX`].
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
 }
 
 #[cfg(test)]
@@ -92,5 +157,25 @@ mod tests {
             let off = (f64::from(distinct.count()) - f64::from(n)).abs() / f64::from(n);
             assert!(off <= error, "{n}: {}", distinct.count());
         }
+    }
+
+    /// What is kept up to date equals what the registers say.
+    #[test]
+    fn sums_are_those_of_the_registers() {
+        let mut distinct = Distinct::default();
+        for value in 0..50_000u32 {
+            let _ = distinct.insert(hash_of(&value));
+        }
+        let registers = distinct.registers.unwrap();
+        let sum: f64 = registers.ranks.iter().map(|&rank| 0.5f64.powi(i32::from(rank))).sum();
+        assert_eq!(registers.sum as f64 / (1u64 << 55) as f64, sum);
+        assert_eq!(usize::from(registers.zeros), registers.ranks.iter().filter(|&&rank| rank == 0).count());
+    }
+
+    #[test]
+    fn few_stop_counting() {
+        let mut few = Few::default();
+        (0..40u32).for_each(|n| few.insert(n / 2));
+        assert_eq!(few.count(), 10);
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! A flow is found by its addresses, ports and protocol in either direction. TCP flows end by their states, all flows by
 //! silence, and a new connection on the ports of an old one ends that. Memory is fixed by [`TableOptions::flows_max`]: when it
-//! is full the flow that was silent for longest gives way, and is counted. Time is that of the packets and never goes back.
+//! is full the flow that was silent for longest gives way, and is counted. Time is that of the packets. It does not go back but for a
+//! clock that was set back by more than an hour, and does not leap ahead by more than that on the word of a single packet.
 
 use crate::address::Ip;
 use crate::community::counterpart;
 use crate::detect::inspect::Inspection;
-use crate::hash::{Fixed, Recent};
+use crate::hash::{Fixed, Index, Recent};
 use crate::packet::{Fragment, Packet, protocol, tcp_flag};
 use crate::record::{ConnState, EndCause, FlowRecord, History, Side};
 use crate::tcp::Tcp;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 
 /// A second in ns.
 pub const SECOND: u64 = 1_000_000_000;
@@ -83,7 +85,10 @@ pub struct Flow {
     /// What its payload showed.
     pub inspection: Inspection,
     tcp: Tcp,
-    key: Key,
+    /// Where the index has it.
+    hash: u32,
+    /// When its list's deadline runs from.
+    touched: u64,
     list: u8,
     older: u32,
     newer: u32,
@@ -95,6 +100,13 @@ impl Flow {
     #[must_use]
     pub fn tcp(&self) -> &Tcp {
         &self.tcp
+    }
+
+    fn is(&self, key: &Key) -> bool {
+        let record = &self.record;
+        let (originator, responder) =
+            ((record.originator, record.originator_port), (record.responder, record.responder_port));
+        Key::of(originator.0, originator.1, responder.0, responder.1, record.protocol) == *key
     }
 
     fn state(&self) -> ConnState {
@@ -135,6 +147,8 @@ pub trait Watch {
     fn matured(&mut self, _flow: &mut Flow, _now: u64) {}
     /// A record is written. With [`EndCause::Interim`] the flow goes on.
     fn record(&mut self, _flow: &mut Flow, _record: &FlowRecord) {}
+    /// The clock was set back, and all flows were ended: what is remembered with later times means nothing now.
+    fn stepped(&mut self) {}
 }
 
 /// What a table did.
@@ -152,10 +166,14 @@ pub struct TableCounts {
     pub disordered: u64,
     /// Flows whose answer was decided early because too many waited.
     pub hurried: u64,
+    /// Packets stamped more than an hour ahead that no other confirmed; they count as of the time before.
+    pub unbelieved: u64,
+    /// Times the clock was set back by more than an hour; all flows were ended.
+    pub steps: u64,
 }
 
 // What the documentation says of memory.
-const _: () = assert!(FlowTable::FLOW_BYTES <= 640);
+const _: () = assert!(FlowTable::FLOW_BYTES <= 416);
 
 /// Both ends in one order, ports, protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,6 +185,7 @@ struct Key {
 
 impl Key {
     /// The key, and whether the packet goes from the low to the high end.
+    #[inline]
     fn of(source: Ip, source_port: u16, target: Ip, target_port: u16, number: u8) -> Self {
         let rest = |low: u16, high: u16| u64::from(number) << 32 | u64::from(low) << 16 | u64::from(high);
         if (source, source_port) <= (target, target_port) {
@@ -206,19 +225,29 @@ struct Due {
 pub struct FlowTable {
     options: TableOptions,
     flows: Vec<Flow>,
-    /// When each flow's list deadline runs from.
-    touched: Vec<u64>,
     free: Vec<u32>,
-    index: HashMap<Key, u32, Fixed>,
+    index: Index,
+    hasher: Fixed,
+    held: usize,
     lists: [List; LISTS],
     answers: VecDeque<Due>,
     matures: VecDeque<Due>,
     interims: VecDeque<Due>,
     fragments: Recent<(Ip, Ip, u32, u8), (u16, u16)>,
     now: u64,
+    /// The last packet, and so many before it, were stamped far ahead of or behind `now`.
+    ahead: u32,
+    behind: u32,
     next_id: u64,
     counts: TableCounts,
 }
+
+/// A leap of the clock, either way.
+const LEAP_NS: u64 = 3_600 * SECOND;
+/// Packets in a row that confirm a leap ahead: a quiet link has gaps of hours, and one packet more is not too much to ask.
+const AHEAD_MIN: u32 = 2;
+/// Packets in a row that confirm a step back: capture files put together out of order have a few.
+const BEHIND_MIN: u32 = 16;
 
 /// Fragmented packets remembered for their ports.
 const FRAGMENTS_MAX: usize = 4_096;
@@ -231,15 +260,18 @@ impl FlowTable {
         Self {
             options: TableOptions { flows_max, ..options },
             flows: Vec::new(),
-            touched: Vec::new(),
             free: Vec::new(),
-            index: HashMap::with_hasher(Fixed { seed: options.seed }),
+            index: Index::default(),
+            hasher: Fixed { seed: options.seed },
+            held: 0,
             lists: [List { oldest: NONE, newest: NONE }; LISTS],
             answers: VecDeque::new(),
             matures: VecDeque::new(),
             interims: VecDeque::new(),
             fragments: Recent::new(FRAGMENTS_MAX),
             now: 0,
+            ahead: 0,
+            behind: 0,
             next_id: 0,
             counts: TableCounts::default(),
         }
@@ -254,13 +286,13 @@ impl FlowTable {
     /// Flows held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.held
     }
 
     /// Whether no flow is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.held == 0
     }
 
     /// Newest time seen, ns since 1970.
@@ -270,11 +302,48 @@ impl FlowTable {
     }
 
     /// Bytes a flow takes, with its place in the index.
-    pub const FLOW_BYTES: usize = size_of::<Flow>() + 8 + (size_of::<Key>() + 16) * 8 / 7;
+    pub const FLOW_BYTES: usize = size_of::<Flow>() + 4 * 8;
+
+    fn hash(&self, key: &Key) -> u32 {
+        let hash = self.hasher.hash_one(key);
+        (hash >> 32) as u32 ^ hash as u32
+    }
+
+    fn find(&self, hash: u32, key: &Key) -> Option<u32> {
+        self.index.find(hash, |at| self.flows[at as usize].is(key))
+    }
+
+    /// Reads the lines that this packet will need; changes nothing. Whoever has several packets in hand warms all before taking the
+    /// first, so that they wait for memory together.
+    #[inline]
+    pub fn warm(&self, packet: &Packet<'_>) {
+        let ports = match packet.protocol {
+            protocol::ICMP | protocol::ICMP6 => {
+                icmp_ports(packet.protocol, packet.source_port, packet.target_port)
+            }
+            _ => (packet.source_port, packet.target_port),
+        };
+        let key = Key::of(packet.source, ports.0, packet.target, ports.1, packet.protocol);
+        if let Some(at) = self.index.first(self.hash(&key)) {
+            let flow = &self.flows[at as usize];
+            let record = &flow.record;
+            let lines = record.originator.0 as u64 ^ record.responder.0 as u64 ^ record.sent.packets;
+            let lines = lines ^ record.received.packets ^ record.packets.1 ^ record.last_ns ^ flow.touched;
+            std::hint::black_box((lines, flow.tcp.is_attempt(), flow.inspection.keys_at, flow.generation));
+        }
+    }
 
     /// Takes one packet.
     pub fn packet(&mut self, packet: &Packet<'_>, watch: &mut impl Watch) {
         self.counts.packets += 1;
+        let believed;
+        let packet = match self.fence(packet.ts, watch) {
+            None => packet,
+            Some(ts) => {
+                believed = Packet { ts, ..*packet };
+                &believed
+            }
+        };
         if packet.ts < self.now {
             self.counts.disordered += 1;
         } else {
@@ -290,7 +359,8 @@ impl FlowTable {
             self.icmp_error(packet, watch);
         }
         let key = Key::of(packet.source, key_ports.0, packet.target, key_ports.1, packet.protocol);
-        let mut found = self.index.get(&key).copied();
+        let hash = self.hash(&key);
+        let mut found = self.find(hash, &key);
         if let Some(at) = found
             && packet.protocol == protocol::TCP
             && packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
@@ -307,7 +377,7 @@ impl FlowTable {
         }
         let at = match found {
             Some(at) => at,
-            None => self.open(key, key_ports, packet, watch),
+            None => self.open(hash, key_ports, packet, watch),
         };
         let flow = &mut self.flows[at as usize];
         let from_originator = flow.record.originator == packet.source
@@ -354,12 +424,43 @@ impl FlowTable {
         }
         // A flow moves to the end of its list now and then, not with each packet: its neighbours are far away in memory.
         // What is found too early at the front is put back.
-        let stale = now - self.touched[at as usize] > self.timeout(list) / 32;
+        let stale = now - self.flows[at as usize].touched > self.timeout(list) / 32;
         let moves = stale && list != ATTEMPT && list != DONE;
         if moves || list != self.flows[at as usize].list {
             self.unlink(at);
             self.link(at, list, now);
         }
+    }
+
+    /// The time to take in place of one that leaps ahead, until another packet confirms it; ends all flows when the clock was set back.
+    #[inline]
+    fn fence(&mut self, ts: u64, watch: &mut impl Watch) -> Option<u64> {
+        if ts.abs_diff(self.now) <= LEAP_NS || self.now == 0 {
+            (self.ahead, self.behind) = (0, 0);
+            return None;
+        }
+        self.leap(ts, watch)
+    }
+
+    #[cold]
+    fn leap(&mut self, ts: u64, watch: &mut impl Watch) -> Option<u64> {
+        if ts > self.now {
+            (self.ahead, self.behind) = (self.ahead + 1, 0);
+            if self.ahead < AHEAD_MIN {
+                self.counts.unbelieved += 1;
+                return Some(self.now);
+            }
+            self.ahead = 0;
+            return None;
+        }
+        (self.ahead, self.behind) = (0, self.behind + 1);
+        if self.behind >= BEHIND_MIN {
+            self.counts.steps += 1;
+            self.finish(watch);
+            watch.stepped();
+            (self.now, self.behind) = (ts, 0);
+        }
+        None
     }
 
     /// Lets time pass without a packet: what is due by `now` is done.
@@ -393,7 +494,7 @@ impl FlowTable {
             let timeout = self.timeout(list);
             loop {
                 let oldest = self.lists[usize::from(list)].oldest;
-                if oldest == NONE || self.touched[oldest as usize].saturating_add(timeout) > now {
+                if oldest == NONE || self.flows[oldest as usize].touched.saturating_add(timeout) > now {
                     break;
                 }
                 let last = self.flows[oldest as usize].record.last_ns.min(now);
@@ -490,7 +591,7 @@ impl FlowTable {
             _ => return,
         };
         let key = Key::of(source, ports.0, target, ports.1, number);
-        if let Some(&at) = self.index.get(&key) {
+        if let Some(at) = self.find(self.hash(&key), &key) {
             self.decide(at, Answer::Refused, watch);
         }
     }
@@ -517,8 +618,8 @@ impl FlowTable {
     }
 
     #[inline(never)]
-    fn open(&mut self, key: Key, ports: (u16, u16), packet: &Packet<'_>, watch: &mut impl Watch) -> u32 {
-        if self.index.len() >= self.options.flows_max {
+    fn open(&mut self, hash: u32, ports: (u16, u16), packet: &Packet<'_>, watch: &mut impl Watch) -> u32 {
+        if self.held >= self.options.flows_max {
             self.evict(watch);
         }
         self.counts.opened += 1;
@@ -553,6 +654,7 @@ impl FlowTable {
             vlan: packet.vlan,
             tunnels: packet.tunnels,
             cause: EndCause::Finished,
+            sampling: 1,
         };
         let list = match packet.protocol {
             protocol::TCP if packet.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN => ATTEMPT,
@@ -567,7 +669,8 @@ impl FlowTable {
             answer: None,
             inspection: Inspection::default(),
             tcp: Tcp::default(),
-            key,
+            hash,
+            touched: 0,
             list,
             older: NONE,
             newer: NONE,
@@ -580,11 +683,15 @@ impl FlowTable {
             }
             None => {
                 self.flows.push(flow);
-                self.touched.push(0);
                 (self.flows.len() - 1) as u32
             }
         };
-        self.index.insert(key, at);
+        self.held += 1;
+        if let Some(lost) = self.index.insert(hash, at) {
+            // Made-up collisions: it gives way to the new one.
+            self.counts.evicted += 1;
+            self.end(lost, EndCause::Evicted, watch);
+        }
         self.link(at, list, self.now);
         let due = Due { at: self.now.saturating_add(self.options.answer_ns), flow: at, generation };
         if self.answers.len() >= self.options.flows_max
@@ -609,7 +716,7 @@ impl FlowTable {
     fn evict(&mut self, watch: &mut impl Watch) {
         let first = |list: u8| Some(self.lists[usize::from(list)].oldest).filter(|&at| at != NONE);
         let oldest =
-            [TCP, UDP, ICMP].into_iter().filter_map(first).min_by_key(|&at| self.touched[at as usize]);
+            [TCP, UDP, ICMP].into_iter().filter_map(first).min_by_key(|&at| self.flows[at as usize].touched);
         if let Some(at) = first(DONE).or_else(|| first(ATTEMPT)).or(oldest) {
             self.counts.evicted += 1;
             self.end(at, EndCause::Evicted, watch);
@@ -619,7 +726,8 @@ impl FlowTable {
     fn end(&mut self, at: u32, cause: EndCause, watch: &mut impl Watch) {
         self.unlink(at);
         let flow = &mut self.flows[at as usize];
-        self.index.remove(&flow.key);
+        self.index.remove(flow.hash, at);
+        self.held -= 1;
         if flow.answer.is_none() && cause != EndCause::Finished {
             flow.answer = Some(Answer::Silent);
             watch.decided(flow, Answer::Silent, self.now);
@@ -640,8 +748,7 @@ impl FlowTable {
             self.flows[newest as usize].newer = at;
         }
         let flow = &mut self.flows[at as usize];
-        (flow.list, flow.older, flow.newer) = (list, newest, NONE);
-        self.touched[at as usize] = now;
+        (flow.list, flow.older, flow.newer, flow.touched) = (list, newest, NONE, now);
     }
 
     fn unlink(&mut self, at: u32) {

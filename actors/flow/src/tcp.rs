@@ -40,9 +40,10 @@ pub struct End {
     sent: u64,
     acknowledged: u64,
     seen: u8,
-    last_syn: u64,
-    last_fin: u64,
-    last_rst: u64,
+    /// Where the last of each was, modulo 2^32.
+    last_syn: u32,
+    last_fin: u32,
+    last_rst: u32,
     retransmitted: u32,
     zero_windows: u32,
 }
@@ -82,7 +83,7 @@ impl End {
         near as i64 + i64::from(number.wrapping_sub(expected) as i32)
     }
 
-    fn letter(&mut self, history: &mut History, letter: u8, bit: u8, last: Option<(u64, u64)>) {
+    fn letter(&mut self, history: &mut History, letter: u8, bit: u8, last: Option<(u32, u32)>) {
         if self.seen & bit == 0 {
             self.seen |= bit;
             history.push(letter);
@@ -153,20 +154,20 @@ impl Tcp {
             0 => {}
             1 if syn => {
                 let letter = case(if ack { b'H' } else { b'S' });
-                let last = (end.last_syn, at as u64);
+                let last = (end.last_syn, at as u32);
                 end.letter(history, letter, SEEN_SYN, Some(last));
-                end.last_syn = at as u64;
+                end.last_syn = at as u32;
             }
             1 if fin => {
-                let now = at.wrapping_add(i64::from(payload)) as u64;
+                let now = at.wrapping_add(i64::from(payload)) as u32;
                 let last = (end.last_fin, now);
                 end.letter(history, case(b'F'), SEEN_FIN, Some(last));
                 end.last_fin = now;
             }
             1 => {
-                let last = (end.last_rst, at as u64);
+                let last = (end.last_rst, at as u32);
                 end.letter(history, case(b'R'), SEEN_RST, Some(last));
-                end.last_rst = at as u64;
+                end.last_rst = at as u32;
             }
             _ => end.letter(history, case(if fin && rst { b'I' } else { b'Q' }), SEEN_MULTI, None),
         }

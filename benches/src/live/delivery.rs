@@ -4,6 +4,7 @@ use super::{Outcome, Server, Size, bare, nanos, party};
 use crate::measure::Measurement;
 use hdrhistogram::Histogram;
 use std::ops::Range;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::IdleStrategy;
 use tidegate_engine::{Event, Price, Size as Amount};
@@ -12,9 +13,9 @@ use tidegate_proto::subscription::{Start, Subscription};
 use tidegate_quic::{ClientOptions, Publisher, PublisherOptions, Subscriber, Update};
 
 /// Ticks a second of the latency figures.
-const RATE: u64 = 100_000;
+pub(super) const RATE: u64 = 100_000;
 /// Ticks of a bar: so many results are a tenth of the ticks.
-const PER_BAR: u64 = 10;
+pub(super) const PER_BAR: u64 = 10;
 
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("constant bounds are valid")
@@ -57,10 +58,16 @@ fn tick(start_ns: u64, at: u64, rate: u64, key: u32) -> Event {
 }
 
 /// Event time of the first tick.
-const T0: u64 = 1_700_000_000_000_000_000;
+pub(super) const T0: u64 = 1_700_000_000_000_000_000;
 
 /// Publishes `total` ticks of `keys` keys at `rate`; returns when all are acknowledged.
-async fn publish(client: ClientOptions, start: Instant, rate: u64, total: u64, keys: u32) -> Outcome<()> {
+pub(super) async fn publish(
+    client: ClientOptions,
+    start: Instant,
+    rate: u64,
+    total: u64,
+    keys: u32,
+) -> Outcome<()> {
     let publisher = Publisher::connect(client, PublisherOptions::default()).await?;
     for key in 0..keys {
         publisher.define(&format!("K{key}"))?;
@@ -89,48 +96,64 @@ pub(super) async fn some(publisher: &Publisher, start: Instant) -> Outcome<()> {
     Ok(())
 }
 
-fn subscription(stream: &str) -> Subscription {
+pub(super) fn subscription(stream: &str) -> Subscription {
     Subscription { streams: vec![stream.to_owned()], start: Start::Latest, ..Subscription::default() }
 }
 
 /// Ticks at 100,000 a second, a bar from every ten, to one subscriber: from the intended time of the tick that closes a bar.
 fn tick_to_subscriber(threads: Threads, idle: IdleStrategy, seconds: u64) -> Outcome<Histogram<u64>> {
-    let bars = format!("{PER_BAR}t");
-    let server = Server::start(&bars, threads, idle, 1_200)?;
-    let start = Instant::now() + Duration::from_millis(300);
-    let total = RATE * seconds;
-    let histogram = std::thread::scope(|scope| {
-        let client = server.client.clone();
-        let (ready_in, ready) = std::sync::mpsc::channel();
-        let reader = scope.spawn(move || -> Outcome<Histogram<u64>> {
-            party()?.block_on(async {
-                let stream = format!("bars.{bars}");
-                let mut subscriber = Subscriber::connect(client, "bench", subscription(&stream)).await?;
-                ready_in.send(())?;
-                let mut histogram = histogram();
-                let mut seen = 0;
-                while seen < total / PER_BAR {
-                    match subscriber.next().await? {
-                        Some(Update::Record { output, .. }) => {
-                            let since = output.ts - T0;
-                            histogram.saturating_record(nanos(start.elapsed()).saturating_sub(since));
-                            seen += 1;
-                        }
-                        Some(Update::Loss(loss)) => return Err(format!("lost: {loss:?}").into()),
-                        Some(_) => {}
-                        None => return Err("the subscription ended".into()),
-                    }
-                }
-                subscriber.close().await;
-                Ok(histogram)
-            })
-        });
-        ready.recv()?;
-        party()?.block_on(publish(server.client.clone(), start, RATE, total, 16))?;
-        reader.join().map_err(|_| "the subscriber panicked")?
-    })?;
+    let server = Server::start(&format!("{PER_BAR}t"), threads, idle, 1_200)?;
+    let client = server.client.clone();
+    let histogram = paced(&server, seconds, move |start, count, ready| reader(client, start, count, ready))?;
     server.end()?;
     Ok(histogram)
+}
+
+/// Publishes at the steady rate while `read` reads in a thread of its own; it says when it is ready, and gets the time of the first
+/// tick and how many results there will be.
+pub(super) fn paced(
+    server: &Server,
+    seconds: u64,
+    read: impl FnOnce(Instant, u64, Sender<()>) -> Outcome<Histogram<u64>> + Send,
+) -> Outcome<Histogram<u64>> {
+    let start = Instant::now() + Duration::from_millis(300);
+    let total = RATE * seconds;
+    std::thread::scope(|scope| {
+        let (ready_in, ready) = std::sync::mpsc::channel();
+        let reader = scope.spawn(move || read(start, total / PER_BAR, ready_in));
+        if ready.recv().is_ok() {
+            party()?.block_on(publish(server.client.clone(), start, RATE, total, 16))?;
+        }
+        reader.join().map_err(|_| "the subscriber panicked")?
+    })
+}
+
+/// Reads `count` results over QUIC: how long after its intended time each came.
+pub(super) fn reader(
+    client: ClientOptions,
+    start: Instant,
+    count: u64,
+    ready: Sender<()>,
+) -> Outcome<Histogram<u64>> {
+    party()?.block_on(async {
+        let stream = format!("bars.{PER_BAR}t");
+        let mut subscriber = Subscriber::connect(client, "bench", subscription(&stream)).await?;
+        ready.send(())?;
+        let mut histogram = histogram();
+        while histogram.len() < count {
+            match subscriber.next().await? {
+                Some(Update::Record { output, .. }) => {
+                    let since = output.ts - T0;
+                    histogram.saturating_record(nanos(start.elapsed()).saturating_sub(since));
+                }
+                Some(Update::Loss(loss)) => return Err(format!("lost: {loss:?}").into()),
+                Some(_) => {}
+                None => return Err("the subscription ended".into()),
+            }
+        }
+        subscriber.close().await;
+        Ok(histogram)
+    })
 }
 
 /// Latencies of the server on threads and fused, each also without ever sleeping, and of the bare loop.

@@ -7,7 +7,6 @@ use hdrhistogram::Histogram;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::IdleStrategy;
-use tidegate_gateway::{Gateway, GatewayOptions, Sources};
 use tidegate_live::Threads;
 use tidegate_quic::{Publisher, PublisherOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,14 +101,8 @@ pub fn rest(size: Size) -> Outcome<Vec<Measurement>> {
         Measurement::new("rest_latest_rate", "requests/s"),
     ];
     let server = Server::start("10t", Threads::Auto, IdleStrategy::default(), 1_200)?;
-    let live = server.live.as_ref().ok_or("no engine")?;
-    let ingest = live.ingest();
-    let sources = Sources::new(live.hub(), live.stats(), move || ingest.stats());
-    let options = GatewayOptions { listen: "127.0.0.1:0".parse()?, ..GatewayOptions::default() };
-    let gateway = server.network()?.block_on(Gateway::bind(options, sources))?;
-    let address = gateway.local_addr();
-    let (end, ends) = tokio::sync::oneshot::channel::<()>();
-    let serving = server.network()?.handle().spawn(gateway.serve(async { drop(ends.await) }));
+    let front = server.gateway()?;
+    let address = front.address;
     party()?.block_on(async {
         let publisher = Publisher::connect(server.client.clone(), PublisherOptions::default()).await?;
         let start = Instant::now();
@@ -124,8 +117,7 @@ pub fn rest(size: Size) -> Outcome<Vec<Measurement>> {
         publisher.finish().await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })?;
-    drop(end);
-    server.network()?.block_on(serving)?;
+    front.end(&server)?;
     server.end()?;
     Ok(found.into())
 }

@@ -6,14 +6,17 @@ pub mod brokers;
 pub mod delivery;
 pub mod http;
 pub mod ingest;
+pub mod websocket;
 
 use crate::measure::Measurement;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_actors::runtime::{IdleStrategy, RuntimeOptions};
 use tidegate_actors::{BarSpec, bars::BarOptions};
 use tidegate_engine::Stage;
+use tidegate_gateway::{Gateway, GatewayOptions, GatewayReport, Sources};
 use tidegate_live::{Live, LiveOptions, LiveReport, Network, Threads};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
@@ -71,6 +74,17 @@ impl Server {
         self.live.as_ref().map_or(0, |live| live.stats().stats().iter().map(|shard| shard.events).sum())
     }
 
+    /// The gateway before it, as `tidegate serve` has it.
+    fn gateway(&self) -> Outcome<Front> {
+        let live = self.live.as_ref().ok_or("no engine")?;
+        let options = GatewayOptions { listen: "127.0.0.1:0".parse()?, ..GatewayOptions::default() };
+        let gateway = self.network()?.block_on(Gateway::bind(options, Sources::of(live)))?;
+        let address = gateway.local_addr();
+        let (end, ends) = tokio::sync::oneshot::channel::<()>();
+        let serving = self.network()?.handle().spawn(gateway.serve(async { drop(ends.await) }));
+        Ok(Front { address, end, serving })
+    }
+
     fn end(mut self) -> Outcome<LiveReport> {
         if let Some(quic) = &self.quic {
             quic.refuse_new();
@@ -84,6 +98,21 @@ impl Server {
             return Err(format!("the ledger is off by {}", report.imbalance()).into());
         }
         Ok(report)
+    }
+}
+
+/// A gateway that serves.
+struct Front {
+    address: SocketAddr,
+    end: tokio::sync::oneshot::Sender<()>,
+    serving: tokio::task::JoinHandle<GatewayReport>,
+}
+
+impl Front {
+    fn end(self, server: &Server) -> Outcome<()> {
+        drop(self.end);
+        server.network()?.block_on(self.serving)?;
+        Ok(())
     }
 }
 
@@ -117,6 +146,8 @@ pub fn run(size: Size, tell: &mut dyn FnMut(&str)) -> Outcome<Vec<Measurement>> 
     found.extend(brokers::measure(size, tell)?);
     tell("tick to subscriber at a steady rate, beside a bare loop");
     found.extend(delivery::latency(size)?);
+    tell("the same to a WebSocket, and beside readers that never read");
+    found.extend(websocket::measure(size)?);
     tell("fan-out to 64 subscribers");
     found.extend(delivery::fan_out(size)?);
     tell("1,000 subscribers of one stream");

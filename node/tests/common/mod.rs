@@ -1,6 +1,8 @@
 //! The real binary, run to its end or beside the test.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod http;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -91,6 +93,11 @@ impl Running {
     #[track_caller]
     pub fn note(&self) -> String {
         self.err.recv().expect("a note before the end")
+    }
+
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn stdin(&mut self) -> ChildStdin {

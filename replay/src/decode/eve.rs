@@ -14,6 +14,9 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use tidegate_engine::event::duration_code;
 use tidegate_engine::{Event, FlowPayload, flag};
+use tidegate_flow::community::counterpart;
+use tidegate_flow::export::judge_flags;
+use tidegate_flow::{ConnState, EndCause, FlowRecord, History, Side};
 
 #[derive(Default)]
 pub(super) struct Eve {
@@ -35,7 +38,13 @@ struct Record<'a> {
     #[serde(borrow)]
     dest_ip: Option<Cow<'a, str>>,
     #[serde(default)]
+    src_port: u16,
+    #[serde(default)]
     dest_port: u16,
+    #[serde(default)]
+    icmp_type: u8,
+    #[serde(default)]
+    icmp_code: u8,
     #[serde(borrow)]
     proto: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -62,6 +71,8 @@ struct Flow<'a> {
     start: Option<Cow<'a, str>>,
     #[serde(borrow)]
     end: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    state: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +135,78 @@ fn span(start: Option<&str>, end: Option<&str>, stamp: Option<&str>) -> Result<(
         None => 0,
     };
     Ok((first, duration_code(length)))
+}
+
+/// Suricata counts frames, with 14 bytes of Ethernet.
+const LINK_BYTES: u64 = 14;
+
+/// The flow of a line, number `number` of the log; what is no flow is no event.
+pub(super) fn flow(line: &[u8], number: u64) -> Result<FlowRecord, Refusal> {
+    let record: Record<'_> =
+        serde_json::from_slice(line).map_err(|error| (RejectCause::Malformed, error.to_string()))?;
+    if record.event_type != "flow" {
+        return Err((RejectCause::NotAnEvent, String::new()));
+    }
+    let flow = record.flow.as_ref().ok_or_else(|| missing("flow"))?;
+    let ip = |text: Option<&Cow<'_, str>>, what| parse_ip(text.ok_or_else(|| missing(what))?.as_bytes());
+    let first = flow.start.as_deref().or(record.timestamp.as_deref()).ok_or_else(|| missing("timestamp"))?;
+    let start_ns = parse_text_time(first.as_bytes())?;
+    let last_ns = match flow.end.as_deref() {
+        Some(end) => parse_text_time(end.as_bytes())?.max(start_ns),
+        None => start_ns,
+    };
+    let protocol = record.proto.as_deref().map_or(0, |proto| protocol_number(proto.as_bytes()));
+    let header = match protocol {
+        6 => 40,
+        1 | 17 | 58 => 28,
+        _ => 20,
+    };
+    let side = |packets: u64, bytes: u64| {
+        let ip_bytes = bytes.saturating_sub(packets.saturating_mul(LINK_BYTES));
+        Side { bytes: ip_bytes.saturating_sub(packets.saturating_mul(header)), packets, ip_bytes }
+    };
+    let (kind, code) = (u16::from(record.icmp_type), u16::from(record.icmp_code));
+    let icmp = matches!(protocol, 1 | 58);
+    let mut flow_record = FlowRecord {
+        id: number,
+        start_ns,
+        last_ns,
+        originator: ip(record.src_ip.as_ref(), "src_ip")?.into(),
+        originator_port: if icmp { kind } else { record.src_port },
+        responder: ip(record.dest_ip.as_ref(), "dest_ip")?.into(),
+        responder_port: if icmp { counterpart(protocol, kind).unwrap_or(code) } else { record.dest_port },
+        protocol,
+        state: ConnState::Oth,
+        history: History::default(),
+        sent: side(flow.pkts_toserver, flow.bytes_toserver),
+        received: side(flow.pkts_toclient, flow.bytes_toclient),
+        packets: (number, number),
+        vlan: 0,
+        tunnels: 0,
+        cause: EndCause::Logged,
+        sampling: 1,
+    };
+    let answered = flow.pkts_toclient > 0;
+    match protocol {
+        6 => {
+            let tcp = record.tcp.as_ref();
+            let asks = hex_flags(tcp.and_then(|tcp| tcp.tcp_flags_ts.as_ref()));
+            let answers = hex_flags(tcp.and_then(|tcp| tcp.tcp_flags_tc.as_ref()));
+            if asks | answers != 0 {
+                judge_flags(&mut flow_record, asks, answered.then_some(answers));
+            } else {
+                flow_record.state = match (answered, flow.state.as_deref()) {
+                    (false, _) => ConnState::S0,
+                    (true, Some("closed")) => ConnState::Sf,
+                    (true, Some("established")) => ConnState::S1,
+                    (true, _) => ConnState::Oth,
+                };
+            }
+        }
+        17 => flow_record.state = if answered { ConnState::Sf } else { ConnState::S0 },
+        _ => {}
+    }
+    Ok(flow_record)
 }
 
 impl Eve {

@@ -4,7 +4,7 @@ use super::core::Core;
 use super::input::{Input, Line};
 use super::pcap::Frames;
 use super::zeek::Zeek;
-use super::{Format, ReadOptions, detect};
+use super::{Format, ReadOptions, detect, eve};
 use crate::source::{Place, Progress, ReadAccount, ReadError, RejectCause};
 use std::path::Path;
 use tidegate_flow::{FlowRecord, Frame, Unparsed, parse};
@@ -18,7 +18,7 @@ pub enum Traffic<'a> {
     Record(FlowRecord),
 }
 
-/// Reads traffic: pcap, pcapng, or Zeek's `conn.log`; gzip and Zstandard are looked through.
+/// Reads traffic: pcap, pcapng, Zeek's `conn.log`, or the flows of Suricata's EVE; gzip and Zstandard are looked through.
 pub struct TrafficReader {
     form: Form,
     core: Core,
@@ -26,7 +26,17 @@ pub struct TrafficReader {
 
 enum Form {
     Packets(Box<Frames>),
-    Zeek { input: Box<Input>, decoder: Box<Zeek>, records: u64 },
+    /// A line is a flow, or something else.
+    Log {
+        input: Box<Input>,
+        log: Log,
+        records: u64,
+    },
+}
+
+enum Log {
+    Zeek(Box<Zeek>),
+    Eve,
 }
 
 impl TrafficReader {
@@ -55,14 +65,15 @@ impl TrafficReader {
         let form = match format {
             Format::Pcap => Form::Packets(Box::new(Frames::open(input)?)),
             Format::Zeek => {
-                let decoder = Box::new(Zeek::begin(&mut input, core.path())?);
-                Form::Zeek { input: Box::new(input), decoder, records: 0 }
+                let log = Log::Zeek(Box::new(Zeek::begin(&mut input, core.path())?));
+                Form::Log { input: Box::new(input), log, records: 0 }
             }
+            Format::Eve => Form::Log { input: Box::new(input), log: Log::Eve, records: 0 },
             other => {
                 return Err(ReadError::UnknownFormat {
                     path: input.path().to_path_buf(),
                     reason: format!(
-                        "it is {}, which holds no traffic; pcap, pcapng and Zeek's conn.log do",
+                        "it is {}, which holds no traffic; pcap, pcapng, Zeek's conn.log and Suricata's EVE do",
                         other.name()
                     ),
                 });
@@ -103,7 +114,7 @@ impl TrafficReader {
                         Err(error) => core.refuse(RejectCause::Malformed, place, || error.to_string()),
                     }
                 })?,
-                Form::Zeek { input, decoder, records } => {
+                Form::Log { input, log, records } => {
                     let number = input.line_number() + 1;
                     let place = Place::Line(number);
                     match input.next_line()? {
@@ -115,7 +126,11 @@ impl TrafficReader {
                         }
                         Some(Line::Text([])) => true,
                         Some(Line::Text(line)) => {
-                            match decoder.flow(line, *records + 1) {
+                            let flow = match log {
+                                Log::Zeek(zeek) => zeek.flow(line, *records + 1),
+                                Log::Eve => Some(eve::flow(line, *records + 1)),
+                            };
+                            match flow {
                                 None => {}
                                 Some(Err(refusal)) => core.refuse_with(refusal, place),
                                 Some(Ok(record)) if core.outside(record.start_ns) => core.refuse_filtered(),
@@ -151,7 +166,7 @@ impl TrafficReader {
     pub fn progress(&self) -> Progress {
         match &self.form {
             Form::Packets(frames) => frames.progress(),
-            Form::Zeek { input, .. } => input.progress(),
+            Form::Log { input, .. } => input.progress(),
         }
     }
 
@@ -160,7 +175,8 @@ impl TrafficReader {
     pub fn format(&self) -> &'static str {
         match &self.form {
             Form::Packets(frames) => frames.format(),
-            Form::Zeek { .. } => "zeek conn",
+            Form::Log { log: Log::Zeek(_), .. } => "zeek conn",
+            Form::Log { log: Log::Eve, .. } => "eve",
         }
     }
 }

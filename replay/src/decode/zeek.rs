@@ -250,6 +250,7 @@ fn flow(values: &[Option<&[u8]>; FIELDS.len()], number: u64) -> Result<FlowRecor
         vlan: 0,
         tunnels: 0,
         cause: EndCause::Logged,
+        sampling: 1,
     })
 }
 

@@ -6,6 +6,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::time::Duration;
 use tidegate_proto::access::{AccessError, Scope, Verb, check_principal};
 use tidegate_proto::wire::{PROOF_BYTES, TOKEN_BYTES_MAX};
 
@@ -361,6 +362,14 @@ impl TokenVerifier {
             return Err(TokenError::Bound);
         }
         Ok(verified)
+    }
+}
+
+impl TokenVerifier {
+    /// How long from `now_s` on a token would still be believed: to its end, and as far beyond as clocks may be apart.
+    #[must_use]
+    pub fn stands(&self, verified: &Verified, now_s: u64) -> Duration {
+        Duration::from_secs(verified.until_s.saturating_add(self.limits.skew_max_s).saturating_sub(now_s))
     }
 }
 

@@ -61,6 +61,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "forbidden", close.reason)
     }
 
+    /// What somebody was let in for is over.
+    pub(crate) fn expired() -> Self {
+        let message = "the token this was opened with has expired; show a new one";
+        Self::new(StatusCode::UNAUTHORIZED, "expired", message)
+    }
+
     pub(crate) fn busy(message: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }
@@ -118,6 +124,10 @@ impl From<SubscribeError> for ApiError {
     }
 }
 
+/// The code of an answer that says why not, for counters.
+#[derive(Clone, Copy)]
+pub(crate) struct Code(pub(crate) &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response<Body> {
         let mut text = String::from("{\"error\":{");
@@ -125,6 +135,7 @@ impl IntoResponse for ApiError {
         text.push_str("}}\n");
         let mut response = Response::new(Body::from(text));
         *response.status_mut() = self.status;
+        response.extensions_mut().insert(Code(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.status == StatusCode::UNAUTHORIZED {

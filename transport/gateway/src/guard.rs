@@ -5,18 +5,17 @@
 //! 127.0.0.1 (DNS rebinding) sends its name. And an `Origin`, which browsers add to requests of other pages and to every
 //! WebSocket, must be the same place or be listed.
 
-use crate::error::ApiError;
+use crate::admit::{GUARDED, admit};
+use crate::error::{ApiError, Code};
 use crate::options::GatewayOptions;
 use crate::server::Shared;
-use crate::sources::Gate;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use tidegate_proto::Grant;
 use tokio::time::Instant;
 
 pub(crate) async fn guard(
@@ -27,16 +26,20 @@ pub(crate) async fn guard(
     let start = Instant::now();
     let route = crate::rest::route_label(request.uri().path());
     let checked = check(&shared.options, request.headers());
+    let preflight = request.method() == Method::OPTIONS && matches!(checked, Ok(Some(_)));
     let admitted = checked.clone().and_then(|origin| {
+        // Browsers ask without a token whether a page may send one.
+        if preflight {
+            return Ok(origin);
+        }
         // Probes, documentation and the dashboard's files say nothing about anybody's data.
         if GUARDED.contains(&route) {
-            let grant = admit(shared.sources.gate.as_deref(), request.headers())?;
-            // Those who answer ask for it, so that none of them can be reached past this.
-            request.extensions_mut().insert(grant);
+            admit(&shared, &mut request, route)?;
         }
         Ok(origin)
     });
     let mut response = match admitted {
+        Ok(_) if preflight => may_send_tokens(),
         Ok(_) => next.run(request).await,
         Err(error) => error.into_response(),
     };
@@ -63,36 +66,21 @@ pub(crate) async fn guard(
         headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
         headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
+    if let Some(Code(code)) = response.extensions().get() {
+        shared.metrics.refused(code);
+    }
     shared.metrics.answered(route, response.status().as_u16(), start.elapsed());
     response
 }
 
-/// Routes that ask who is there.
-const GUARDED: [&str; 9] = [
-    "/v1/streams",
-    "/v1/keys",
-    "/v1/latest",
-    "/v1/bars",
-    "/v1/status",
-    "/v1/sse",
-    "/v1/arrow",
-    "/v1/ws",
-    "/metrics",
-];
-
-/// What a request may ask for, by its token.
-fn admit(gate: Option<&Gate>, headers: &HeaderMap) -> Result<Grant, ApiError> {
-    let Some(gate) = gate else { return Ok(Grant::default()) };
-    let mut tokens = headers.get_all(header::AUTHORIZATION).iter();
-    let token = match (tokens.next().map(HeaderValue::as_bytes), tokens.next()) {
-        (None, _) => None,
-        (Some(text), None) => match text.split_at_checked(7) {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(token),
-            _ => return Err(ApiError::unauthorized("write `Authorization: Bearer TOKEN`")),
-        },
-        (Some(_), Some(_)) => return Err(ApiError::unauthorized("a request is authorized once")),
-    };
-    gate(token).map_err(|close| ApiError::unauthorized(close.reason))
+/// What a page of a listed origin may send.
+fn may_send_tokens() -> Response<Body> {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
 }
 
 /// Whether a request may be answered; the origin to be named in the answer, if it is a listed one.

@@ -15,6 +15,7 @@ mod sources;
 
 mod server;
 
+mod admit;
 mod error;
 mod guard;
 mod query;
@@ -37,4 +38,4 @@ mod status;
 
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};
-pub use sources::{Gate, Latency, Sources, StageNode};
+pub use sources::{Gate, Latency, Refusals, Sources, StageNode};

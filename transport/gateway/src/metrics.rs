@@ -4,7 +4,7 @@
 //! gateways in one process do not speak for each other.
 
 use crate::server::Shared;
-use crate::sources::Latency;
+use crate::sources::{Latency, Refusals};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::sync::Arc;
@@ -49,6 +49,13 @@ impl Metrics {
         metrics::with_local_recorder(&self.recorder, || {
             counter!("tidegate_gateway_answers_total", "route" => route, "status" => class).increment(1);
             histogram!("tidegate_gateway_answer_seconds", "route" => route).record(time.as_secs_f64());
+        });
+    }
+
+    /// Somebody was told why not, or was closed. Reasons are words of this program's, so there is a bounded number of them.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        metrics::with_local_recorder(&self.recorder, || {
+            counter!("tidegate_refusals_total", "front" => "http", "reason" => reason).increment(1);
         });
     }
 
@@ -121,6 +128,10 @@ fn describe() {
     describe_counter!(
         "tidegate_gateway_connections_refused_total",
         "Connections refused because there were as many as allowed."
+    );
+    describe_counter!(
+        "tidegate_refusals_total",
+        "What was refused or closed, by the front end (http, quic) and why; the reasons of http are its error codes."
     );
     describe_counter!("tidegate_gateway_messages_total", "WebSocket messages written.");
     describe_counter!("tidegate_gateway_answers_total", "Requests answered.");
@@ -199,6 +210,11 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
         gauge!("tidegate_gateway_websockets").set(shared.metrics.websockets.load(Relaxed) as f64);
         counter!("tidegate_gateway_connections_total").absolute(shared.accepted.load(Relaxed));
         counter!("tidegate_gateway_connections_refused_total").absolute(shared.refused.load(Relaxed));
+        if let Some(refusals) = &shared.sources.refusals {
+            for Refusals { front, reason, count } in refusals() {
+                counter!("tidegate_refusals_total", "front" => front, "reason" => reason).absolute(count);
+            }
+        }
         counter!("tidegate_gateway_messages_total").absolute(shared.metrics.messages.load(Relaxed));
         gauge!("tidegate_uptime_seconds").set(shared.status.uptime().as_secs_f64());
         gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -6,7 +6,7 @@ use tidegate_engine::SLOT_COUNT;
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 
 /// The operations there are.
-const OPS: [&str; 4] = ["subscribe", "unsubscribe", "ping", "status"];
+const OPS: [&str; 5] = ["auth", "subscribe", "unsubscribe", "ping", "status"];
 /// Ids are whole numbers that a double holds exactly.
 const ID_MAX: u64 = (1 << 53) - 1;
 /// How often the state of the server may be asked for, in milliseconds.
@@ -15,6 +15,11 @@ const EVERY_MS: (u64, u64) = (100, 3_600_000);
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
+    /// Who is there, from now on.
+    Auth {
+        /// What shows it.
+        token: Token,
+    },
     /// A new subscription under an id of the client's.
     Subscribe {
         /// The id.
@@ -37,6 +42,16 @@ pub enum Op {
         /// Milliseconds between two; 0 stops.
         every_ms: u64,
     },
+}
+
+/// A token, which is not printed: what is printed is read by others.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 /// A subscription, and what its client knows of the server.
@@ -103,6 +118,16 @@ fn operation(fields: &Map<String, Value>) -> Result<Op, ApiError> {
         Some("subscribe") => {
             only(&["op", "id", "streams", "keys", "from", "conflate", "lag", "past_lag"])?;
             Ok(Op::Subscribe { id: need_id(fields)?, request: request(fields)? })
+        }
+        Some("auth") => {
+            only(&["op", "token"])?;
+            let Some(token) = fields.get("token") else {
+                return Err(ApiError::bad("missing_field", "`token` is missing"));
+            };
+            let token = token.as_str().filter(|token| !token.is_empty());
+            let token =
+                token.ok_or_else(|| bad_value("token", &["what `tidegate token issue --bearer` made"]))?;
+            Ok(Op::Auth { token: Token(token.to_owned()) })
         }
         Some("unsubscribe") => {
             only(&["op", "id"])?;
@@ -307,6 +332,9 @@ mod tests {
         assert_eq!(parse(r#"{"op":"unsubscribe","id":1}"#), Ok(Op::Unsubscribe { id: 1 }));
         assert_eq!(parse(r#"{"op":"ping","id":7}"#), Ok(Op::Ping { id: Some(7) }));
         assert_eq!(parse(r#"{"op":"ping"}"#), Ok(Op::Ping { id: None }));
+        let token = parse(r#"{"op":"auth","token":"a.b.c"}"#);
+        assert_eq!(token, Ok(Op::Auth { token: Token("a.b.c".into()) }));
+        assert!(!format!("{token:?}").contains("a.b.c"), "{token:?}");
         assert_eq!(parse(r#"{"op":"status","every_ms":0}"#), Ok(Op::Status { every_ms: 0 }));
     }
 
@@ -353,6 +381,10 @@ mod tests {
             (&subscribe(r#""lag":-1"#), "bad_value", Some(3)),
             (&subscribe(r#""past_lag":"panic""#), "bad_value", Some(3)),
             (&subscribe(r#""fields":["open"]"#), "unknown_field", Some(3)),
+            (r#"{"op":"auth"}"#, "missing_field", None),
+            (r#"{"op":"auth","token":""}"#, "bad_value", None),
+            (r#"{"op":"auth","token":7}"#, "bad_value", None),
+            (r#"{"op":"auth","token":"a","id":1}"#, "unknown_field", Some(1)),
             (r#"{"op":"unsubscribe"}"#, "missing_field", None),
             (r#"{"op":"ping","id":"x"}"#, "bad_value", None),
             (r#"{"op":"status"}"#, "bad_value", None),

@@ -1,5 +1,6 @@
 //! The routes, and the questions that one answer settles.
 
+use crate::admit::Pass;
 use crate::body::{answer, json};
 use crate::error::{ApiError, echo};
 use crate::query::Query;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_engine::Output;
 use tidegate_proto::access::{Symbols, Verb};
-use tidegate_proto::hub::{Hub, KeySearch};
+use tidegate_proto::hub::{Hub, KeyInfo, KeySearch};
 use tidegate_proto::{Grant, MonoTime};
 
 /// Every route there is, for metrics and documentation.
@@ -44,6 +45,8 @@ pub(crate) const PAGE_MAX: usize = 1_000;
 pub(crate) const BARS_MAX: usize = 5_000;
 /// Most keys looked at for one page: those that have no record in the stream count too.
 const LOOKED_AT_MAX: usize = 10_000;
+/// Keys looked at in one step behind the first.
+const STEP: usize = 256;
 /// How long the hub may take to answer. It is busy with results first.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -125,12 +128,13 @@ pub(crate) fn may_read(grant: &Grant, stream: &StreamView, symbols: Symbols<'_>)
 
 async fn streams(
     State(shared): State<Arc<Shared>>,
-    _: Extension<Grant>,
+    Extension(pass): Extension<Pass>,
     RawQuery(query): RawQuery,
 ) -> Answer {
     Query::parse(query.as_deref(), &[])?;
     let mut out = String::from("{\"streams\":[");
-    for (at, stream) in shared.book.streams().iter().enumerate() {
+    let readable = |stream: &&StreamView| pass.grant.allows_some(Verb::Subscribe, &stream.meta.name);
+    for (at, stream) in shared.book.streams().iter().filter(readable).enumerate() {
         let comma = if at > 0 { "," } else { "" };
         let columns: Vec<String> = stream.meta.columns.iter().map(|column| quote(column)).collect();
         let _ = write!(
@@ -149,7 +153,11 @@ async fn streams(
     json(&shared, out).await
 }
 
-async fn keys(State(shared): State<Arc<Shared>>, _: Extension<Grant>, RawQuery(query): RawQuery) -> Answer {
+async fn keys(
+    State(shared): State<Arc<Shared>>,
+    Extension(pass): Extension<Pass>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let query = Query::parse(query.as_deref(), &["stream", "search", "prefix", "limit", "after"])?;
     let limit = query.count("limit", 50, 1, PAGE_MAX)?;
     let stream =
@@ -160,32 +168,81 @@ async fn keys(State(shared): State<Arc<Shared>>, _: Extension<Grant>, RawQuery(q
         let message = "`search` finds parts of names and `prefix` their beginnings: give one of them";
         return Err(ApiError::bad("bad_parameter", message));
     }
-    let (found, total) = shared
+    // Names say something too: only those that may be read are told.
+    let of = shared.book.streams().iter().enumerate();
+    let of = of.filter(|(number, _)| stream.is_none_or(|stream| usize::from(stream) == *number));
+    let of = of.filter(|(_, stream)| pass.grant.allows_some(Verb::Subscribe, &stream.meta.name));
+    let of: Vec<Arc<str>> = of.map(|(_, stream)| stream.meta.name.as_str().into()).collect();
+    if let (Some(stream), true) = (stream, of.is_empty()) {
+        may_read(&pass.grant, &shared.book.streams()[usize::from(stream)], Symbols::All)?;
+    }
+    let all = of.iter().any(|stream| pass.grant.allows(Verb::Subscribe, stream, Symbols::All));
+    let grant = pass.grant.clone();
+    let readable = move |name: &str| {
+        all || of.iter().any(|stream| grant.allows(Verb::Subscribe, stream, Symbols::Name(name)))
+    };
+    let (found, next, total) = shared
         .ask(move |hub, _| {
             let search = match (search.as_str(), prefix.as_str()) {
                 ("", "") => KeySearch::All,
                 ("", prefix) => KeySearch::Prefix(prefix),
                 (part, _) => KeySearch::Contains(part),
             };
-            // One more than asked for says whether there is a next page.
             let of_stream = stream.and_then(|stream| hub.stream_stats(stream)).map(|stats| stats.keys);
-            let found = hub.keys(stream, search, after.as_deref(), limit + 1);
-            (found, of_stream.unwrap_or(hub.stats().keys))
+            let total = all.then(|| of_stream.unwrap_or(hub.stats().keys));
+            let (found, next) = names(hub, stream, search, after, limit, &readable);
+            (found, next, total)
         })
         .await?;
     let mut out = String::from("{\"keys\":[");
-    for (at, key) in found.iter().take(limit).enumerate() {
+    for (at, key) in found.iter().enumerate() {
         let comma = if at > 0 { "," } else { "" };
         let _ = write!(out, "{comma}{{\"name\":{},\"slot\":{}}}", quote(&key.name), key.slot);
     }
-    let next = if found.len() > limit { quote(&found[limit - 1].name) } else { "null".to_owned() };
+    let next = next.map_or_else(|| "null".to_owned(), |next| quote(&next));
+    let total = total.map_or_else(|| "null".to_owned(), |total| total.to_string());
     let _ = write!(out, "],\"total\":{total},\"next\":{next}}}");
     json(&shared, out).await
 }
 
+/// The names behind `after` that match and may be read, and where the next page begins.
+fn names(
+    hub: &Hub,
+    stream: Option<u16>,
+    search: KeySearch<'_>,
+    mut after: Option<String>,
+    limit: usize,
+    readable: &dyn Fn(&str) -> bool,
+) -> (Vec<KeyInfo>, Option<String>) {
+    let mut names = Vec::new();
+    let mut looked_at = 0;
+    loop {
+        // One more than asked for says whether there is a next page. What may not be read is passed over in larger steps.
+        let count = (limit - names.len() + 1).max(if looked_at == 0 { 1 } else { STEP });
+        let found = hub.keys(stream, search, after.as_deref(), count);
+        let more = found.len() == count;
+        looked_at += found.len();
+        for key in found {
+            if names.len() == limit && readable(&key.name) {
+                return (names, after);
+            }
+            after = Some(key.name.to_string());
+            if readable(&key.name) {
+                names.push(key);
+            }
+        }
+        if !more {
+            return (names, None);
+        }
+        if looked_at >= LOOKED_AT_MAX {
+            return (names, after);
+        }
+    }
+}
+
 async fn latest(
     State(shared): State<Arc<Shared>>,
-    Extension(grant): Extension<Grant>,
+    Extension(pass): Extension<Pass>,
     RawQuery(query): RawQuery,
 ) -> Answer {
     let query = Query::parse(query.as_deref(), &["stream", "key", "limit", "after"])?;
@@ -198,7 +255,7 @@ async fn latest(
                 "`key` asks for one record: `limit` and `after` have no meaning",
             ));
         }
-        may_read(&grant, stream, Symbols::Name(key))?;
+        may_read(&pass.grant, stream, Symbols::Name(key))?;
         let records = shared.lookback(number, key, 1).await?;
         let Some(output) = records.first() else {
             let message = format!("`{}` has no record in this stream yet", echo(key));
@@ -212,7 +269,7 @@ async fn latest(
     }
     let limit = query.count("limit", 100, 1, PAGE_MAX)?;
     let after = query.text("after").map(str::to_owned);
-    may_read(&grant, stream, Symbols::All)?;
+    may_read(&pass.grant, stream, Symbols::All)?;
     let (records, next) = shared.ask(move |hub, _| page(hub, number, after, limit)).await?;
     out.push_str(",\"records\":[");
     for (at, (key, output)) in records.iter().enumerate() {
@@ -259,14 +316,14 @@ fn page(
 
 async fn bars(
     State(shared): State<Arc<Shared>>,
-    Extension(grant): Extension<Grant>,
+    Extension(pass): Extension<Pass>,
     RawQuery(query): RawQuery,
 ) -> Answer {
     let query = Query::parse(query.as_deref(), &["stream", "key", "limit"])?;
     let (number, stream) = shared.stream_of(&query)?;
     let key = query.need("key")?;
     let limit = query.count("limit", 500, 1, BARS_MAX)?;
-    may_read(&grant, stream, Symbols::Name(key))?;
+    may_read(&pass.grant, stream, Symbols::Name(key))?;
     let records = shared.lookback(number, key, limit).await?;
     let key = quote(key);
     let mut out = format!("{{\"stream\":{},\"key\":{key},\"records\":[", quote(&stream.meta.name));
@@ -280,9 +337,13 @@ async fn bars(
     json(&shared, out).await
 }
 
-async fn status(State(shared): State<Arc<Shared>>, _: Extension<Grant>, RawQuery(query): RawQuery) -> Answer {
+async fn status(
+    State(shared): State<Arc<Shared>>,
+    Extension(pass): Extension<Pass>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     Query::parse(query.as_deref(), &[])?;
-    let text = crate::status::text(&shared).await?;
+    let text = crate::status::text(&shared, pass.sees_server()).await?;
     json(&shared, text.to_string()).await
 }
 
@@ -295,7 +356,14 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Answer {
     json(&shared, "{\"status\":\"ready\"}".to_owned()).await
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>, _: Extension<Grant>) -> Answer {
+async fn metrics(State(shared): State<Arc<Shared>>, Extension(pass): Extension<Pass>) -> Answer {
+    if !pass.sees_server() {
+        let message = format!(
+            "`{}` may not read the counters of the whole server: they are for who may `subscribe` everything, or `admin`",
+            pass.grant.principal()
+        );
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
     let text = crate::metrics::scrape(&shared).await;
     answer(&shared, "text/plain; version=0.0.4; charset=utf-8", text).await
 }
@@ -303,18 +371,18 @@ async fn metrics(State(shared): State<Arc<Shared>>, _: Extension<Grant>) -> Answ
 async fn sse(
     State(shared): State<Arc<Shared>>,
     Extension(connection): Extension<Connection>,
-    Extension(grant): Extension<Grant>,
+    Extension(pass): Extension<Pass>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    crate::sse::stream(shared, connection, &grant, query.as_deref()).await
+    crate::sse::stream(shared, connection, &pass, query.as_deref()).await
 }
 
 async fn arrow(
     State(shared): State<Arc<Shared>>,
-    Extension(grant): Extension<Grant>,
+    Extension(pass): Extension<Pass>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    crate::arrow::stream(&shared, &grant, query.as_deref()).await
+    crate::arrow::stream(&shared, &pass.grant, query.as_deref()).await
 }
 
 async fn openapi(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response<Body> {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tidegate_live::{Origin, Reader};
 use tidegate_proto::subscription::Start;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 use tower::ServiceExt;
@@ -31,6 +31,9 @@ use tower::ServiceExt;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of a request.
 const HEADERS_MAX: usize = 64;
+/// Connections that wait to be taken; the system may have a lower bound of its own. One that does not fit comes again after a
+/// second by its own timer, so a crowd would delay those who come behind it.
+const BACKLOG: u32 = 4_096;
 /// How long to wait when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What a connection beyond the bound is told. It is written without waiting: nobody is owed more than that.
@@ -118,7 +121,7 @@ impl Gateway {
     pub async fn bind(options: GatewayOptions, sources: Sources) -> Result<Self, GatewayError> {
         options.check()?;
         let listen = |source| GatewayError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+        let listener = listening(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
@@ -178,6 +181,7 @@ impl Gateway {
 fn accept(shared: &Arc<Shared>, router: &Router, stream: TcpStream, peer: SocketAddr) {
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         shared.refused.fetch_add(1, Relaxed);
+        shared.metrics.refused("connections");
         // Past the runtime, which does not know yet that the new socket takes bytes.
         if let Ok(mut stream) = stream.into_std() {
             let _ = stream.write(REFUSAL);
@@ -200,16 +204,43 @@ fn accept(shared: &Arc<Shared>, router: &Router, stream: TcpStream, peer: Socket
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
     let io = TokioIo::new(Timed { stream, limit: shared.options.write_timeout, stalled: None });
+    let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let mut serving = pin!(http.serve_connection(io, service).with_upgrades());
-        // How it ended is between the peer and its network.
         tokio::select! {
-            _ = &mut serving => return,
+            ended = &mut serving => {
+                if let Some(reason) = ended.err().as_ref().and_then(refusal) {
+                    shared.metrics.refused(reason);
+                }
+                return;
+            }
             _ = stop.wait_for(|stop| *stop) => {}
         }
         serving.as_mut().graceful_shutdown();
         let _ = serving.await;
     });
+}
+
+/// A socket that listens, with room for a crowd that comes at once.
+fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As usual where an address may still be in the last words of connections before this start.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Why a connection was given up by this side; how else it ended is between the peer and its network.
+fn refusal(error: &hyper::Error) -> Option<&'static str> {
+    let cause = || std::error::Error::source(error)?.downcast_ref::<io::Error>();
+    if error.is_timeout() {
+        Some("slow_head")
+    } else if error.is_parse() {
+        Some("bad_request")
+    } else {
+        (cause()?.kind() == io::ErrorKind::TimedOut).then_some("slow_reader")
+    }
 }
 
 /// A connection whose peer must take something of what is written within a time.

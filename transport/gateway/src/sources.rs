@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use tidegate_actors::runtime::{StageReport, StatsHandle, ThreadStats};
 use tidegate_live::{HubHandle, IngestStats, Live};
-use tidegate_proto::{Close, Grant};
+use tidegate_proto::{Admission, Close};
 
-/// What whoever sends this token (`Authorization: Bearer`), or none, may do; or why it is not let in.
-pub type Gate = dyn Fn(Option<&[u8]>) -> Result<Grant, Close> + Send + Sync;
+/// What whoever shows this token, or none, may do and for how long; or why it is not let in.
+pub type Gate = dyn Fn(Option<&[u8]>) -> Result<Admission, Close> + Send + Sync;
 
 /// Handles of a live engine, and what else its owner knows. What is not given is shown as unknown.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct Sources {
     pub latency: Option<Arc<dyn Fn() -> Option<Latency> + Send + Sync>>,
     /// What the engine's threads do with their time: usually `Live::threads`.
     pub threads: Option<Arc<dyn Fn() -> Vec<ThreadStats> + Send + Sync>>,
+    /// What other front ends refused.
+    pub refusals: Option<Arc<dyn Fn() -> Vec<Refusals> + Send + Sync>>,
     /// Who may ask. Without it everybody may ask everything.
     pub gate: Option<Arc<Gate>>,
 }
@@ -50,6 +52,7 @@ impl Sources {
             stages: Vec::new(),
             ledger: None,
             latency: None,
+            refusals: None,
             gate: None,
             threads: None,
         }
@@ -88,6 +91,17 @@ pub struct StageNode {
     pub upstream: String,
     /// The stream it writes.
     pub stream: String,
+}
+
+/// How often a front end refused something for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusals {
+    /// Which.
+    pub front: &'static str,
+    /// Why: one of a few words.
+    pub reason: &'static str,
+    /// How often.
+    pub count: u64,
 }
 
 /// Percentiles, in nanoseconds.

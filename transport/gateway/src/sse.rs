@@ -3,6 +3,7 @@
 //! The body is asked for more only when the connection has room; until then the subscription waits, and its lag policy
 //! decides.
 
+use crate::admit::Pass;
 use crate::book::{Item, cause_name};
 use crate::error::{ApiError, echo};
 use crate::ops::Request;
@@ -16,26 +17,26 @@ use futures_util::stream::{self, Stream};
 use std::fmt::Write;
 use std::sync::Arc;
 use tidegate_live::{Delivery, Reader};
-use tidegate_proto::Grant;
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 const PARAMETERS: [&str; 6] = ["streams", "keys", "from", "conflate", "lag", "past_lag"];
 
 pub(crate) async fn stream(
     shared: Arc<Shared>,
     connection: Connection,
-    grant: &Grant,
+    pass: &Pass,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
     let subscription = subscription(query)?;
-    grant.check_subscription(&subscription.subscription).map_err(ApiError::forbidden)?;
+    pass.grant.check_subscription(&subscription.subscription).map_err(ApiError::forbidden)?;
     let reader = shared.subscribe(subscription, "sse", connection.peer).await?;
     let events = Events {
         stop: shared.stop.clone(),
         shared,
         reader,
+        ends: pass.ends,
         frames: Vec::new().into_iter(),
         end: false,
         _connection: connection,
@@ -92,6 +93,8 @@ fn subscription(query: Option<&str>) -> Result<Request, ApiError> {
 struct Events {
     shared: Arc<Shared>,
     reader: Reader,
+    /// When the token it was opened with does.
+    ends: Option<Instant>,
     frames: std::vec::IntoIter<Bytes>,
     stop: watch::Receiver<bool>,
     end: bool,
@@ -116,13 +119,20 @@ impl Events {
             if self.end {
                 return None;
             }
+            // Also what is here already is no longer for them.
+            if self.ends.is_some_and(|ends| ends <= Instant::now()) {
+                self.expire(&mut out);
+                continue;
+            }
             if let Some(frame) = self.frames.next() {
                 self.write(&frame, &mut out);
                 continue;
             }
+            let ends = self.ends.unwrap_or_else(Instant::now);
             let next = tokio::select! {
                 next = timeout(self.shared.options.ping_every, self.reader.next()) => next,
                 _ = self.stop.wait_for(|stop| *stop) => return None,
+                () = sleep_until(ends), if self.ends.is_some() => continue,
             };
             match next {
                 Ok(Some(Delivery::Frames(frames))) => self.frames = frames.into_iter(),
@@ -140,6 +150,15 @@ impl Events {
             }
         }
         Some(out.into())
+    }
+
+    fn expire(&mut self, out: &mut String) {
+        let error = ApiError::expired();
+        self.shared.metrics.refused(error.code);
+        out.push_str("event: closed\ndata: {");
+        error.write_fields(out);
+        out.push_str("}\n\n");
+        self.end = true;
     }
 
     fn write(&self, frame: &[u8], out: &mut String) {

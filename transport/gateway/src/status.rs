@@ -45,7 +45,8 @@ pub(crate) struct Status {
     samples: Mutex<VecDeque<Sample>>,
     /// Of the last second.
     ledger: Mutex<Vec<StageReport>>,
-    held: tokio::sync::Mutex<Option<(Instant, Arc<str>)>>,
+    /// Without and with what is not for everybody.
+    held: tokio::sync::Mutex<Option<(Instant, [Arc<str>; 2])>>,
 }
 
 impl Status {
@@ -107,16 +108,22 @@ pub(crate) async fn readiness(shared: &Arc<Shared>) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", broken.join(", ")))
 }
 
-/// The document, the same for all who ask at nearly the same time.
-pub(crate) async fn text(shared: &Arc<Shared>) -> Result<Arc<str>, ApiError> {
+/// The document, the same for all who ask at nearly the same time. Without `whole` it says nothing of who feeds and who reads.
+pub(crate) async fn text(shared: &Arc<Shared>, whole: bool) -> Result<Arc<str>, ApiError> {
     let mut held = shared.status.held.lock().await;
-    if let Some((at, text)) = &*held
+    if let Some((at, texts)) = &*held
         && at.elapsed() < FRESH
     {
-        return Ok(Arc::clone(text));
+        return Ok(Arc::clone(&texts[usize::from(whole)]));
     }
-    let text: Arc<str> = document(shared).await?.to_string().into();
-    *held = Some((Instant::now(), Arc::clone(&text)));
+    let mut document = document(shared).await?;
+    let all: Arc<str> = document.to_string().into();
+    for of_others in ["feeds", "subscribers"] {
+        document[of_others] = Value::Null;
+    }
+    let texts = [document.to_string().into(), all];
+    let text = Arc::clone(&texts[usize::from(whole)]);
+    *held = Some((Instant::now(), texts));
     Ok(text)
 }
 

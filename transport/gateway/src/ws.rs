@@ -4,6 +4,7 @@
 //! lag policy. So a connection holds at most one message on its way, one delivery being written, and two per subscription
 //! that wait.
 
+use crate::admit::{Opening, Pass};
 use crate::book::Piece;
 use crate::error::ApiError;
 use crate::ops::{self, Op, Request};
@@ -22,9 +23,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_live::{Delivery, Reader};
-use tidegate_proto::Grant;
+use tidegate_proto::subscription::{Start, Subscription as Asked};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Bytes read from a socket at once. Clients say little, and there may be many of them.
 const READ_BUFFER: usize = 4 * 1024;
@@ -35,16 +36,20 @@ const WRITE_BUFFER_MAX: usize = 8 * 1024 * 1024;
 
 /// How long a peer may take to answer a close.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
+/// How long after its end a connection may take to be told of it; then it is cut.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_UNSUPPORTED: u16 = 1003;
 const CLOSE_TOO_LARGE: u16 = 1009;
 const CLOSE_IDLE: u16 = 1008;
+/// Nobody said who is there, was not believed, or was for as long as the token allowed.
+const CLOSE_UNAUTHORIZED: u16 = 4401;
 
 pub(crate) async fn upgrade(
     State(shared): State<Arc<Shared>>,
     Extension(connection): Extension<Connection>,
-    Extension(grant): Extension<Grant>,
+    Extension(Opening(pass)): Extension<Opening>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response<Body> {
     let upgrade = match upgrade {
@@ -61,8 +66,11 @@ pub(crate) async fn upgrade(
         .max_write_buffer_size(WRITE_BUFFER_MAX)
         .max_message_size(bytes_max)
         .max_frame_size(bytes_max)
-        .on_upgrade(move |socket| async move { Talk::new(shared, connection, grant, socket).run().await })
+        .on_upgrade(move |socket| async move { Talk::new(shared, connection, pass, socket).run().await })
 }
+
+/// What is said to who asks before anybody knows who it is.
+const SAY_FIRST: &str = "show who you are first: {\"op\":\"auth\",\"token\":\"...\"}";
 
 /// Something that wants to be dealt with.
 enum Event {
@@ -70,6 +78,7 @@ enum Event {
     Delivery(usize, Option<Delivery>),
     Status,
     Silence,
+    Expired,
     Stop,
 }
 
@@ -79,13 +88,16 @@ struct Over;
 struct Subscription {
     id: u64,
     reader: Reader,
+    /// What it is of, for when somebody else's rights apply to it.
+    of: Box<Asked>,
 }
 
 struct Talk {
     shared: Arc<Shared>,
     connection: Connection,
-    /// What the peer may read.
-    grant: Grant,
+    /// What the peer may read; `None` until it has said who it is.
+    pass: Option<Pass>,
+    opened: Instant,
     socket: WebSocket,
     subscriptions: Vec<Subscription>,
     /// The subscription to look at first, so that none is served before the others for ever.
@@ -97,12 +109,13 @@ struct Talk {
 }
 
 impl Talk {
-    fn new(shared: Arc<Shared>, connection: Connection, grant: Grant, socket: WebSocket) -> Self {
+    fn new(shared: Arc<Shared>, connection: Connection, pass: Option<Pass>, socket: WebSocket) -> Self {
         Self {
             stop: shared.stop.clone(),
             shared,
             connection,
-            grant,
+            pass,
+            opened: Instant::now(),
             socket,
             subscriptions: Vec::new(),
             turn: 0,
@@ -114,8 +127,28 @@ impl Talk {
 
     async fn run(mut self) {
         self.shared.metrics.websocket(1);
-        while let Ok(()) = self.step().await {}
+        while let Ok(()) = self.step_in_time().await {}
         self.shared.metrics.websocket(-1);
+    }
+
+    /// When the peer must have said who it is, or must have said it anew.
+    fn ends(&self) -> Option<Instant> {
+        match &self.pass {
+            Some(pass) => pass.ends,
+            None => Some(self.opened + self.shared.options.head_timeout),
+        }
+    }
+
+    /// A step of a peer that takes its messages bit by bit does not last for longer than the peer may stay.
+    async fn step_in_time(&mut self) -> Result<(), Over> {
+        let Some(ends) = self.ends() else { return self.step().await };
+        match timeout_at(ends + LAST_WORDS, self.step()).await {
+            Ok(step) => step,
+            Err(_) => {
+                self.shared.metrics.refused("expired");
+                Err(Over)
+            }
+        }
     }
 
     async fn step(&mut self) -> Result<(), Over> {
@@ -158,11 +191,23 @@ impl Talk {
                 self.flush().await
             }
             Event::Silence => self.close(CLOSE_IDLE, "nothing was heard for too long").await,
+            Event::Expired => {
+                let (error, reason) = match self.pass {
+                    Some(_) => (ApiError::expired(), "expired"),
+                    None => (ApiError::unauthorized(SAY_FIRST), "unauthorized"),
+                };
+                self.fail(None, &error).await?;
+                self.close(CLOSE_UNAUTHORIZED, reason).await
+            }
             Event::Stop => self.close(CLOSE_GOING_AWAY, "the server ends").await,
         }
     }
 
     async fn event(&mut self) -> Event {
+        let ends = self.ends();
+        if ends.is_some_and(|ends| ends <= Instant::now()) {
+            return Event::Expired;
+        }
         let Self { socket, subscriptions, turn, heard, pinged, status, stop, shared, .. } = self;
         let wait = if *pinged { shared.options.idle_timeout } else { shared.options.ping_every };
         let status_due = status.map(|(_, due)| due);
@@ -173,6 +218,7 @@ impl Talk {
                 Event::Delivery(at, delivery)
             }
             () = sleep_until(status_due.unwrap_or_else(Instant::now)), if status_due.is_some() => Event::Status,
+            () = sleep_until(ends.unwrap_or(*heard)), if ends.is_some() => Event::Expired,
             () = sleep_until(*heard + wait) => Event::Silence,
             _ = stop.wait_for(|stop| *stop) => Event::Stop,
         }
@@ -183,7 +229,25 @@ impl Talk {
             Ok(op) => op,
             Err(error) => return self.fail(error.id, &error.error).await,
         };
+        if self.pass.is_none() && !matches!(op, Op::Auth { .. } | Op::Ping { .. }) {
+            let id = match op {
+                Op::Subscribe { id, .. } | Op::Unsubscribe { id } => Some(id),
+                _ => None,
+            };
+            return self.fail(id, &ApiError::unauthorized(SAY_FIRST)).await;
+        }
         match op {
+            Op::Auth { token } => match self.shared.pass(Some(token.0.as_bytes())) {
+                Ok(pass) => self.authorize(pass).await,
+                Err(error) => {
+                    self.fail(None, &error).await?;
+                    // Who is known already goes on as before.
+                    if self.pass.is_some() {
+                        return Ok(());
+                    }
+                    self.close(CLOSE_UNAUTHORIZED, "unauthorized").await
+                }
+            },
             Op::Ping { id } => {
                 let id = id.map_or_else(String::new, |id| format!(",\"id\":{id}"));
                 self.say(format!("{{\"op\":\"pong\"{id}}}")).await
@@ -219,6 +283,31 @@ impl Talk {
         }
     }
 
+    /// Takes what a token says from now on. What it does not cover of what is subscribed ends.
+    async fn authorize(&mut self, pass: Pass) -> Result<(), Over> {
+        let left = pass.ends.map(|ends| ends.saturating_duration_since(Instant::now()).as_millis());
+        let left = left.map_or_else(|| "null".to_owned(), |left| left.to_string());
+        let (principal, grant) = (quote(pass.grant.principal()), pass.grant.clone());
+        self.pass = Some(pass);
+        self.say(format!("{{\"op\":\"authorized\",\"principal\":{principal},\"expires_in_ms\":{left}}}"))
+            .await?;
+        let mut at = 0;
+        while let Some(one) = self.subscriptions.get(at) {
+            let Err(close) = grant.check_subscription(&one.of) else {
+                at += 1;
+                continue;
+            };
+            let (id, reason) = (one.id, quote(&close.reason));
+            self.subscriptions.swap_remove(at);
+            self.shared.metrics.refused("forbidden");
+            self.say(format!(
+                "{{\"op\":\"closed\",\"id\":{id},\"code\":\"forbidden\",\"message\":{reason}}}"
+            ))
+            .await?;
+        }
+        Ok(())
+    }
+
     async fn subscribe(&mut self, id: u64, request: Request) -> Result<(), ApiError> {
         let max = self.shared.options.subscriptions_max;
         if self.subscriptions.iter().any(|one| one.id == id) {
@@ -228,9 +317,12 @@ impl Talk {
             let message = format!("a connection has at most {max} subscriptions");
             return Err(ApiError::bad("too_many_subscriptions", message).allowed([max]));
         }
-        self.grant.check_subscription(&request.subscription).map_err(ApiError::forbidden)?;
+        let pass = self.pass.as_ref().ok_or_else(|| ApiError::unauthorized(SAY_FIRST))?;
+        pass.grant.check_subscription(&request.subscription).map_err(ApiError::forbidden)?;
+        // Where it began is of no more use.
+        let of = Asked { start: Start::Latest, ..request.subscription.clone() };
         let reader = self.shared.subscribe(request, "ws", self.connection.peer).await?;
-        self.subscriptions.push(Subscription { id, reader });
+        self.subscriptions.push(Subscription { id, reader, of: Box::new(of) });
         Ok(())
     }
 
@@ -285,13 +377,15 @@ impl Talk {
             // From the planned time on, unless that is past: then there is nothing to catch up with.
             *due = (*due + *every).max(Instant::now());
         }
-        match crate::status::text(&self.shared).await {
+        let whole = self.pass.as_ref().is_some_and(Pass::sees_server);
+        match crate::status::text(&self.shared, whole).await {
             Ok(status) => self.say(format!("{{\"op\":\"status\",\"status\":{status}}}")).await,
             Err(error) => self.fail(None, &error).await,
         }
     }
 
     async fn fail(&mut self, id: Option<u64>, error: &ApiError) -> Result<(), Over> {
+        self.shared.metrics.refused(error.code);
         let mut text = String::from("{\"op\":\"error\",");
         if let Some(id) = id {
             let _ = write!(text, "\"id\":{id},");

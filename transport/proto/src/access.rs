@@ -7,6 +7,7 @@ use crate::close::{Close, CloseCode};
 use crate::subscription::{Keys, Subscription};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The principal of a peer that did not say who it is. No certificate or token can carry this name.
 pub const ANONYMOUS: &str = "anonymous";
@@ -23,7 +24,7 @@ pub enum Verb {
     Publish,
     /// Read results.
     Subscribe,
-    /// Change how the server runs. Nothing asks for it yet.
+    /// See how the server runs, and change it.
     Admin,
 }
 
@@ -371,6 +372,22 @@ impl Grant {
             && self.narrowed.as_ref().is_none_or(|scope| scope.covers(verb, stream, symbols))
     }
 
+    /// Whether this may be done with some symbol of the stream.
+    #[must_use]
+    pub fn allows_some(&self, verb: Verb, stream: &str) -> bool {
+        let over = |scope: &Scope| scope.over(verb, stream);
+        self.scopes.iter().any(over) && self.narrowed.as_deref().is_none_or(over)
+    }
+
+    /// Whether this may be done with every symbol of every stream, those to come included.
+    #[must_use]
+    pub fn allows_all(&self, verb: Verb) -> bool {
+        let all = |scope: &Scope| {
+            scope.verbs[verb as usize] && scope.streams.covers_prefix("") && scope.symbols.covers_prefix("")
+        };
+        self.scopes.iter().any(all) && self.narrowed.as_deref().is_none_or(all)
+    }
+
     /// As [`Grant::allows`], with the words to refuse it.
     ///
     /// # Errors
@@ -408,8 +425,7 @@ impl Grant {
     /// # Errors
     /// As [`Grant::check`].
     pub fn check_source(&self, source: &str) -> Result<(), Close> {
-        let over = |scope: &Scope| scope.over(Verb::Publish, source);
-        if self.scopes.iter().any(over) && self.narrowed.as_deref().is_none_or(over) {
+        if self.allows_some(Verb::Publish, source) {
             return Ok(());
         }
         let reason = format!("`{}` may not publish `{source}`", self.principal);
@@ -436,6 +452,21 @@ impl Grant {
             }
         }
         Ok(())
+    }
+}
+
+/// What somebody who was let in may do, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// What.
+    pub grant: Grant,
+    /// How long from now it stands before it must be shown again who it is; `None` for as long as the connection does.
+    pub stands: Option<Duration>,
+}
+
+impl From<Grant> for Admission {
+    fn from(grant: Grant) -> Self {
+        Self { grant, stands: None }
     }
 }
 
@@ -537,6 +568,34 @@ mod tests {
         assert!(!grant.allows(Verb::Subscribe, "ind.1s", Symbols::Prefix("BTC")), "the token does not");
         assert!(!grant.allows(Verb::Subscribe, "bars.1s", Symbols::Name("ETH")), "the rules do not");
         assert!(!grant.allows(Verb::Publish, "bars.1s", Symbols::Name("BTC")), "the rules do not");
+    }
+
+    #[test]
+    fn some_and_all_are_told_apart() {
+        let subscribe = [Verb::Subscribe];
+        let policy = Policy::new(&[
+            rule("desk", &subscribe, &["bars.*"], &["BTC*"]),
+            rule("all", &subscribe, &["*"], &["*"]),
+            rule("every-stream", &subscribe, &["*"], &["BTC*"]),
+        ])
+        .unwrap();
+        let token = || Some(Scope::new(&subscribe, &owned(&["ind.*"]), &owned(&["*"])).unwrap());
+        for (principal, token, stream, some, all) in [
+            ("desk", None, "bars.1s", true, false),
+            ("desk", None, "ind.1s", false, false),
+            ("desk", token(), "bars.1s", false, false),
+            ("all", None, "bars.1s", true, true),
+            ("all", token(), "ind.1s", true, false),
+            ("all", token(), "bars.1s", false, false),
+            ("every-stream", None, "bars.1s", true, false),
+            ("nobody", None, "bars.1s", false, false),
+        ] {
+            let grant = policy.grant(principal, token, Quotas::default());
+            let found = (grant.allows_some(Verb::Subscribe, stream), grant.allows_all(Verb::Subscribe));
+            assert_eq!(found, (some, all), "{principal} {stream}");
+            assert!(!grant.allows_all(Verb::Admin) && !grant.allows_some(Verb::Admin, stream));
+        }
+        assert!(Grant::default().allows_all(Verb::Admin), "without rules");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod hub;
 pub mod subscriber;
 pub mod subscription;
 
-pub use access::{Grant, Quotas};
+pub use access::{Admission, Grant, Quotas};
 pub use close::{Close, CloseCode};
 pub use frame::{Ack, AckMode, Credential, Frame, FrameWriter, Loss, LossCause, Plane, StreamKind};
 pub use meter::Meter;

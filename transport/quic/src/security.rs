@@ -14,7 +14,7 @@ use std::time::Duration;
 use tidegate_auth::{CHANNEL_BYTES, CHANNEL_LABEL, KeyError, PublicKey, TokenLimits, TokenVerifier};
 use tidegate_proto::access::{ANONYMOUS, AccessError, Policy, PrincipalRule};
 use tidegate_proto::frame::Hello;
-use tidegate_proto::{Close, CloseCode, Grant, Quotas};
+use tidegate_proto::{Admission, Close, CloseCode, Grant, Quotas};
 
 /// The server's certificate, and whose certificates it takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -232,8 +232,8 @@ impl Default for Access {
     }
 }
 
-/// What whoever shows this token, or none, may do; or why it is not let in.
-pub type BearerGate = dyn Fn(Option<&[u8]>) -> Result<Grant, Close> + Send + Sync;
+/// What whoever shows this token, or none, may do and for how long; or why it is not let in.
+pub type BearerGate = dyn Fn(Option<&[u8]>) -> Result<Admission, Close> + Send + Sync;
 
 fn refused(reason: impl Into<String>) -> Close {
     Close::new(CloseCode::UNAUTHORIZED, reason)
@@ -251,25 +251,27 @@ impl Access {
         self.session_max
     }
 
-    /// What may be done by whoever comes by another way than QUIC, where a certificate cannot be shown.
-    pub(crate) fn by_other_ways(&self, token: Option<&[u8]>) -> Result<Grant, Close> {
-        if token.is_none() && self.verifier.is_none() {
-            return Ok(self.policy.grant(ANONYMOUS, None, self.quotas));
-        }
-        self.bearer(token)
-    }
-
-    /// What may be done by whoever shows this token, or none, where nothing binds it to a connection.
-    pub(crate) fn bearer(&self, token: Option<&[u8]>) -> Result<Grant, Close> {
+    /// What may be done by whoever comes by another way than QUIC, where a certificate cannot be shown and nothing binds a token
+    /// to a connection.
+    pub(crate) fn by_other_ways(&self, token: Option<&[u8]>) -> Result<Admission, Close> {
         match (token, &self.verifier) {
             (Some(token), Some(verifier)) => {
-                let verified = verifier.bearer(token, (self.now_s)());
+                let now_s = (self.now_s)();
+                let verified = verifier.bearer(token, now_s);
                 let verified = verified.map_err(|error| refused(error.to_string()))?;
-                Ok(self.policy.grant(&verified.principal, verified.narrowed, self.quotas))
+                let stands = verifier.stands(&verified, now_s);
+                let stands = Some(self.session_max.map_or(stands, |max| stands.min(max)));
+                let grant = self.policy.grant(&verified.principal, verified.narrowed, self.quotas);
+                Ok(Admission { grant, stands })
             }
             (Some(_), None) => Err(refused("this server takes no tokens")),
-            (None, _) if self.required => Err(refused("show who you are: this server asks for a token")),
-            (None, _) => Ok(self.policy.grant(ANONYMOUS, None, self.quotas)),
+            (None, Some(_)) if self.required => {
+                Err(refused("show who you are: this server asks for a token"))
+            }
+            (None, _) => {
+                let grant = self.policy.grant(ANONYMOUS, None, self.quotas);
+                Ok(Admission { grant, stands: self.session_max })
+            }
         }
     }
 

@@ -81,6 +81,24 @@ pub struct ServerStats {
     pub open: usize,
 }
 
+impl Counters {
+    fn stats(&self) -> ServerStats {
+        let Self { accepted, refused, retried, failed, unauthorized, over_quota, throttled, expired, open } =
+            self;
+        ServerStats {
+            unauthorized: unauthorized.load(Relaxed),
+            over_quota: over_quota.load(Relaxed),
+            throttled: throttled.load(Relaxed),
+            expired: expired.load(Relaxed),
+            accepted: accepted.load(Relaxed),
+            refused: refused.load(Relaxed),
+            retried: retried.load(Relaxed),
+            failed: failed.load(Relaxed),
+            open: open.load(Relaxed),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Shared {
     ingest: IngestHandle,
@@ -201,28 +219,13 @@ impl QuicServer {
     /// How many came.
     #[must_use]
     pub fn stats(&self) -> ServerStats {
-        let Counters {
-            accepted,
-            refused,
-            retried,
-            failed,
-            unauthorized,
-            over_quota,
-            throttled,
-            expired,
-            open,
-        } = &*self.counters;
-        ServerStats {
-            unauthorized: unauthorized.load(Relaxed),
-            over_quota: over_quota.load(Relaxed),
-            throttled: throttled.load(Relaxed),
-            expired: expired.load(Relaxed),
-            accepted: accepted.load(Relaxed),
-            refused: refused.load(Relaxed),
-            retried: retried.load(Relaxed),
-            failed: failed.load(Relaxed),
-            open: open.load(Relaxed),
-        }
+        self.counters.stats()
+    }
+
+    /// The same for somebody else to ask, also while the server goes.
+    pub fn stats_handle(&self) -> impl Fn() -> ServerStats + Send + Sync + 'static {
+        let counters = Arc::clone(&self.counters);
+        move || counters.stats()
     }
 
     /// Takes no new connections.

@@ -1,3 +1,4 @@
+import { believed, forbidden, refused } from "../lib/session";
 import type { AnyRecord, ApiError, KeyPage, Status, Stream } from "./types";
 
 /** An answer that is not a success, with the server's own words where it had some. */
@@ -28,15 +29,25 @@ async function read<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   const url = address(path, parameters);
+  const shown = believed();
+  const headers = { accept: "application/json", ...(shown !== null && { authorization: `Bearer ${shown}` }) };
   let response: Response;
   try {
-    response = await fetch(url, { headers: { accept: "application/json" }, ...(signal && { signal }) });
+    response = await fetch(url, { headers, ...(signal && { signal }) });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new RequestError(url, null, null);
   }
   const body: unknown = await response.json().catch(() => null);
-  if (!response.ok) throw new RequestError(url, response.status, (body as { error?: ApiError } | null)?.error ?? null);
+  if (!response.ok) {
+    const detail = (body as { error?: ApiError } | null)?.error ?? null;
+    // Another token may have been shown meanwhile.
+    if (detail && shown === believed()) {
+      if (response.status === 401) refused(detail, shown);
+      else if (detail.code === "forbidden") forbidden(detail);
+    }
+    throw new RequestError(url, response.status, detail);
+  }
   if (body === null)
     throw new RequestError(url, response.status, { code: "not_json", message: "The answer is not JSON." });
   return body as T;

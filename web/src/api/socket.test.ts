@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { backoff_ms, Socket, type Link } from "./socket";
+import { backoff_ms, Socket, type Credentials, type Link, type Surroundings } from "./socket";
 import type { AnyRecord } from "./types";
 
 class FakeSocket {
@@ -7,7 +7,7 @@ class FakeSocket {
   sent: string[] = [];
   onopen: () => void = () => {};
   onmessage: (event: { data: string }) => void = () => {};
-  onclose: () => void = () => {};
+  onclose: (event?: { code: number }) => void = () => {};
   send(text: string): void {
     this.sent.push(text);
   }
@@ -21,9 +21,9 @@ class FakeSocket {
   say(message: unknown): void {
     this.onmessage({ data: typeof message === "string" ? message : JSON.stringify(message) });
   }
-  drop(): void {
+  drop(code = 1006): void {
     this.readyState = 3;
-    this.onclose();
+    this.onclose({ code });
   }
 }
 
@@ -33,7 +33,15 @@ class World {
   sockets: FakeSocket[] = [];
   timers: { at: number; run: () => void }[] = [];
   links: Link[] = [];
-  socket = new Socket("ws://node/v1/ws", {
+  token: string | null = null;
+  said: unknown[] = [];
+  credentials: Credentials = {
+    token: () => this.token,
+    authorized: (principal, expires_in_ms) => void this.said.push([principal, expires_in_ms]),
+    refused: (error, shown) => void this.said.push(["refused", error.code, shown]),
+    forbidden: (error) => void this.said.push(["forbidden", error.message]),
+  };
+  around: Surroundings = {
     open: () => {
       const made = new FakeSocket();
       this.sockets.push(made);
@@ -46,7 +54,8 @@ class World {
       this.timers.push(timer);
       return () => void (this.timers = this.timers.filter((one) => one !== timer));
     },
-  });
+  };
+  socket = new Socket("ws://node/v1/ws", this.around, this.credentials);
   constructor() {
     this.socket.onLink = (link) => this.links.push(link);
   }
@@ -226,5 +235,113 @@ describe("socket", () => {
     world.last.say({ op: "loss", id: 1, count: 12, cause: "dropped" });
     world.last.say({ op: "error", id: 1, code: "unknown_stream", message: "There is none." });
     expect(heard).toEqual([[12, "dropped"], "unknown_stream"]);
+  });
+
+  describe("with tokens", () => {
+    const wanted = () => ({ streams: ["bars.1s"], keys: ["BTCUSD"], from: "latest" as const });
+    const ops = () => world.last.sent.map((text) => JSON.parse(text).op);
+    const refusal = { op: "error", code: "unauthorized", message: "show who you are first" };
+    const subscribe = (reader = {}) => world.socket.subscribe(wanted(), { records: () => {}, ...reader });
+
+    it("shows one first, and nothing where there is none", () => {
+      world.socket.status(1000);
+      world.socket.connect();
+      world.last.open();
+      expect(ops()).toEqual(["status"]);
+      world.last.drop();
+      world.token = "a.b.c";
+      world.pass(500);
+      world.last.open();
+      expect(world.last.sent[0]).toBe('{"op":"auth","token":"a.b.c"}');
+      expect(world.links.at(-1)).toMatchObject({ phase: "connecting" });
+      world.last.say({ op: "authorized", principal: "desk", expires_in_ms: 300_000 });
+      expect(world.said).toEqual([["desk", 300_000]]);
+      expect(world.links.at(-1)).toMatchObject({ phase: "live" });
+      expect(world.socket.url).not.toContain("a.b.c");
+    });
+
+    it("waits for a token when the node wants one, and then asks for what was refused", () => {
+      world.socket.status(1000);
+      subscribe();
+      world.socket.connect();
+      world.last.open();
+      world.last.say(refusal);
+      world.last.say({ ...refusal, id: 1 });
+      expect(world.links.at(-1)).toEqual({ phase: "refused" });
+      expect(world.said).toEqual([
+        ["refused", "unauthorized", null],
+        ["refused", "unauthorized", null],
+      ]);
+      world.token = "a.b.c";
+      world.socket.present();
+      world.last.say({ op: "authorized", principal: "desk", expires_in_ms: null });
+      expect(world.links.at(-1)).toMatchObject({ phase: "live" });
+      expect(ops()).toEqual(["status", "subscribe", "auth", "status", "subscribe"]);
+    });
+
+    it("does not come back by itself when it was not let in, but with another token", () => {
+      world.token = "old";
+      world.socket.connect();
+      world.last.open();
+      world.last.say({ op: "error", code: "expired", message: "the token has expired" });
+      world.token = null;
+      world.last.drop(4401);
+      expect(world.links.at(-1)).toEqual({ phase: "refused" });
+      expect(world.said).toEqual([["refused", "expired", "old"]]);
+      world.pass(60_000);
+      expect(world.sockets).toHaveLength(1);
+      world.token = "new";
+      world.socket.present();
+      world.last.open();
+      expect(world.sockets).toHaveLength(2);
+      expect(world.last.sent[0]).toBe('{"op":"auth","token":"new"}');
+    });
+
+    it("goes on with what it has while a fresh token takes the place of the old", () => {
+      let confirmed = 0;
+      subscribe({ subscribed: () => void (confirmed += 1) });
+      world.token = "old";
+      world.socket.connect();
+      world.last.open();
+      world.last.say({ op: "authorized", principal: "desk", expires_in_ms: 1000 });
+      world.last.say({ op: "subscribed", id: 1 });
+      const links = world.links.length;
+      world.token = "new";
+      world.socket.present();
+      world.last.say({ op: "authorized", principal: "desk", expires_in_ms: 300_000 });
+      expect(ops()).toEqual(["auth", "subscribe", "auth"]);
+      expect(world.links).toHaveLength(links);
+      expect(confirmed).toBe(1);
+    });
+
+    it("stays on a connection that is good without the token that was refused", () => {
+      world.token = "wrong";
+      world.socket.connect();
+      world.last.open();
+      world.last.say({ op: "error", code: "unauthorized", message: "this server takes no tokens" });
+      expect(world.links.at(-1)).toMatchObject({ phase: "connecting" });
+      world.last.say({ op: "subscribed", id: 1 });
+      expect(world.links.at(-1)).toMatchObject({ phase: "live" });
+    });
+
+    it("asks no more for what its holder may not have, until somebody else is there", () => {
+      const errors: string[] = [];
+      subscribe({ error: (error: { code: string }) => void errors.push(error.code) });
+      world.token = "some";
+      world.socket.connect();
+      world.last.open();
+      world.last.say({ op: "authorized", principal: "some", expires_in_ms: null });
+      world.last.say({ op: "closed", id: 1, code: "forbidden", message: "`some` may not" });
+      world.pass(5_000);
+      expect(ops().filter((op) => op === "subscribe")).toHaveLength(1);
+      expect(errors).toEqual(["forbidden"]);
+      expect(world.said.at(-1)).toEqual(["forbidden", "`some` may not"]);
+      const links = world.links.length;
+      world.pass(1);
+      world.last.say({ op: "authorized", principal: "all", expires_in_ms: null });
+      // Somebody else: lists are read anew.
+      expect(world.links.slice(links)).toMatchObject([{ phase: "live" }]);
+      expect(ops().filter((op) => op === "subscribe")).toHaveLength(2);
+    });
   });
 });

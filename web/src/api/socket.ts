@@ -9,7 +9,9 @@ export function backoff_ms(attempt: number, random: number): number {
 export type Link =
   | { phase: "connecting"; attempt: number }
   | { phase: "live"; since_ms: number }
-  | { phase: "waiting"; attempt: number; retry_at_ms: number; lost_at_ms: number };
+  | { phase: "waiting"; attempt: number; retry_at_ms: number; lost_at_ms: number }
+  /** The node wants a token before it says anything; nothing is tried until there is one. */
+  | { phase: "refused" };
 
 export interface Reader {
   /** Records in the order sent. */
@@ -24,6 +26,19 @@ export interface Reader {
   loss?(count: number, cause: string): void;
   error?(error: ApiError): void;
 }
+
+/** What shows the node who is there. */
+export interface Credentials {
+  /** The token to show; null for none. */
+  token(): string | null;
+  authorized(principal: string, expires_in_ms: number | null): void;
+  /** The node wants one, or does not believe the one that was shown. */
+  refused(error: ApiError, shown: string | null): void;
+  /** The node does not let its holder have something. */
+  forbidden(error: ApiError): void;
+}
+
+const NOBODY: Credentials = { token: () => null, authorized: () => {}, refused: () => {}, forbidden: () => {} };
 
 /** The parts of the browser that the socket needs, so that tests can bring their own. */
 export interface Surroundings {
@@ -56,7 +71,16 @@ interface Wanted {
   incarnation: string | null;
   /** Whether it was asked to go on where it was. */
   resuming: boolean;
+  /** Whether the node refused it to who is there: it is asked for again when that is somebody else. */
+  barred: boolean;
 }
+
+/** Whoever asks must show who it is: as an error's code. */
+const NOT_BELIEVED = new Set(["unauthorized", "expired"]);
+/** What the node says only to those whom it lets in. `authorized` first tells the credentials. */
+const SUBSTANCE = new Set<ServerMessage["op"]>(["status", "subscribed", "data", "live"]);
+/** The same as the code of a close. */
+const CLOSE_UNAUTHORIZED = 4401;
 
 /** Refusals to go on; the subscription is then asked for as if it were new. */
 const NO_WAY_BACK = new Set(["sequence_cut", "other_incarnation"]);
@@ -82,6 +106,7 @@ export class Socket {
   constructor(
     readonly url: string,
     readonly around: Surroundings = BROWSER,
+    readonly credentials: Credentials = NOBODY,
   ) {}
 
   get link(): Link {
@@ -107,16 +132,50 @@ export class Socket {
     socket.onopen = () => {
       if (socket !== this.#socket) return;
       this.#heard_at_ms = this.around.now_ms();
-      this.#set({ phase: "live", since_ms: this.around.now_ms() });
+      this.#show();
+      // Who shows something is known when the node has looked at it.
+      if (this.#shown === null) this.#live();
       if (this.#status_every_ms) this.#send({ op: "status", every_ms: this.#status_every_ms });
       for (const wanted of this.#wanted.values()) this.#ask(wanted);
     };
     socket.onmessage = (event) => {
       if (socket === this.#socket) this.#take(String(event.data));
     };
-    socket.onclose = () => {
-      if (socket === this.#socket) this.#lost();
+    socket.onclose = (event) => {
+      if (socket !== this.#socket) return;
+      const token = this.credentials.token();
+      // There may be another token by now.
+      if (event?.code === CLOSE_UNAUTHORIZED && (token === null || token === this.#shown)) this.#refuse();
+      else this.#lost();
     };
+  }
+
+  /** There is another token: shows it, on the connection there is, or on a new one. */
+  present(): void {
+    if (this.#socket?.readyState === 1) this.#show();
+    else this.connect();
+  }
+
+  #show(): void {
+    const token = this.credentials.token();
+    this.#shown = token;
+    if (token !== null) this.#send({ op: "auth", token });
+  }
+
+  /** Who was let in last. */
+  #principal: string | null = null;
+
+  #live(): void {
+    this.#set({ phase: "live", since_ms: this.around.now_ms() });
+  }
+
+  /** What the connection showed last. */
+  #shown: string | null = null;
+
+  #refuse(): void {
+    this.#cancel();
+    this.#socket = null;
+    this.#set({ phase: "refused" });
   }
 
   status(every_ms: number): void {
@@ -128,7 +187,7 @@ export class Socket {
   subscribe(request: Omit<Subscribe, "op" | "id">, reader: Reader): () => void {
     const id = this.#id_next++;
     const whole: Subscribe = { op: "subscribe", id, ...request };
-    this.#wanted.set(id, { request: whole, reader, incarnation: null, resuming: false });
+    this.#wanted.set(id, { request: whole, reader, incarnation: null, resuming: false, barred: false });
     this.#send(whole);
     return () => {
       if (this.#wanted.delete(id)) this.#send({ op: "unsubscribe", id });
@@ -144,7 +203,13 @@ export class Socket {
       return; // not ours: a proxy's words, say
     }
     this.#attempt = 0; // the server talks: the next loss starts from a short wait again
+    // It says something of substance, so it lets the page in.
+    if (this.#link.phase === "connecting" && SUBSTANCE.has(message.op)) this.#live();
     switch (message.op) {
+      case "authorized":
+        this.credentials.authorized(message.principal, message.expires_in_ms);
+        this.#admitted(message.principal);
+        break;
       case "status":
         this.onStatus(message.status);
         break;
@@ -162,15 +227,42 @@ export class Socket {
         this.#wanted.get(message.id)?.reader.loss?.(message.count, message.cause);
         break;
       case "closed":
-        this.#again(message.id);
+        if (message.code === "forbidden") this.#bar(message.id, message);
+        else this.#again(message.id);
         break;
       case "error": {
         const wanted = message.id === undefined ? undefined : this.#wanted.get(message.id);
-        if (wanted?.resuming && NO_WAY_BACK.has(message.code)) this.#ask(wanted, false);
+        if (NOT_BELIEVED.has(message.code)) {
+          if (wanted) wanted.barred = true;
+          // Whoever showed something is closed, unless the connection is good without it.
+          if (this.#link.phase === "live" && this.#shown === null) this.#set({ phase: "refused" });
+          this.credentials.refused(message, this.#shown);
+        } else if (message.code === "forbidden" && message.id === undefined) {
+          // A token that opens nothing.
+          this.credentials.refused(message, this.#shown);
+        } else if (message.code === "forbidden") this.#bar(message.id, message);
+        else if (wanted?.resuming && NO_WAY_BACK.has(message.code)) this.#ask(wanted, false);
         else wanted?.reader.error?.(message);
         break;
       }
     }
+  }
+
+  /** Who is there is known now: what was refused before is asked for again; what stands goes on. */
+  #admitted(principal: string): void {
+    const barred = [...this.#wanted.values()].filter((wanted) => wanted.barred);
+    // Somebody else may see other things: what was read is read anew.
+    if (this.#link.phase !== "live" || principal !== this.#principal) this.#live();
+    this.#principal = principal;
+    if (this.#status_every_ms) this.#send({ op: "status", every_ms: this.#status_every_ms });
+    for (const wanted of barred) this.#ask(wanted);
+  }
+
+  #bar(id: number | undefined, error: ApiError): void {
+    const wanted = id === undefined ? undefined : this.#wanted.get(id);
+    if (wanted) wanted.barred = true;
+    wanted?.reader.error?.(error);
+    this.credentials.forbidden(error);
   }
 
   /** Asks for a subscription, from where it was if that is possible. */
@@ -178,6 +270,7 @@ export class Socket {
     const { request, reader, incarnation } = wanted;
     const slots = may_resume && incarnation !== null ? (reader.resume?.() ?? null) : null;
     wanted.resuming = slots !== null;
+    wanted.barred = false;
     this.#send(
       slots !== null && incarnation !== null ? { ...request, from: { sequence: 1, slots, incarnation } } : request,
     );

@@ -19,8 +19,8 @@ export interface Key {
 
 export interface KeyPage {
   keys: Key[];
-  /** All keys of the node, or of the stream that was asked for, whatever is searched for. */
-  total: number;
+  /** All keys of the node, or of the stream that was asked for, whatever is searched for. Null if not all may be read. */
+  total: number | null;
   next: string | null;
 }
 
@@ -194,9 +194,14 @@ export interface FromSequence {
 }
 
 export type ClientMessage =
-  Subscribe | { op: "unsubscribe"; id: number } | { op: "ping"; id: number } | { op: "status"; every_ms: number };
+  | { op: "auth"; token: string }
+  | Subscribe
+  | { op: "unsubscribe"; id: number }
+  | { op: "ping"; id: number }
+  | { op: "status"; every_ms: number };
 
 export type ServerMessage =
+  | { op: "authorized"; principal: string; expires_in_ms: number | null }
   | { op: "subscribed"; id: number; lag?: number; incarnation?: string }
   | { op: "live"; id: number; stream: string }
   | { op: "unsubscribed"; id: number }

@@ -11,7 +11,7 @@ export const HISTORY_COUNT = 600;
 /** Names that are listed; beyond them a search must narrow. */
 const NAMES_MAX = 20_000;
 const NAMES_PAGE = 1_000;
-/** The lists are told at most this often; nobody reads faster. */
+/** Lists and charts are told at most this often; nobody reads faster. */
 const LIST_EVERY_MS = 100;
 
 export interface Names {
@@ -82,7 +82,7 @@ export function useSettled<T>(value: T, ms: number): T {
 
 /** The newest record of each name in `names` (those in view), as often as the screen can show it. */
 export function useLatest(stream: string | null, names: string[]): Map<string, AnyRecord> {
-  const newest = useMemo(() => new Cell(new Map<string, AnyRecord>()), [stream]);
+  const newest = useMemo(() => new Cell(new Map<string, AnyRecord>(), LIST_EVERY_MS), [stream]);
   useCell(newest);
   const wanted = names.join("\n");
   const since = useRef(0);
@@ -144,7 +144,7 @@ export interface Feed {
 export function useRecords(streams: string[], key: string | null): Feed {
   const wanted = streams.join("\n");
   const cell = useMemo(
-    () => new Cell<Feed>({ bars: [], rows: new Map(), version: 0, error: null, loading: true }),
+    () => new Cell<Feed>({ bars: [], rows: new Map(), version: 0, error: null, loading: true }, LIST_EVERY_MS),
     [wanted, key],
   );
   useEffect(() => {

@@ -13,16 +13,40 @@ export function oncePerFrame(draw: () => void): () => void {
   };
 }
 
+/** As [`oncePerFrame`], and not again before `ms` have passed. */
+export function atMostEvery(ms: number, draw: () => void): () => void {
+  let [asked, drawn_at_ms] = [false, -Infinity];
+  const next = oncePerFrame(() => {
+    asked = false;
+    drawn_at_ms = performance.now();
+    draw();
+  });
+  return () => {
+    if (asked) return;
+    asked = true;
+    const wait_ms = drawn_at_ms + ms - performance.now();
+    if (wait_ms > 0) setTimeout(next, wait_ms);
+    else next();
+  };
+}
+
 /**
  * A value that changes far more often than the screen: writers write at any rate, readers are told once per frame.
  */
 export class Cell<T> {
   #readers = new Set<() => void>();
-  #tell = oncePerFrame(() => {
-    for (const reader of this.#readers) reader();
-  });
+  #tell: () => void;
 
-  constructor(private value: T) {}
+  /** Readers are told at most every `every_ms`. */
+  constructor(
+    private value: T,
+    every_ms = 0,
+  ) {
+    const tell = () => {
+      for (const reader of this.#readers) reader();
+    };
+    this.#tell = every_ms ? atMostEvery(every_ms, tell) : oncePerFrame(tell);
+  }
 
   get(): T {
     return this.value;

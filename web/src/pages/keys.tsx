@@ -247,12 +247,12 @@ function KeyList(props: {
         }
       />
       <p class="list-foot" role="status" data-testid="key-count">
-        {total === null
+        {total === null && !names.done
           ? DASH
           : !names.done
             ? `${count(names.keys.length)} so far`
             : names.truncated
-              ? `First ${count(names.keys.length)} of ${count(total)}: search to narrow`
+              ? `First ${count(names.keys.length)}${total === null ? "" : ` of ${count(total)}`}: search to narrow`
               : `${count(names.keys.length)} ${names.keys.length === 1 ? "key" : "keys"}${names.search ? " found" : ""}`}
       </p>
     </>

@@ -13,7 +13,9 @@ export function Waiting() {
             ? "Waiting for the first status"
             : phase === "connecting"
               ? "Connecting to the node"
-              : "The node does not answer"
+              : phase === "refused"
+                ? "The node asks who is there"
+                : "The node does not answer"
         }
       >
         {phase === "waiting" && (

@@ -2,16 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { seconds } from "../lib/format";
 import { useCell } from "../lib/store";
 import { heard_at_ms, link, socket, status } from "../node";
-
-/** Draws again every `ms`, for words that speak of elapsed time. */
-function useNow(ms: number): number {
-  const [now, set] = useState(Date.now());
-  useEffect(() => {
-    const timer = setInterval(() => set(Date.now()), ms);
-    return () => clearInterval(timer);
-  }, [ms]);
-  return now;
-}
+import { useNow } from "./session";
 
 /** Silence of a live connection that is worth a word. */
 const QUIET_MS = 4_000;
@@ -28,7 +19,9 @@ export function Connection() {
         : ["good", "Live"]
       : now.phase === "connecting"
         ? ["warn", now.attempt > 1 ? "Reconnecting" : "Connecting"]
-        : ["bad", "Not connected"];
+        : now.phase === "refused"
+          ? ["bad", "Not let in"]
+          : ["bad", "Not connected"];
   return (
     <span class={`link ${tone}`} role="status" data-testid="link">
       <i class="dot" aria-hidden="true" />
@@ -42,10 +35,12 @@ export function ConnectionBanner() {
   const now = useCell(link);
   const [lost_at_ms, setLost] = useState<number | null>(null);
   useEffect(() => {
-    if (now.phase === "live") setLost(null);
+    if (now.phase === "live" || now.phase === "refused") setLost(null);
     else if (now.phase === "waiting") setLost(now.lost_at_ms);
   }, [now]);
-  return now.phase === "live" || lost_at_ms === null ? null : <Lost lost_at_ms={lost_at_ms} />;
+  return now.phase === "live" || now.phase === "refused" || lost_at_ms === null ? null : (
+    <Lost lost_at_ms={lost_at_ms} />
+  );
 }
 
 function Lost({ lost_at_ms }: { lost_at_ms: number }) {
@@ -61,7 +56,7 @@ function Lost({ lost_at_ms }: { lost_at_ms: number }) {
           : "The node does not answer."}{" "}
         <span class="muted">
           {now.phase === "waiting" && wait_s > 0 ? `Next attempt in ${wait_s} s` : "Trying now"}
-          {now.phase !== "live" && now.attempt > 1 ? ` (attempt ${now.attempt})` : ""}.
+          {"attempt" in now && now.attempt > 1 ? ` (attempt ${now.attempt})` : ""}.
         </span>
       </span>
       <button type="button" onClick={() => socket.connect()}>

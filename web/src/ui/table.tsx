@@ -48,10 +48,11 @@ export function Table<R>(props: Props<R>) {
   }, [rows, sort, columns]);
 
   const total = sorted.length;
+  // As the browser told last: to ask it here would make it lay out the page between two changes of it.
+  const place = useRef({ top: 0, height: 0 });
   const measure = () => {
-    const element = scroller.current;
-    if (!element) return;
-    const next = rowsInView(element.scrollTop, element.clientHeight, rowHeight, total);
+    place.current.height ||= scroller.current?.clientHeight ?? 0;
+    const next = rowsInView(place.current.top, place.current.height, rowHeight, total);
     setRange((old) => (old.first === next.first && old.end === next.end ? old : next));
   };
   const latest = useRef(measure);
@@ -59,7 +60,10 @@ export function Table<R>(props: Props<R>) {
   const ask = useMemo(() => oncePerFrame(() => latest.current()), []);
   useLayoutEffect(measure, [total, rowHeight]);
   useEffect(() => {
-    const observer = new ResizeObserver(ask);
+    const observer = new ResizeObserver(([entry]) => {
+      if (entry) place.current.height = entry.contentRect.height;
+      ask();
+    });
     observer.observe(scroller.current!);
     return () => observer.disconnect();
   }, []);
@@ -118,7 +122,10 @@ export function Table<R>(props: Props<R>) {
       aria-rowcount={total + 1}
       aria-activedescendant={cursor !== null && cursor < total ? `${id}-${cursor}` : undefined}
       tabIndex={0}
-      onScroll={ask}
+      onScroll={(event) => {
+        place.current.top = event.currentTarget.scrollTop;
+        ask();
+      }}
       onKeyDown={onKeyDown}
       onBlur={() => setCursor(null)}
       data-testid={props.testid}

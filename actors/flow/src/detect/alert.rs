@@ -42,11 +42,13 @@ pub enum Kind {
     FailureBurst,
     /// A TLS heartbeat that reads the server's memory.
     Heartbleed,
+    /// A service that neither the host nor others were seen to use.
+    RareEdge,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::VerticalScan,
         Self::HorizontalScan,
         Self::SynFlood,
@@ -64,6 +66,7 @@ impl Kind {
         Self::LateralMovement,
         Self::FailureBurst,
         Self::Heartbleed,
+        Self::RareEdge,
     ];
 
     /// Name in reports.
@@ -87,6 +90,7 @@ impl Kind {
             Self::LateralMovement => "lateral-movement",
             Self::FailureBurst => "failure-burst",
             Self::Heartbleed => "heartbleed",
+            Self::RareEdge => "rare-edge",
         }
     }
 
@@ -110,6 +114,7 @@ impl Kind {
             Self::LateralMovement => "T1021",
             Self::FailureBurst => "T1008",
             Self::Heartbleed => "T1190",
+            Self::RareEdge => "T1571",
         }
     }
 }

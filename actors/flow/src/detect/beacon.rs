@@ -7,7 +7,6 @@
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use crate::address::Ip;
 use crate::hash::Recent;
-use crate::packet::protocol;
 use crate::record::FlowRecord;
 use crate::table::SECOND;
 
@@ -28,16 +27,30 @@ pub const SPREAD_FEW_MAX: f64 = 0.28;
 pub const ALIGNED_MIN: f64 = 0.8;
 /// Relative spread of the requests' sizes: implants say the same, browsers do not.
 pub const SIZES_MAX: f64 = 0.05;
+/// Past [`STARTS_MAX`] every eighth call is judged: what calls so often will call eight times more.
+const JUDGED_EVERY: usize = 8;
+/// Services of a host called twice or more.
 const TRACKED_MAX: usize = 1 << 14;
 
 /// Services that are asked at regular times on purpose, by every host: name, time, address and management.
 const REGULAR: [u16; 14] = [53, 67, 68, 123, 137, 138, 161, 162, 514, 546, 547, 1900, 5353, 5355];
 
+/// When a flow began, and how much it said.
 #[derive(Debug, Clone, Copy, Default)]
-struct Call {
+pub struct Call {
     start_ns: u64,
     sent: u32,
     number: u64,
+}
+
+impl Call {
+    pub(super) fn of(record: &FlowRecord) -> Self {
+        Self {
+            start_ns: record.start_ns,
+            sent: record.sent.bytes.min(u64::from(u32::MAX)) as u32,
+            number: record.packets.0,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -49,8 +62,11 @@ struct Calls {
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Beacons {
-    calls: Recent<(Ip, Ip, u16, u8), Calls>,
+    calls: Recent<Edge, Calls>,
 }
+
+/// Caller, called, port, protocol.
+type Edge = (Ip, Ip, u16, u8);
 
 impl Default for Beacons {
     fn default() -> Self {
@@ -59,28 +75,23 @@ impl Default for Beacons {
 }
 
 impl Beacons {
-    /// Takes a flow that ended.
-    pub fn ended(&mut self, record: &FlowRecord, now: u64, alerts: &mut Alerts) {
-        let FlowRecord { originator, responder, responder_port, protocol, start_ns, .. } = *record;
-        let counts = match protocol {
-            // The middle of a connection has no start.
-            protocol::TCP => record.history.as_str().starts_with('S') && record.sent.bytes > 0,
-            protocol::UDP => record.sent.bytes > 0,
-            _ => false,
-        };
+    /// Takes a flow that ended and is not the `first` of its edge.
+    pub fn ended(&mut self, record: &FlowRecord, first: Call, now: u64, alerts: &mut Alerts) {
+        let FlowRecord { originator, responder, responder_port, protocol, .. } = *record;
         // Inside a site regular connections are monitoring, far more often than not; calls home go out.
-        if !counts || responder.is_group() || responder.is_private() || REGULAR.contains(&responder_port) {
+        if responder.is_private() || REGULAR.contains(&responder_port) {
             return;
         }
         let key = (originator, responder, responder_port, protocol);
-        let calls = self.calls.entry(key, || Calls { ring: [Call::default(); STARTS_MAX], count: 0 });
-        calls.ring[calls.count % STARTS_MAX] = Call {
-            start_ns,
-            sent: record.sent.bytes.min(u64::from(u32::MAX)) as u32,
-            number: record.packets.0,
-        };
+        let calls = self.calls.entry(key, || {
+            let mut ring = [Call::default(); STARTS_MAX];
+            ring[0] = first;
+            Calls { ring, count: 1 }
+        });
+        calls.ring[calls.count % STARTS_MAX] = Call::of(record);
         calls.count += 1;
-        if calls.count < STARTS_MIN {
+        if calls.count < STARTS_MIN || (calls.count > STARTS_MAX && !calls.count.is_multiple_of(JUDGED_EVERY))
+        {
             return;
         }
         let mut last = calls.ring;
@@ -110,6 +121,12 @@ impl Beacons {
                 .because("alignment of starts", found.aligned, ALIGNED_MIN)
                 .because("spread of request sizes", found.sizes, SIZES_MAX),
         );
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.calls.bytes(|_| 0)
     }
 
     /// Entries forgotten for lack of room.

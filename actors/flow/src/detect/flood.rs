@@ -2,7 +2,7 @@
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use crate::address::Ip;
-use crate::hash::{Recent, hash_of};
+use crate::hash::{Lately, Recent, hash_of, short_hash};
 use crate::packet::{Packet, protocol};
 use crate::sketch::Distinct;
 use crate::table::SECOND;
@@ -132,6 +132,8 @@ pub struct Floods {
     answers: Recent<Ip, Rate>,
     asked: Recent<(Ip, Ip, u16), Asked>,
     stalled: Recent<(Ip, Ip, u16), (u32, Range)>,
+    /// Services with a half-open connection of late: completed ones count beside those, and most services have none.
+    half_open: Lately,
 }
 
 impl Default for Floods {
@@ -143,6 +145,7 @@ impl Default for Floods {
             answers: Recent::new(TRACKED_MAX),
             asked: Recent::new(TRACKED_MAX),
             stalled: Recent::new(TRACKED_MAX),
+            half_open: Lately::default(),
         }
     }
 }
@@ -152,12 +155,20 @@ impl Floods {
     pub fn connection(&mut self, asked: &Datagram, half_open: bool, alerts: &mut Alerts) {
         let Datagram { source, target, port, number, now, .. } = *asked;
         let ts = now;
-        let rate = self.syn.entry((target, port), || Rate::new(number, ts));
-        rate.at(number, ts);
+        let key = (target, port);
+        let service = short_hash(&key);
         if !half_open {
-            rate.back += 1;
+            if self.half_open.may_be(service, now, WINDOW_NS)
+                && let Some(rate) = self.syn.find_hashed(service, &key)
+            {
+                rate.at(number, ts);
+                rate.back += 1;
+            }
             return;
         }
+        self.half_open.note(service, now);
+        let rate = self.syn.entry_hashed(service, key, || Rate::new(number, ts));
+        rate.at(number, ts);
         rate.take(source, port, 0, number, ts);
         // Nine of ten fail: a service that is merely busy completes more.
         if rate.count >= HALF_OPEN_MIN
@@ -306,6 +317,18 @@ impl Floods {
         }
     }
 
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let rate = |rate: &Rate| rate.sources.owned_bytes() + rate.ports.owned_bytes();
+        self.syn.bytes(rate)
+            + self.udp.bytes(rate)
+            + self.ping.bytes(rate)
+            + self.answers.bytes(rate)
+            + self.asked.bytes(|_| 0)
+            + self.stalled.bytes(|_| 0)
+    }
+
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -313,6 +336,7 @@ impl Floods {
             + self.udp.dropped()
             + self.ping.dropped()
             + self.answers.dropped()
+            + self.asked.dropped()
             + self.stalled.dropped()
     }
 }

@@ -90,7 +90,14 @@ pub struct Inspection {
     pub completed: bool,
     /// The flow was found guilty of something said once per flow.
     pub told: bool,
+    /// Packets with payload that did not show what is spoken; past [`LOOKS_MAX`] no more are looked at.
+    pub looks: u8,
+    /// Bytes that interim records told already: sent and received.
+    pub told_bytes: (u64, u64),
 }
+
+/// Packets with payload looked at to find out what is spoken. Greetings come first.
+pub const LOOKS_MAX: u8 = 16;
 
 /// What one packet showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +137,11 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
     let port = flow.record.responder_port;
     let seen = &mut flow.inspection;
     if seen.service == Service::Unknown {
+        if seen.looks >= LOOKS_MAX {
+            return None;
+        }
         seen.service = recognise(from_originator, port, bytes);
+        seen.looks += 1;
     }
     match (seen.service, from_originator) {
         (Service::Unknown, _) => None,

@@ -178,6 +178,15 @@ impl Link {
         }
     }
 
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.owners.bytes(|_| 0)
+            + self.cards.bytes(|_| 0)
+            + self.askers.bytes(|asker| asker.asked.owned_bytes())
+            + self.asked.bytes(|_| 0)
+    }
+
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {

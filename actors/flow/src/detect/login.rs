@@ -148,6 +148,12 @@ impl Logins {
         );
     }
 
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.tries.bytes(|_| 0)
+    }
+
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {

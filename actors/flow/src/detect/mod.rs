@@ -5,7 +5,9 @@
 
 pub mod alert;
 pub mod beacon;
+pub mod edge;
 pub mod flood;
+pub mod host;
 pub mod inspect;
 pub mod link;
 pub mod login;
@@ -17,6 +19,7 @@ pub mod volume;
 pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity, probability};
 
 use self::flood::Datagram;
+use self::host::{HOSTS_MAX, Hosts};
 use self::inspect::Finding;
 use self::scan::{Outcome, Probe};
 use crate::dns;
@@ -29,9 +32,11 @@ use crate::table::{Answer, Flow, SECOND, Watch};
 #[derive(Debug, Clone)]
 pub struct Detectors {
     alerts: Alerts,
+    hosts: Hosts,
     scans: scan::Scans,
     floods: flood::Floods,
     logins: login::Logins,
+    edges: edge::Edges,
     beacons: beacon::Beacons,
     names: names::Names,
     volumes: volume::Volumes,
@@ -46,9 +51,11 @@ impl Default for Detectors {
     fn default() -> Self {
         Self {
             alerts: Alerts::default(),
+            hosts: Recent::new(HOSTS_MAX),
             scans: scan::Scans::default(),
             floods: flood::Floods::default(),
             logins: login::Logins::default(),
+            edges: edge::Edges::default(),
             beacons: beacon::Beacons::default(),
             names: names::Names::default(),
             volumes: volume::Volumes::default(),
@@ -60,6 +67,8 @@ impl Default for Detectors {
     }
 }
 
+/// Records read ahead together: more than a core has in flight gains nothing.
+const BATCH: usize = 16;
 /// Ends of UDP remembered.
 const TALKERS_MAX: usize = 1 << 16;
 
@@ -79,9 +88,11 @@ impl Detectors {
     /// What detectors forgot for lack of room: hosts, pairs and domains.
     #[must_use]
     pub fn forgotten(&self) -> u64 {
-        self.scans.dropped()
+        self.hosts.dropped()
+            + self.scans.dropped()
             + self.floods.dropped()
             + self.logins.dropped()
+            + self.edges.dropped()
             + self.beacons.dropped()
             + self.names.dropped()
             + self.volumes.dropped()
@@ -89,6 +100,25 @@ impl Detectors {
             + self.pings.dropped()
             + self.talkers.dropped()
     }
+
+    /// Bytes that all of them hold: bounded by [`Detectors::BYTES_MAX`], whatever comes in. Looks at every entry.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.hosts.bytes(|_| 0)
+            + self.scans.bytes()
+            + self.floods.bytes()
+            + self.logins.bytes()
+            + self.edges.bytes()
+            + self.beacons.bytes()
+            + self.names.bytes()
+            + self.volumes.bytes()
+            + self.link.bytes()
+            + self.pings.bytes()
+            + self.talkers.bytes(|_| 0)
+    }
+
+    /// What [`Detectors::bytes`] stays under when every table is full and every sketch has grown.
+    pub const BYTES_MAX: usize = 256 << 20;
 
     /// Takes an ARP packet.
     pub fn arp(&mut self, arp: &Arp) {
@@ -99,6 +129,15 @@ impl Detectors {
     pub fn logged(&mut self, record: &FlowRecord) {
         self.records += 1;
         let now = record.last_ns;
+        // A part of a flow has no beginning of its own, and where packets were left out nobody can say what was answered: how much was sent
+        // is all they tell.
+        if record.cause == EndCause::Interim || record.sampling > 1 {
+            return self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+        }
+        if record.cause == EndCause::OneWay {
+            self.called(record, now);
+            return self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+        }
         let answer = match record.state {
             ConnState::Rej | ConnState::RstOS0 => Answer::Refused,
             ConnState::S0 | ConnState::Sh => Answer::Silent,
@@ -132,8 +171,29 @@ impl Detectors {
             }
         }
         self.logins.ended(None, record, &mut self.alerts);
-        self.beacons.ended(record, now, &mut self.alerts);
-        self.volumes.ended(record, now, &mut self.alerts);
+        self.called(record, now);
+        self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+    }
+
+    /// Takes records of a flow log in order, as [`Detectors::logged`] does, but reads what several of them will need side by side, so
+    /// that they wait for memory together.
+    pub fn logged_all(&mut self, records: &[FlowRecord]) {
+        for batch in records.chunks(BATCH) {
+            for record in batch {
+                self.hosts.warm(&record.originator, host::Host::touch);
+                self.hosts.warm(&record.responder, |host| host.callers.count());
+                self.scans.warm(record.originator, record.responder, record.responder_port);
+                self.edges.warm(record);
+            }
+            self.edges.warm_room(batch.len());
+            batch.iter().for_each(|record| self.logged(record));
+        }
+    }
+
+    fn called(&mut self, record: &FlowRecord, now: u64) {
+        if let Some(first) = self.edges.ended(record, now, &mut self.hosts, &mut self.alerts) {
+            self.beacons.ended(record, first, now, &mut self.alerts);
+        }
     }
 
     fn outcome(&mut self, record: &FlowRecord, probe: Probe, answer: Answer, ttl: u8, now: u64) {
@@ -155,7 +215,7 @@ impl Detectors {
             now,
             ttl,
         };
-        self.scans.take(&outcome, &mut self.alerts);
+        self.scans.take(&outcome, &mut self.hosts, &mut self.alerts);
     }
 
     fn heard(&mut self, ip: crate::address::Ip, port: u16, now: u64) {
@@ -287,6 +347,11 @@ impl Watch for Detectors {
         }
     }
 
+    fn stepped(&mut self) {
+        // Windows that end in what is now the future would never end. Alerts stay.
+        *self = Self { alerts: std::mem::take(&mut self.alerts), ..Self::default() };
+    }
+
     fn record(&mut self, flow: &mut Flow, record: &FlowRecord) {
         let now = record.last_ns;
         if record.cause != EndCause::Interim {
@@ -298,8 +363,9 @@ impl Watch for Detectors {
                 self.floods.connection(&datagram(record, now), true, &mut self.alerts);
             }
             self.logins.ended(Some(flow), record, &mut self.alerts);
-            self.beacons.ended(record, now, &mut self.alerts);
+            self.called(record, now);
         }
-        self.volumes.ended(record, now, &mut self.alerts);
+        let told = &mut flow.inspection.told_bytes;
+        self.volumes.ended(record, told, now, &mut self.hosts, &mut self.alerts);
     }
 }

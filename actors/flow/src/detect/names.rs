@@ -118,6 +118,12 @@ impl Names {
         );
     }
 
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.domains.bytes(|domain| domain.different.owned_bytes())
+    }
+
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -117,6 +117,12 @@ impl Pings {
         }
     }
 
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.pairs.bytes(|pair| pair.lengths.owned_bytes())
+    }
+
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -4,8 +4,9 @@
 //! guesses and mostly is not (Jung et al. 2004, threshold random walk, from which the ratio comes).
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::host::Hosts;
 use crate::address::Ip;
-use crate::hash::{Recent, hash_of};
+use crate::hash::{Lately, Recent, hash_of, short_hash};
 use crate::packet::{protocol, tcp_flag};
 use crate::sketch::Distinct;
 use crate::table::{Answer, SECOND};
@@ -160,8 +161,8 @@ pub struct Scans {
     /// All hosts and ports that failed for a source: peers of file sharing have ports of their own, a scan has few for many hosts.
     all: Recent<(Ip, Probe), (Distinct, Distinct)>,
     same: Recent<(Ip, Ip, u16), Tries>,
-    /// Who called a host and was answered, or sent it UDP.
-    callers: Recent<Ip, Distinct>,
+    /// Pairs with a failure of late: answers count beside failures, and most pairs have none.
+    failed_lately: Lately,
 }
 
 impl Default for Scans {
@@ -171,14 +172,14 @@ impl Default for Scans {
             horizontal: Recent::new(TRACKED_MAX),
             all: Recent::new(TRACKED_MAX),
             same: Recent::new(TRACKED_MAX),
-            callers: Recent::new(TRACKED_MAX),
+            failed_lately: Lately::default(),
         }
     }
 }
 
 impl Scans {
     /// Takes an outcome.
-    pub fn take(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
+    pub fn take(&mut self, outcome: &Outcome, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Outcome { source, target, port, probe, .. } = *outcome;
         if target.is_group() || source.is_group() {
             return;
@@ -186,7 +187,7 @@ impl Scans {
         if matches!(probe, Probe::Syn | Probe::Udp)
             && (probe == Probe::Udp || outcome.answer == Answer::Answered)
         {
-            self.callers.entry(target, Distinct::default).insert(hash_of(&source));
+            hosts.entry(target, Default::default).callers.insert(short_hash(&source));
         }
         match probe {
             // Answers of a server whose questions were not seen go from a low port to high ones.
@@ -199,18 +200,41 @@ impl Scans {
             self.ping(outcome, alerts);
             return;
         }
-        self.ports(outcome, alerts);
-        if probe != Probe::Ack {
-            self.hosts(outcome, alerts);
+        let pair = short_hash(&(source, target, probe));
+        let failed = outcome.answer != Answer::Answered;
+        if failed {
+            self.failed_lately.note(pair, outcome.now);
         }
-        if probe == Probe::Syn {
-            self.failing(outcome, alerts);
+        if failed || self.failed_lately.may_be(pair, outcome.now, SILENCE_NS) {
+            self.ports(outcome, pair, alerts);
+            if probe == Probe::Syn {
+                self.failing(outcome, alerts);
+            }
+        }
+        if probe != Probe::Ack {
+            self.hosts(outcome, hosts, alerts);
         }
     }
 
-    fn ports(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
+    /// Reads ahead what the outcome of a SYN will need; changes nothing.
+    pub fn warm(&self, source: Ip, target: Ip, port: u16) {
+        self.horizontal.warm(&(source, port, Probe::Syn), |tries| {
+            tries.failed.touch(0) ^ tries.answered.touch(hash_of(&target)) ^ tries.seen_ns as u32
+        });
+    }
+
+    fn ports(&mut self, outcome: &Outcome, pair: u32, alerts: &mut Alerts) {
         let Outcome { source, target, port, probe, .. } = *outcome;
-        let tries = self.vertical.entry((source, target, probe), || Tries::new(outcome));
+        let key = (source, target, probe);
+        // Ports that answered count from the first failure of the pair on.
+        let tries = if outcome.answer == Answer::Answered {
+            match self.vertical.find_hashed(pair, &key) {
+                Some(tries) => tries,
+                None => return,
+            }
+        } else {
+            self.vertical.entry_hashed(pair, key, || Tries::new(outcome))
+        };
         if !tries.take(outcome, hash_of(&port)) {
             return;
         }
@@ -233,21 +257,21 @@ impl Scans {
         }
     }
 
-    fn hosts(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
+    fn hosts(&mut self, outcome: &Outcome, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Outcome { source, target, port, probe, answer, .. } = *outcome;
         let mut hosts_per_port = 0.0;
         if answer != Answer::Answered {
-            let (hosts, ports) = self.all.entry((source, probe), Default::default);
-            hosts.insert(hash_of(&target));
+            let (tried, ports) = self.all.entry((source, probe), Default::default);
+            tried.insert(hash_of(&target));
             ports.insert(hash_of(&port));
-            hosts_per_port = f64::from(hosts.count()) / f64::from(ports.count().max(1));
+            hosts_per_port = f64::from(tried.count()) / f64::from(ports.count().max(1));
         }
         let tries = self.horizontal.entry((source, port, probe), || Tries::new(outcome));
         if !tries.take(outcome, hash_of(&target)) {
             return;
         }
         let (failed, share) = (tries.failed.count(), tries.share());
-        let peer = self.callers.find(&source).is_some_and(|callers| callers.count() >= CALLERS_MIN);
+        let peer = hosts.find(&source).is_some_and(|host| host.callers.count() >= CALLERS_MIN);
         let (hosts_min, share_min) = match (peer, target.is_private()) {
             (true, _) => (PEER_HOSTS_MIN, PEER_SHARE_MIN),
             (false, true) => (HOSTS_MIN, HOSTS_SHARE_MIN),
@@ -295,11 +319,15 @@ impl Scans {
     /// hours of them.
     fn failing(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
         let Outcome { source, target, port, .. } = *outcome;
+        if outcome.answer == Answer::Answered {
+            if let Some(tries) = self.same.find(&(source, target, port)) {
+                tries.failures = 0;
+            }
+            return;
+        }
         let tries = self.same.entry((source, target, port), || Tries::new(outcome));
         tries.take(outcome, 0);
-        if outcome.answer == Answer::Answered {
-            tries.failures = 0;
-        } else if tries.failures >= FAILURES_MIN && tries.failures.is_multiple_of(FAILURES_MIN) {
+        if tries.failures >= FAILURES_MIN && tries.failures.is_multiple_of(FAILURES_MIN) {
             let span = tries.range.span_ns() as f64 / SECOND as f64;
             // Faster than ten a second is a flood, and told as such.
             if span * 10.0 >= f64::from(tries.failures) && source != target {
@@ -316,6 +344,16 @@ impl Scans {
                 );
             }
         }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let tries = |tries: &Tries| tries.failed.owned_bytes() + tries.answered.owned_bytes();
+        self.vertical.bytes(tries)
+            + self.horizontal.bytes(tries)
+            + self.same.bytes(tries)
+            + self.all.bytes(|(hosts, ports)| hosts.owned_bytes() + ports.owned_bytes())
     }
 
     /// Entries forgotten for lack of room.

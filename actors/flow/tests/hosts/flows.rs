@@ -2,7 +2,7 @@
 
 use crate::net::{ACK, FIN, Net, PSH, RST, SYN, host, ip};
 use tidegate_flow::table::SECOND;
-use tidegate_flow::{EndCause, FlowRecord, TableOptions};
+use tidegate_flow::{Detectors, EndCause, FlowRecord, Kind, TableOptions};
 
 const A: &str = "10.0.0.1";
 const B: &str = "10.0.0.2";
@@ -165,4 +165,59 @@ fn a_clock_that_steps_back_changes_nothing_but_a_count() {
     let (records, table) = net.records_unsorted(TableOptions::default());
     assert_eq!((records.len(), table.counts().disordered), (1, 1));
     assert_eq!((records[0].state.name(), records[0].duration_ns()), ("SF", Some(0)));
+}
+
+/// A packet stamped years ahead must not end what goes on; a link silent for a day is no leap once a second packet says so.
+#[test]
+fn one_wild_stamp_moves_nothing() {
+    let mut net = Net::new();
+    for at in [1.0, 2.0, 4e8, 3.0, 4.0, 90_000.0, 90_001.0, 90_002.0] {
+        net.udp(at, (ip(A), 5), (ip(B), 6), b"x");
+    }
+    let (records, table) = net.records_unsorted(TableOptions::default());
+    let told: Vec<_> = records.iter().map(|r| (r.sent.packets, r.duration_ns(), r.cause)).collect();
+    let expected = [
+        // With the first packet after the silence, which nothing confirmed yet.
+        (6, Some(3 * SECOND), EndCause::Timeout),
+        (2, Some(SECOND), EndCause::InputEnd),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!((table.counts().unbelieved, table.counts().steps), (2, 0));
+}
+
+/// A clock set back by hours: after a few packets it is believed, and flows end by the new time.
+#[test]
+fn a_clock_set_back_ends_flows_once() {
+    let mut net = Net::new();
+    net.udp(10_000.0, (ip(A), 5), (ip(B), 6), b"x");
+    for n in 0..20 {
+        net.udp(100.0 + f64::from(n), (ip(A), 5), (ip(B), 6), b"x");
+    }
+    net.udp(500.0, (ip(A), 5), (ip(B), 6), b"x");
+    let (records, table) = net.records_unsorted(TableOptions::default());
+    let told: Vec<_> = records.iter().map(|r| (r.sent.packets, r.duration_ns(), r.cause)).collect();
+    let expected = [
+        (16, Some(0), EndCause::InputEnd),
+        (5, Some(4 * SECOND), EndCause::Timeout),
+        (1, None, EndCause::InputEnd),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!((table.counts().disordered, table.counts().steps), (15, 1));
+}
+
+/// Floods are found after the clock was set back as before it: windows that would end in the future are given up.
+#[test]
+fn detectors_go_on_after_a_step() {
+    let mut net = Net::new();
+    for n in 0..200 {
+        net.syn(90_000.0 + f64::from(n) * 0.01, (host("10.9.0.0", n % 4), 1_000 + n as u16), (ip(A), 80));
+    }
+    // An hour and more before, at a rate that is none: 200 in 2,000 s, where a window that never ends would count them all.
+    for n in 0..200 {
+        net.syn(100.0 + f64::from(n) * 10.0, (host("10.9.1.0", n % 4), 1_000 + n as u16), (ip(A), 80));
+    }
+    let mut detectors = Detectors::default();
+    net.feed_alerts(&mut detectors);
+    let told: Vec<_> = detectors.alerts().iter().map(|alert| (alert.kind, alert.count)).collect();
+    assert_eq!(told, [(Kind::SynFlood, 1)]);
 }

@@ -2,5 +2,7 @@
 
 mod attacks;
 mod benign;
+mod bounded;
+mod edges;
 mod flows;
 mod net;

@@ -212,6 +212,11 @@ impl Net {
         (records.0, table)
     }
 
+    /// Plays it through detectors without putting packets in order of time.
+    pub(crate) fn feed_alerts(self, detectors: &mut Detectors) {
+        self.feed(detectors, TableOptions::default(), |detectors, arp| detectors.arp(arp));
+    }
+
     /// The same without putting packets in order of time.
     pub(crate) fn records_unsorted(self, options: TableOptions) -> (Vec<FlowRecord>, FlowTable) {
         let mut records = Records::default();

@@ -1,0 +1,164 @@
+//! Who talks to whom: the first flow of each service of each pair, and services so unlike a host's habits that their first flow is worth a
+//! word.
+
+use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::beacon::Call;
+use super::host::Hosts;
+use crate::hash::{Recent, hash_of, short_hash};
+use crate::packet::protocol;
+use crate::record::FlowRecord;
+use crate::sketch::Few;
+use crate::table::SECOND;
+
+/// How long a host must have been seen before anything can be said to be unlike it.
+pub const HISTORY_NS: u64 = 3_600 * SECOND;
+/// How long nothing was new with it: creatures of habit (servers, cameras, controllers) have this, people at work do not.
+pub const SETTLED_NS: u64 = 1_800 * SECOND;
+/// Flows of its own before that.
+pub const FLOWS_MIN: u32 = 20;
+/// Services of creatures of habit.
+pub const SERVICES_MAX: u32 = 16;
+/// Hosts that use a port, the host itself included, from which on it is no rare one.
+pub const USERS_MIN: u32 = 2;
+/// Edges remembered; while some had to be forgotten nothing can be said to be new, and nothing is.
+const EDGES_MAX: usize = 1 << 16;
+/// Ports remembered with who uses them.
+const PORTS_MAX: usize = 1 << 14;
+
+/// What a host usually does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Habits {
+    /// First seen as an originator; 0 before that.
+    since_ns: u64,
+    /// When a service was new to it last.
+    new_ns: u64,
+    services: u32,
+    flows: u32,
+}
+
+impl Habits {
+    /// Reads its lines; changes nothing.
+    pub(super) fn touch(&self) -> u64 {
+        self.since_ns ^ u64::from(self.flows)
+    }
+}
+
+/// The edges, and the detector of rare ones.
+#[derive(Debug, Clone)]
+pub struct Edges {
+    /// By hash of originator, responder, port and protocol.
+    first: Recent<u64, Call>,
+    users: Recent<(u16, u8), Few>,
+}
+
+impl Default for Edges {
+    fn default() -> Self {
+        Self { first: Recent::new(EDGES_MAX), users: Recent::new(PORTS_MAX) }
+    }
+}
+
+fn key(record: &FlowRecord) -> u64 {
+    hash_of(&(record.originator, record.responder, record.responder_port, record.protocol))
+}
+
+impl Edges {
+    /// Takes a flow that ended. The first call of its edge where this is not the first; `None` where it is, or is no call: the middle of
+    /// a connection has no start, and what carries nothing says nothing.
+    pub fn ended(
+        &mut self,
+        record: &FlowRecord,
+        now: u64,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) -> Option<Call> {
+        let counts = match record.protocol {
+            protocol::TCP => record.history.starts_with(b'S'),
+            protocol::UDP => true,
+            _ => false,
+        };
+        if !counts || record.sent.bytes == 0 || record.responder.is_group() {
+            return None;
+        }
+        let mut is_new = false;
+        let first = *self.first.entry(key(record), || {
+            is_new = true;
+            Call::of(record)
+        });
+        let habits = &mut hosts.entry(record.originator, Default::default).habits;
+        let before = *habits;
+        if habits.since_ns == 0 {
+            habits.since_ns = now.max(1);
+        }
+        habits.flows = habits.flows.saturating_add(1);
+        if !is_new {
+            return Some(first);
+        }
+        habits.services = habits.services.saturating_add(1);
+        habits.new_ns = habits.new_ns.max(now);
+        self.judge(record, before, now, hosts, alerts);
+        None
+    }
+
+    fn judge(
+        &mut self,
+        record: &FlowRecord,
+        before: Habits,
+        now: u64,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
+        let FlowRecord { originator, responder, responder_port: port, protocol: number, .. } = *record;
+        let users = self.users.entry((port, number), Few::default);
+        users.insert(short_hash(&originator));
+        let users = users.count();
+        let settled = before.since_ns > 0
+            && now.saturating_sub(before.since_ns) >= HISTORY_NS
+            && now.saturating_sub(before.new_ns) >= SETTLED_NS
+            && before.flows >= FLOWS_MIN
+            && before.services <= SERVICES_MAX;
+        // Services that answer on a port of their own, and are talked with.
+        if !settled
+            || users >= USERS_MIN
+            || number != protocol::TCP
+            || record.received.bytes == 0
+            || self.first.dropped() > 0
+            || hosts.find(&responder).is_some_and(|host| host.callers.count() >= USERS_MIN)
+        {
+            return;
+        }
+        let mut range = Range::at(record.packets.0, record.start_ns);
+        range.cover(record.packets.1, record.last_ns);
+        let quiet = now.saturating_sub(before.new_ns);
+        alerts.raise(
+            Alert::new(Kind::RareEdge, originator, range, now)
+                .against(responder, Some(port))
+                .rated(Severity::Low, probability(quiet as f64, SETTLED_NS as f64), "new service")
+                .because("minutes in which nothing was new", quiet as f64 / (60 * SECOND) as f64, 30.0)
+                .because("services used before", before.services, f64::from(SERVICES_MAX))
+                .because("hosts that use this port", users, f64::from(USERS_MIN))
+                .because("flows of the host before", before.flows, f64::from(FLOWS_MIN)),
+        );
+    }
+
+    /// Reads ahead what a flow's end will need; changes nothing.
+    pub fn warm(&self, record: &FlowRecord) {
+        self.first.warm(&key(record), |_| ());
+    }
+
+    /// Reads ahead what room for so many new edges will need; changes nothing.
+    pub fn warm_room(&self, count: usize) {
+        self.first.warm_room(count);
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.first.bytes(|_| 0) + self.users.bytes(|_| 0)
+    }
+
+    /// Entries forgotten for lack of room.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.first.dropped() + self.users.dropped()
+    }
+}
