@@ -382,6 +382,7 @@ mod tests {
     fn good() -> Machine {
         Machine {
             clocksource: Some("tsc".into()),
+            gpu: None,
             clocksources: Some(vec!["tsc".into(), "hpet".into()]),
             clock_synchronized: Some(true),
             clock_step_ns: Some(900),
