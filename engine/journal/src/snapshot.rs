@@ -572,7 +572,8 @@ mod tests {
         let moved = &folder.list().unwrap()[0];
         assert!(matches!(moved.info(), Err(SnapshotFileError::Name { found: 900, .. })));
         let whole = std::fs::read(&moved.path).unwrap();
-        std::fs::write(&moved.path, &whole[..whole.len() - 1]).unwrap();
+        std::fs::remove_file(&moved.path).unwrap();
+        std::fs::write(&files[0].path, &whole[..whole.len() - 1]).unwrap();
         let cut = &folder.list().unwrap()[0];
         assert!(matches!(
             cut.read(&mut bytes),

@@ -269,6 +269,8 @@ fn run<S: Storage>(
                 Input::Barrier(reply) => {
                     // What fails here fails again with the next turn, which tells.
                     if committer.finish(now()).is_ok() {
+                        // Whoever hears of the point may ask how far the journal is.
+                        tell(&committer);
                         let _ = reply.try_send(committer.journal().point());
                     }
                 }
