@@ -7,6 +7,7 @@
 pub mod config;
 pub mod gateway;
 pub mod journal;
+pub mod replica;
 pub mod seeds;
 pub mod token;
 pub mod traffic;

@@ -35,6 +35,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("config", crate::config::seeds()),
         ("token", crate::token::seeds()),
         ("journal", crate::journal::seeds()),
+        ("replica", crate::replica::seeds()),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),
