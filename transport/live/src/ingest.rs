@@ -1,6 +1,9 @@
 //! All feeds become one log: sessions, one sequencer per source, and the router; on the thread `tg-ingest`, or as a part of
 //! the fused core.
 
+mod replicated;
+
+use self::replicated::Replicating;
 use crate::clock::Clock;
 use crate::downstream::Downstream;
 use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Recovered};
@@ -11,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_actors::runtime::{ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
+use tidegate_journal::entry::Entries;
 use tidegate_journal::{Batch, BatchView, Entry};
 use tidegate_proto::feed::{ConnectionId, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
@@ -24,6 +28,8 @@ const QUEUE_MAX: usize = 32;
 /// Answers on their way to one connection. When it takes no more, acks and credits are left out: they are cumulative, and a
 /// feed that misses them asks.
 const ANSWERS_MAX: usize = 64;
+/// Inputs of other nodes taken between two looks at the feeds of this one.
+const ORDERED_TURN: usize = 64;
 /// How long to wait for a journal that takes nothing.
 const STALL: Duration = Duration::from_millis(5);
 /// Frames that fit a buffer at least.
@@ -56,6 +62,8 @@ pub(crate) enum Input {
     },
     /// The journal went on.
     Journaled,
+    /// The log of the cluster went on.
+    Replicated,
     Stop,
 }
 
@@ -164,6 +172,12 @@ impl IngestHandle {
         let mut stats = self.shared.stats().clone();
         stats.logged = self.shared.logged.load(Relaxed);
         stats
+    }
+
+    /// There are orders for a node of a cluster.
+    pub fn replicated(&self) {
+        // When the queue is full, ingest is awake anyway.
+        let _ = self.inputs.try_send(Input::Replicated);
     }
 
     /// What the thread does with its time.
@@ -308,6 +322,7 @@ pub(crate) struct Ingest {
     swept: MonoTime,
     ended: bool,
     journal: Option<Journaling>,
+    replica: Option<Box<Replicating>>,
 }
 
 /// Tells the thread to end.
@@ -359,6 +374,7 @@ impl Ingest {
             swept: clock.now(),
             ended: false,
             journal: None,
+            replica: options.replication.clone().map(|port| Box::new(Replicating::new(port, &options.feed))),
             options,
         };
         (ingest, handle, Stopper(inputs_in))
@@ -369,14 +385,17 @@ impl Ingest {
         self.downstream.begin();
         let mut patience = SWEEP;
         while self.open() {
+            let replicated = self.replicate(ORDERED_TURN);
             self.downstream.worked(&self.shared.times);
             if self.stalled() {
-                std::thread::sleep(STALL);
+                if !replicated {
+                    std::thread::sleep(STALL);
+                }
                 self.downstream.waited(&self.shared.times);
                 self.sweep_when_due();
                 continue;
             }
-            let input = self.inputs.recv_timeout(patience);
+            let input = self.inputs.recv_timeout(if replicated { Duration::ZERO } else { patience });
             self.downstream.waited(&self.shared.times);
             match input {
                 Ok(input) => self.input(input),
@@ -453,13 +472,18 @@ impl Ingest {
                 }
             }
             Input::Frames { connection, received, mut buffer, datagrams } => {
+                self.received(received);
                 self.frames(connection, now, &mut buffer, datagrams);
-                self.downstream.arrived(received, &self.router);
+                if self.replica.is_none() {
+                    self.downstream.arrived(received, &self.router);
+                }
                 buffer.reset();
                 let _ = self.spare.try_send(buffer);
             }
             Input::Closed { connection } => self.forget(connection),
             Input::Journaled => self.journaled(now),
+            // Whoever runs this looks at what there is of it before anything else.
+            Input::Replicated => {}
             Input::Stop => self.ended = true,
         }
     }
@@ -528,6 +552,9 @@ impl Ingest {
 
     /// This turn's input goes to the journal.
     fn accepted(&mut self, connection: ConnectionId) {
+        if let Some(replica) = &mut self.replica {
+            return replica.submit();
+        }
         let Some(journal) = &mut self.journal else { return };
         let last = self.ranks.get(&connection).map(|&rank| {
             let (session, last) = self.server.stands(rank);
@@ -536,16 +563,19 @@ impl Ingest {
         journal.submit(last);
     }
 
-    /// Adds to this turn's input for the journal, if there is one.
+    /// Adds to this turn's input for the journal or for other nodes, if there are any.
     fn note(&mut self, write: impl Fn(&mut Batch) -> bool) {
-        if let Some(journal) = &mut self.journal {
+        if let Some(replica) = &mut self.replica {
+            replica.note(write);
+        } else if let Some(journal) = &mut self.journal {
             journal.note(write);
         }
     }
 
-    /// Whether the journal takes nothing more for now; then nothing more may be accepted.
+    /// Whether the journal, or the cluster, takes nothing more for now; then nothing more may be accepted.
     pub(crate) fn stalled(&mut self) -> bool {
-        self.journal.as_mut().is_some_and(Journaling::push)
+        self.replica.as_mut().is_some_and(|replica| replica.push())
+            || self.journal.as_mut().is_some_and(Journaling::push)
     }
 
     /// More is on disk: whoever waits for that is told.
@@ -598,8 +628,12 @@ impl Ingest {
     }
 
     fn read_again(&mut self, view: &BatchView<'_>, ranks: &mut HashMap<u16, u16>, found: &mut Recovered) {
+        self.read_entries(view.entries(), ranks, found);
+    }
+
+    fn read_entries(&mut self, entries: Entries<'_>, ranks: &mut HashMap<u16, u16>, found: &mut Recovered) {
         let mut seen: Vec<u16> = Vec::new();
-        for entry in view.entries().flatten() {
+        for entry in entries.flatten() {
             found.records += entry.records();
             let written = match entry {
                 Entry::Source { rank, source_id, session, new_session, name, principal } => {
@@ -666,6 +700,7 @@ impl Ingest {
         datagrams: bool,
         out: &mut Vec<u8>,
     ) -> Result<Option<Close>, Close> {
+        self.must_lead()?;
         let taken = if datagrams {
             self.server.handle_datagram(connection, now, frame, out)?
         } else {
@@ -686,10 +721,14 @@ impl Ingest {
             let sequence = (self.server.stands(rank).1 + 1).saturating_sub(events.len() as u64);
             if lost > 0 {
                 self.note(|batch| batch.lost(rank, sequence.saturating_sub(1), lost));
-                self.lost(rank, lost);
+                if self.replica.is_none() {
+                    self.lost(rank, lost);
+                }
             }
             self.note(|batch| batch.events(rank, sequence, named, &events));
-            self.events(rank, named, &events);
+            if self.replica.is_none() {
+                self.events(rank, named, &events);
+            }
         }
         Ok(())
     }
@@ -721,6 +760,9 @@ impl Ingest {
 
     /// Does what a frame asks; returns the last words for a connection that is done.
     fn take(&mut self, connection: ConnectionId, taken: Taken<'_>) -> Option<Close> {
+        if self.replica.is_some() {
+            return self.take_replicated(connection, taken);
+        }
         match taken {
             Taken::Nothing => {}
             Taken::Registered { rank, new_session, superseded } => {
@@ -787,7 +829,7 @@ impl Ingest {
     }
 
     fn note_source(&mut self, rank: u16, empty: bool) {
-        if self.journal.is_none() {
+        if self.journal.is_none() && self.replica.is_none() {
             return;
         }
         let stats = self.server.sources().nth(usize::from(rank));
@@ -916,15 +958,20 @@ impl Ingest {
         }
         // A source that left without a word stops holding the others' windows open after a while, and the log says so. Alone
         // it holds nobody up, and when it comes back its log is as if it had never left.
-        if self.sources.len() > 1 {
+        if self.sources.len() > 1 && self.must_lead().is_ok() {
             for rank in 0..self.sources.len() {
                 let source = &mut self.sources[rank];
                 if source.left.is_some_and(|left| now.since(left) >= self.options.idle_after_ns) {
                     source.left = None;
                     self.note(|batch| batch.idle(rank as u16));
-                    self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
+                    if self.replica.is_none() {
+                        self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
+                    }
                 }
             }
+        }
+        if let Some(replica) = &mut self.replica {
+            replica.submit();
         }
         if let Some(journal) = &mut self.journal {
             journal.submit(None);
@@ -939,7 +986,7 @@ impl Ingest {
             self.closed.iter().map(|(&name, &count)| (name, count)).collect();
         closed.sort_unstable();
         IngestStats {
-            sources: self.server.sources().collect(),
+            sources: self.sessions().sources().collect(),
             feeds: self.sources.iter().map(|source| source.state.clone()).collect(),
             connections: self.server.connections(),
             logged: self.sources.iter().map(|source| source.sequencer.sequence()).sum(),
@@ -957,6 +1004,7 @@ impl Ingest {
         for answers in self.answers.values() {
             let _ = answers.try_send(FeedAnswer::Close(close.clone()));
         }
+        self.leave();
         let mut end = None;
         let mut sources = std::mem::take(&mut self.sources);
         for source in &mut sources {

@@ -23,6 +23,7 @@ mod ingest;
 mod journal;
 mod latency;
 mod network;
+pub mod replication;
 mod service;
 
 pub use clock::Clock;
@@ -33,4 +34,5 @@ pub use ingest::{
 pub use journal::{JournalError, JournalSettings, Recovered};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::{Network, Threads, ThreadsError};
+pub use replication::Replication;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};

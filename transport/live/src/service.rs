@@ -7,6 +7,7 @@ use crate::egress::{Desk, Egress, HubHandle, Wake};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
 use crate::journal::{JournalError, JournalSettings, Recovered};
 use crate::latency::{LatencyHandle, Percentiles, measure};
+use crate::replication::Replication;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -39,6 +40,8 @@ pub struct LiveOptions {
     pub hub: HubOptions,
     /// Where what is accepted is written down; `None` for nowhere.
     pub journal: Option<JournalSettings>,
+    /// The way to other nodes that hold the same log; `None` for a node that leads alone. Not together with a journal.
+    pub replication: Option<Replication>,
 }
 
 impl Default for LiveOptions {
@@ -52,6 +55,7 @@ impl Default for LiveOptions {
             feed: FeedServerOptions::default(),
             hub: HubOptions::default(),
             journal: None,
+            replication: None,
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
 use quinn::{Connection, RecvStream, SendStream};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_engine::Event;
 use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedEvent};
-use tidegate_proto::{ALPN_FEED, AckMode, Frame, FrameBuffer};
+use tidegate_proto::{ALPN_FEED, AckMode, CloseCode, Frame, FrameBuffer};
 use tokio::sync::Notify;
 
 /// Who publishes, and how.
@@ -215,6 +216,8 @@ enum End {
     Finished,
     /// It broke; another one may do better.
     Broken,
+    /// Another server may do better: this one, if that is known.
+    Elsewhere(Option<SocketAddr>),
     /// No other will.
     Failed(ClientError),
 }
@@ -254,6 +257,14 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
                     break Err(error);
                 }
                 connection.close(quinn::VarInt::from_u32(0), b"");
+                dialer.turn();
+            }
+            End::Elsewhere(leader) => {
+                connection.close(quinn::VarInt::from_u32(0), b"");
+                match leader {
+                    Some(leader) => dialer.prefer(leader),
+                    None => dialer.turn(),
+                }
             }
             End::Failed(error) => {
                 connection.close(quinn::VarInt::from_u32(0), b"");
@@ -341,7 +352,9 @@ async fn talk(
                         state.stats.lost_by_server += last - first + 1;
                     }
                     Ok(Some(FeedEvent::Closed(close))) => {
-                        return if close.code.may_retry() {
+                        return if close.code == CloseCode::NOT_LEADER {
+                            End::Elsewhere(close.leader())
+                        } else if close.code.may_retry() {
                             End::Broken
                         } else {
                             End::Failed(ClientError::Closed(close))
