@@ -14,7 +14,7 @@ use tidegate_cluster::{ClusterConfig, ClusterError, Node, NodePlace, NodeStatus,
 use tidegate_live::replication::ReplicationDriver;
 use tidegate_live::{IngestHandle, LiveOptions};
 use tidegate_quic::Limits;
-use tidegate_replica::{Command, Member as Incarnation};
+use tidegate_replica::{Command, Group, Member as Incarnation, Meta};
 
 /// First ports of local nodes.
 const LOCAL_PEERS: u16 = 7_501;
@@ -30,15 +30,26 @@ fn failure(error: ClusterError) -> Failure {
     Failure::new(exit, error)
 }
 
+fn refused(why: String) -> Failure {
+    failure(ClusterError::Refused(why))
+}
+
 pub(crate) fn run(command: &ClusterCommand, ui: &Ui) -> Outcome {
     match command {
         ClusterCommand::Init(args) => init(args, ui),
         ClusterCommand::Status(args) => status(args, ui),
-        ClusterCommand::Move(args) => {
-            change(args, ui, "leads", |epoch, target| Command::Transfer { epoch, target })
-        }
+        ClusterCommand::Move(args) => change(args, ui, "leads", |meta, target| {
+            let Group { leader, isr, epoch, .. } = &meta.group;
+            if *leader == Some(target) {
+                return Err(refused(format!("node {} leads already", target.node)));
+            }
+            if !isr.contains(&target) {
+                return Err(refused(format!("node {} is not in sync, so it may not lead", target.node)));
+            }
+            Ok(Command::Transfer { epoch: *epoch, target })
+        }),
         ClusterCommand::PromoteLoss(args) => {
-            let declare = |epoch, target| Command::DeclareLoss { epoch, target };
+            let declare = |meta: &Meta, target| Ok(Command::DeclareLoss { epoch: meta.group.epoch, target });
             change(args, ui, "begins a new lineage with what it has", declare)
         }
     }
@@ -205,7 +216,7 @@ fn change(
     args: &ClusterMoveArgs,
     ui: &Ui,
     does: &str,
-    command: impl Fn(u32, Incarnation) -> Command,
+    command: impl Fn(&Meta, Incarnation) -> Result<Command, Failure>,
 ) -> Outcome {
     runtime()?.block_on(async {
         let operator = Operator::of(&args.dir).map_err(failure)?;
@@ -223,7 +234,7 @@ fn change(
             )));
         };
         let target = Incarnation { node: args.to, incarnation: known.incarnation };
-        operator.decide(&command(meta.group.epoch, target)).await.map_err(failure)?;
+        operator.decide(&command(meta, target)?).await.map_err(failure)?;
         ui.print(&format!("node {} {does}\n", args.to));
         Ok(Exit::Ok)
     })

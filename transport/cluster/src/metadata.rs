@@ -24,8 +24,10 @@ use tokio::sync::{mpsc, watch};
 /// Times of consensus in milliseconds: what elections wait for, at least and at most, and between two heartbeats.
 const ELECTION_MS: (u64, u64) = (400, 800);
 const HEARTBEAT_MS: u64 = 100;
-/// A node that consensus has not heard of for so long is given up.
-const SILENCE: Duration = Duration::from_millis(800);
+/// A node that was not heard of for so long is asked, and given up if it does not answer.
+const SILENCE: Duration = Duration::from_millis(500);
+/// How long it then has to answer when it is asked.
+const LAST_CALL: Duration = Duration::from_millis(400);
 /// How long whoever begins to lead consensus listens before it gives somebody up.
 const LISTEN: Duration = Duration::from_millis(200);
 /// How often that is looked at.
@@ -244,6 +246,8 @@ impl Consensus {
     /// Gives up nodes that have been silent for too long, while consensus is led from here.
     async fn watch_over(self) {
         let mut leads_since: Option<Instant> = None;
+        // Each node's incarnation, and since when that is known: who has just come back was silent before, and is not now.
+        let mut seen: BTreeMap<NodeId, (u64, Instant)> = BTreeMap::new();
         loop {
             tokio::time::sleep(LOOK).await;
             if self.status().leader != Some(self.me.into()) {
@@ -254,7 +258,18 @@ impl Consensus {
             let meta = Arc::clone(&self.watched.borrow());
             for (&node, state) in meta.nodes.iter().filter(|(node, _)| **node != self.me) {
                 let heard = self.links.heard(node).unwrap_or(since);
+                let (incarnation, since_then) = seen.entry(node).or_insert((state.incarnation, heard));
+                if *incarnation != state.incarnation {
+                    (*incarnation, *since_then) = (state.incarnation, Instant::now());
+                }
+                let heard = heard.max(*since_then);
                 if !state.fenced && heard.elapsed() >= SILENCE && since.elapsed() >= LISTEN {
+                    // It may have had nothing to say, or this node no time to listen.
+                    let answer = self.links.call(node, Kind::Status, b"", LAST_CALL).await;
+                    if !matches!(answer, Err(CallError::Late(_) | CallError::Broken(_) | CallError::Apart(_)))
+                    {
+                        continue;
+                    }
                     let member = Member { node, incarnation: state.incarnation };
                     let _ = self.decide_here(Command::Fence { member }).await;
                 }

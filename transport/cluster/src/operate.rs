@@ -10,15 +10,18 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 use tidegate_replica::{Command, NodeId};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long a node may take to answer.
+/// How long a node may take to be reached, and to answer.
+const CONNECT: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// What is known of a node: how it stands, or why it does not say.
 pub type Found = Result<NodeStatus, String>;
 
 /// An operator of a cluster.
+#[derive(Clone)]
 pub struct Operator {
     config: ClusterConfig,
     client: quinn::ClientConfig,
@@ -49,7 +52,8 @@ impl Operator {
 
     async fn ask(&self, node: NodeId, kind: Kind, question: &[u8]) -> Result<Vec<u8>, String> {
         let place = self.config.nodes.get(&node).ok_or_else(|| format!("there is no node {node}"))?;
-        let link = links::connect(&self.endpoint, &self.client, &self.config, node, place.peers).await?;
+        let link = links::connect(&self.endpoint, &self.client, &self.config, node, place.peers);
+        let link = timeout(CONNECT, link).await.map_err(|_| "no answer".to_owned())??;
         let answer = timeout(ANSWER, links::ask(&link, kind, question)).await;
         let why = link.close_reason().map(|reason| reason.to_string());
         link.close(VarInt::from_u32(0), b"");
@@ -62,15 +66,18 @@ impl Operator {
 
     /// How every node stands.
     pub async fn status(&self) -> BTreeMap<NodeId, Found> {
-        let mut found = BTreeMap::new();
+        let mut asked = JoinSet::new();
         for &node in self.config.nodes.keys() {
-            let answer = self.ask(node, Kind::Status, b"").await;
-            let status = answer.and_then(|answer| {
-                serde_json::from_slice(&answer).map_err(|error| format!("its answer is none: {error}"))
+            let operator = self.clone();
+            asked.spawn(async move {
+                let answer = operator.ask(node, Kind::Status, b"").await;
+                let status = answer.and_then(|answer| {
+                    serde_json::from_slice(&answer).map_err(|error| format!("its answer is none: {error}"))
+                });
+                (node, status)
             });
-            found.insert(node, status);
         }
-        found
+        asked.join_all().await.into_iter().collect()
     }
 
     /// Has a command decided by whichever node can.

@@ -217,6 +217,11 @@ impl Dialer {
         self.servers().front().copied().unwrap_or(self.options.server)
     }
 
+    /// How long to try.
+    fn patience(&self) -> Duration {
+        self.options.give_up_after
+    }
+
     /// This one was of no use; another's turn.
     fn turn(&self) {
         self.servers().rotate_left(1);

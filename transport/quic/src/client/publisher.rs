@@ -2,12 +2,11 @@
 
 use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
 use quinn::{Connection, RecvStream, SendStream};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_engine::Event;
 use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedEvent};
-use tidegate_proto::{ALPN_FEED, AckMode, CloseCode, Frame, FrameBuffer};
+use tidegate_proto::{ALPN_FEED, AckMode, Close, CloseCode, Frame, FrameBuffer};
 use tokio::sync::Notify;
 
 /// Who publishes, and how.
@@ -216,8 +215,8 @@ enum End {
     Finished,
     /// It broke; another one may do better.
     Broken,
-    /// Another server may do better: this one, if that is known.
-    Elsewhere(Option<SocketAddr>),
+    /// This server does not lead, and says who does if it knows.
+    Elsewhere(Close),
     /// No other will.
     Failed(ClientError),
 }
@@ -225,6 +224,8 @@ enum End {
 async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
     // Before the next attempt: longer after each connection that came to nothing.
     let mut pause = Duration::ZERO;
+    // Since when nobody leads, as far as servers say.
+    let mut sent_away: Option<Instant> = None;
     let over = loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -243,7 +244,7 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
         {
             let mut state = shared.state();
             if state.client.is_up() {
-                pause = Duration::ZERO;
+                (pause, sent_away) = (Duration::ZERO, None);
             }
             state.client.disconnected();
         }
@@ -259,9 +260,12 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
                 connection.close(quinn::VarInt::from_u32(0), b"");
                 dialer.turn();
             }
-            End::Elsewhere(leader) => {
+            End::Elsewhere(close) => {
                 connection.close(quinn::VarInt::from_u32(0), b"");
-                match leader {
+                if sent_away.get_or_insert_with(Instant::now).elapsed() >= dialer.patience() {
+                    break Err(ClientError::Closed(close));
+                }
+                match close.leader() {
                     Some(leader) => dialer.prefer(leader),
                     None => dialer.turn(),
                 }
@@ -353,7 +357,7 @@ async fn talk(
                     }
                     Ok(Some(FeedEvent::Closed(close))) => {
                         return if close.code == CloseCode::NOT_LEADER {
-                            End::Elsewhere(close.leader())
+                            End::Elsewhere(close)
                         } else if close.code.may_retry() {
                             End::Broken
                         } else {
