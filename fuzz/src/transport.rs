@@ -22,7 +22,8 @@ fn stream(
         let taken = buffer.push(rest);
         rest = &rest[taken..];
         while let Some((offset, head, body)) = buffer.next_frame()? {
-            if each(offset, &Frame::read(offset, &head, body)?).is_err() {
+            let (frame, mut events) = (Frame::read(offset, &head, body)?, Vec::new());
+            if each(offset, &frame.unpacked(&mut events)?).is_err() {
                 return Ok(());
             }
         }

@@ -17,6 +17,7 @@ use tidegate_replay::pipeline::SinkError;
 use tidegate_replay::{LogOptions, Plan, ReplayOptions, ResultSink, StreamInfo, StreamKind, replay};
 
 pub(crate) mod risk;
+pub(crate) mod spectrum;
 pub(crate) mod surface;
 
 /// Most bars kept, of all symbols together: 1.3 GB.

@@ -1,6 +1,7 @@
 //! The command line: names, defaults, ranges and examples. What a text may be is decided here, once.
 
 use crate::batch::risk::{Horizon, TailArg};
+use crate::batch::spectrum::SpectrumOutput;
 use crate::batch::surface::Sweep;
 use crate::render::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -188,6 +189,14 @@ pub(crate) enum Command {
                       symbols weigh the same.\nOnly time with bars counts: a session of six and a half hours is 6.5h, or 390b of 1m bars."
     )]
     Risk(RiskArgs),
+    /// The cross-section: how much of all symbols' moves is one move, and how unusual each is.
+    #[command(
+        after_help = "Examples:\n  tidegate spectrum day.tgc --bars 1m --window 60\n  tidegate spectrum day.tgc --bars 5m --output csv > spectrum.csv\n\n\
+                      mode share: the part of all variance that is the market's own move. effective rank: independent moves. \
+                      absorption:\nthe share of the first fifth of the eigenvalues. turbulence: about 1 for a row like those before it, \
+                      more for one unlike them."
+    )]
+    Spectrum(SpectrumArgs),
 }
 
 /// Where a server listens unless told otherwise.
@@ -236,9 +245,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "fused|staged")]
     pub(crate) placement: Option<Placement>,
     /// How the work is spread: sockets, feeds, shards and readers all on one thread (fused), on threads of their own
-    /// (separate), or fused on a machine of at most two cores unless more shards or staged indicators are asked for (auto).
-    #[arg(long, value_name = "auto|fused|separate", default_value = "auto")]
-    pub(crate) threads: Threads,
+    /// (separate), or fused on a machine of at most two cores unless more shards or staged indicators are asked for (auto)
+    /// [default: auto].
+    #[arg(long, value_name = "auto|fused|separate")]
+    pub(crate) threads: Option<Threads>,
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -969,6 +979,30 @@ pub(crate) struct RiskArgs {
     /// The result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SpectrumArgs {
+    /// Files of any format; several merge by event time.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Bars whose returns are correlated, as `replay` names them.
+    #[arg(long, value_name = "SPEC", default_value = "1m")]
+    pub(crate) bars: WindowSpec,
+    /// Bars that correlations are of, 4 to 512.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(4..=512))]
+    pub(crate) window: u32,
+    /// How far correlations are drawn towards none for the turbulence: above 0, at most 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    pub(crate) shrink: f64,
+    /// As a table of the newest rows, or every row as CSV or JSON lines.
+    #[arg(long, value_name = "table|csv|jsonl", default_value = "table")]
+    pub(crate) output: SpectrumOutput,
+    /// Rows of the table.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) last: u32,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
 }
 
 /// How inputs are read.

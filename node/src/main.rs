@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args, &ui),
         Command::Surface(args) => batch::surface::run(&args, &ui),
         Command::Risk(args) => batch::risk::run(&args, &ui),
+        Command::Spectrum(args) => batch::spectrum::run(&args, &ui),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -7,10 +7,13 @@ use crate::progress::Bar;
 use crate::render::{Table, Ui, bytes, clean, thousands};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_replay::capture::{CaptureOptions, CaptureSummary, CaptureWriter, WriteError};
 use tidegate_replay::merge::Merge;
 use tidegate_replay::{RejectCause, open_input};
+
+/// How often a block is ended however short it is: what a crash can lose of an input that trickles.
+const FLUSH: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &RecordArgs, ui: &Ui) -> Outcome {
     if let Some(input) = args.inputs.iter().find(|input| same_file(input, &args.out)) {
@@ -28,6 +31,7 @@ pub(crate) fn run(args: &RecordArgs, ui: &Ui) -> Outcome {
     let mut writer = CaptureWriter::create(part_of(&args.out), codec)?;
     let bar = Bar::new(ui, "recording", merge.progress().bytes_total);
     let mut events = Vec::new();
+    let mut flushed = Instant::now();
     while !interrupt.raised() {
         merge.batch(&mut events);
         if events.is_empty() {
@@ -35,6 +39,10 @@ pub(crate) fn run(args: &RecordArgs, ui: &Ui) -> Outcome {
         }
         writer.define_all(merge.names())?;
         writer.push(&events)?;
+        if flushed.elapsed() >= FLUSH {
+            writer.flush()?;
+            flushed = Instant::now();
+        }
         bar.at(merge.progress().bytes, "");
     }
     let stopped = interrupt.raised();

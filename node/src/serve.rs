@@ -177,7 +177,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         (options.replication, replication) = (Some(port), Some(driver));
         listen = member.place.clients;
     }
-    let network = Network::start(args.threads, &options.runtime)
+    let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     if config.journal.enabled {

@@ -229,6 +229,23 @@ fn a_configuration_is_replayed_as_it_is_served() {
     assert_ne!(without["digest"], replayed["digest"]);
 }
 
+/// How a node is spread over threads can be said in the file; the command line has the last word.
+#[test]
+fn threads_are_asked_for_in_the_file_or_on_the_command_line() {
+    let folder = folder();
+    let path = folder.path();
+    std::fs::write(path.join("t.toml"), "[engine]\nthreads = \"separate\"\n").unwrap();
+    for (options, threads) in [
+        ("--config t.toml", "separate"),
+        ("--config t.toml --threads fused", "fused"),
+        ("--threads fused", "fused"),
+    ] {
+        let server = Server::start(path, options);
+        assert_eq!(server.hello["threads"], threads, "{options}");
+        server.end();
+    }
+}
+
 /// Certificates are renewed in place; a key that is not theirs changes nothing.
 #[test]
 fn a_renewed_certificate_is_served_without_a_restart() {

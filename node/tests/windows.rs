@@ -210,3 +210,43 @@ fn mistakes_name_the_forms_and_ranges() {
         assert!(text.contains(words), "`{words}` is not in: {text}");
     }
 }
+
+/// Two symbols that move as one, a third against them, a fourth that does not move.
+#[test]
+fn the_cross_section_of_symbols_that_move_as_one_is_one_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut text = "ts,symbol,price,size\n".to_owned();
+    let mut level = 1.0f64;
+    for second in 0..40u64 {
+        level *= 1.0 + 0.01 * ((second * second % 7) as f64 - 3.0);
+        let rows = [("A", 100.0 * level), ("B", 5.0 * level), ("C", 20.0 / level), ("D", 7.0)];
+        for (symbol, price) in rows {
+            text +=
+                &format!("{},{symbol},{price:.9},1\n", 1_700_000_000_000_000_000 + second * 1_000_000_000);
+        }
+    }
+    std::fs::write(path.join("t.csv"), text).unwrap();
+    let lines = run(path, "spectrum t.csv --bars 1s --window 20 --output jsonl", 0);
+    let rows: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // A return needs two prices, a window twenty returns.
+    assert_eq!(rows.len(), 20);
+    for row in &rows {
+        let value = |name: &str| row[name].as_f64().unwrap();
+        assert_eq!(row["symbols"], 3, "{row}");
+        assert!(
+            (value("mode_share") - 1.0).abs() < 1e-6 && (value("effective_rank") - 1.0).abs() < 1e-3,
+            "{row}"
+        );
+        // One pair moves together, two against each other.
+        assert!((value("correlation") + 1.0 / 3.0).abs() < 1e-6, "{row}");
+    }
+    assert!(rows[0]["turbulence"].is_null() && rows[1]["turbulence"].is_number());
+    let csv = run(path, "spectrum t.csv --bars 1s --window 20 --output csv", 0);
+    assert_eq!(csv.lines().count(), 21);
+    assert!(run(path, "spectrum t.csv --bars 1s --window 20", 0).contains("20 rows of bars 1s, window 20"));
+    let (short, none) = ("spectrum t.csv --bars 1s --window 41", "spectrum t.csv --shrink 0");
+    assert!(run(path, short, 3).contains("no two symbols have moved in a window of 41 bars (there are 40)"));
+    assert!(run(path, none, 2).contains("`shrink` is 0: above 0, at most 1"));
+}

@@ -82,6 +82,7 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-quic",
             "tidegate-cluster",
             "tidegate-gateway",
+            "tidegate-regime",
             "tidegate-replay",
             "tidegate-benches",
         ],

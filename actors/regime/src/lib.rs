@@ -13,6 +13,7 @@ mod random;
 pub mod state;
 
 pub mod bocpd;
+pub mod cross;
 pub mod cusum;
 pub mod hmm;
 pub mod outlier;
@@ -20,6 +21,7 @@ pub mod segments;
 pub mod switching;
 
 pub use bocpd::{Bocpd, BocpdOptions};
+pub use cross::{CrossOptions, CrossReading, CrossSection};
 pub use error::RegimeError;
 pub use hmm::{GaussianHmm, HmmFilter};
 pub use segments::{Change, SegmentOptions, Segments};

@@ -14,6 +14,7 @@ mod idle;
 mod inline;
 mod options;
 mod stats;
+mod threads;
 mod times;
 pub(crate) mod worker;
 
@@ -21,6 +22,7 @@ pub use idle::{Idle, IdleStrategy, IdleStrategyError};
 pub use inline::InlineShards;
 pub use options::{FailurePolicy, Outputs, Placement, PlacementError, RuntimeError, RuntimeOptions};
 pub use stats::{Phase, ShardProgress, ShardStats, StatsHandle};
+pub use threads::{Threads, ThreadsError};
 pub use times::{Stopwatch, ThreadStats, ThreadTimes, TimeCells};
 
 use crate::supervision::{Berth, ShardEnd, ShardStatus, Supervision};

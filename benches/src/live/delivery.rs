@@ -133,13 +133,18 @@ fn tick_to_subscriber(threads: Threads, idle: IdleStrategy, seconds: u64) -> Out
     Ok(histogram)
 }
 
-/// Latencies of the server on threads, of one whose threads never sleep, of the fused one, and of the bare loop.
+/// Latencies of the server on threads and fused, each also without ever sleeping, and of the bare loop.
 ///
 /// # Errors
 /// As [`super::run`].
 pub fn latency(size: Size) -> Outcome<Vec<Measurement>> {
-    let names =
-        ["tick_to_subscriber", "tick_to_subscriber_spin", "tick_to_subscriber_fused", "quic_bare_echo"];
+    let names = [
+        "tick_to_subscriber",
+        "tick_to_subscriber_spin",
+        "tick_to_subscriber_fused",
+        "tick_to_subscriber_fused_spin",
+        "quic_bare_echo",
+    ];
     let mut found: Vec<Measurement> = names
         .iter()
         .flat_map(|name| ["p50", "p99"].map(|what| Measurement::new(format!("{name}_{what}"), "ns")))
@@ -149,6 +154,7 @@ pub fn latency(size: Size) -> Outcome<Vec<Measurement>> {
             tick_to_subscriber(Threads::Separate, IdleStrategy::default(), size.seconds)?,
             tick_to_subscriber(Threads::Separate, IdleStrategy::Yield, size.seconds)?,
             tick_to_subscriber(Threads::Fused, IdleStrategy::default(), size.seconds)?,
+            tick_to_subscriber(Threads::Fused, IdleStrategy::Spin, size.seconds)?,
             bare::echo(RATE, PER_BAR, size.seconds)?,
         ];
         for (pair, run) in found.chunks_mut(2).zip(&runs) {

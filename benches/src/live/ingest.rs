@@ -12,7 +12,7 @@ use tidegate_quic::{Publisher, PublisherOptions};
 /// What most paths carry, and what a local network with large frames does.
 const MTUS: [(&str, u16); 2] = [("default", 1_200), ("6500", 6_500)];
 
-/// Both MTUs, the server on threads and fused and the bare loop in turns.
+/// Both MTUs, the server on threads and fused, with events as they are too, and the bare loop in turns.
 ///
 /// # Errors
 /// As [`super::run`].
@@ -21,13 +21,14 @@ pub fn measure(size: Size) -> Outcome<Vec<Measurement>> {
     let events = generate(work);
     let mut found = Vec::new();
     for (name, mtu) in MTUS {
-        let contestants = ["quic_ingest", "quic_ingest_fused", "quic_bare"];
+        let contestants = ["quic_ingest", "quic_ingest_fused", "quic_ingest_fused_plain", "quic_bare"];
         let mut contestants =
             contestants.map(|contestant| Measurement::new(format!("{contestant}_{name}"), "events/s"));
         for round in 0..=size.rounds {
             let rates = [
-                through_server(&events, work.symbols, Threads::Separate, mtu)?,
-                through_server(&events, work.symbols, Threads::Fused, mtu)?,
+                through_server(&events, work.symbols, Threads::Separate, mtu, true)?,
+                through_server(&events, work.symbols, Threads::Fused, mtu, true)?,
+                through_server(&events, work.symbols, Threads::Fused, mtu, false)?,
                 bare::ingest(&events, work.symbols, mtu)?,
             ];
             if round > 0 {
@@ -40,13 +41,21 @@ pub fn measure(size: Size) -> Outcome<Vec<Measurement>> {
 }
 
 /// From the first event handed over to the last one applied by the shard.
-pub fn through_server(events: &[Event], symbols: usize, threads: Threads, mtu: u16) -> Outcome<f64> {
+fn through_server(
+    events: &[Event],
+    symbols: usize,
+    threads: Threads,
+    mtu: u16,
+    packed: bool,
+) -> Outcome<f64> {
     let server = Server::start("1s", threads, IdleStrategy::default(), mtu)?;
     let client = server.client.clone();
     let elapsed = std::thread::scope(|scope| {
         let feed = scope.spawn(move || -> Outcome<Instant> {
             party()?.block_on(async {
-                let publisher = Publisher::connect(client, PublisherOptions::default()).await?;
+                let publisher =
+                    Publisher::connect(client, PublisherOptions { packed, ..PublisherOptions::default() })
+                        .await?;
                 for key in 0..symbols {
                     publisher.define(&format!("S{key:04}"))?;
                 }

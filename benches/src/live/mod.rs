@@ -2,6 +2,7 @@
 //! each with threads of its own.
 
 pub mod bare;
+pub mod brokers;
 pub mod delivery;
 pub mod http;
 pub mod ingest;
@@ -99,7 +100,7 @@ pub struct Size {
 
 impl Size {
     /// As published.
-    pub const FULL: Self = Self { events: 8_000_000, seconds: 5, rounds: 5 };
+    pub const FULL: Self = Self { events: 20_000_000, seconds: 5, rounds: 5 };
     /// A look in seconds.
     pub const QUICK: Self = Self { events: 2_000_000, seconds: 1, rounds: 2 };
 }
@@ -112,6 +113,8 @@ pub fn run(size: Size, tell: &mut dyn FnMut(&str)) -> Outcome<Vec<Measurement>> 
     let mut found = Vec::new();
     tell("QUIC ingest to bars, beside a bare loop");
     found.extend(ingest::measure(size)?);
+    tell("NATS and Redis beside it");
+    found.extend(brokers::measure(size, tell)?);
     tell("tick to subscriber at a steady rate, beside a bare loop");
     found.extend(delivery::latency(size)?);
     tell("fan-out to 64 subscribers");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tidegate_actors::anomaly::AnomalySpec;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
-use tidegate_actors::runtime::{IdleStrategy, Placement};
+use tidegate_actors::runtime::{IdleStrategy, Placement, Threads};
 use tidegate_actors::{LatePolicy, WindowSpec};
 use tidegate_engine::WindowWidth;
 
@@ -228,6 +228,10 @@ section! {
         shards: u32 = 1, count(1, 256);
         /// Where indicators run: on the shard's thread (fused) or on one of their own (staged). Results do not depend on it.
         placement: Placement = Placement::Fused, Kind::Choice(&["fused", "staged"]);
+        /// How the work is spread: sockets, feeds, shards and readers all on one thread (fused), on threads of their own (separate), or
+        /// fused on a machine of at most two cores unless more shards or staged indicators are asked for (auto). Results do not
+        /// depend on it.
+        threads: Threads = Threads::Auto, Kind::Choice(&["auto", "fused", "separate"]);
         /// How threads wait for work: spin burns a core each for the shortest reaction, adaptive spins, then sleeps.
         idle: IdleStrategy = IdleStrategy::Adaptive, Kind::Choice(&["adaptive", "spin", "yield", "park"]);
         /// Ties each thread to a core, in turn over those the process may use.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use tidegate_actors::anomaly::AnomalySpec;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
-use tidegate_actors::runtime::{IdleStrategy, Placement};
+use tidegate_actors::runtime::{IdleStrategy, Placement, Threads};
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
 use tidegate_engine::WindowWidth;
 use toml::Spanned;
@@ -383,7 +383,7 @@ macro_rules! texts {
         }
     )*};
 }
-texts!(SocketAddr, Placement, IdleStrategy, LatePolicy, IndicatorSpec, RegimeSpec, AnomalySpec);
+texts!(SocketAddr, Placement, Threads, IdleStrategy, LatePolicy, IndicatorSpec, RegimeSpec, AnomalySpec);
 
 impl Field for WindowSpec {
     fn read(node: &Node<'_>, kind: &Kind, reader: &mut Reader<'_>) -> Option<Self> {

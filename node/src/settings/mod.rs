@@ -128,6 +128,9 @@ impl Settings {
         if let Some(placement) = args.placement {
             self.set("engine.placement", "--placement", |config| config.engine.placement = placement);
         }
+        if let Some(threads) = args.threads {
+            self.set("engine.threads", "--threads", |config| config.engine.threads = threads);
+        }
         let mut settings = self.with_security(&args.security).with_plan(&args.plan);
         if let Some(folder) = &args.cluster
             && settings.config.tls.cert.is_none()

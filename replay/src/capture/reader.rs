@@ -11,7 +11,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidegate_engine::{Event, kind};
+use tidegate_engine::units::TRADE_NOTIONAL_MAX;
+use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind};
 use zerocopy::IntoBytes;
 
 /// What opening a capture found out; shared by all readers of it.
@@ -28,7 +29,8 @@ struct Contents {
 ///
 /// As a [`Source`] it gives the events as recorded, in the order recorded, with the source rank they were recorded
 /// under (a merger overwrites it). Watermarks and marks belong to the session that was recorded, so they are left
-/// out and counted as [`RejectCause::NotAnEvent`]; [`CaptureReader::verbatim`] keeps them. [`CaptureReader::read_block`]
+/// out and counted as [`RejectCause::NotAnEvent`], and so are trades that no bar could sum and times out of range;
+/// [`CaptureReader::verbatim`] keeps all of them. [`CaptureReader::read_block`]
 /// always gives the very bytes.
 pub struct CaptureReader<R = File> {
     stream: R,
@@ -186,6 +188,49 @@ impl<R: Read + Seek> CaptureReader<R> {
         Ok(false)
     }
 
+    /// Leaves out trades that no other reader would let in: a checksum says that a file is as it was written, not that whoever
+    /// wrote it was right.
+    fn check(&mut self, events: &mut Vec<Event>, start: usize) {
+        // Two factors below this are no immense product, and times are mostly right: one pass of sums for nearly all runs.
+        const MODEST: u64 = 1 << 51;
+        const { assert!((MODEST as i128 - 1) * (MODEST as i128 - 1) <= TRADE_NOTIONAL_MAX) };
+        let (mut magnitude, mut newest) = (0, 0);
+        for event in &events[start..] {
+            magnitude |= event.price().unsigned_abs() | event.size();
+            newest = newest.max(event.ts_event);
+        }
+        if magnitude < MODEST && newest <= EventTime::MAX.0 {
+            return;
+        }
+        let account = &mut self.account;
+        let mut kept = start;
+        for at in start..events.len() {
+            let event = events[at];
+            let refused = if event.is_control() {
+                None
+            } else if event.ts_event > EventTime::MAX.0 {
+                let reason = format!("time {} is after the year 2262", event.ts_event);
+                Some((RejectCause::BadTime, reason))
+            } else if event.kind == kind::TRADE {
+                let notional = Notional::of(Price(event.price()), Size(event.size()));
+                notional.err().map(|error| (RejectCause::OutOfRange, error.to_string()))
+            } else {
+                None
+            };
+            match refused {
+                Some((cause, reason)) => {
+                    let row = account.units + (at - start) as u64 + 1;
+                    account.refuse(cause, Place::Row(row), || reason);
+                }
+                None => {
+                    events[kept] = event;
+                    kept += 1;
+                }
+            }
+        }
+        events.truncate(kept);
+    }
+
     /// Leaves out what is not wanted from `events[start..]` and accounts for all of it.
     fn settle(&mut self, events: &mut Vec<Event>, start: usize) {
         let seen = (events.len() - start) as u64;
@@ -217,6 +262,9 @@ impl<R: Read + Seek> CaptureReader<R> {
             }
             let start = events.len();
             let given = self.loaded.give(end - start, events);
+            if !self.verbatim {
+                self.check(events, start);
+            }
             self.settle(events, start);
             given?;
         }

@@ -110,6 +110,9 @@ proptest! {
     #[test]
     fn ranges_agree_with_a_filter(events in vec(any_event(), 1..600), from in 999_900..1_000_600u64, width in 0..700u64) {
         let options = CaptureOptions::default().with_block_events(37);
+        // Trades that a bar can sum: others are refused, which has a test of its own.
+        let modest = |event: Event| Event { payload: event.payload.map(|word| word & ((1 << 40) - 1)), ..event };
+        let events: Vec<Event> = events.into_iter().map(modest).collect();
         let bytes = record(&[], &[&events], options);
         let mut reader = open(&bytes).unwrap().between(from, from + width);
         let (back, error) = drain(&mut reader);
@@ -299,6 +302,35 @@ fn another_version_and_another_file_are_told_apart() {
     );
     let error = open(b"timestamp,symbol,price\n1,A,2.0\n2,A,2.1\n").err().unwrap();
     assert!(matches!(error, ReadError::UnknownFormat { .. }));
+}
+
+#[test]
+fn trades_that_no_bar_could_sum_are_refused_though_the_checksums_are_right() {
+    let good = Event::trade(5, 0, 0, Price(100), Size(200), 0);
+    let immense = Event::trade(6, 0, 0, Price(i64::MAX), Size(u64::MAX), 0);
+    let late = Event { ts_event: u64::MAX, ..good };
+    let flow = Event { kind: kind::FLOW, payload: [u64::MAX; 2], ..good };
+    let events = [good, immense, flow, late, good];
+    let bytes = record(&["A"], &[&events], CaptureOptions::default());
+    let mut reader = open(&bytes).unwrap();
+    let (read, error) = drain(&mut reader);
+    assert!(error.is_none() && read == [good, flow, good]);
+    let account = reader.account();
+    assert_eq!((account.units, account.accepted), (5, 3));
+    assert_eq!((account.refused(RejectCause::OutOfRange), account.refused(RejectCause::BadTime)), (1, 1));
+    assert_eq!(drain(&mut open(&bytes).unwrap().verbatim()).0, events);
+}
+
+#[test]
+fn a_whole_block_is_in_the_file_before_the_next_one_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tgc");
+    let mut writer = CaptureWriter::create(&path, CaptureOptions::default().with_block_events(100)).unwrap();
+    writer.push(&trades(250)).unwrap();
+    // As after a crash: nothing was ended.
+    let reader = CaptureReader::open(&path).unwrap();
+    assert_eq!((reader.blocks().len(), reader.events_total()), (2, 200));
+    drop(writer);
 }
 
 #[test]

@@ -130,7 +130,8 @@ impl CaptureWriter {
     pub fn create(path: impl AsRef<Path>, options: CaptureOptions) -> Result<Self, WriteError> {
         let path = path.as_ref();
         let file = File::create(path).map_err(|source| WriteError::Io { path: path.to_owned(), source })?;
-        Self::to_stream(BufWriter::with_capacity(1 << 20, file), path, options)
+        // Blocks are larger than this and go straight to the system: nothing of a whole one is lost by a crash.
+        Self::to_stream(BufWriter::with_capacity(1 << 12, file), path, options)
     }
 
     /// Ends the capture: the last block, the index, the footer, and all of it on the disk.
@@ -282,7 +283,9 @@ impl<W: Write> CaptureWriter<W> {
         self.chain.take(&block).expect("a block is built from the chain it joins");
         self.write(&block.to_bytes())?;
         let body = std::mem::take(&mut self.body);
-        let written = self.write(&body);
+        let written = self.write(&body).and_then(|()| {
+            self.out.flush().map_err(|source| WriteError::Io { path: self.path.clone(), source })
+        });
         self.body = body;
         self.blocks.push(block);
         self.names_written = self.names.len();

@@ -8,7 +8,7 @@ use crate::ingest::{Ingest, IngestReport, Input};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_actors::runtime::RuntimeReport;
+use tidegate_actors::runtime::{IdleStrategy, RuntimeReport};
 use tidegate_proto::MonoTime;
 use tidegate_proto::hub::Hub;
 use tokio::sync::Notify;
@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) desk: Desk,
     pub(crate) notify: Arc<Notify>,
     pub(crate) clock: Clock,
+    /// How it waits where there is nothing to do: asleep, unless its core is its own.
+    pub(crate) idle: IdleStrategy,
 }
 
 /// What the core did.
@@ -68,7 +70,12 @@ impl Core {
             let now = self.clock.now();
             worked |= serve(here, &mut self.desk, now);
             here.delivered(now, self.clock, done);
-            if worked || self.desk.has_work() {
+            let awake = matches!(self.idle, IdleStrategy::Spin | IdleStrategy::Yield);
+            if worked || awake || self.desk.has_work() {
+                if !worked && self.idle == IdleStrategy::Yield {
+                    std::thread::yield_now();
+                }
+                // The sockets are looked at meanwhile, without a wait.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -86,7 +93,7 @@ impl Core {
 
     /// The log is closed, the shards run dry, the readers get what is left, for a bounded time, and are told.
     async fn finish(self) -> Option<CoreReport> {
-        let Self { ingest, mut desk, notify, clock } = self;
+        let Self { ingest, mut desk, notify, clock, .. } = self;
         let (ingest, downstream) = ingest.finish();
         let Downstream::Here(here) = downstream else { return None };
         let (runtime, mut hub) = here.finish();

@@ -282,6 +282,10 @@ struct Source {
     state: FeedState,
 }
 
+fn protocol(error: FrameError) -> Close {
+    Close::new(CloseCode::PROTOCOL, error.to_string())
+}
+
 /// What ingest did, at its end.
 #[derive(Debug, Clone, Default)]
 pub struct IngestReport {
@@ -315,6 +319,8 @@ pub(crate) struct Ingest {
     names: HashMap<u64, u32>,
     overflow: Option<u32>,
     scratch: Vec<Event>,
+    /// Events of a frame that came packed.
+    unpacked: Vec<Event>,
     closed: HashMap<&'static str, u64>,
     first_ts: Option<u64>,
     controls: u64,
@@ -367,6 +373,7 @@ impl Ingest {
             names: HashMap::new(),
             overflow: None,
             scratch: Vec::with_capacity(tidegate_proto::wire::FRAME_EVENTS_MAX + 1),
+            unpacked: Vec::with_capacity(tidegate_proto::wire::FRAME_EVENTS_MAX),
             closed: HashMap::new(),
             first_ts: None,
             controls: 0,
@@ -514,7 +521,6 @@ impl Ingest {
     fn frames(&mut self, connection: ConnectionId, now: MonoTime, buffer: &mut FrameBuffer, datagrams: bool) {
         let mut out = Vec::new();
         loop {
-            let protocol = |error: FrameError| Close::new(CloseCode::PROTOCOL, error.to_string());
             let outcome = match buffer.next_frame() {
                 Ok(None) if datagrams => match buffer.finish() {
                     Ok(()) => break,
@@ -701,6 +707,23 @@ impl Ingest {
         out: &mut Vec<u8>,
     ) -> Result<Option<Close>, Close> {
         self.must_lead()?;
+        let mut unpacked = std::mem::take(&mut self.unpacked);
+        let whole = frame.unpacked(&mut unpacked).map_err(protocol);
+        let outcome = whole.and_then(|frame| self.whole(connection, now, offset, &frame, datagrams, out));
+        self.unpacked = unpacked;
+        outcome
+    }
+
+    /// A frame whose events are as they were.
+    fn whole(
+        &mut self,
+        connection: ConnectionId,
+        now: MonoTime,
+        offset: u64,
+        frame: &Frame<'_>,
+        datagrams: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Close>, Close> {
         let taken = if datagrams {
             self.server.handle_datagram(connection, now, frame, out)?
         } else {

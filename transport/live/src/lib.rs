@@ -33,6 +33,7 @@ pub use ingest::{
 };
 pub use journal::{JournalError, JournalSettings, Recovered};
 pub use latency::{LatencyHandle, LatencyStats};
-pub use network::{Network, Threads, ThreadsError};
+pub use network::Network;
 pub use replication::Replication;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
+pub use tidegate_actors::runtime::{Threads, ThreadsError};

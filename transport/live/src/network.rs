@@ -1,75 +1,16 @@
 //! The runtime that moves the packets, alone or with the engine on it.
 
 use crate::service::{Live, LiveError, LiveOptions};
-use std::fmt;
 use std::future::Future;
-use std::str::FromStr;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tidegate_actors::runtime::{Placement, RuntimeOptions, StageFactory};
+use tidegate_actors::runtime::{RuntimeOptions, StageFactory, Threads};
 use tidegate_proto::hub::StreamMeta;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
 /// Threads of a network that has its own.
 const NETWORK_THREADS: usize = 2;
-/// Up to so many cores the threads of [`Threads::Separate`] would only take them from each other.
-const FUSED_CORES: usize = 2;
-
-/// How a node's work is spread over threads. What it computes does not depend on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Threads {
-    /// Fused on a machine of few cores, unless several shards or staged analyzers ask for threads; else separate.
-    #[default]
-    Auto,
-    /// Sockets, feeds, shards and readers on one thread, `tg-core`: nothing is handed from thread to thread.
-    Fused,
-    /// Threads of their own for sockets, for feeds, for each shard and for readers.
-    Separate,
-}
-
-/// A text that names no such layout.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("threads `{0}` is none of auto, fused, separate")]
-pub struct ThreadsError(String);
-
-impl FromStr for Threads {
-    type Err = ThreadsError;
-
-    fn from_str(text: &str) -> Result<Self, ThreadsError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "fused" => Ok(Self::Fused),
-            "separate" => Ok(Self::Separate),
-            other => Err(ThreadsError(other.chars().take(40).collect())),
-        }
-    }
-}
-
-impl fmt::Display for Threads {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Auto => "auto",
-            Self::Fused => "fused",
-            Self::Separate => "separate",
-        })
-    }
-}
-
-impl Threads {
-    /// What it comes to on this machine: fused or separate.
-    #[must_use]
-    pub fn here(self, options: &RuntimeOptions) -> Self {
-        let alone = options.shards == 1 && options.placement == Placement::Fused;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        match self {
-            Self::Auto if alone && cores <= FUSED_CORES => Self::Fused,
-            Self::Auto => Self::Separate,
-            asked => asked,
-        }
-    }
-}
-
 /// The runtime for the sockets of front ends. Dropping it, or [`Network::shutdown`], ends its tasks; only the latter waits.
 pub struct Network {
     handle: Handle,

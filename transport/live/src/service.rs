@@ -228,9 +228,10 @@ impl Live {
         let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
         let (percentiles, latency) = Percentiles::new(clock.now());
         let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
+        let idle = options.runtime.idle;
         let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
         let recovered = ingest.recover(&ingest_handle)?;
-        let core = Core { ingest, desk, notify, clock };
+        let core = Core { ingest, desk, notify, clock, idle };
         let (report, reported) = flume::bounded(1);
         runtime.spawn(async move {
             if let Some(found) = core.run().await {

@@ -1,13 +1,14 @@
 //! Frames with their meaning: bodies read in place, and written.
 
 use crate::close::CloseCode;
+use crate::packed::{self, Packed, SCALE_MAX};
 use crate::wire::{
     BODY_BYTES_MAX, FLAG_PAST, FRAME_EVENTS_MAX, FrameError, FrameHead, FrameType, HEAD_BYTES, MAGIC,
     NAME_BYTES_MAX, PROOF_BYTES, PROTOCOL_CREDENTIAL, REASON_BYTES_MAX, SEQUENCE_MAX, TOKEN_BYTES_MAX,
     VERSION,
 };
 use tidegate_engine::output::OUTPUT_WORDS;
-use tidegate_engine::{Event, Output, SLOT_COUNT};
+use tidegate_engine::{Event, Output, SLOT_COUNT, kind};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// What a connection is for.
@@ -352,6 +353,8 @@ pub enum Frame<'a> {
         /// The events, in place.
         events: &'a [Event],
     },
+    /// See [`Packed`].
+    Packed(Packed<'a>),
     /// See [`Ack`].
     Ack(Ack),
     /// The feed may send up to and including `limit`.
@@ -598,6 +601,33 @@ impl<'a> Frame<'a> {
                 })?;
                 Self::Events { sequence, names, events }
             }
+            FrameType::Packed => {
+                let (sequence, names) = (body.sequence("sequence", 1)?, body.word("names")?);
+                let count: u16 = body.word("count")?;
+                body.bounded(count, "count", 1, FRAME_EVENTS_MAX as u64)?;
+                let kind = body.byte("kind")?;
+                body.bounded(kind, "kind", 1, u64::from(kind::CONTROL) - 1)?;
+                body.zero(1)?;
+                let base = body.word("base")?;
+                let mut scales = [0; 3];
+                for scale in &mut scales {
+                    *scale = body.byte("scale")?;
+                    body.bounded(*scale, "scale", 0, u64::from(SCALE_MAX))?;
+                }
+                body.zero(5)?;
+                let (offset, at) = (body.offset(), body.at);
+                // Whether the padding is in order shows behind the last event.
+                return Ok(Self::Packed(Packed {
+                    sequence,
+                    names,
+                    count,
+                    kind,
+                    base,
+                    scales,
+                    bytes: &bytes[at..],
+                    offset,
+                }));
+            }
             FrameType::Ack => {
                 let mode = Self::ack_mode(&mut body)?;
                 body.zero(7)?;
@@ -709,6 +739,19 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
+    /// The frame itself, or, of packed events, the same frame with its events as they were, which lie in `into`.
+    ///
+    /// # Errors
+    /// As [`Packed::unpack`].
+    pub fn unpacked<'b>(&self, into: &'b mut Vec<Event>) -> Result<Frame<'b>, FrameError>
+    where
+        'a: 'b,
+    {
+        let Self::Packed(packed) = self else { return Ok(*self) };
+        packed.unpack(into)?;
+        Ok(Frame::Events { sequence: packed.sequence, names: packed.names, events: into })
+    }
+
     fn ack_mode(body: &mut Body<'_>) -> Result<AckMode, FrameError> {
         let byte = body.byte("ack_mode")?;
         body.bounded(byte, "ack_mode", 0, 3)?;
@@ -723,6 +766,7 @@ impl<'a> Frame<'a> {
             Self::HelloAck(_) => FrameType::HelloAck,
             Self::Define(_) => FrameType::Define,
             Self::Events { .. } => FrameType::Events,
+            Self::Packed(_) => FrameType::Packed,
             Self::Ack(_) => FrameType::Ack,
             Self::Credit { .. } => FrameType::Credit,
             Self::Resume { .. } => FrameType::Resume,
@@ -905,6 +949,34 @@ impl<'a> FrameWriter<'a> {
             out.extend_from_slice(&[0; 4]);
             runs.iter().for_each(|run| out.extend_from_slice(run.as_bytes()));
         });
+    }
+
+    /// As [`FrameWriter::events`], packed; returns how many from their front were taken: those before the first of another
+    /// kind. 0, and nothing is written, for events that cannot be packed or are too few to be worth it.
+    ///
+    /// # Panics
+    /// For sequence 0.
+    pub fn packed(&mut self, sequence: u64, names: u32, runs: [&[Event]; 2]) -> usize {
+        assert!(sequence > 0, "sequences begin at 1");
+        let count = packed::packable(runs);
+        if count == 0 {
+            return 0;
+        }
+        let front = count.min(runs[0].len());
+        let runs = [&runs[0][..front], &runs[1][..count - front]];
+        let of_kind = runs.into_iter().flatten().next().map_or(0, |event| event.kind);
+        self.frame(FrameType::Packed, 0, |out| {
+            out.extend_from_slice(&sequence.to_le_bytes());
+            out.extend_from_slice(&names.to_le_bytes());
+            out.extend_from_slice(&(count as u16).to_le_bytes());
+            out.extend_from_slice(&[of_kind, 0]);
+            let plan_at = out.len();
+            out.extend_from_slice(&[0; 16]);
+            let plan = packed::pack(runs, out);
+            out[plan_at..plan_at + 8].copy_from_slice(&plan.base.to_le_bytes());
+            out[plan_at + 8..plan_at + 11].copy_from_slice(&plan.scales);
+        });
+        count
     }
 
     /// See [`Ack`].

@@ -9,6 +9,7 @@ pub mod close;
 mod credential;
 pub mod frame;
 pub mod meter;
+pub mod packed;
 pub mod time;
 pub mod wire;
 #[cfg(test)]
@@ -24,5 +25,6 @@ pub use access::{Grant, Quotas};
 pub use close::{Close, CloseCode};
 pub use frame::{Ack, AckMode, Credential, Frame, FrameWriter, Loss, LossCause, Plane, StreamKind};
 pub use meter::Meter;
+pub use packed::Packed;
 pub use time::MonoTime;
 pub use wire::{ALPN_FEED, ALPN_SUBSCRIBE, FrameBuffer, FrameError, FrameHead, FrameType};

@@ -7,6 +7,7 @@
 //! the same bytes would take a tenth of the ingest budget to find only our own bugs. What leaves the protection of a
 //! connection (captures, journals) has sums of its own.
 
+use crate::packed::PACKED_HEAD_BYTES;
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -16,10 +17,12 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"TGP1");
 pub const VERSION: u8 = 1;
 /// Lowest version of the protocol this crate speaks: what sessions say in frames.
 pub const PROTOCOL_MIN: u8 = 1;
-/// Highest version of the protocol this crate speaks. Version 2 has credentials in HELLO.
-pub const PROTOCOL_MAX: u8 = 2;
+/// Highest version of the protocol this crate speaks. Version 2 has credentials in HELLO, version 3 packed events.
+pub const PROTOCOL_MAX: u8 = 3;
 /// The version of the protocol from which HELLO may carry a credential.
 pub const PROTOCOL_CREDENTIAL: u8 = 2;
+/// The version of the protocol from which feeds may send [`FrameType::Packed`].
+pub const PROTOCOL_PACKED: u8 = 3;
 /// Bytes of a proof: a signature of Ed25519.
 pub const PROOF_BYTES: usize = 64;
 /// Longest token, in bytes.
@@ -67,6 +70,8 @@ pub enum FrameType {
     Position = 0x15,
     /// Feed: events that it lost and will never send.
     Gap = 0x16,
+    /// Feed: a run of events, in fewer bytes; see [`crate::packed`].
+    Packed = 0x17,
     /// Subscriber: what it wants.
     Subscribe = 0x20,
     /// Server: the subscription stands.
@@ -89,7 +94,7 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Hello,
         Self::HelloAck,
         Self::Define,
@@ -99,6 +104,7 @@ impl FrameType {
         Self::Resume,
         Self::Position,
         Self::Gap,
+        Self::Packed,
         Self::Subscribe,
         Self::Subscribed,
         Self::Names,
@@ -122,6 +128,7 @@ impl FrameType {
             Self::HelloAck => (48, 48 + 256),
             Self::Define | Self::Names => (24, BODY_BYTES_MAX),
             Self::Events => (16 + 32, BODY_BYTES_MAX),
+            Self::Packed => (PACKED_HEAD_BYTES + 8, BODY_BYTES_MAX),
             Self::Ack => (24, 24),
             Self::Credit => (8, 8),
             Self::Resume => (8, 8),

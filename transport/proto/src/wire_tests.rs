@@ -64,6 +64,7 @@ fn samples() -> Vec<(FrameType, Vec<u8>)> {
         one(FrameType::Resume, |w| w.resume(6)),
         one(FrameType::Position, |w| w.position(7, 8)),
         one(FrameType::Gap, |w| w.gap(5, 9)),
+        one(FrameType::Packed, |w| assert_eq!(w.packed(9, 5, [&[event], &[event, event]]), 3)),
         (FrameType::Subscribe, subscribe),
         one(FrameType::Subscribed, |w| w.subscribed(9, 1)),
         one(FrameType::Names, |w| assert_eq!(w.names([(1, "one"), (2, "two")].into_iter()), 2)),
@@ -120,6 +121,14 @@ fn fields_come_back() {
             }
             Frame::Events { sequence, names, events } => {
                 assert_eq!((sequence, names, events.len(), events[2].payload), (8, 4, 3, [7, 8]));
+            }
+            Frame::Packed(packed) => {
+                let mut events = Vec::new();
+                packed.unpack(&mut events).unwrap();
+                assert_eq!(
+                    (packed.sequence, packed.names, events.len(), events[2].payload),
+                    (9, 5, 3, [7, 8])
+                );
             }
             Frame::Gap { first, last } => assert_eq!((first, last), (5, 9)),
             Frame::Names(names) => assert_eq!(names.iter().collect::<Vec<_>>(), [(1, "one"), (2, "two")]),

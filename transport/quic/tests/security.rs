@@ -104,18 +104,18 @@ async fn a_quota_holds_back_one_principal_and_nobody_else() {
 async fn bytes_over_the_quota_wait_in_their_own_connection() {
     let pki = Pki::new(&[]);
     let mut options = pki.with_tokens();
-    options.quotas.bytes_per_second = Some(100_000);
+    options.quotas.bytes_per_second = Some(70_000);
     let server = start(&pki, &options);
     let fast = publisher(server.holding(pki.token("fast")), named(1, "fast")).await;
-    // 256 kB of events.
-    fast.send(&trades(8_000)).await.unwrap();
+    // Some 200 kB of packed events.
+    fast.send(&trades(24_000)).await.unwrap();
     let calm = publisher(server.holding(pki.token("calm")), named(2, "calm")).await;
     calm.send(&trades(100)).await.unwrap();
     calm.finish().await.unwrap();
-    assert_eq!(fast.finish().await.unwrap().acked, 8_000);
+    assert_eq!(fast.finish().await.unwrap().acked, 24_000);
     assert!(server.quic.stats().throttled > 0);
     let report = server.end().await;
-    assert_eq!(report.ingest.stats.sources[0].ledger.accepted, 8_000);
+    assert_eq!(report.ingest.stats.sources[0].ledger.accepted, 24_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

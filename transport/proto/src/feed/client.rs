@@ -4,7 +4,7 @@ use crate::close::{Close, CloseCode};
 use crate::credential::Shown;
 use crate::frame::{Ack, AckMode, Credential, Frame, FrameWriter, Hello, Plane};
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{EVENTS_HEAD_BYTES, FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX};
+use crate::wire::{EVENTS_HEAD_BYTES, FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX, PROTOCOL_PACKED};
 use std::collections::VecDeque;
 use tidegate_engine::Event;
 
@@ -25,6 +25,8 @@ pub struct FeedClientOptions {
     pub retry_ns: u64,
     /// Silence after which the connection counts as dead, in nanoseconds.
     pub silence_ns: u64,
+    /// Whether events are packed where the server can unpack them: fewer bytes on the wire for a few nanoseconds an event.
+    pub packed: bool,
     /// Events go by datagrams, [`FeedClient::transmit_datagram`], which may be lost or overtake each other and are never sent again:
     /// for feeds that prefer a declared loss to a delay. Only with [`AckMode::None`].
     pub datagrams: bool,
@@ -40,6 +42,7 @@ impl Default for FeedClientOptions {
             unacked_max: 1 << 18,
             retry_ns: 1_000 * MILLISECOND_NS,
             silence_ns: 10_000 * MILLISECOND_NS,
+            packed: true,
             datagrams: false,
         }
     }
@@ -113,6 +116,8 @@ pub struct FeedClient {
     /// When something last went on: sent, acknowledged, or allowed.
     progress: MonoTime,
     heartbeat_ns: u64,
+    /// Whether this link takes packed events.
+    packs: bool,
     echo: u64,
     skipped: u64,
     close_due: bool,
@@ -157,6 +162,7 @@ impl FeedClient {
             asked: MonoTime::default(),
             progress: MonoTime::default(),
             heartbeat_ns: 3_000 * MILLISECOND_NS,
+            packs: false,
             echo: 0,
             skipped: 0,
             close_due: false,
@@ -291,6 +297,7 @@ impl FeedClient {
                 self.link = Link::Up;
                 self.tail = Tail::Known;
                 self.heartbeat_ns = u64::from(ack.heartbeat_ms) * MILLISECOND_NS;
+                self.packs = self.options.packed && ack.version >= PROTOCOL_PACKED;
                 self.credit = ack.credit;
                 // A process that never named its keys names them all again, so that the server can compare.
                 self.names_sent = ack.names.min(self.names_told);
@@ -477,8 +484,14 @@ impl FeedClient {
             (&newer[from - older.len()..from - older.len() + count], &newer[..0])
         };
         let names = if self.options.datagrams { self.names_known } else { self.names.len() as u32 };
-        FrameWriter::new(out).events(self.send, names, [a, b]);
-        self.send += count as u64;
+        let mut writer = FrameWriter::new(out);
+        // A datagram is cut to what its events take as they are.
+        let packed =
+            if self.packs && !self.options.datagrams { writer.packed(self.send, names, [a, b]) } else { 0 };
+        if packed == 0 {
+            writer.events(self.send, names, [a, b]);
+        }
+        self.send += if packed == 0 { count } else { packed } as u64;
         self.progress = now;
         if self.options.ack_mode == AckMode::None || self.options.datagrams {
             self.settle(self.send - 1);

@@ -304,7 +304,8 @@ impl FeedServer {
         None
     }
 
-    /// Takes a frame of a connection; answers are appended to `out`. `offset` is the frame's place in its stream, for errors.
+    /// Takes a frame of a connection, packed events as [`Frame::unpacked`] gives them; answers are appended to `out`. `offset` is the
+    /// frame's place in its stream, for errors.
     ///
     /// # Errors
     /// The words to close the connection with; the driver then calls [`FeedServer::closed`]. Nothing else has changed.

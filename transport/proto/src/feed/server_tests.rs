@@ -3,7 +3,7 @@
 use super::*;
 use crate::access::{Policy, PrincipalRule, Quotas, Verb};
 use crate::frame::{AckMode, Frame, FrameWriter, Hello, Plane};
-use crate::{Close, CloseCode, FrameBuffer, Grant, MonoTime};
+use crate::{Close, CloseCode, FrameBuffer, FrameType, Grant, MonoTime};
 use tidegate_engine::{Event, kind};
 
 fn rules() -> Policy {
@@ -240,11 +240,58 @@ fn who_shows_a_token_speaks_to_those_who_can_read_it() {
             };
             client.handle(MonoTime(0), 0, &Frame::HelloAck(ack)).map(drop).map_err(|close| close.code)
         };
-        (versions, answer(3), answer(1))
+        (versions, answer(4), answer(1))
     };
-    assert_eq!(offered(None), ((1, 2), Err(CloseCode::VERSION), Ok(())));
+    assert_eq!(offered(None), ((1, 3), Err(CloseCode::VERSION), Ok(())));
     let shown = crate::Credential { proof: &[7; 64], token: b"a.b.c" };
-    assert_eq!(offered(Some(shown)), ((2, 2), Err(CloseCode::VERSION), Err(CloseCode::VERSION)));
+    assert_eq!(offered(Some(shown)), ((2, 3), Err(CloseCode::VERSION), Err(CloseCode::VERSION)));
+}
+
+#[test]
+fn events_are_packed_for_those_who_can_unpack_them() {
+    let sent = |packed, version| {
+        let mut client = FeedClient::new(FeedClientOptions { packed, ..FeedClientOptions::default() });
+        client.connected(MonoTime(0));
+        let ack = crate::frame::HelloAck {
+            version,
+            ack_mode: AckMode::Leader,
+            incarnation: 1,
+            last: 0,
+            credit: 9,
+            names: 0,
+            names_max: 9,
+            heartbeat_ms: 1_000,
+            streams: 0,
+            server: "",
+        };
+        client.transmit(MonoTime(0), 1_000, &mut Vec::new()).unwrap();
+        client.handle(MonoTime(0), 0, &Frame::HelloAck(ack)).unwrap();
+        let event = |kind| Event { ts_event: 7, kind, payload: [5, 6], ..Event::default() };
+        let events = [event(1), event(1), event(2)].repeat(2);
+        assert_eq!(client.offer(&events[..2]), 2);
+        let (mut out, mut kinds, mut found) = (Vec::new(), Vec::new(), Vec::new());
+        client.transmit(MonoTime(0), 1_000, &mut out).unwrap();
+        assert_eq!(client.offer(&events[2..]), 4);
+        client.transmit(MonoTime(0), 1_000, &mut out).unwrap();
+        let (mut buffer, mut unpacked) = (FrameBuffer::new(1), Vec::new());
+        buffer.push(&out);
+        while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
+            kinds.push(head.kind);
+            match Frame::read(offset, &head, body).unwrap().unpacked(&mut unpacked).unwrap() {
+                Frame::Events { sequence, events, .. } => {
+                    assert_eq!(sequence, found.len() as u64 + 1);
+                    found.extend_from_slice(events);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(found, events);
+        kinds
+    };
+    // The second run begins with another kind than it goes on with, and is too short to be cut in two.
+    assert_eq!(sent(true, 3), [FrameType::Packed, FrameType::Events]);
+    assert_eq!(sent(true, 2), [FrameType::Events, FrameType::Events]);
+    assert_eq!(sent(false, 3), [FrameType::Events, FrameType::Events]);
 }
 
 /// Hands a datagram with one frame over, and takes what is released; events released, and lost in front of them.

@@ -114,6 +114,7 @@ impl Feed {
             unacked_max,
             retry_ns: 150 * MILLISECOND_NS,
             silence_ns: 3_000 * MILLISECOND_NS,
+            packed: unacked_max.is_multiple_of(2),
             datagrams,
         });
         Self { client, read: 0, closing: false }
@@ -236,6 +237,8 @@ fn run_by(seed: u64, faults: Option<Faults>, mode: AckMode, datagrams: bool) -> 
             buffer.push(&bytes);
             let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
             let frame = Frame::read(offset, &head, body).unwrap();
+            let mut unpacked = Vec::new();
+            let frame = frame.unpacked(&mut unpacked).unwrap();
             let mut released = Vec::new();
             let taken = if by_datagram {
                 server.handle_datagram(*id, now, &frame, &mut answer)

@@ -23,6 +23,9 @@ pub struct PublisherOptions {
     pub ack_mode: AckMode,
     /// Events kept until they are acknowledged; then [`Publisher::send`] waits.
     pub unacked_max: usize,
+    /// Whether events are packed where the server can unpack them: about a third of the bytes, for a few nanoseconds an event on
+    /// both sides.
+    pub packed: bool,
     /// Events go by datagrams: what the network loses is not sent again but counted by the server, and nothing waits for it. Implies
     /// [`AckMode::None`].
     pub datagrams: bool,
@@ -36,6 +39,7 @@ impl Default for PublisherOptions {
             name: "publisher".to_owned(),
             ack_mode: AckMode::Leader,
             unacked_max: 1 << 18,
+            packed: true,
             datagrams: false,
         }
     }
@@ -104,6 +108,7 @@ impl Publisher {
             session: publisher.session,
             ack_mode: if publisher.datagrams { AckMode::None } else { publisher.ack_mode },
             name: publisher.name,
+            packed: publisher.packed,
             datagrams: publisher.datagrams,
             unacked_max: publisher.unacked_max.max(1),
             ..FeedClientOptions::default()
