@@ -17,9 +17,12 @@ use tidegate_live::replication::ReplicationDriver;
 use tidegate_replica::{Command, Log, Member, Meta, NodeId, Replica, ReplicaOptions};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 /// Messages of other replicas that wait for the driver; with more, links are not read.
 const INBOX_MAX: usize = 1_024;
+/// How long handing over may take at the end.
+const HAND_OVER: Duration = Duration::from_secs(1);
 /// A node's write to its disk must not keep it from answering others, so there are two.
 const THREADS: usize = 2;
 
@@ -226,8 +229,27 @@ impl Node {
         self.ended.borrow().clone()
     }
 
-    /// Ends it.
+    /// Lets another node in sync lead, if this one does and there is one: feeds go there, and nobody need find out first that this one is
+    /// gone.
+    async fn hand_over(&self) {
+        let NodeStatus { meta, connected, replica, .. } = self.status();
+        let leads = meta.group.leader.filter(|leader| leader.node == replica.node);
+        let heirs = meta.group.isr.iter().copied();
+        let heir = heirs.clone().find(|member| connected.contains(&member.node));
+        if let (Some(me), Some(target)) = (leads, heir) {
+            let command = Command::Transfer { epoch: meta.group.epoch, target };
+            if self.consensus.decide(command).await.is_ok() {
+                let mut state = self.consensus.state();
+                let _ = state.wait_for(|meta| meta.group.leader != Some(me)).await;
+            }
+        }
+    }
+
+    /// Ends it; if it leads, another node leads first.
     pub fn finish(mut self) {
+        if let Some(runtime) = &self.runtime {
+            let _ = runtime.block_on(async { timeout(HAND_OVER, self.hand_over()).await });
+        }
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -279,10 +301,8 @@ impl Service {
 fn may_propose(who: Who, command: &Command, leader: Option<NodeId>) -> bool {
     match (who, command) {
         (Who::Node(node), Command::Register { member, .. }) => member.node == node,
-        (Who::Node(node), Command::AlterIsr { .. }) => leader == Some(node),
-        (Who::Node(_), Command::Fence { .. } | Command::Transfer { .. } | Command::DeclareLoss { .. }) => {
-            false
-        }
+        (Who::Node(node), Command::AlterIsr { .. } | Command::Transfer { .. }) => leader == Some(node),
+        (Who::Node(_), Command::Fence { .. } | Command::DeclareLoss { .. }) => false,
         (Who::Operator, Command::Fence { .. } | Command::Transfer { .. } | Command::DeclareLoss { .. }) => {
             true
         }
@@ -324,8 +344,12 @@ mod tests {
         assert!(!may_propose(Who::Node(1), &register, Some(1)), "in the name of another");
         assert!(may_propose(Who::Node(1), &alter, Some(1)));
         assert!(!may_propose(Who::Node(2), &alter, Some(1)), "not the leader");
-        for command in [&fence, &transfer, &loss] {
+        assert!(may_propose(Who::Node(1), &transfer, Some(1)), "it hands over");
+        assert!(!may_propose(Who::Node(2), &transfer, Some(1)), "not the leader");
+        for command in [&fence, &loss] {
             assert!(!may_propose(Who::Node(2), command, Some(2)), "{command:?}");
+        }
+        for command in [&fence, &transfer, &loss] {
             assert!(may_propose(Who::Operator, command, None), "{command:?}");
         }
         for command in [&register, &alter] {
