@@ -105,9 +105,7 @@ impl Driver {
                 _ = ticks.tick() => {
                     self.work.tick += 1;
                     self.replica.tick(self.work.tick);
-                    if let Err(ended) = self.register() {
-                        return ended;
-                    }
+                    self.register();
                 }
                 changed = self.proposals.watched.changed() => {
                     if changed.is_err() {
@@ -159,11 +157,11 @@ impl Driver {
         let bytes = input.bytes().len();
         let sequence = self.replica.last(SOURCE) + 1;
         let became = self.replica.submit(SOURCE, sequence, input.bytes().clone());
+        // Room was looked at before, and it leads.
+        debug_assert_eq!(became, Submitted::Accepted);
         if became == Submitted::Accepted {
             self.work.flight.push_back((self.replica.log().end(), bytes));
             self.work.flight_bytes += bytes;
-        } else {
-            debug_assert_eq!(became, Submitted::Accepted, "room was looked at before, and the order is ours");
         }
     }
 
@@ -183,7 +181,7 @@ impl Driver {
             self.replica.reincarnate(next);
             self.work.registered = 0;
         }
-        self.register()?;
+        self.register();
         if known.incarnation == self.replica.me().incarnation {
             self.lossy = false;
             self.replica.on_meta(self.proposals.state());
@@ -192,7 +190,7 @@ impl Driver {
     }
 
     /// Makes itself known, now and then until it is.
-    fn register(&mut self) -> Result<(), Ended> {
+    fn register(&mut self) {
         let member = self.replica.me();
         let known = self.proposals.state().nodes.get(&member.node).map_or(0, |known| known.incarnation);
         let due = self.work.registered == 0 || self.work.tick >= self.work.registered + REGISTER_TICKS;
@@ -200,7 +198,6 @@ impl Driver {
             self.work.registered = self.work.tick.max(1);
             self.proposals.propose(Command::Register { member, lossy: self.lossy });
         }
-        Ok(())
     }
 
     fn outputs(&mut self) -> Result<(), Ended> {

@@ -1,4 +1,5 @@
 //! Metadata by consensus: an `openraft` group over the links, behind [`MetaStore`].
+#![allow(clippy::result_large_err, reason = "the errors are the library's")]
 
 use crate::config::{ClusterConfig, ClusterError};
 use crate::links::{CallError, Kind, Links};

@@ -1,4 +1,5 @@
 //! What consensus keeps: its log and its vote on disk (`redb`, every write synced), the metadata in memory beside a snapshot on disk.
+#![allow(clippy::result_large_err, reason = "the errors are the library's")]
 
 use crate::config::ClusterError;
 use openraft::storage::{LogFlushed, RaftLogStorage, RaftStateMachine, Snapshot};
