@@ -8,6 +8,7 @@ pub mod units;
 
 pub mod event;
 pub mod slot;
+pub mod table;
 
 pub mod ring;
 pub mod sequencer;
@@ -32,6 +33,7 @@ pub use router::{Placement, Router};
 pub use sequencer::{FRAME_EVENTS, Sequencer, SequencerOptions};
 pub use shard::{Analysis, AnalyzerStage, Digest, Progress, Shard, Stage};
 pub use slot::{KeyMeta, SLOT_COUNT, name_hash, slot_of};
+pub use table::Table;
 pub use units::{EventTime, Notional, Price, Size, UnitError, Volume, WindowWidth};
 pub use wake::{Sleeper, Waker};
 pub use watermark::{Fence, FenceOptions, IdleDetector, WatermarkTracker};

@@ -4,6 +4,7 @@ use std::hint::select_unpredictable;
 use std::ops::{Deref, DerefMut};
 use tidegate_engine::output::split;
 use tidegate_engine::{BarState, BarWords, Cause, Context, Event, KeyMeta, Output, flag, output_kind};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Start of an accumulator that holds no bar: further than any width from every valid stamp, so the hot path's
 /// one comparison also finds out that nothing is open.
@@ -11,7 +12,20 @@ pub(super) const EMPTY: u64 = 1 << 63;
 
 /// One bar being built: two cache lines. The first is all a trade's prices need, the second its sums. Sums wrap, but no
 /// trade that an edge lets in ([`tidegate_engine::units::TRADE_NOTIONAL_MAX`]) gets them there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct Acc {
     /// Time bars: window start. Measure bars: ordinal of the first trade among the key's trades. [`EMPTY`] if none.
@@ -33,7 +47,20 @@ pub struct Acc {
 const _: () = assert!(size_of::<Acc>() == 128);
 
 /// An [`Acc`] that starts where a cache line does: the bars that every trade touches lie in these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C, align(64))]
 pub(super) struct Aligned(pub(super) Acc);
 

@@ -2,9 +2,25 @@
 
 use super::acc::Acc;
 use std::collections::VecDeque;
+use tidegate_engine::Table;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A closed bar with its place in the key's chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
 pub(super) struct Closed {
     pub(super) acc: Acc,
     /// End of the window, or the last trade's time for measure bars: what retention is counted from.
@@ -24,7 +40,7 @@ impl Closed {
 /// Closed bars in the order they closed, each linked to its key's previous one.
 pub(super) struct Retained {
     /// A ring of a power of two places; the bar of absolute index `i` lies in place `i % len`.
-    bars: Vec<Closed>,
+    bars: Table<Closed>,
     /// Absolute index of the oldest bar, and of the one to come.
     base: u64,
     next: u64,
@@ -32,7 +48,7 @@ pub(super) struct Retained {
     /// not fetch bars that have long left the cache.
     ends: VecDeque<(u64, u64)>,
     /// Absolute index + 1 of each key's last closed bar.
-    last: Vec<u64>,
+    last: Table<u64>,
     bars_max: u64,
     /// Bars dropped before their time because of `bars_max`.
     cut: u64,
@@ -53,11 +69,11 @@ pub(super) struct RetainedState {
 impl Retained {
     pub(super) fn new(bars_max: usize) -> Self {
         Self {
-            bars: Vec::new(),
+            bars: Table::new(),
             base: 0,
             next: 0,
             ends: VecDeque::new(),
-            last: Vec::new(),
+            last: Table::new(),
             bars_max: bars_max.max(1) as u64,
             cut: 0,
             cut_until: 0,
@@ -121,7 +137,8 @@ impl Retained {
             }
             return;
         }
-        let mut bars = vec![Closed::VACANT; (self.bars.len() * 2).max(256)];
+        let mut bars = Table::new();
+        bars.resize((self.bars.len() * 2).max(256), Closed::VACANT);
         for index in self.base..self.next {
             let place = index as usize & (bars.len() - 1);
             bars[place] = self.bars[self.place(index)];
@@ -165,7 +182,7 @@ impl Retained {
         RetainedState {
             bars: (self.base..self.next).map(|index| self.bars[self.place(index)]).collect(),
             base: self.base,
-            last: self.last.clone(),
+            last: self.last.to_vec(),
             cut: self.cut,
             cut_until: self.cut_until,
         }
@@ -175,7 +192,7 @@ impl Retained {
         *self = Self::new(self.bars_max as usize);
         (self.base, self.next) = (state.base, state.base);
         state.bars.into_iter().for_each(|bar| self.append(bar));
-        self.last = state.last;
+        self.last = state.last.into();
         self.cut = state.cut;
         self.cut_until = state.cut_until;
     }

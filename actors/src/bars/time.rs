@@ -7,8 +7,8 @@ use super::{BarOptions, LatePolicy};
 use std::collections::VecDeque;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{
-    BarState, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, WindowWidth, flag, kind,
-    output_kind,
+    BarState, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, Table, WindowWidth, flag,
+    kind, output_kind,
 };
 
 const NONE: u32 = u32::MAX;
@@ -39,9 +39,9 @@ struct Due {
 pub struct TimeBars {
     width: u64,
     options: BarOptions,
-    newest: Vec<Aligned>,
+    newest: Table<Aligned>,
     parked: Vec<Parked>,
-    parked_head: Vec<u32>,
+    parked_head: Table<u32>,
     parked_free: u32,
     due: VecDeque<Due>,
     due_spare: Vec<Vec<u32>>,
@@ -118,9 +118,9 @@ impl TimeBars {
         Self {
             width: width.ns(),
             options,
-            newest: Vec::new(),
+            newest: Table::new(),
             parked: Vec::new(),
-            parked_head: Vec::new(),
+            parked_head: Table::new(),
             parked_free: NONE,
             due: VecDeque::new(),
             due_spare: Vec::new(),
@@ -184,7 +184,7 @@ impl TimeBars {
         let mut last_ts = self.newest_ts;
         loop {
             // The loop below holds only the array; the cold path needs all of `self`, so it ends the loop.
-            let newest = self.newest.as_mut_slice();
+            let newest = &mut *self.newest;
             let rest = &events[at..];
             let mut done = rest.len();
             for (index, event) in rest.iter().enumerate() {
@@ -220,7 +220,7 @@ impl TimeBars {
         let width = self.width;
         let mut at = 0;
         while at < events.len() {
-            let newest = self.newest.as_mut_slice();
+            let newest = &mut *self.newest;
             let rest = &events[at..];
             let mut done = rest.len();
             let mut newest_ts = self.newest_ts;
@@ -613,9 +613,9 @@ impl Operator for TimeBars {
         let (history, history_cut) = self.history.save();
         let state = State {
             width: self.width,
-            newest: self.newest.clone(),
+            newest: self.newest.to_vec(),
             parked: self.parked.clone(),
-            parked_head: self.parked_head.clone(),
+            parked_head: self.parked_head.to_vec(),
             parked_free: self.parked_free,
             due: self.due.iter().cloned().collect(),
             retained: self.retained.save(),
@@ -633,9 +633,9 @@ impl Operator for TimeBars {
         if state.width != self.width {
             return Err(SnapshotError::Section { section: "time bars", problem: "of another width" });
         }
-        self.newest = state.newest;
+        self.newest = state.newest.into();
         self.parked = state.parked;
-        self.parked_head = state.parked_head;
+        self.parked_head = state.parked_head.into();
         self.parked_free = state.parked_free;
         self.due = state.due.into();
         self.retained.restore(state.retained);
