@@ -280,7 +280,12 @@ pub(crate) fn note_recovered(found: &Recovered, ui: &Ui) {
         let part = if found.whole { "" } else { ", maybe not all it had: the machine was started anew" };
         ui.note(&format!("found {} entries of the log{part}", thousands(found.entries)));
     }
-    if found.torn > 0 {
+    if found.damaged {
+        let cut = thousands(found.torn);
+        ui.note(&format!(
+            "the log is damaged behind that: cut off {cut} bytes, and it begins anew from there"
+        ));
+    } else if found.torn > 0 {
         ui.note(&format!("cut off {} bytes that were being written when it stopped", thousands(found.torn)));
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Found {
     pub(crate) entries: Vec<Entry<Bytes>>,
     /// Whether that is all that was ever written.
     pub(crate) whole: bool,
+    /// Whether a record was written whole and is not what was written.
+    pub(crate) damaged: bool,
     /// Bytes at the end that were no entry, and were cut off.
     pub(crate) torn: u64,
 }
@@ -61,7 +63,11 @@ impl Kept {
         kept.file.read_to_end(&mut bytes)?;
         let bytes = Bytes::from(bytes);
         let head = bytes.first_chunk().and_then(read_head);
-        let mut found = Found { lineage, entries: Vec::new(), whole: false, torn: 0 };
+        if head.is_none() && bytes.len() >= HEAD_BYTES {
+            let why = "its head is damaged; nothing was changed. Move it away, and the node fetches the log from the leader";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        let mut found = Found { lineage, entries: Vec::new(), whole: false, damaged: false, torn: 0 };
         let mut at = HEAD_BYTES;
         if let Some((lineage, before)) = head {
             (kept.lineage, found.lineage) = (lineage, lineage);
@@ -76,7 +82,7 @@ impl Kept {
                     Record::Short => break,
                     // Not what a killed process leaves behind.
                     Record::Damaged => {
-                        found.whole = false;
+                        (found.whole, found.damaged) = (false, true);
                         break;
                     }
                 }
@@ -256,6 +262,14 @@ mod tests {
             assert_eq!(kept.entries(), log.len() as u64);
             drop(kept);
             assert_eq!(Kept::open(&path, 1, BOOT).unwrap().1.entries, log);
+        }
+        for at in 0..HEAD_BYTES {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            let refused = Kept::open(&path, 1, BOOT).err().expect("a damaged head");
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+            assert_eq!(std::fs::read(&path).unwrap(), flipped, "nothing was changed");
         }
         for at in (HEAD_BYTES..bytes.len()).step_by(3) {
             let mut flipped = bytes.clone();

@@ -129,7 +129,9 @@ pub struct Recovered {
     pub entries: u64,
     /// Whether that is all it ever acknowledged: so it is unless the machine itself went down.
     pub whole: bool,
-    /// Bytes at the end that were being written.
+    /// Whether a record of it was damaged; the log ends in front of that.
+    pub damaged: bool,
+    /// Bytes behind its end that were cut off: what was being written, or what was damaged and all behind it.
     pub torn: u64,
 }
 
@@ -164,8 +166,12 @@ impl Node {
             path,
             source,
         })?;
-        let recovered =
-            Recovered { entries: found.entries.len() as u64, whole: found.whole, torn: found.torn };
+        let recovered = Recovered {
+            entries: found.entries.len() as u64,
+            whole: found.whole,
+            damaged: found.damaged,
+            torn: found.torn,
+        };
         // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
         let lossy = last > 0 && !found.whole;
         let replica = Replica::new(me, found.lineage, Log::of(found.entries), ReplicaOptions::default());
