@@ -8,6 +8,7 @@ pub mod config;
 pub mod exports;
 pub mod gateway;
 pub mod journal;
+pub mod replica;
 pub mod seeds;
 pub mod snapshots;
 pub mod token;

@@ -36,6 +36,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("token", crate::token::seeds()),
         ("journal", crate::journal::seeds()),
         ("snapshot_file", crate::snapshots::seeds()),
+        ("replica", crate::replica::seeds()),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),

@@ -135,6 +135,14 @@ pub(crate) enum Command {
                       config explain engine.shards --config tidegate.toml\n  tidegate config schema > tidegate.schema.json"
     )]
     Config(ConfigArgs),
+    /// Make a cluster of nodes that hold the same log, and see how it is.
+    #[command(
+        after_help = "Examples:\n  tidegate cluster init lab --local 3\n  tidegate cluster init prod --node 1=10.0.0.1 --node 2=10.0.0.2 --node \
+                      3=10.0.0.3\n  tidegate cluster status lab\n  tidegate cluster move lab --to 2\n\nThen on each node, with its own folder: tidegate \
+                      serve --cluster lab/node-1\nand feeds go to any of them: tidegate publish day.tgc --ack committed --ca lab/ca-cert.pem \
+                      --server 127.0.0.1:7441,127.0.0.1:7442"
+    )]
+    Cluster(ClusterArgs),
     /// Make and show certificates: a CA of one's own, for a server and its clients.
     #[command(
         after_help = "Examples:\n  tidegate certs init --dir pki --host feeds.example.org --client desk-1\n  tidegate certs add --dir pki \
@@ -227,6 +235,10 @@ pub(crate) struct ServeArgs {
     /// [default: 256MiB or 5m]
     #[arg(long, value_name = "BYTES|N|SPAN|off", value_parser = parse_snapshot)]
     pub(crate) journal_snapshot: Option<SnapshotWhen>,
+    /// Be the node of a cluster whose folder this is, as `tidegate cluster init` makes it: address and certificate come from there. Feeds may
+    /// then ask for acks `committed`.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "journal", "demo"])]
+    pub(crate) cluster: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -335,9 +347,9 @@ fn parse_http(text: &str) -> Result<Http, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerArgs {
-    /// Its address.
-    #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
-    pub(crate) server: SocketAddr,
+    /// Its address; of a cluster, those of several nodes: the first that answers says who leads.
+    #[arg(long, value_name = "ADDR,…", default_value = ADDRESS, value_delimiter = ',')]
+    pub(crate) server: Vec<SocketAddr>,
     /// The server's data folder, for its certificate.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -448,6 +460,7 @@ pub(crate) enum GenerateArg {
 pub(crate) enum AckArg {
     None,
     Leader,
+    Committed,
     Durable,
 }
 
@@ -574,6 +587,92 @@ pub(crate) enum CertsCommand {
     Add(CertsMakeArgs),
     /// What certificates and keys are, for whom, and until when.
     Show(CertsShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    pub(crate) what: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// A folder with a CA, an operator's certificate, and a folder for each node, to be brought to its machine.
+    Init(ClusterInitArgs),
+    /// How each node stands: who leads, who is in sync, how far the log is.
+    Status(ClusterStatusArgs),
+    /// Let another node in sync lead; feeds follow by themselves.
+    Move(ClusterMoveArgs),
+    /// Go on with what one node has, when no node is left that has everything. What only others had is lost, and everybody is told by a
+    /// new lineage.
+    PromoteLoss(ClusterMoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterInitArgs {
+    /// The folder to make.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A node, its address, and its ports for other nodes and for feeds; again for each.
+    #[arg(long, value_name = "ID=IP[:PORT[:PORT]]", value_parser = parse_node, required_unless_present = "local")]
+    pub(crate) node: Vec<(u16, tidegate_cluster::NodePlace)>,
+    /// So many nodes on this machine, on the ports 7501 and up for each other and 7441 and up for feeds.
+    #[arg(long, value_name = "N", conflicts_with = "node", value_parser = clap::value_parser!(u16).range(1..=15))]
+    pub(crate) local: Option<u16>,
+    /// Nodes that must have an event before it is committed [default: a majority].
+    #[arg(long, value_name = "N")]
+    pub(crate) min_isr: Option<usize>,
+    /// How long certificates are good.
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub(crate) days: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterStatusArgs {
+    /// The cluster's folder, or a node's.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The table as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterMoveArgs {
+    /// The cluster's folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The node.
+    #[arg(long, value_name = "ID")]
+    pub(crate) to: u16,
+}
+
+/// Ports of a node unless told otherwise.
+const PEERS_PORT: u16 = 7_500;
+const CLIENTS_PORT: u16 = 7_443;
+
+fn parse_node(text: &str) -> Result<(u16, tidegate_cluster::NodePlace), String> {
+    let wrong =
+        || format!("`{text}` is no node such as 1=10.0.0.1, 1=10.0.0.1:7500:7443 or 1=[::1]:7500:7443");
+    let (node, place) = text.split_once('=').ok_or_else(wrong)?;
+    let (ip, ports) = match place.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
+        None => place.split_at(place.find(':').unwrap_or(place.len())),
+    };
+    let ip: std::net::IpAddr = ip.parse().map_err(|_| wrong())?;
+    let mut ports = match ports.strip_prefix(':') {
+        Some(ports) => ports.split(':').collect(),
+        None if ports.is_empty() => Vec::new(),
+        None => return Err(wrong()),
+    }
+    .into_iter();
+    let mut port = |usual| ports.next().map_or(Ok(usual), |port| port.parse::<u16>().map_err(|_| wrong()));
+    let (peers, clients) = (port(PEERS_PORT)?, port(CLIENTS_PORT)?);
+    if ports.next().is_some() {
+        return Err(wrong());
+    }
+    let place = tidegate_cluster::NodePlace { peers: (ip, peers).into(), clients: (ip, clients).into() };
+    Ok((node.parse().map_err(|_| wrong())?, place))
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 mod journal;
 
 use crate::cli::ServeArgs;
+use crate::cluster::{Member, Watch};
 use crate::demo::endless::{COMPRESSION, DemoFeed};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
@@ -116,6 +117,7 @@ fn security_failure(error: SecurityError) -> Failure {
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
+    let member = args.cluster.as_deref().map(Member::of).transpose()?;
     let settings = Settings::of(args, ui)?;
     let config = &settings.config;
     let what = config.plan()?;
@@ -159,6 +161,20 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
     };
+    let mut limits = map::quic(config);
+    let mut listen = config.listen.quic;
+    let mut replication = None;
+    if let Some(member) = &member {
+        if config.journal.enabled {
+            return Err(Failure::usage(
+                "a node of a cluster keeps no journal yet: set journal.enabled = false",
+            ));
+        }
+        let (port, driver) = tidegate_live::replication::replication();
+        member.apply(&mut options, &mut limits);
+        (options.replication, replication) = (Some(port), Some(driver));
+        listen = member.place.clients;
+    }
     let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
@@ -167,10 +183,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         journal::note_recovered(&live, &data, took, ui);
     }
     let server = network
-        .block_on(async {
-            QuicServer::start(config.listen.quic, security, map::quic(config), live.ingest(), live.hub())
-        })
+        .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;
+    let node = match (&member, replication) {
+        (Some(member), Some(driver)) => Some(member.start(driver, live.ingest())?),
+        _ => None,
+    };
     let gateway = match config.listen.http.on() {
         Some(listen) => {
             let stats = server.stats_handle();
@@ -203,7 +221,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         let listening = server.address().to_string();
         ui.print_json(&json!({
             "listening": listening, "http": http, "streams": names, "config": config,
-            "threads": network.threads().to_string(),
+            "threads": network.threads().to_string(), "node": member.as_ref().map(|member| member.node),
             "recovered": settings.config.journal.enabled.then(|| {
                 let found = live.recovered();
                 json!({
@@ -217,6 +235,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         if let Some(http) = http {
             ui.print(&format!("open {http} for the dashboard, {http}/v1/docs for the API\n"));
         }
+        if let (Some(member), Some(node)) = (&member, &node) {
+            ui.print(&format!("node {} of a cluster, for other nodes on {}\n", member.node, node.address()));
+        }
+    }
+    if let Some(node) = &node {
+        crate::cluster::note_recovered(&node.recovered(), ui);
     }
     let mut demo = None;
     if args.demo {
@@ -232,12 +256,18 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ));
     }
     let mut lines = Lines::new(args, ui, start);
-    let mut watch = journal::Watch::new();
-    while !interrupt.raised() {
+    let mut journal = journal::Watch::new();
+    let mut watch = node.as_ref().map(Watch::of);
+    let mut ended = None;
+    while !interrupt.raised() && ended.is_none() {
         std::thread::park_timeout(Duration::from_millis(50));
+        if let (Some(node), Some(watch)) = (&node, &mut watch) {
+            ended = node.ended();
+            watch.look(node, ui);
+        }
         reloads.poll(args, (&live.hub(), &server), network.handle(), ui);
         lines.tick(&live, network.handle(), ui);
-        watch.tick(&live, ui);
+        journal.tick(&live, ui);
         if let Some(feed) = &mut demo
             && let Some(why) = network.block_on(feed.failure())
         {
@@ -248,7 +278,11 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     if let Some(feed) = demo {
         network.block_on(feed.finish());
     }
+    let last = node.as_ref().map(tidegate_cluster::Node::status);
     server.refuse_new();
+    if let Some(node) = node {
+        node.finish();
+    }
     let report = live.finish().map_err(live_failure)?;
     let stats = server.stats();
     network.block_on(server.close());
@@ -259,9 +293,16 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     }
     network.shutdown(Duration::from_secs(1));
     if args.json {
-        ui.print_json(&to_json(&report, stats, &streams, start.elapsed()));
+        let mut summary = to_json(&report, stats, &streams, start.elapsed());
+        if let Some(summary) = summary.as_object_mut() {
+            summary.insert("cluster".to_owned(), json!(last.map(|last| last.replica)));
+        }
+        ui.print_json(&summary);
     } else {
         ui.print(&render(&report, stats, &streams, start.elapsed(), ui));
+    }
+    if let Some(ended) = ended {
+        return Err(Failure::internal(format!("the node cannot go on: {ended}")));
     }
     if report.runtime.panics > 0 {
         return Ok(Exit::Internal);

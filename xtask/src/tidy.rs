@@ -36,6 +36,18 @@ const GRAPH: &[(&str, &[&str])] = &[
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-auth", "tidegate-live"],
     ),
     (
+        "tidegate-cluster",
+        &[
+            "tidegate-engine",
+            "tidegate-journal",
+            "tidegate-actors",
+            "tidegate-proto",
+            "tidegate-replica",
+            "tidegate-live",
+            "tidegate-quic",
+        ],
+    ),
+    (
         "tidegate-gateway",
         // `replay` for its tests alone: a generated market.
         &["tidegate-engine", "tidegate-actors", "tidegate-proto", "tidegate-live", "tidegate-replay"],
@@ -67,7 +79,9 @@ const GRAPH: &[(&str, &[&str])] = &[
             "tidegate-proto",
             "tidegate-auth",
             "tidegate-live",
+            "tidegate-replica",
             "tidegate-quic",
+            "tidegate-cluster",
             "tidegate-gateway",
             "tidegate-regime",
             "tidegate-replay",

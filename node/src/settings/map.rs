@@ -144,6 +144,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
         },
         hub: hub(config),
         journal: None,
+        replication: None,
     }
 }
 

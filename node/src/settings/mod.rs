@@ -146,6 +146,14 @@ impl Settings {
             self.set("engine.threads", "--threads", |config| config.engine.threads = threads);
         }
         let mut settings = self.with_security(&args.security).with_plan(&args.plan);
+        if let Some(folder) = &args.cluster
+            && settings.config.tls.cert.is_none()
+        {
+            // Clients see the node's own certificate, unless another one is named.
+            let file = |name| Some(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).join(name));
+            settings.set("tls.cert", "--cluster", |config| config.tls.cert = file("node-cert.pem"));
+            settings.set("tls.key", "--cluster", |config| config.tls.key = file("node-key.pem"));
+        }
         // The demo has hosts too; whoever names streams gets those.
         if args.demo && settings.config.stream.is_empty() {
             let hosts = Stream { hosts: Some(crate::plan::minute()), ..Stream::default() };

@@ -50,6 +50,9 @@ impl Core {
             let Downstream::Here(here) = &mut self.ingest.downstream else { return None };
             let restart = here.shards.restart();
             let stalled = self.ingest.stalled();
+            if restart.is_none() {
+                worked |= self.ingest.replicate(INPUTS_TURN);
+            }
             if restart.is_none() && !stalled {
                 // Otherwise rings would fill, with nobody there to empty them.
                 worked |= self.ingest.turn(INPUTS_TURN);

@@ -1,6 +1,9 @@
 //! All feeds become one log: sessions, one sequencer per source, and the router; on the thread `tg-ingest`, or as a part of
 //! the fused core.
 
+mod replicated;
+
+use self::replicated::Replicating;
 use crate::clock::Clock;
 use crate::downstream::Downstream;
 use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Progress, Recovered, SnapshotOptions};
@@ -13,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
+use tidegate_journal::entry::Entries;
 use tidegate_journal::{Batch, BatchView, Disk, Entry, Point, SyncStats};
 use tidegate_proto::feed::{ConnectionId, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
@@ -26,6 +30,8 @@ const QUEUE_MAX: usize = 32;
 /// Answers on their way to one connection. When it takes no more, acks and credits are left out: they are cumulative, and a
 /// feed that misses them asks.
 const ANSWERS_MAX: usize = 64;
+/// Inputs of other nodes taken between two looks at the feeds of this one.
+const ORDERED_TURN: usize = 64;
 /// How long to wait for a journal that takes nothing.
 const STALL: Duration = Duration::from_millis(5);
 /// How long an end in order waits for the last snapshot.
@@ -60,6 +66,8 @@ pub(crate) enum Input {
     },
     /// The journal went on.
     Journaled,
+    /// The log of the cluster went on.
+    Replicated,
     Stop,
 }
 
@@ -172,6 +180,12 @@ impl IngestHandle {
         let mut stats = self.shared.stats().clone();
         stats.logged = self.shared.logged.load(Relaxed);
         stats
+    }
+
+    /// There are orders for a node of a cluster.
+    pub fn replicated(&self) {
+        // When the queue is full, ingest is awake anyway.
+        let _ = self.inputs.try_send(Input::Replicated);
     }
 
     /// What the thread does with its time.
@@ -325,6 +339,7 @@ pub(crate) struct Ingest {
     /// All names in the order of their keys, a length byte in front of each; with a journal only.
     texts: Vec<u8>,
     snapshots: Option<Snapshotting>,
+    replica: Option<Box<Replicating>>,
 }
 
 /// When the next snapshot is due, and whom to ask for it.
@@ -401,6 +416,7 @@ impl Ingest {
             journal: None,
             texts: Vec::new(),
             snapshots: None,
+            replica: options.replication.clone().map(|port| Box::new(Replicating::new(port, &options.feed))),
             options,
         };
         (ingest, handle, Stopper(inputs_in))
@@ -411,14 +427,17 @@ impl Ingest {
         self.downstream.begin();
         let mut patience = SWEEP;
         while self.open() {
+            let replicated = self.replicate(ORDERED_TURN);
             self.downstream.worked(&self.shared.times);
             if self.stalled() {
-                std::thread::sleep(STALL);
+                if !replicated {
+                    std::thread::sleep(STALL);
+                }
                 self.downstream.waited(&self.shared.times);
                 self.sweep_when_due();
                 continue;
             }
-            let input = self.inputs.recv_timeout(patience);
+            let input = self.inputs.recv_timeout(if replicated { Duration::ZERO } else { patience });
             self.downstream.waited(&self.shared.times);
             match input {
                 Ok(input) => self.input(input),
@@ -496,13 +515,18 @@ impl Ingest {
                 }
             }
             Input::Frames { connection, received, mut buffer, datagrams } => {
+                self.received(received);
                 self.frames(connection, now, &mut buffer, datagrams);
-                self.downstream.arrived(received, &self.router);
+                if self.replica.is_none() {
+                    self.downstream.arrived(received, &self.router);
+                }
                 buffer.reset();
                 let _ = self.spare.try_send(buffer);
             }
             Input::Closed { connection } => self.forget(connection),
             Input::Journaled => self.journaled(now),
+            // Whoever runs this looks at what there is of it before anything else.
+            Input::Replicated => {}
             Input::Stop => self.ended = true,
         }
         self.snapshot_when_due(now);
@@ -694,6 +718,9 @@ impl Ingest {
 
     /// This turn's input goes to the journal.
     fn accepted(&mut self, connection: ConnectionId) {
+        if let Some(replica) = &mut self.replica {
+            return replica.submit();
+        }
         let Some(journal) = &mut self.journal else { return };
         let last = self.ranks.get(&connection).map(|&rank| {
             let (session, last) = self.server.stands(rank);
@@ -702,16 +729,19 @@ impl Ingest {
         journal.submit(last);
     }
 
-    /// Adds to this turn's input for the journal, if there is one.
+    /// Adds to this turn's input for the journal or for other nodes, if there are any.
     fn note(&mut self, write: impl Fn(&mut Batch) -> bool) {
-        if let Some(journal) = &mut self.journal {
+        if let Some(replica) = &mut self.replica {
+            replica.note(write);
+        } else if let Some(journal) = &mut self.journal {
             journal.note(write);
         }
     }
 
-    /// Whether the journal takes nothing more for now; then nothing more may be accepted.
+    /// Whether the journal, or the cluster, takes nothing more for now; then nothing more may be accepted.
     pub(crate) fn stalled(&mut self) -> bool {
-        self.journal.as_mut().is_some_and(Journaling::push)
+        self.replica.as_mut().is_some_and(|replica| replica.push())
+            || self.journal.as_mut().is_some_and(Journaling::push)
     }
 
     /// More is on disk: whoever waits for that is told.
@@ -795,9 +825,19 @@ impl Ingest {
         ranks: &mut HashMap<u16, u16>,
         found: &mut Recovered,
     ) -> u64 {
+        self.read_entries(view.entries(), ranks, found)
+    }
+
+    /// Returns how often they say that the server had stopped.
+    fn read_entries(
+        &mut self,
+        entries: Entries<'_>,
+        ranks: &mut HashMap<u16, u16>,
+        found: &mut Recovered,
+    ) -> u64 {
         let mut stopped = 0;
         let mut seen: Vec<u16> = Vec::new();
-        for entry in view.entries().flatten() {
+        for entry in entries.flatten() {
             found.records += entry.records();
             let written = match entry {
                 Entry::Source { rank, source_id, session, new_session, name, principal } => {
@@ -869,6 +909,7 @@ impl Ingest {
         datagrams: bool,
         out: &mut Vec<u8>,
     ) -> Result<Option<Close>, Close> {
+        self.must_lead()?;
         let mut unpacked = std::mem::take(&mut self.unpacked);
         let whole = frame.unpacked(&mut unpacked).map_err(protocol);
         let outcome = whole.and_then(|frame| self.whole(connection, now, offset, &frame, datagrams, out));
@@ -906,10 +947,14 @@ impl Ingest {
             let sequence = (self.server.stands(rank).1 + 1).saturating_sub(events.len() as u64);
             if lost > 0 {
                 self.note(|batch| batch.lost(rank, sequence.saturating_sub(1), lost));
-                self.lost(rank, lost);
+                if self.replica.is_none() {
+                    self.lost(rank, lost);
+                }
             }
             self.note(|batch| batch.events(rank, sequence, named, &events));
-            self.events(rank, named, &events);
+            if self.replica.is_none() {
+                self.events(rank, named, &events);
+            }
         }
         Ok(())
     }
@@ -941,6 +986,9 @@ impl Ingest {
 
     /// Does what a frame asks; returns the last words for a connection that is done.
     fn take(&mut self, connection: ConnectionId, taken: Taken<'_>) -> Option<Close> {
+        if self.replica.is_some() {
+            return self.take_replicated(connection, taken);
+        }
         match taken {
             Taken::Nothing => {}
             Taken::Registered { rank, new_session, superseded } => {
@@ -1007,7 +1055,7 @@ impl Ingest {
     }
 
     fn note_source(&mut self, rank: u16, empty: bool) {
-        if self.journal.is_none() {
+        if self.journal.is_none() && self.replica.is_none() {
             return;
         }
         let stats = self.server.sources().nth(usize::from(rank));
@@ -1141,15 +1189,20 @@ impl Ingest {
         }
         // A source that left without a word stops holding the others' windows open after a while, and the log says so. Alone
         // it holds nobody up, and when it comes back its log is as if it had never left.
-        if self.sources.len() > 1 {
+        if self.sources.len() > 1 && self.must_lead().is_ok() {
             for rank in 0..self.sources.len() {
                 let source = &mut self.sources[rank];
                 if source.left.is_some_and(|left| now.since(left) >= self.options.idle_after_ns) {
                     source.left = None;
                     self.note(|batch| batch.idle(rank as u16));
-                    self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
+                    if self.replica.is_none() {
+                        self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
+                    }
                 }
             }
+        }
+        if let Some(replica) = &mut self.replica {
+            replica.submit();
         }
         if let Some(journal) = &mut self.journal {
             journal.submit(None);
@@ -1168,7 +1221,7 @@ impl Ingest {
             self.closed.iter().map(|(&name, &count)| (name, count)).collect();
         closed.sort_unstable();
         IngestStats {
-            sources: self.server.sources().collect(),
+            sources: self.sessions().sources().collect(),
             feeds: self.sources.iter().map(|source| source.state.clone()).collect(),
             connections: self.server.connections(),
             logged: self.sources.iter().map(|source| source.sequencer.sequence()).sum(),
@@ -1196,6 +1249,7 @@ impl Ingest {
         for answers in self.answers.values() {
             let _ = answers.try_send(FeedAnswer::Close(close.clone()));
         }
+        self.leave();
         let mut end = None;
         let mut sources = std::mem::take(&mut self.sources);
         for source in &mut sources {

@@ -24,6 +24,7 @@ mod journal;
 mod latency;
 mod network;
 mod recovery;
+pub mod replication;
 mod service;
 mod snapshot;
 
@@ -35,6 +36,7 @@ pub use ingest::{
 pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOptions};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::Network;
+pub use replication::Replication;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
 pub use snapshot::{SavedNames, SnapshotStats, saved_names};
 pub use tidegate_actors::runtime::{Threads, ThreadsError};

@@ -8,6 +8,7 @@ use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
 use crate::journal::{JournalError, JournalSettings, Recovered, SnapshotOptions};
 use crate::latency::{LatencyHandle, Percentiles, measure};
 use crate::recovery::{Base, Loaded, Pipeline};
+use crate::replication::Replication;
 use crate::snapshot::{Ends, Maker};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct LiveOptions {
     pub hub: HubOptions,
     /// Where what is accepted is written down; `None` for nowhere.
     pub journal: Option<JournalSettings>,
+    /// The way to other nodes that hold the same log; `None` for a node that leads alone. Not together with a journal.
+    pub replication: Option<Replication>,
 }
 
 impl Default for LiveOptions {
@@ -56,6 +59,7 @@ impl Default for LiveOptions {
             feed: FeedServerOptions::default(),
             hub: HubOptions::default(),
             journal: None,
+            replication: None,
         }
     }
 }

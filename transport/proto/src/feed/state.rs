@@ -108,6 +108,7 @@ impl FeedServer {
                 session: saved.session,
                 last: saved.last,
                 durable: saved.last,
+                committed: 0,
                 recovered: true,
                 names: saved.names.clone(),
                 keys: saved.keys,
