@@ -9,6 +9,7 @@ pub mod exports;
 pub mod gateway;
 pub mod journal;
 pub mod replica;
+pub mod rules;
 pub mod seeds;
 pub mod snapshots;
 pub mod token;

@@ -17,6 +17,7 @@ use tidegate_gpu::{Accel, BatchError, GpuPolicy, Unavailable, UnknownPolicy};
 use tidegate_replay::pipeline::SinkError;
 use tidegate_replay::{LogOptions, Plan, ReplayOptions, ResultSink, StreamInfo, StreamKind, replay};
 
+pub(crate) mod args;
 pub(crate) mod risk;
 pub(crate) mod spectrum;
 pub(crate) mod surface;

@@ -1,8 +1,7 @@
 //! The command line: names, defaults, ranges and examples. What a text may be is decided here, once.
 
-use crate::batch::risk::{Horizon, TailArg};
-use crate::batch::spectrum::SpectrumOutput;
-use crate::batch::surface::Sweep;
+use crate::alert::args::{AlertArgs, RulesArgs, StoreArgs, TellArgs};
+use crate::batch::args::{RiskArgs, SpectrumArgs, SurfaceArgs};
 use crate::render::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -25,7 +24,8 @@ use tidegate_replay::decode::{ColumnMap, Format, ReadOptions};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success
-   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad, `detect` an alert
+   1  the check failed: `verify` found results that differ, `config check` problems, `doctor` something bad, `detect` an alert,
+      `alert replay` another score
   2  the command line is wrong
   3  an input or the configuration cannot be read or is damaged; what was valid before was processed and reported
   4  an output cannot be written, or the disk is full
@@ -74,9 +74,17 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  tidegate detect office.pcap\n  tidegate detect *.pcap conn.log\n  tidegate detect --output jsonl day.pcap.gz > \
                       alerts.jsonl\n  tidegate detect --min-severity high --json day.pcapng\n\nExits with 1 when there is an alert. Each file is \
-                      judged by itself; docs/detectors.md says what each detector counts and from when on it speaks."
+                      judged by itself; docs/detectors.md says what each detector counts and from when on it speaks.\nWith --alerts what is found is kept: \
+                      see tidegate alert --help and docs/alerts.md."
     )]
-    Detect(DetectArgs),
+    Detect(Box<DetectArgs>),
+    /// Look at alerts that were kept, say what they are worth, hold some back, or judge their traffic again.
+    #[command(
+        after_help = "Examples:\n  tidegate detect office.pcap --alerts watch\n  tidegate alert list --alerts watch\n  tidegate alert show 3f1c \
+                      --alerts watch\n  tidegate alert replay 3f1c --alerts watch\n\nWithout --alerts and --data: the folder `alerts` of the \
+                      data folder that `serve` has."
+    )]
+    Alert(AlertArgs),
     /// Make up a deterministic capture: a market, an office network, or the benchmark workload W1.
     #[command(
         after_help = "Example:\n  tidegate generate market --events 2M --symbols 200 --out market.tgc\n  \
@@ -948,103 +956,6 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct SurfaceArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Bars to sweep over, as `replay` names them.
-    #[arg(long, value_name = "SPEC", default_value = "1m")]
-    pub(crate) bars: WindowSpec,
-    /// Indicators and ranges: ema:N, rsi:N, atr:N, bb:N:K, macd:FAST:SLOW:SIGNAL, where a number may be A..B or A..B/STEP.
-    #[arg(long, value_name = "NAME:A..B,…", value_delimiter = ',', required = true)]
-    pub(crate) sweep: Vec<Sweep>,
-    /// A signal is judged by the close so many bars later.
-    #[arg(long, value_name = "BARS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) ahead: u32,
-    /// Everything for a program (csv, jsonl), or the best of each symbol (table).
-    #[arg(long, value_enum, default_value_t = SurfaceOutput::Table)]
-    pub(crate) output: SurfaceOutput,
-    /// Rows per symbol of the table.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) top: u32,
-    /// Judged signals an indicator must have to be in the table.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub(crate) least: u64,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SurfaceOutput {
-    Table,
-    Csv,
-    Jsonl,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RiskArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Bars whose returns the model is fitted to, as `replay` names them.
-    #[arg(long, value_name = "SPEC", default_value = "1m")]
-    pub(crate) bars: WindowSpec,
-    /// How far ahead: a span of trading time (1h, 6.5h, 1d), or a number of bars (390b).
-    #[arg(long, value_name = "SPAN|Nb", default_value = "390b")]
-    pub(crate) horizon: Horizon,
-    /// Shares of the capital, a line `symbol,share` each.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
-    /// Scenarios, 1000 to 33554432.
-    #[arg(long, value_name = "N", default_value = "1M", value_parser = parse_count)]
-    pub(crate) paths: u64,
-    /// Factors, at most as many as symbols.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) factors: u32,
-    /// Returns: normal, or Student's t of N degrees of freedom.
-    #[arg(long, value_name = "normal|t:N", default_value = "t:5")]
-    pub(crate) tail: TailArg,
-    /// Levels of confidence.
-    #[arg(long, value_name = "P,…", value_delimiter = ',', default_value = "0.95,0.99")]
-    pub(crate) levels: Vec<f64>,
-    /// Everything random follows from it.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Symbols shown with their part of the shortfall.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub(crate) top: u32,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
-    /// The result as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SpectrumArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Bars whose returns are correlated, as `replay` names them.
-    #[arg(long, value_name = "SPEC", default_value = "1m")]
-    pub(crate) bars: WindowSpec,
-    /// Bars that correlations are of, 4 to 512.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(4..=512))]
-    pub(crate) window: u32,
-    /// How far correlations are drawn towards none for the turbulence: above 0, at most 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
-    pub(crate) shrink: f64,
-    /// As a table of the newest rows, or every row as CSV or JSON lines.
-    #[arg(long, value_name = "table|csv|jsonl", default_value = "table")]
-    pub(crate) output: SpectrumOutput,
-    /// Rows of the table.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) last: u32,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
-}
-
 /// How inputs are read.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Reading")]
@@ -1188,6 +1099,12 @@ pub(crate) struct DetectArgs {
     /// Flows held at once; beyond it the longest silent are ended early, and counted.
     #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
     pub(crate) flows_max: u32,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) tell: TellArgs,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
     #[command(flatten)]
     pub(crate) read: TrafficArgs,
 }
@@ -1477,7 +1394,7 @@ fn parse_conflation(text: &str) -> Result<Conflation, String> {
 }
 
 /// An instant: RFC 3339, a date, a date and time in UTC, or nanoseconds since 1970.
-fn parse_instant(text: &str) -> Result<EventTime, String> {
+pub(crate) fn parse_instant(text: &str) -> Result<EventTime, String> {
     let bad =
         |why: &str| format!("{why}; write e.g. 2026-01-05T14:30:00Z, 2026-01-05, or nanoseconds since 1970");
     let ns = if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {

@@ -1,37 +1,46 @@
 //! `tidegate detect`: attacks in captures and flow logs, with their reasons.
 
-use crate::cli::{AlertsArg, DetectArgs, SeverityArg};
-use crate::exit::{Exit, Outcome};
+use crate::alert::{folder, input, list, open};
+use crate::cli::{AlertsArg, DetectArgs};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::render::{Tone, Ui, clean, duration, instant, thousands};
-use crate::traffic::{self, Read};
+use crate::judge::Judge;
+use crate::render::{Tone, Ui, clean, thousands};
+use crate::rules;
+use crate::sink::Sinks;
+use crate::traffic::{self, Read, Reading};
+use folder::Store;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use tidegate_flow::{Alert, Detectors, Frame, Severity, TableCounts};
-use tidegate_replay::decode::Traffic;
+use tidegate_alert::render::Event;
+use tidegate_alert::store::HeldRow;
+use tidegate_alert::{
+    Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Groups, Hold, Input, Severity, Told,
+};
+
+/// Forgotten episodes that wait to be written.
+const GONE_MAX: usize = 1_000;
 
 pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     let interrupt = Interrupt::listen()?;
     let mut exit = Exit::Ok;
-    let least = match args.min_severity {
-        SeverityArg::Low => Severity::Low,
-        SeverityArg::Medium => Severity::Medium,
-        SeverityArg::High => Severity::High,
-    };
+    let least = Severity::from(args.min_severity);
+    let groups = Groups::new(args.tell.group.clone()).map_err(Failure::usage)?;
+    let options = DeskOptions { budget: args.tell.budget, groups, ..DeskOptions::default() };
+    let rules = rules::load(&args.rules.sigma, &args.rules.pattern, ui)?;
+    let mut sinks = Sinks::open(&args.rules.sink)?;
+    let mut store = folder::asked(&args.store).map(|folder| open(&folder, ui)).transpose()?;
+    let mut common = Desk::new(options.clone());
+    if let Some(store) = &store {
+        store.state.onto(&mut common, true);
+    }
     for path in &args.files {
         if interrupt.raised() {
             break;
         }
-        let mut table = traffic::table(args.flows_max, 0);
-        let mut detectors = Detectors::default();
-        let read = traffic::read(path, &args.read, &interrupt, ui, |traffic| match traffic {
-            Traffic::Frame(Frame::Ip(packet)) => table.packet(&packet, &mut detectors),
-            Traffic::Frame(Frame::Arp(arp)) => detectors.arp(&arp),
-            Traffic::Frame(Frame::Other) => {}
-            Traffic::Record(record) => detectors.logged(&record),
-        });
-        let read = match read {
-            Ok(read) => read,
+        let input = match input::of(path, args, &rules) {
+            Ok(input) => input,
             // The other files are still worth a look.
             Err(failure) => {
                 ui.error(&failure.error);
@@ -39,44 +48,195 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
                 continue;
             }
         };
-        table.finish(&mut detectors);
-        let alerts: Vec<&Alert> = detectors.alerts().iter().filter(|alert| alert.severity >= least).collect();
-        if args.json {
-            ui.print_json(&whole(path, &read, table.counts(), &detectors, &alerts));
-        } else if args.output == AlertsArg::Jsonl {
-            for alert in &alerts {
-                let mut value = to_json(alert);
-                value["file"] = json!(path.display().to_string());
-                ui.print_json(&value);
-            }
+        // What is judged a second time must not be counted twice: it starts from nothing, and gives the same names.
+        let known = known(store.as_ref(), input.as_ref());
+        let mut own;
+        let desk = if store.is_none() || known.is_some() {
+            own = Desk::new(options.clone());
+            store.iter().for_each(|store| store.state.onto(&mut own, false));
+            &mut own
         } else {
-            ui.print(&render(path, &read, &alerts, ui));
-        }
-        if !args.json {
-            traffic::notes(&read, table.counts(), ui);
-            if detectors.forgotten() > 0 {
-                ui.note(&format!(
-                    "{} hosts, pairs or names were forgotten for lack of room",
-                    thousands(detectors.forgotten())
-                ));
+            &mut common
+        };
+        let held = held(desk);
+        let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
+        let mut judge = Judge::new(args.flows_max, rules.set.clone(), name);
+        let mut round = Round::default();
+        let reading = Reading::of(&args.read);
+        let read = traffic::read(path, &reading, !rules.set.is_empty(), &interrupt, ui, |unit| {
+            unit.give(&mut judge, |finding| round.take(desk, finding, &mut sinks, least));
+        });
+        let read = match read {
+            Ok(read) => read,
+            Err(failure) => {
+                ui.error(&failure.error);
+                exit = failure.exit.max(exit);
+                continue;
             }
-            if detectors.withheld() > 0 {
-                ui.note(&format!("{} further alerts were not kept", thousands(detectors.withheld())));
-            }
+        };
+        if !rules.set.is_empty() && read.format == "eve" {
+            ui.note("with --sigma or --pattern the rows of EVE go to the rules alone; without them the detectors judge its flows");
         }
+        judge.finish(|finding| round.take(desk, finding, &mut sinks, least));
+        let alerts: Vec<&Episode> = desk
+            .episodes()
+            .into_iter()
+            .filter(|episode| round.touched.contains(&episode.id) && episode.told.is_some())
+            .filter(|episode| episode.severity >= least)
+            .collect();
+        tell(path, args, &read, &judge, &alerts, &round, ui);
         if !alerts.is_empty() {
             exit = exit.max(Exit::Differs);
+        }
+        if let Some(store) = &mut store {
+            let whole = read.ended_early.is_none() && !interrupt.raised();
+            let input = input.map(|input| Input { units: judge.units(), whole, ..input });
+            if known == Some(true) {
+                ui.note(&format!(
+                    "{}: it is in the store already; nothing was added",
+                    clean(&path.display().to_string())
+                ));
+            } else {
+                // Held findings of an input that was judged before are counted already.
+                let held = if known.is_some() { Vec::new() } else { since(&held, desk) };
+                store.append(entries(input, desk, &mut round, held))?;
+            }
         }
         if let Some(error) = read.ended_early {
             ui.error(&error.into());
             exit = Exit::Input;
         }
     }
+    if !sinks.end(ui) {
+        exit = Exit::Output;
+    }
     Ok(exit)
 }
 
-fn whole(path: &Path, read: &Read, counts: TableCounts, detectors: &Detectors, alerts: &[&Alert]) -> Value {
-    let alerts: Vec<Value> = alerts.iter().map(|alert| to_json(alert)).collect();
+/// Whether the store has judged these bytes before: `Some(true)` if it did in the very same way and to the end.
+fn known(store: Option<&Store>, input: Option<&Input>) -> Option<bool> {
+    let (state, input) = (&store?.state, input?);
+    if state.inputs.get(&input.name).is_some_and(|known| known.whole) {
+        return Some(true);
+    }
+    state.inputs.values().any(|known| known.digest == input.digest).then_some(false)
+}
+
+/// What one file did to the desk.
+#[derive(Default)]
+struct Round {
+    touched: BTreeSet<EpisodeId>,
+    gone: Vec<Episode>,
+    unkept: u64,
+    held: BTreeMap<Hold, u64>,
+}
+
+impl Round {
+    fn take(&mut self, desk: &mut Desk, finding: Finding, sinks: &mut Sinks, least: Severity) {
+        let verdict = desk.offer(finding);
+        let event = match verdict.told {
+            Told::New => Some(Event::New),
+            Told::Worse { .. } => Some(Event::Worse),
+            Told::Again | Told::Held(_) => None,
+        };
+        if let (Some(event), Some(episode)) = (event, desk.episode(verdict.id))
+            && episode.severity >= least
+        {
+            sinks.tell(episode, event);
+        }
+        self.touched.insert(verdict.id);
+        if let Told::Held(hold) = verdict.told {
+            *self.held.entry(hold).or_default() += 1;
+        }
+        if let Some(gone) = verdict.evicted
+            && self.touched.remove(&gone.id)
+        {
+            if self.gone.len() < GONE_MAX {
+                self.gone.push(*gone);
+            } else {
+                self.unkept += 1;
+            }
+        }
+    }
+}
+
+fn held(desk: &Desk) -> BTreeMap<(u64, String, Hold), u64> {
+    desk.held().map(|(day, group, hold, count)| ((day, group.to_owned(), hold), count)).collect()
+}
+
+/// What was held back since `before`.
+fn since(before: &BTreeMap<(u64, String, Hold), u64>, desk: &Desk) -> Vec<HeldRow> {
+    held(desk)
+        .into_iter()
+        .map(|(key, count)| {
+            let count = count.saturating_sub(before.get(&key).copied().unwrap_or(0));
+            HeldRow { day: key.0, group: key.1, hold: key.2, count }
+        })
+        .filter(|row| row.count > 0)
+        .collect()
+}
+
+/// What the store is told of one file.
+fn entries(input: Option<Input>, desk: &Desk, round: &mut Round, held: Vec<HeldRow>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = input.map(Entry::Input).into_iter().collect();
+    entries.extend(round.gone.drain(..).map(|episode| Entry::Episode(Box::new(episode))));
+    let touched = round.touched.iter().filter_map(|id| desk.episode(*id));
+    entries.extend(touched.map(|episode| Entry::Episode(Box::new(episode.clone()))));
+    entries.extend(held.into_iter().map(Entry::Held));
+    entries
+}
+
+fn tell(
+    path: &Path,
+    args: &DetectArgs,
+    read: &Read,
+    judge: &Judge,
+    alerts: &[&Episode],
+    round: &Round,
+    ui: &Ui,
+) {
+    let counts = judge.counts();
+    let unkept = round.unkept
+        + if args.store.alerts.is_none() && args.store.data.is_none() { round.gone.len() as u64 } else { 0 };
+    if args.json {
+        ui.print_json(&whole(path, read, judge, alerts, round, unkept));
+        return;
+    }
+    if args.output == AlertsArg::Jsonl {
+        for alert in alerts {
+            let mut value = alert.document();
+            value["file"] = json!(path.display().to_string());
+            ui.print_json(&value);
+        }
+    } else {
+        ui.print(&render(path, read, alerts, ui));
+    }
+    traffic::notes(read, counts, ui);
+    if judge.forgotten() > 0 {
+        ui.note(&format!(
+            "{} hosts, pairs or names were forgotten for lack of room",
+            thousands(judge.forgotten())
+        ));
+    }
+    if judge.unheard() > 0 {
+        ui.note(&format!(
+            "{} findings or records came too many at once and were not looked at",
+            thousands(judge.unheard())
+        ));
+    }
+    if unkept > 0 {
+        ui.note(&format!("{} further alerts were not kept", thousands(unkept)));
+    }
+    if !round.held.is_empty() {
+        let parts: Vec<String> =
+            round.held.iter().map(|(hold, count)| format!("{} {}", thousands(*count), hold.name())).collect();
+        ui.note(&format!("findings held back: {}", parts.join(", ")));
+    }
+}
+
+fn whole(path: &Path, read: &Read, judge: &Judge, alerts: &[&Episode], round: &Round, unkept: u64) -> Value {
+    let counts = judge.counts();
+    let held: BTreeMap<&str, u64> = round.held.iter().map(|(hold, count)| (hold.name(), *count)).collect();
     json!({
         "file": path.display().to_string(),
         "format": read.format,
@@ -86,50 +246,17 @@ fn whole(path: &Path, read: &Read, counts: TableCounts, detectors: &Detectors, a
         "flows": counts.opened,
         "evicted": counts.evicted,
         "disordered": counts.disordered,
-        "forgotten": detectors.forgotten(),
-        "withheld": detectors.withheld(),
+        "forgotten": judge.forgotten(),
+        "unheard": judge.unheard(),
+        "records": judge.records(),
+        "unkept": unkept,
+        "held": held,
         "ended_early": read.ended_early.as_ref().map(ToString::to_string),
-        "alerts": alerts,
+        "alerts": alerts.iter().map(|alert| alert.document()).collect::<Vec<_>>(),
     })
 }
 
-/// An alert with times as text, since they do not fit a double.
-fn to_json(alert: &Alert) -> Value {
-    let features: Vec<Value> = alert
-        .reasons()
-        .map(|feature| json!({ "name": feature.name, "seen": feature.seen, "expected": feature.expected }))
-        .collect();
-    json!({
-        "id": alert.id,
-        "time": instant(alert.raised_ns),
-        "ts": alert.raised_ns.to_string(),
-        "kind": alert.kind.name(),
-        "method": alert.method,
-        "technique": alert.kind.technique(),
-        "source": alert.source.to_string(),
-        "spoofed": alert.spoofed,
-        "peer": alert.peer.map(|peer| peer.to_string()),
-        "port": alert.port,
-        "severity": alert.severity.name(),
-        "probability": alert.probability,
-        "count": alert.count,
-        "first_packet": alert.range.first,
-        "last_packet": alert.range.last,
-        "first_ts": alert.range.first_ns.to_string(),
-        "last_ts": alert.range.last_ns.to_string(),
-        "features": features,
-    })
-}
-
-fn number(value: f64) -> String {
-    if value.fract() == 0.0 && (0.0..1e15).contains(&value) {
-        thousands(value as u64)
-    } else {
-        format!("{value:.3}")
-    }
-}
-
-fn render(path: &Path, read: &Read, alerts: &[&Alert], ui: &Ui) -> String {
+fn render(path: &Path, read: &Read, alerts: &[&Episode], ui: &Ui) -> String {
     let name = clean(&path.display().to_string());
     let summary = match alerts.len() {
         0 => "nothing found".to_owned(),
@@ -138,40 +265,6 @@ fn render(path: &Path, read: &Read, alerts: &[&Alert], ui: &Ui) -> String {
     };
     let units = format!("{} units of {}", thousands(read.account.units), read.format);
     let mut text = format!("{}  {summary} in {units}\n", ui.paint(Tone::Strong, &name));
-    for alert in alerts {
-        let tone = match alert.severity {
-            Severity::High => Tone::Bad,
-            Severity::Medium => Tone::Warn,
-            Severity::Low => Tone::Faint,
-        };
-        let against = match (alert.peer, alert.port) {
-            (Some(peer), _) if alert.spoofed && peer == alert.source => {
-                " is the victim of made-up or many sources".to_owned()
-            }
-            (Some(peer), Some(port)) => format!(" against {peer} port {port}"),
-            (Some(peer), None) => format!(" against {peer}"),
-            (None, _) => String::new(),
-        };
-        let kind = ui.paint(tone, alert.kind.name());
-        text += &format!("\n  {kind} ({}) by {}{against}\n", alert.method, alert.source);
-        text += &format!(
-            "    {} severity, probability {:.2}, {}; raised {}, seen {} over {}\n",
-            alert.severity.name(),
-            alert.probability,
-            alert.kind.technique(),
-            instant(alert.raised_ns),
-            if alert.count == 1 { "once".to_owned() } else { format!("{} times", thousands(alert.count)) },
-            duration(alert.seen_ns.saturating_sub(alert.range.first_ns)),
-        );
-        text += &format!("    packets {} to {}\n", thousands(alert.range.first), thousands(alert.range.last));
-        for feature in alert.reasons() {
-            text += &format!(
-                "    {}: {}, expected {}\n",
-                feature.name,
-                number(feature.seen),
-                number(feature.expected)
-            );
-        }
-    }
+    alerts.iter().for_each(|alert| text += &list::body(alert, ui));
     text
 }

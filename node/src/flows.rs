@@ -5,7 +5,7 @@ use crate::collect;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::render::{Table, Ui, bytes, clean, duration, instant, thousands};
-use crate::traffic;
+use crate::traffic::{self, Reading, Unit};
 use serde_json::json;
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
@@ -40,10 +40,10 @@ pub(crate) fn run(args: &FlowsArgs, ui: &Ui) -> Outcome {
         }
         writer.begin(&path.display().to_string());
         let mut table = traffic::table(args.flows_max, args.interim);
-        let read = traffic::read(path, &args.read, &interrupt, ui, |traffic| match traffic {
-            Traffic::Frame(Frame::Ip(packet)) => table.packet(&packet, &mut writer),
-            Traffic::Frame(_) => {}
-            Traffic::Record(record) => writer.write(&record),
+        let read = traffic::read(path, &Reading::of(&args.read), false, &interrupt, ui, |unit| match unit {
+            Unit::Traffic(Traffic::Frame(Frame::Ip(packet))) => table.packet(&packet, &mut writer),
+            Unit::Traffic(Traffic::Frame(_)) | Unit::Row(_) => {}
+            Unit::Traffic(Traffic::Record(record)) => writer.write(&record),
         });
         let read = match read {
             Ok(read) => read,

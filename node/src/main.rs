@@ -10,6 +10,7 @@ mod interrupt;
 mod progress;
 mod render;
 
+mod alert;
 mod batch;
 mod bench;
 mod certs;
@@ -23,14 +24,17 @@ mod flows;
 mod generate;
 mod inspect;
 mod journal;
+mod judge;
 mod place;
 mod plan;
 mod publish;
 mod pulse;
 mod record;
 mod replay;
+mod rules;
 mod serve;
 mod settings;
+mod sink;
 mod stdin;
 mod subscribe;
 mod summary;
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Journal(args) => journal::run(&args.command, &ui),
         Command::Flows(args) => flows::run(&args, &ui),
         Command::Detect(args) => detect::run(&args, &ui),
+        Command::Alert(args) => alert::run(&args, &ui),
         Command::Generate(args) => generate::run(&args, &ui),
         Command::Record(args) => record::run(&args, &ui),
         Command::Replay(args) => replay::run(&args, &ui),

@@ -3,13 +3,19 @@
 use crate::cli::TrafficArgs;
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
+use crate::judge::Judge;
 use crate::progress::Bar;
 use crate::render::{Ui, thousands};
 use std::path::Path;
+use tidegate_alert::Finding;
 use tidegate_flow::packet::{Fragment, protocol};
-use tidegate_flow::{Collector, CollectorCounts, CollectorOptions, FlowTable, Frame, TableCounts};
-use tidegate_replay::decode::{Traffic, TrafficReader};
-use tidegate_replay::{ReadAccount, ReadError, RejectCause};
+use tidegate_flow::{
+    Collector, CollectorCounts, CollectorOptions, FlowRecord, FlowTable, Frame, TableCounts,
+};
+use tidegate_replay::decode::{Format, LineFate, LineReader, ReadOptions, Traffic, TrafficReader};
+use tidegate_replay::{Progress, ReadAccount, ReadError, RejectCause};
+use tidegate_rules::rows::Form;
+use tidegate_rules::{Record, Rows};
 
 /// Units read between two looks at Ctrl-C and the bar.
 const STEP: usize = 16_384;
@@ -24,40 +30,186 @@ pub(crate) struct Read {
     pub(crate) ended_early: Option<ReadError>,
 }
 
+/// How a file is read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reading {
+    pub(crate) options: ReadOptions,
+    /// Ports whose datagrams are exports, read for what they tell.
+    pub(crate) exports: Option<Vec<u16>>,
+    /// One in so many packets was looked at, where exporters do not say.
+    pub(crate) sampling: Option<u32>,
+}
+
+impl Reading {
+    /// As the command line asks for it.
+    pub(crate) fn of(args: &TrafficArgs) -> Self {
+        let exports = args.exports.as_ref().map(|ports| ports.0.clone());
+        Self { options: args.options(), exports, sampling: args.sampling }
+    }
+}
+
+/// What a source gives.
+#[derive(Clone, Copy)]
+pub(crate) enum Unit<'a> {
+    /// A packet, or a connection of a flow log.
+    Traffic(Traffic<'a>),
+    /// A row of another log, for rules.
+    Row(&'a Record),
+}
+
+impl Unit<'_> {
+    /// Gives it to a judge.
+    pub(crate) fn give(&self, judge: &mut Judge, found: impl FnMut(Finding)) {
+        match self {
+            Self::Traffic(traffic) => judge.take(traffic, found),
+            Self::Row(record) => judge.row(record, found),
+        }
+    }
+
+    /// Its place in the input, from 1.
+    pub(crate) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Traffic(Traffic::Frame(Frame::Ip(packet))) => Some(packet.number),
+            Self::Traffic(Traffic::Frame(Frame::Arp(arp))) => Some(arp.number),
+            Self::Traffic(Traffic::Frame(Frame::Other)) => None,
+            Self::Traffic(Traffic::Record(record)) => Some(record.packets.0),
+            Self::Row(record) => Some(record.units.0),
+        }
+    }
+}
+
+/// A file that is read: traffic, or where there are rules, also a log that only they understand.
+pub(crate) enum Source {
+    Traffic { reader: Box<TrafficReader>, exports: Option<Box<(Vec<u16>, Collector)>> },
+    Rows { lines: Box<LineReader>, rows: Box<Rows>, options: Box<ReadOptions> },
+}
+
+/// Lines that a log has shown by what it is.
+const HEADER_LINES_MAX: usize = 64;
+
+impl Source {
+    /// Opens a file.
+    pub(crate) fn open(path: &Path, reading: &Reading, rules: bool) -> Result<Self, Failure> {
+        let options = &reading.options;
+        let text = options.format.is_none_or(|format| matches!(format, Format::Zeek | Format::Eve));
+        if rules && text && only_rules_read(path, options)? {
+            let lines = Box::new(LineReader::open(path, options)?);
+            return Ok(Self::Rows { lines, rows: Box::default(), options: Box::new(options.clone()) });
+        }
+        let collector = || Collector::new(CollectorOptions { sampling: reading.sampling });
+        let exports = reading.exports.as_ref().map(|ports| Box::new((ports.clone(), collector())));
+        Ok(Self::Traffic { reader: Box::new(TrafficReader::open(path, options)?), exports })
+    }
+
+    /// Gives about `max` units to `take`. False once the input has ended.
+    pub(crate) fn read(&mut self, max: usize, mut take: impl FnMut(Unit<'_>)) -> Result<bool, ReadError> {
+        match self {
+            Self::Traffic { reader, exports } => {
+                reader.read(max, |traffic| match (exports.as_deref_mut(), traffic) {
+                    (Some((ports, collector)), Traffic::Frame(frame)) => {
+                        if let Frame::Ip(packet) = frame
+                            && packet.protocol == protocol::UDP
+                            && packet.fragment == Fragment::Whole
+                            && ports.contains(&packet.target_port)
+                        {
+                            let give = |record: &FlowRecord| take(Unit::Traffic(Traffic::Record(*record)));
+                            // What is no export is counted by the collector.
+                            let _ = collector.datagram(
+                                packet.source,
+                                packet.number,
+                                packet.ts,
+                                packet.payload,
+                                give,
+                            );
+                        }
+                    }
+                    (_, traffic) => take(Unit::Traffic(traffic)),
+                })
+            }
+            Self::Rows { lines, rows, options } => lines.read(max, |number, line| {
+                fate(rows, options, number, line, |record| take(Unit::Row(record)))
+            }),
+        }
+    }
+
+    /// The input has ended: gives what exports were still waiting for their other direction, and what became of all of them.
+    pub(crate) fn finish(&mut self, mut take: impl FnMut(Unit<'_>)) -> Option<CollectorCounts> {
+        let Self::Traffic { exports: Some(exports), .. } = self else { return None };
+        exports.1.finish(|record| take(Unit::Traffic(Traffic::Record(*record))));
+        Some(exports.1.counts())
+    }
+
+    fn format(&self) -> &'static str {
+        match self {
+            Self::Traffic { reader, .. } => reader.format(),
+            Self::Rows { rows, .. } => rows.form().map_or("log", Form::name),
+        }
+    }
+
+    fn account(&self) -> &ReadAccount {
+        match self {
+            Self::Traffic { reader, .. } => reader.account(),
+            Self::Rows { lines, .. } => lines.account(),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match self {
+            Self::Traffic { reader, .. } => reader.progress(),
+            Self::Rows { lines, .. } => lines.progress(),
+        }
+    }
+}
+
+/// Whether the first lines show a log that rules read and detectors do not, or not all of: EVE, and Zeek's other than `conn.log`.
+fn only_rules_read(path: &Path, options: &ReadOptions) -> Result<bool, ReadError> {
+    let mut rows = Rows::default();
+    let mut lines = LineReader::open(path, &ReadOptions { strict: false, ..options.clone() })?;
+    for _ in 0..HEADER_LINES_MAX {
+        let more = lines.read(1, |number, line| fate(&mut rows, options, number, line, |_| {}))?;
+        let settled = rows.form().is_some_and(|form| form != Form::ZeekColumns || rows.has_columns());
+        if !more || settled {
+            break;
+        }
+    }
+    Ok(rows.form().is_some() && !rows.is_conn())
+}
+
+/// Reads a line; a row between the instants asked for goes to `take`.
+fn fate(
+    rows: &mut Rows,
+    options: &ReadOptions,
+    number: u64,
+    line: &[u8],
+    mut take: impl FnMut(&Record),
+) -> LineFate {
+    match rows.line(line, number) {
+        None => LineFate::NoUnit,
+        Some(Err(why)) => LineFate::Malformed(why),
+        Some(Ok(record)) => {
+            if LineReader::wants(options, record.ts) {
+                take(&record);
+            }
+            LineFate::Row(record.ts)
+        }
+    }
+}
+
 /// Gives everything in a file to `take`, until its end, a damage, or Ctrl-C.
 pub(crate) fn read(
     path: &Path,
-    args: &TrafficArgs,
+    reading: &Reading,
+    rules: bool,
     interrupt: &Interrupt,
     ui: &Ui,
-    mut take: impl FnMut(Traffic<'_>),
+    mut take: impl FnMut(Unit<'_>),
 ) -> Result<Read, Failure> {
-    let mut reader = TrafficReader::open(path, &args.options())?;
-    let mut exports = args
-        .exports
-        .as_ref()
-        .map(|ports| (&ports.0, Collector::new(CollectorOptions { sampling: args.sampling })));
-    let mut sort = |traffic: Traffic<'_>| match (&mut exports, traffic) {
-        (Some((ports, collector)), Traffic::Frame(frame)) => {
-            if let Frame::Ip(packet) = frame
-                && packet.protocol == protocol::UDP
-                && packet.fragment == Fragment::Whole
-                && ports.contains(&packet.target_port)
-            {
-                // What is no export is counted by the collector.
-                let _ =
-                    collector.datagram(packet.source, packet.number, packet.ts, packet.payload, |record| {
-                        take(Traffic::Record(*record));
-                    });
-            }
-        }
-        (_, traffic) => take(traffic),
-    };
-    let bar = Bar::new(ui, "reading", reader.progress().bytes_total);
+    let mut source = Source::open(path, reading, rules)?;
+    let bar = Bar::new(ui, "reading", source.progress().bytes_total);
     let mut ended_early = None;
     while !interrupt.raised() {
-        match reader.read(STEP, &mut sort) {
-            Ok(true) => bar.at(reader.progress().bytes, ""),
+        match source.read(STEP, &mut take) {
+            Ok(true) => bar.at(source.progress().bytes, ""),
             Ok(false) => break,
             Err(error) => {
                 ended_early = Some(error);
@@ -65,11 +217,8 @@ pub(crate) fn read(
             }
         }
     }
-    let exports = exports.map(|(_, mut collector)| {
-        collector.finish(|record| take(Traffic::Record(*record)));
-        collector.counts()
-    });
-    Ok(Read { format: reader.format(), account: reader.account().clone(), exports, ended_early })
+    let exports = source.finish(&mut take);
+    Ok(Read { format: source.format(), account: source.account().clone(), exports, ended_early })
 }
 
 /// What must be said of the reading, in words.

@@ -68,7 +68,7 @@ fn alerts_and_exit_codes() {
     let whole = json(folder.path(), "detect --json scan.pcap", 1);
     let alert = &whole["alerts"][0];
     assert_eq!((whole["units"].as_u64(), alert["technique"].as_str()), (Some(80), Some("T1046")));
-    assert_eq!((alert["first_packet"].as_u64(), alert["severity"].as_str()), (Some(1), Some("medium")));
+    assert_eq!((alert["range"]["first"].as_str(), alert["severity"].as_str()), (Some("1"), Some("medium")));
     assert!(alert["features"][0]["seen"].as_f64() > alert["features"][0]["expected"].as_f64(), "{alert}");
     let (lines, _) = ends(folder.path(), "detect --output jsonl scan.pcap", 1);
     assert_eq!(lines.lines().count(), 1);

@@ -1,7 +1,7 @@
 //! `tidegate risk`: value at risk and expected shortfall of a portfolio from the bars of its symbols.
 
+use super::args::RiskArgs;
 use super::{Histories, backend, histories, note_failures};
-use crate::cli::RiskArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::{Table, Tone, Ui, clean, thousands};
 use anyhow::{Context, anyhow};

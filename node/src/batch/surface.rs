@@ -1,7 +1,7 @@
 //! `tidegate surface`: indicators over a range of parameters, and what their signals were worth.
 
+use super::args::{SurfaceArgs, SurfaceOutput};
 use super::{Histories, backend, histories, note_failures};
-use crate::cli::{SurfaceArgs, SurfaceOutput};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::{Table, Tone, Ui, clean, instant, thousands};
 use serde_json::json;

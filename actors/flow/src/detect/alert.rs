@@ -287,6 +287,8 @@ pub fn probability(seen: f64, threshold: f64) -> f64 {
 pub const EPISODE_NS: u64 = 600 * SECOND;
 /// Alerts kept: later episodes are counted only.
 pub const ALERTS_MAX: usize = 10_000;
+/// Raised alerts that wait for a listener, at most.
+pub const HEARD_MAX: usize = 65_536;
 
 /// All alerts so far.
 #[derive(Debug, Clone, Default)]
@@ -294,11 +296,38 @@ pub struct Alerts {
     alerts: Vec<Alert>,
     open: HashMap<(Kind, Ip), usize, Fixed>,
     withheld: u64,
+    /// What was raised since the listener last asked, each time it was raised; `None` where nobody listens.
+    heard: Option<Vec<Alert>>,
+    unheard: u64,
 }
 
 impl Alerts {
+    /// Keeps from now on what is raised, for [`Alerts::take_heard`].
+    pub fn listen(&mut self) {
+        self.heard.get_or_insert_default();
+    }
+
+    /// Gives what was raised since the last call, in order, repeats within an episode included.
+    pub fn take_heard(&mut self, take: impl FnMut(&Alert)) {
+        if let Some(heard) = &mut self.heard {
+            heard.iter().for_each(take);
+            heard.clear();
+        }
+    }
+
+    /// Raised alerts that the listener did not come for in time: more than [`HEARD_MAX`] between two calls.
+    #[must_use]
+    pub fn unheard(&self) -> u64 {
+        self.unheard
+    }
+
     /// Raises an alert, or counts it into its episode: same kind, same source.
     pub fn raise(&mut self, alert: Alert) {
+        match &mut self.heard {
+            Some(heard) if heard.len() < HEARD_MAX => heard.push(alert.clone()),
+            Some(_) => self.unheard += 1,
+            None => {}
+        }
         if let Some(&at) = self.open.get(&(alert.kind, alert.source)) {
             let known = &mut self.alerts[at];
             if alert.raised_ns.saturating_sub(known.seen_ns) <= EPISODE_NS {

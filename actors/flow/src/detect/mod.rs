@@ -85,6 +85,24 @@ impl Detectors {
         self.alerts.withheld()
     }
 
+    /// Keeps from now on what is raised, for [`Detectors::take_heard`].
+    #[must_use]
+    pub fn listening(mut self) -> Self {
+        self.alerts.listen();
+        self
+    }
+
+    /// Gives what was raised since the last call, in order, repeats within an episode included.
+    pub fn take_heard(&mut self, take: impl FnMut(&Alert)) {
+        self.alerts.take_heard(take);
+    }
+
+    /// Raised alerts that nobody came for in time, see [`alert::HEARD_MAX`].
+    #[must_use]
+    pub fn unheard(&self) -> u64 {
+        self.alerts.unheard()
+    }
+
     /// What detectors forgot for lack of room: hosts, pairs and domains.
     #[must_use]
     pub fn forgotten(&self) -> u64 {

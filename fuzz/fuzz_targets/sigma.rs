@@ -1,0 +1,4 @@
+//! Sigma rules.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::rules::sigma(bytes));

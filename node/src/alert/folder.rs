@@ -1,0 +1,158 @@
+//! The store of alerts on disk: one file of lines, appended to and synced; a lock for who writes.
+
+use super::args::StoreArgs;
+use crate::exit::{Exit, Failure};
+use crate::place::data_folder;
+use anyhow::Context;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use tidegate_alert::store::Ending;
+use tidegate_alert::{Entry, State};
+
+const FILE: &str = "alerts.jsonl";
+const LOCK: &str = "alerts.lock";
+/// A file of this size is replaced by its state when that is half as long or shorter.
+const COMPACT_BYTES: u64 = 64 << 20;
+/// Largest file that is read: state is bounded, so one that was compacted in time cannot come near.
+const READ_BYTES_MAX: u64 = 1 << 30;
+
+/// The folder that is asked for, if one is.
+pub(crate) fn asked(args: &StoreArgs) -> Option<PathBuf> {
+    args.alerts.clone().or_else(|| args.data.as_ref().map(|data| data.join("alerts")))
+}
+
+/// The folder that is asked for, or the user's own.
+pub(crate) fn folder(args: &StoreArgs) -> Result<PathBuf, Failure> {
+    match asked(args) {
+        Some(folder) => Ok(folder),
+        None => Ok(data_folder(None)?.join("alerts")),
+    }
+}
+
+/// What a store says, for those who only read. A store that is not there says nothing.
+pub(crate) fn read(folder: &Path) -> Result<State, Failure> {
+    let path = folder.join(FILE);
+    match File::open(&path) {
+        Ok(mut file) => Ok(load(&mut file, &path)?.0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Failure::new(
+            Exit::Input,
+            anyhow::anyhow!(
+                "there are no alerts in {}: `tidegate detect FILE --alerts {}` writes them",
+                folder.display(),
+                folder.display()
+            ),
+        )),
+        Err(error) => Err(input(error, &path)),
+    }
+}
+
+fn input(error: std::io::Error, path: &Path) -> Failure {
+    Failure::new(Exit::Input, anyhow::Error::new(error).context(path.display().to_string()))
+}
+
+fn load(file: &mut File, path: &Path) -> Result<(State, Ending), Failure> {
+    let length = file.metadata().map_err(|error| input(error, path))?.len();
+    if length > READ_BYTES_MAX {
+        let text = format!(
+            "{}: {length} bytes are more than a store of alerts can have ({READ_BYTES_MAX})",
+            path.display()
+        );
+        return Err(Failure::new(Exit::Input, anyhow::anyhow!(text)));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| input(error, path))?;
+    State::read(&bytes)
+        .with_context(|| path.display().to_string())
+        .map_err(|error| Failure::new(Exit::Input, error))
+}
+
+/// A store that is written to.
+pub(crate) struct Store {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    /// What it says.
+    pub(crate) state: State,
+    /// What a writer that was interrupted left, now cut off.
+    pub(crate) torn_bytes: u64,
+    /// Held while somebody writes.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens a store, and makes it where there is none.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Failure> {
+        let output = |error: std::io::Error, path: &Path| {
+            Failure::new(Exit::Output, anyhow::Error::new(error).context(path.display().to_string()))
+        };
+        std::fs::create_dir_all(folder).map_err(|error| output(error, folder))?;
+        let lock_path = folder.join(LOCK);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(|error| output(error, &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let text = format!(
+                    "{}: another process writes to these alerts; try again when it is done",
+                    folder.display()
+                );
+                return Err(Failure::new(Exit::Output, anyhow::anyhow!(text)));
+            }
+            Err(TryLockError::Error(error)) => return Err(output(error, &lock_path)),
+        }
+        let path = folder.join(FILE);
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let mut file = file.map_err(|error| output(error, &path))?;
+        let (state, ending) = load(&mut file, &path)?;
+        if ending.torn_bytes > 0 {
+            file.set_len(ending.whole_bytes).map_err(|error| output(error, &path))?;
+        }
+        file.seek(SeekFrom::Start(ending.whole_bytes)).map_err(|error| output(error, &path))?;
+        Ok(Self { path, file, bytes: ending.whole_bytes, state, torn_bytes: ending.torn_bytes, _lock: lock })
+    }
+
+    /// Appends entries, all or none, and brings them to the disk.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<(), Failure> {
+        let mut text = String::new();
+        let last = entries.len().saturating_sub(1);
+        for (at, entry) in entries.iter().enumerate() {
+            text.push_str(&entry.line(at < last));
+        }
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What there is of it would be no append; readers know that too, should cutting fail.
+            let _ = self.file.set_len(self.bytes);
+            let error = anyhow::Error::new(error)
+                .context(format!("{}: nothing of this was kept", self.path.display()));
+            return Err(Failure::new(Exit::Output, error));
+        }
+        self.bytes += text.len() as u64;
+        entries.into_iter().for_each(|entry| self.state.take(entry));
+        self.compact().map_err(|error| {
+            let error =
+                anyhow::Error::new(error).context(format!("{}: cannot be made shorter", self.path.display()));
+            Failure::new(Exit::Output, error)
+        })
+    }
+
+    fn compact(&mut self) -> std::io::Result<()> {
+        if self.bytes < COMPACT_BYTES {
+            return Ok(());
+        }
+        let text = self.state.lines();
+        if text.len() as u64 > self.bytes / 2 {
+            return Ok(());
+        }
+        let part = self.path.with_extension("part");
+        let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&part)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&part, &self.path)?;
+        if let Some(folder) = self.path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        (self.file, self.bytes) = (file, text.len() as u64);
+        Ok(())
+    }
+}

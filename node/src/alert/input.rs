@@ -1,0 +1,92 @@
+//! Which input was judged and how, so that it can be judged again.
+
+use crate::cli::DetectArgs;
+use crate::exit::{Exit, Failure};
+use crate::judge::Judge;
+use crate::render::Ui;
+use crate::rules::{self, Rules};
+use crate::traffic::Reading;
+use anyhow::Context;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use tidegate_alert::Input;
+use tidegate_replay::decode::ReadOptions;
+
+/// Digits of an input's name.
+const NAME_DIGITS: usize = 12;
+
+/// BLAKE3 of a file's bytes; `None` for what is no file, such as a pipe, which cannot be read twice.
+pub(crate) fn digest(path: &Path) -> Result<Option<String>, Failure> {
+    let failure = |error: std::io::Error| {
+        Failure::new(Exit::Input, anyhow::Error::new(error).context(path.display().to_string()))
+    };
+    if !std::fs::metadata(path).map_err(failure)?.is_file() {
+        return Ok(None);
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path).map_err(failure)?).map_err(failure)?;
+    Ok(Some(hasher.finalize().to_hex().to_string()))
+}
+
+/// The input of a run of `detect`, nothing of it read yet.
+pub(crate) fn of(path: &Path, args: &DetectArgs, rules: &Rules) -> Result<Option<Input>, Failure> {
+    let Some(digest) = digest(path)? else { return Ok(None) };
+    let read = &args.read;
+    let mut options = BTreeMap::from([("flows-max".to_owned(), args.flows_max.to_string())]);
+    let mut put =
+        |name: &str, value: Option<String>| value.map(|value| options.insert(name.to_owned(), value));
+    put("format", read.format.map(|format| format.name().to_owned()));
+    put("from", read.from.map(|from| from.0.to_string()));
+    put("to", read.to.map(|to| to.0.to_string()));
+    put("strict", read.strict.then(|| "true".to_owned()));
+    let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    put("exports", read.exports.as_ref().map(|ports| list(&ports.0)));
+    put("sampling", read.sampling.map(|sampling| sampling.to_string()));
+    let mut input = Input {
+        name: String::new(),
+        path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string(),
+        digest,
+        options,
+        rules: rules.sources.clone(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        units: 0,
+        whole: false,
+    };
+    let identity = format!("{:?}", (&input.digest, &input.options, &input.rules, &input.program));
+    input.name = blake3::hash(identity.as_bytes()).to_hex()[..NAME_DIGITS].to_owned();
+    Ok(Some(input))
+}
+
+/// How an input was read, and a judge as it had one, twice.
+pub(crate) fn again(input: &Input, ui: &Ui) -> Result<(Reading, [Judge; 2]), Failure> {
+    let rules = rules::again(&input.rules, ui)?;
+    options(input, &rules).map_err(|error| Failure::new(Exit::Input, error))
+}
+
+fn options(input: &Input, rules: &Rules) -> anyhow::Result<(Reading, [Judge; 2])> {
+    let option = |name: &str| input.options.get(name).map(String::as_str);
+    let number = |name: &'static str| {
+        let text = option(name)?;
+        Some(text.parse::<u64>().with_context(|| format!("the store has `{text}` as `{name}` of the input")))
+    };
+    let format = option("format").map(str::parse).transpose();
+    let options = ReadOptions {
+        format: format.map_err(|error| anyhow::anyhow!("the format of the input: {error}"))?,
+        from: number("from").transpose()?.map(tidegate_engine::EventTime),
+        to: number("to").transpose()?.map(tidegate_engine::EventTime),
+        strict: option("strict").is_some(),
+        ..ReadOptions::default()
+    };
+    let flows_max = number("flows-max").transpose()?.and_then(|n| u32::try_from(n).ok());
+    let flows_max = flows_max.filter(|n| (64..=1 << 24).contains(n));
+    let flows_max = flows_max.context("the store has no valid `flows-max` of the input")?;
+    let ports =
+        option("exports").map(|text| text.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
+    let exports = ports.transpose().context("the store has no valid `exports` of the input")?;
+    let sampling = number("sampling").transpose()?.and_then(|n| u32::try_from(n).ok());
+    Ok((
+        Reading { options, exports, sampling },
+        [(); 2].map(|()| Judge::new(flows_max, rules.set.clone(), input.name.clone())),
+    ))
+}
