@@ -1,6 +1,6 @@
 //! Flow exports: datagrams of NetFlow v5 and v9, IPFIX and sFlow v5 in, flow records out.
 //!
-//! Exporters tell one direction of a flow at a time; [`pair`] puts the two together. All that a datagram can make us keep is bounded:
+//! Exporters tell one direction of a flow at a time; `pair` puts the two together. All that a datagram can make us keep is bounded:
 //! exporters, templates of each, fields of a template, halves that wait. What is lost on the way is told by gaps in sequence numbers
 //! and counted, and an exporter whose clock is off is moved to the time its datagrams came in.
 //!
