@@ -1,5 +1,7 @@
 //! What each host did per window of time: traffic, flows, distinct peers and ports, failures.
 
+use rkyv::with::AsOwned;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::{self, SnapshotError};
@@ -104,13 +106,17 @@ struct Due {
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct Saved {
+struct Saved<'a> {
     width: u64,
-    heads: Vec<u32>,
-    windows: Vec<Window>,
+    #[rkyv(with = AsOwned)]
+    heads: Cow<'a, [u32]>,
+    #[rkyv(with = AsOwned)]
+    windows: Cow<'a, [Window]>,
     window_free: u32,
-    registers: Vec<u8>,
-    sketch_free: Vec<u32>,
+    #[rkyv(with = AsOwned)]
+    registers: Cow<'a, [u8]>,
+    #[rkyv(with = AsOwned)]
+    sketch_free: Cow<'a, [u32]>,
     due: Vec<Due>,
     delivered: u64,
     by_fate: [u64; tidegate_engine::ledger::FATE_COUNT],
@@ -425,11 +431,11 @@ impl Operator for HostWindows {
     fn save(&self, snapshot: &mut Vec<u8>) {
         let saved = Saved {
             width: self.width,
-            heads: self.heads.clone(),
-            windows: self.windows.clone(),
+            heads: Cow::Borrowed(&self.heads),
+            windows: Cow::Borrowed(&self.windows),
             window_free: self.window_free,
-            registers: self.pool.registers.clone(),
-            sketch_free: self.pool.free.clone(),
+            registers: Cow::Borrowed(&self.pool.registers),
+            sketch_free: Cow::Borrowed(&self.pool.free),
             due: self.due.iter().cloned().collect(),
             delivered: self.ledger.delivered,
             by_fate: self.ledger.by_fate,
@@ -439,7 +445,7 @@ impl Operator for HostWindows {
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let section = "hosts";
-        let saved: Saved = snapshot::read(snapshot, section)?;
+        let saved: Saved<'_> = snapshot::read(snapshot, section)?;
         if saved.width != self.width {
             return Err(SnapshotError::Section { section, problem: "of another width" });
         }
@@ -454,8 +460,9 @@ impl Operator for HostWindows {
         if !sound {
             return Err(SnapshotError::Section { section, problem: "not valid state" });
         }
-        (self.heads, self.windows, self.window_free) = (saved.heads, saved.windows, saved.window_free);
-        self.pool = Pool { registers: saved.registers, free: saved.sketch_free };
+        self.heads = saved.heads.into_owned();
+        (self.windows, self.window_free) = (saved.windows.into_owned(), saved.window_free);
+        self.pool = Pool { registers: saved.registers.into_owned(), free: saved.sketch_free.into_owned() };
         self.due = saved.due.into();
         self.ledger = Ledger { delivered: saved.delivered, by_fate: saved.by_fate };
         Ok(())

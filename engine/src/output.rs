@@ -44,6 +44,7 @@ pub struct Output {
 
 const _: () = assert!(size_of::<Output>() == OUTPUT_BYTES + 8);
 const _: () = assert!(std::mem::offset_of!(Output, key) == OUTPUT_BYTES);
+const _: () = assert!(std::mem::offset_of!(Output, count) == HEADER_BYTES - 1);
 
 /// Values of [`Output::kind`].
 pub mod output_kind {
@@ -61,6 +62,8 @@ pub mod output_kind {
     pub const WATERMARK: u8 = 128;
     /// Between stages only, never a result: the input ended.
     pub const END: u8 = 129;
+    /// Between stages only, never a result: the shard stands at the log's barrier number `ts`.
+    pub const BARRIER: u8 = 130;
 }
 
 /// How settled a record is.
@@ -218,6 +221,20 @@ impl Output {
     /// The values of a [`output_kind::VALUES`] row.
     pub fn values(&self) -> impl Iterator<Item = f64> + '_ {
         self.words[..usize::from(self.count).min(OUTPUT_WORDS)].iter().map(|&word| f64::from_bits(word))
+    }
+
+    /// Reads what [`Output::record_bytes`] gave off the front of `bytes`; returns the record, and what is behind it. `None` when it
+    /// is cut short or says that it has more words than there can be.
+    #[must_use]
+    pub fn read_record(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let mut output = Self::default();
+        let count = usize::from(*bytes.get(HEADER_BYTES - 1)?);
+        if count > OUTPUT_WORDS {
+            return None;
+        }
+        let (record, rest) = bytes.split_at_checked(HEADER_BYTES + 8 * count)?;
+        output.as_mut_bytes()[..record.len()].copy_from_slice(record);
+        Some((output, rest))
     }
 
     /// The bytes that count: the header and the words in use.
@@ -397,6 +414,25 @@ mod tests {
         assert_eq!(both.accounts()[1], one.accounts()[1]);
         assert_eq!(both.accounts()[2], two.accounts()[2]);
         assert_ne!(both.accounts()[1].digest, both.accounts()[2].digest);
+    }
+
+    #[test]
+    fn a_record_reads_back_and_no_cut_one_does() {
+        for count in 0..=OUTPUT_WORDS as u8 {
+            let written =
+                Output { count, sequence: 3, words: std::array::from_fn(|at| at as u64), ..output(9, 0) };
+            let mut bytes = written.record_bytes().to_vec();
+            bytes.push(7);
+            let (read, rest) = Output::read_record(&bytes).unwrap();
+            assert_eq!((read.record_bytes(), rest), (written.record_bytes(), &[7][..]));
+            bytes.pop();
+            for cut in 0..bytes.len() {
+                assert!(Output::read_record(&bytes[..cut]).is_none(), "{cut} of {count} words");
+            }
+            bytes[HEADER_BYTES - 1] = OUTPUT_WORDS as u8 + 1;
+            bytes.resize(OUTPUT_BYTES * 2, 0);
+            assert!(Output::read_record(&bytes).is_none());
+        }
     }
 
     #[test]

@@ -76,18 +76,29 @@ impl Router {
     /// Introduces the next key of the log: its name's hash decides slot and shard, and the shard is told with a DEFINE.
     /// Keys must be defined in order, before their first event.
     pub fn define(&mut self, name: u64, source: u16) {
-        let slot = slot_of(name);
-        let shard = self.placement.shard_of_slot[usize::from(slot)];
-        let local = &mut self.local_count[shard as usize];
-        self.routes.push(Route { shard, local: *local });
+        let (slot, Route { shard, local }) = self.place(name);
         self.staging[shard as usize].push(Event::control(
             kind::DEFINE,
             0,
-            *local,
+            local,
             source,
             [name, u64::from(slot)],
         ));
+    }
+
+    /// As [`Router::define`], of a key that the shards know already: they were restored from a snapshot that has it.
+    pub fn known(&mut self, name: u64) {
+        self.place(name);
+    }
+
+    fn place(&mut self, name: u64) -> (u16, Route) {
+        let slot = slot_of(name);
+        let shard = self.placement.shard_of_slot[usize::from(slot)];
+        let local = &mut self.local_count[shard as usize];
+        let route = Route { shard, local: *local };
+        self.routes.push(route);
         *local += 1;
+        (slot, route)
     }
 
     /// Keys defined.

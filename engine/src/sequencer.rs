@@ -6,7 +6,7 @@
 //! ([`Sequencer::release`]): that changes when readers see events, not what the log says.
 
 use crate::event::{Event, kind};
-use crate::watermark::{Fence, FenceOptions};
+use crate::watermark::{Fence, FenceOptions, FenceState};
 
 /// Events of one frame. With its MARK and WATERMARK it stays under 64 KiB.
 pub const FRAME_EVENTS: usize = 2_000;
@@ -42,6 +42,18 @@ impl Default for SequencerOptions {
     }
 }
 
+/// A sequencer between two pushes; its options are not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct SequencerState {
+    fence: Option<FenceState>,
+    held: Vec<[u64; 4]>,
+    open: Option<u64>,
+    crossing: u64,
+    sequence: u64,
+    newest: u64,
+    watermark: u64,
+}
+
 /// Turns one ordered stream of events into frames.
 pub struct Sequencer {
     options: SequencerOptions,
@@ -73,6 +85,42 @@ impl Sequencer {
             newest: 0,
             watermark: 0,
         }
+    }
+
+    /// Its state, for [`Sequencer::resume`].
+    #[must_use]
+    pub fn state(&self) -> SequencerState {
+        SequencerState {
+            fence: self.fence.as_ref().map(Fence::state),
+            held: self.held.iter().map(|event| zerocopy::transmute!(*event)).collect(),
+            open: self.open.map(|open| open as u64),
+            crossing: self.crossing,
+            sequence: self.sequence,
+            newest: self.newest,
+            watermark: self.watermark,
+        }
+    }
+
+    /// A sequencer that goes on from a state, under the same options. `None` when the state cannot be one of theirs.
+    #[must_use]
+    pub fn resume(options: SequencerOptions, state: &SequencerState) -> Option<Self> {
+        let open = state.open.unwrap_or(0);
+        if open >= FRAME_EVENTS as u64
+            || state.held.len() > FRAME_EVENTS + 2
+            || options.fence.is_some() != state.fence.is_some()
+            || state.sequence.checked_add(open).is_none()
+        {
+            return None;
+        }
+        let mut sequencer = Self::new(options);
+        if let (Some(options), Some(state)) = (options.fence, &state.fence) {
+            sequencer.fence = Some(Fence::resume(options, state));
+        }
+        sequencer.held.extend(state.held.iter().map(|words| -> Event { zerocopy::transmute!(*words) }));
+        sequencer.open = state.open.map(|open| open as usize);
+        (sequencer.crossing, sequencer.sequence) = (state.crossing, state.sequence);
+        (sequencer.newest, sequencer.watermark) = (state.newest, state.watermark);
+        Some(sequencer)
     }
 
     /// Takes events in order; hands each finished frame to `emit`: MARK, events, WATERMARK (without what was released before).
@@ -291,6 +339,48 @@ mod tests {
             cuts in proptest::collection::vec(0usize..3_000, 0..6),
         ) {
             prop_assert_eq!(log(&stamps, &[]), log(&stamps, &cuts));
+        }
+
+        /// Nor does it show that the sequencer was saved and another went on in its place, wherever that was.
+        #[test]
+        fn a_resumed_sequencer_goes_on_as_if_nothing_were(
+            stamps in proptest::collection::vec((0u64..40, 0u64..3 * WATERMARK_GRID_NS), 0..5_000),
+            cuts in proptest::collection::vec(0usize..2_000, 0..6),
+            release in proptest::bool::ANY,
+        ) {
+            // Some leap a day ahead, so that the fence holds something back now and then.
+            let stamps: Vec<u64> = stamps
+                .iter()
+                .map(|&(leap, ts)| if leap == 0 { ts + 200_000_000_000_000 } else { ts + 10_000_000_000_000 })
+                .collect();
+            let options = SequencerOptions { disorder_ns: 5, ..SequencerOptions::default() };
+            let events: Vec<Event> = stamps
+                .iter()
+                .map(|&ts| Event { ts_event: ts, kind: kind::SAMPLE, ..Event::default() })
+                .collect();
+            let mut sequencer = Sequencer::new(options);
+            let (mut log, mut rest) = (Vec::new(), events.as_slice());
+            let mut emit = |frame: &[Event]| log.extend_from_slice(frame);
+            for &cut in &cuts {
+                let (now, later) = rest.split_at(cut.min(rest.len()));
+                sequencer.push(now, &mut emit);
+                if release {
+                    sequencer.release(&mut emit);
+                }
+                let state = sequencer.state();
+                let mut bytes = Vec::new();
+                crate::snapshot::append(&mut bytes, &state);
+                let state: SequencerState = crate::snapshot::read(&bytes, "sequencer").unwrap();
+                sequencer = Sequencer::resume(options, &state).unwrap();
+                rest = later;
+            }
+            sequencer.push(rest, &mut emit);
+            sequencer.finish(&mut emit);
+            // Counts in the heads of frames are the one thing that handing on early changes.
+            let without = |log: &[Event]| -> Vec<Event> {
+                log.iter().map(|event| if event.kind == kind::MARK { Event { key: 0, ..*event } } else { *event }).collect()
+            };
+            prop_assert_eq!(without(&log), without(&super::tests::log(&stamps, &[])));
         }
 
         /// Nor does it show when what had come was handed on: only the counts in the frames' heads do, and readers can do

@@ -8,6 +8,8 @@ use crate::output::{Emit, Lane, Output, OutputSink, SlotAccount, output_kind};
 use crate::slot::{KeyMeta, SLOT_COUNT};
 use crate::snapshot::{self, SnapshotError};
 use crate::watermark::WatermarkTracker;
+use rkyv::with::AsOwned;
+use std::borrow::Cow;
 
 /// Declared losses kept: enough for a feed that gaps every second over the longest default window.
 const GAPS_MAX: usize = 1_024;
@@ -175,8 +177,9 @@ mod section {
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct ShardState {
-    keys: Vec<KeyMeta>,
+struct ShardState<'a> {
+    #[rkyv(with = AsOwned)]
+    keys: Cow<'a, [KeyMeta]>,
     frame: u64,
     watermark: u64,
     gaps: Vec<GapSpan>,
@@ -189,18 +192,19 @@ struct ShardState {
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct LaneState {
-    accounts: Vec<SlotAccount>,
+struct LaneState<'a> {
+    #[rkyv(with = AsOwned)]
+    accounts: Cow<'a, [SlotAccount]>,
     emitted: u64,
 }
 
 fn save_lane(lane: &Lane, bytes: &mut Vec<u8>) {
-    let state = LaneState { accounts: lane.accounts().to_vec(), emitted: lane.emitted() };
+    let state = LaneState { accounts: Cow::Borrowed(lane.accounts()), emitted: lane.emitted() };
     snapshot::append(bytes, &state);
 }
 
 fn restore_lane(lane: &mut Lane, bytes: &[u8]) -> Result<(), SnapshotError> {
-    let state: LaneState = snapshot::read(bytes, "lane")?;
+    let state: LaneState<'_> = snapshot::read(bytes, "lane")?;
     if state.accounts.len() != SLOT_COUNT {
         return Err(SnapshotError::Section { section: "lane", problem: "not one entry per slot" });
     }
@@ -317,7 +321,14 @@ impl Shard {
                 let end = Output { kind: output_kind::END, ..Output::default() };
                 out.accept(std::slice::from_ref(&end));
             }
-            // A timer's effect (idle) is its own record; a barrier's is the caller's. Kinds of later versions pass.
+            kind::BARRIER => {
+                // Whoever reads the outputs sees the barrier behind everything that came before it.
+                self.flush(out);
+                let marker =
+                    Output { kind: output_kind::BARRIER, ts: record.payload[0], ..Output::default() };
+                out.accept(std::slice::from_ref(&marker));
+            }
+            // A timer's effect (idle) is its own record. Kinds of later versions pass.
             _ => {}
         }
     }
@@ -374,12 +385,23 @@ impl Shard {
         lanes
     }
 
-    /// The whole state. Outputs still buffered belong to nobody: flush first.
+    /// The whole state, sealed. Outputs still buffered belong to nobody: flush first.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut writer = snapshot::Writer::new();
+        self.write(Vec::new()).finish()
+    }
+
+    /// As [`Shard::snapshot`], without a checksum, into memory that was used before: what a shard does between two turns. For
+    /// [`Shard::load`].
+    #[must_use]
+    pub fn save(&self, memory: Vec<u8>) -> Vec<u8> {
+        self.write(memory).unsealed()
+    }
+
+    fn write(&self, memory: Vec<u8>) -> snapshot::Writer {
+        let mut writer = snapshot::Writer::over(memory);
         let state = ShardState {
-            keys: self.context.keys.clone(),
+            keys: Cow::Borrowed(&self.context.keys),
             frame: self.context.frame,
             watermark: self.context.watermark,
             gaps: self.context.gaps.clone(),
@@ -398,7 +420,7 @@ impl Shard {
                 analyzer.save(&mut writer);
             }
         }
-        writer.finish()
+        writer
     }
 
     /// Takes over a snapshot written by a shard of the same stages.
@@ -406,10 +428,21 @@ impl Shard {
     /// # Errors
     /// [`SnapshotError`] by what is wrong; the shard is then unusable and must be dropped.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let mut reader = snapshot::Reader::open(bytes)?;
-        let state: ShardState = snapshot::read(reader.section(section::SHARD, "shard")?, "shard")?;
+        self.read(snapshot::Reader::open(bytes)?)
+    }
+
+    /// As [`Shard::restore`], of what [`Shard::save`] gave.
+    ///
+    /// # Errors
+    /// As [`Shard::restore`].
+    pub fn load(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.read(snapshot::Reader::unsealed(bytes)?)
+    }
+
+    fn read(&mut self, mut reader: snapshot::Reader<'_>) -> Result<(), SnapshotError> {
+        let state: ShardState<'_> = snapshot::read(reader.section(section::SHARD, "shard")?, "shard")?;
         self.context = Context {
-            keys: state.keys,
+            keys: state.keys.into_owned(),
             frame: state.frame,
             watermark: state.watermark,
             gaps: state.gaps,
@@ -486,6 +519,7 @@ impl Analysis {
                     analyzer.on_watermark(u64::MAX, out);
                     analyzer.on_end(out);
                 }),
+                output_kind::BARRIER => self.flush(out),
                 _ => {
                     let wanted = first.stream;
                     self.each(|analyzer, stream| {

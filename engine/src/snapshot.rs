@@ -3,7 +3,9 @@
 //! ```text
 //! magic "TGSNAP\0" + version u8 | section count u32 | reserved u32 | { id u32, bytes u64, payload }* | BLAKE3 (32)
 //! ```
-//! The checksum is verified before anything inside is read, so damage is refused, never interpreted.
+//! The checksum is verified before anything inside is read, so damage is refused, never interpreted. What never leaves memory, or is
+//! sealed as a part of something larger, goes without it ([`Writer::unsealed`]): a shard that saves itself between two turns then
+//! only copies.
 
 /// Version written; [`Reader::open`] reads this one.
 pub const SNAPSHOT_VERSION: u8 = 1;
@@ -64,7 +66,13 @@ impl Writer {
     /// An empty snapshot.
     #[must_use]
     pub fn new() -> Self {
-        let mut bytes = Vec::with_capacity(1 << 16);
+        Self::over(Vec::with_capacity(1 << 16))
+    }
+
+    /// An empty snapshot in memory that was used before: what is in it is lost, its room is not.
+    #[must_use]
+    pub fn over(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
         bytes.extend_from_slice(&MAGIC);
         bytes.push(SNAPSHOT_VERSION);
         bytes.extend_from_slice(&[0; 8]);
@@ -84,10 +92,17 @@ impl Writer {
 
     /// The finished snapshot.
     #[must_use]
-    pub fn finish(mut self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
+        let mut bytes = self.unsealed();
+        let hash = blake3::hash(&bytes);
+        bytes.extend_from_slice(hash.as_bytes());
+        bytes
+    }
+
+    /// The finished snapshot without its checksum, for [`Reader::unsealed`].
+    #[must_use]
+    pub fn unsealed(mut self) -> Vec<u8> {
         self.bytes[8..12].copy_from_slice(&self.sections.to_le_bytes());
-        let hash = blake3::hash(&self.bytes);
-        self.bytes.extend_from_slice(hash.as_bytes());
         self.bytes
     }
 }
@@ -110,6 +125,21 @@ impl<'a> Reader<'a> {
             return Err(SnapshotError::Truncated { len: bytes.len(), min });
         }
         let (content, hash) = bytes.split_at(bytes.len() - HASH_BYTES);
+        let reader = Self::unsealed(content)?;
+        if blake3::hash(content).as_bytes() != hash {
+            return Err(SnapshotError::Checksum);
+        }
+        Ok(reader)
+    }
+
+    /// Reads what [`Writer::unsealed`] gave: whoever kept it answers for it.
+    ///
+    /// # Errors
+    /// [`SnapshotError`] by what is wrong with magic or version.
+    pub fn unsealed(content: &'a [u8]) -> Result<Self, SnapshotError> {
+        if content.len() < HEADER_BYTES {
+            return Err(SnapshotError::Truncated { len: content.len(), min: HEADER_BYTES });
+        }
         if content[..7] != MAGIC {
             let mut found = [0; 7];
             found.copy_from_slice(&content[..7]);
@@ -117,9 +147,6 @@ impl<'a> Reader<'a> {
         }
         if content[7] != SNAPSHOT_VERSION {
             return Err(SnapshotError::Version { found: content[7] });
-        }
-        if blake3::hash(content).as_bytes() != hash {
-            return Err(SnapshotError::Checksum);
         }
         let sections_left = u32::from_le_bytes([content[8], content[9], content[10], content[11]]);
         Ok(Self { rest: &content[HEADER_BYTES..], sections_left })
@@ -149,22 +176,42 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The end of a snapshot, written in place: positions count from where it begins, as its reader's will.
+pub struct Tail<'s> {
+    snapshot: &'s mut Vec<u8>,
+    start: usize,
+}
+
+impl rkyv::ser::Positional for Tail<'_> {
+    fn pos(&self) -> usize {
+        self.snapshot.len() - self.start
+    }
+}
+
+impl<E> rkyv::ser::Writer<E> for Tail<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
+        self.snapshot.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// Appends `value` as flat rkyv bytes.
 ///
 /// # Panics
 /// When serialisation fails, which for the plain-data states of operators only an allocation failure could cause.
 pub fn append<T>(snapshot: &mut Vec<u8>, value: &T)
 where
-    T: for<'a> rkyv::Serialize<
+    T: for<'a, 's> rkyv::Serialize<
             rkyv::api::high::HighSerializer<
-                rkyv::util::AlignedVec,
+                Tail<'s>,
                 rkyv::ser::allocator::ArenaHandle<'a>,
                 rkyv::rancor::Error,
             >,
         >,
 {
-    let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(value).expect("plain data serialises");
-    snapshot.extend_from_slice(&bytes);
+    let start = snapshot.len();
+    let tail = Tail { snapshot, start };
+    rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(value, tail).expect("plain data serialises");
 }
 
 /// Reads back what [`append`] wrote, validated.
@@ -202,6 +249,21 @@ mod tests {
         assert_eq!(read::<Vec<u64>>(reader.section(1, "one").unwrap(), "one").unwrap(), [1, 2, 3]);
         assert_eq!(reader.section(2, "two").unwrap(), b"xyz");
         assert!(matches!(reader.section(3, "three"), Err(SnapshotError::Section { problem: "absent", .. })));
+    }
+
+    #[test]
+    fn what_is_not_sealed_reads_back_and_memory_is_used_again() {
+        let mut writer = Writer::over(vec![9; 4_096]);
+        writer.section(7, |bytes| append(bytes, &(3u64, vec![5u32; 100])));
+        let bytes = writer.unsealed();
+        assert!(bytes.capacity() >= 4_096);
+        let mut reader = Reader::unsealed(&bytes).unwrap();
+        let section = reader.section(7, "seven").unwrap();
+        assert_eq!(read::<(u64, Vec<u32>)>(section, "seven").unwrap(), (3, vec![5; 100]));
+        assert!(Reader::open(&bytes).is_err(), "nobody takes it for a sealed one");
+        for cut in 0..HEADER_BYTES {
+            assert!(Reader::unsealed(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
     }
 
     #[test]

@@ -132,6 +132,15 @@ impl Default for FenceOptions {
     }
 }
 
+/// A fence between two events; what it was told to allow is not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct FenceState {
+    reached: Option<u64>,
+    suspects: Vec<[u64; 4]>,
+    jump_seen_ns: u64,
+    fenced: u64,
+}
+
 /// Holds back suspect stamps until others confirm them, so that a single far-future stamp cannot push the watermark
 /// and make everything after it late. Real jumps (weekends) pass after `confirm_count` events, none lost.
 #[derive(Debug, Clone)]
@@ -154,6 +163,23 @@ impl Fence {
             jump_seen_ns: 0,
             fenced: 0,
         }
+    }
+
+    /// Its state, for [`Fence::resume`].
+    #[must_use]
+    pub fn state(&self) -> FenceState {
+        let suspects = self.suspects.iter().map(|event| zerocopy::transmute!(*event)).collect();
+        let Self { reached, jump_seen_ns, fenced, .. } = *self;
+        FenceState { reached, suspects, jump_seen_ns, fenced }
+    }
+
+    /// A fence that goes on from a state.
+    #[must_use]
+    pub fn resume(options: FenceOptions, state: &FenceState) -> Self {
+        let mut fence = Self::new(options);
+        fence.suspects.extend(state.suspects.iter().map(|words| -> Event { zerocopy::transmute!(*words) }));
+        (fence.reached, fence.jump_seen_ns, fence.fenced) = (state.reached, state.jump_seen_ns, state.fenced);
+        fence
     }
 
     /// Events refused so far.

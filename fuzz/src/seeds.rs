@@ -38,6 +38,8 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("pattern", crate::rules::pattern_seeds()),
         ("alerts", crate::rules::alerts_seeds()),
         ("journal", crate::journal::seeds()),
+        ("snapshot_file", crate::snapshots::seeds()),
+        ("replica", crate::replica::seeds()),
         ("csv", csv()),
         ("parquet", parquet()),
         ("dbn", dbn()),

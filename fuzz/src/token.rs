@@ -24,7 +24,9 @@ fn issuer() -> &'static Issuer {
     static ISSUER: OnceLock<Issuer> = OnceLock::new();
     ISSUER.get_or_init(|| {
         let key = SigningKey::of_pem(KEY.as_bytes()).expect("a key that is known");
-        let der: Vec<u8> = URL_SAFE_NO_PAD.decode("MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp-K06_nwoy_HU--CXqI9EdVhC").expect("the same");
+        let der: Vec<u8> = URL_SAFE_NO_PAD
+            .decode("MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp-K06_nwoy_HU--CXqI9EdVhC")
+            .expect("the same");
         let raw = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).expect("the same");
         let verifier = TokenVerifier::new(&[key.public()], "here", TokenLimits::default());
         Issuer { key, raw, verifier }
@@ -64,7 +66,9 @@ pub fn token(bytes: &[u8]) {
         }
         _ => {
             if let Ok(keys) = PublicKey::all_of_pem(bytes) {
-                assert!(keys.iter().all(|key| PublicKey::all_of_pem(key.to_pem().as_bytes()) == Ok(vec![*key])));
+                assert!(
+                    keys.iter().all(|key| PublicKey::all_of_pem(key.to_pem().as_bytes()) == Ok(vec![*key]))
+                );
             }
             let _ = SigningKey::of_pem(bytes);
             return;
@@ -78,17 +82,24 @@ pub fn token(bytes: &[u8]) {
                 let until = verified.until_s;
                 assert!((NOW_S - 5..=NOW_S + 905).contains(&until), "{until}");
                 let whole = Policy::default().grant("x", None, Quotas::default());
-                let grant = Policy::default().grant(&verified.principal, verified.narrowed, Quotas::default());
+                let grant =
+                    Policy::default().grant(&verified.principal, verified.narrowed, Quotas::default());
                 for verb in Verb::ALL {
                     // All is never more than each.
                     if grant.allows(verb, "s", Symbols::All) {
-                        assert!(grant.allows(verb, "s", Symbols::Name("A")) && whole.allows(verb, "s", Symbols::All));
+                        assert!(
+                            grant.allows(verb, "s", Symbols::Name("A"))
+                                && whole.allows(verb, "s", Symbols::All)
+                        );
                     }
                 }
             }
             Err(error) => {
                 let text = error.to_string();
-                assert!(!text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n'), "{text}");
+                assert!(
+                    !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n'),
+                    "{text}"
+                );
             }
         }
     }
@@ -105,8 +116,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         lifetime_s: 300,
         narrow: None,
     };
-    let stranger = SigningKey::generate().ok().and_then(|key| key.issue_bearer(&request).ok()).unwrap_or_default();
-    let credential = key.issue(&request).ok().and_then(|credential| credential.to_json().ok()).unwrap_or_default();
+    let stranger =
+        SigningKey::generate().ok().and_then(|key| key.issue_bearer(&request).ok()).unwrap_or_default();
+    let credential =
+        key.issue(&request).ok().and_then(|credential| credential.to_json().ok()).unwrap_or_default();
     let body = r#"{"sub":"desk","aud":["here","there"],"nbf":1800000000,"exp":1800000300,"tidegate":{"verbs":["publish"],"streams":["bars.*"],"symbols":["BTC*","A"]}}"#;
     let bound = r#"{"sub":"desk","aud":"here","nbf":1800000000,"exp":1800000300,"cnf":{"jwk":{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}}}"#;
     let head = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"JWT"}}"#, key.public().id());

@@ -34,7 +34,10 @@ impl Watch for Both {
     }
 
     fn record(&mut self, flow: &mut Flow, record: &FlowRecord) {
-        assert!(record.last_ns >= record.start_ns || record.sent.packets + record.received.packets <= 1, "{record:?}");
+        assert!(
+            record.last_ns >= record.start_ns || record.sent.packets + record.received.packets <= 1,
+            "{record:?}"
+        );
         self.ended += u64::from(record.cause != tidegate_flow::EndCause::Interim);
         self.detectors.record(flow, record);
     }
@@ -45,9 +48,11 @@ impl Watch for Both {
 /// # Panics
 /// When one of these does not hold.
 pub fn run(bytes: &[u8]) {
-    let options = ReadOptions { line_bytes_max: 2_000, decompressed_bytes_max: 4 << 20, ..ReadOptions::default() };
+    let options =
+        ReadOptions { line_bytes_max: 2_000, decompressed_bytes_max: 4 << 20, ..ReadOptions::default() };
     let Ok(mut reader) = TrafficReader::from_bytes(bytes.to_vec(), &options) else { return };
-    let mut table = FlowTable::new(TableOptions { flows_max: 8, interim_ns: 1_000_000, ..TableOptions::default() });
+    let mut table =
+        FlowTable::new(TableOptions { flows_max: 8, interim_ns: 1_000_000, ..TableOptions::default() });
     let mut both = Both::default();
     let mut taken = 0u64;
     let mut more = true;
@@ -72,6 +77,9 @@ pub fn run(bytes: &[u8]) {
     assert_eq!((account.imbalance(), account.accepted), (0, taken), "{account:?}");
     for alert in both.detectors.alerts() {
         assert!((0.0..=1.0).contains(&alert.probability) && alert.reasons().count() > 0, "{alert:?}");
-        assert!(alert.range.first <= alert.range.last && alert.range.first_ns <= alert.range.last_ns, "{alert:?}");
+        assert!(
+            alert.range.first <= alert.range.last && alert.range.first_ns <= alert.range.last_ns,
+            "{alert:?}"
+        );
     }
 }

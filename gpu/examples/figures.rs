@@ -2,7 +2,9 @@
 
 use std::hint::black_box;
 use std::time::Instant;
+use tidegate_gpu::changes::{ChangeBank, ChangeOptions};
 use tidegate_gpu::correlation::EwCorrelation;
+use tidegate_gpu::hmm::{FitRequest, HmmBank, HmmModels};
 use tidegate_gpu::options::{Market, OptionBatch, Payoff};
 use tidegate_gpu::philox::philox4x32;
 use tidegate_gpu::portfolio::Assets;
@@ -41,6 +43,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         println!("{name}: {:.3} ns per bar and parameter", seconds * 1e9 / (bars * specs.len()) as f64);
     }
+
+    banks(&cpu, &unit)?;
 
     let market = Market { spot: 42.0, rate: 0.1, dividend_yield: 0.0, volatility: 0.2, years: 0.5 };
     let payoffs = [Payoff::Call { strike: 40.0 }];
@@ -107,6 +111,44 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let _ = black_box(cpu.risk(&request));
     });
     println!("risk_1m_x_100: {:.2} s, {:.2} ns per path and asset", seconds, seconds * 1e9 / 1e8);
+    Ok(())
+}
+
+/// Regimes and change points of many series at once.
+fn banks(cpu: &Cpu, unit: &dyn Fn(usize, u32) -> f64) -> Result<(), Box<dyn std::error::Error>> {
+    let (series, rows, states) = (256, 2_000, 4);
+    let values: Vec<f64> =
+        (0..series * rows).map(|at| unit(at, 50) + f64::from(at as u32 / series as u32 / 100 % 4)).collect();
+    let transition: Vec<f64> =
+        (0..series * 16).map(|at| if at % 16 / 4 == at % 4 { 0.97 } else { 0.01 }).collect();
+    let means: Vec<f64> = (0..series * states).map(|at| (at % states) as f64 + 0.5).collect();
+    let (initial, deviations) = (vec![0.25; series * states], vec![0.3; series * states]);
+    let models = HmmModels {
+        states,
+        initial: &initial,
+        transition: &transition,
+        means: &means,
+        deviations: &deviations,
+    };
+    let mut bank = HmmBank::new(&models)?;
+    let seconds = best(5, || {
+        let _ = black_box(cpu.hmm_filter(&mut bank, &values));
+    });
+    println!("hmm_filter_4: {:.2} ns per step", seconds * 1e9 / (series * rows) as f64);
+    let (few, iterations, restarts) = (&values[..series * 500], 5, 2);
+    let request =
+        FitRequest { values: few, series, states, iterations, restarts, deviation_floor: 1e-3, seed: 1 };
+    let seconds = best(2, || {
+        let _ = black_box(cpu.hmm_fit(&request));
+    });
+    let steps = few.len() * restarts * iterations as usize;
+    println!("hmm_fit_4: {:.1} ns per step and iteration", seconds * 1e9 / steps as f64);
+    let mut bank = ChangeBank::new(series, ChangeOptions::default())?;
+    let some = &values[..series * 40];
+    let seconds = best(2, || {
+        let _ = black_box(cpu.change_points(&mut bank, some));
+    });
+    println!("change_points_512: {:.2} us per series and step", seconds * 1e6 / some.len() as f64);
     Ok(())
 }
 

@@ -1,13 +1,16 @@
 //! Where batches are computed.
 
 use crate::BatchError;
+use crate::changes::{ChangeBank, ChangeSteps};
+use crate::correlation::EwCorrelation;
+use crate::hmm::{FitRequest, Fitted, HmmBank};
 use crate::options::{Estimate, OptionBatch};
 use crate::risk::{RiskReport, RiskRequest};
 use crate::sweep::{SweepCell, SweepRequest};
 
 /// Computes batches. Every backend gives the answers of [`Cpu`] within the contract that each request's module states.
 pub trait Backend: Send + Sync {
-    /// Its name in results: `cpu`.
+    /// Its name in results: `cpu` or `cuda`.
     fn name(&self) -> &'static str;
 
     /// Indicators over symbols x parameters x bars: for each series, a cell per spec.
@@ -27,6 +30,30 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`BatchError`] before anything is computed.
     fn risk(&self, request: &RiskRequest<'_>) -> Result<RiskReport, BatchError>;
+
+    /// Takes rows of one value per symbol into exponentially weighted covariances.
+    ///
+    /// # Errors
+    /// [`BatchError`]; the state is then as it was.
+    fn correlate(&self, state: &mut EwCorrelation, rows: &[f64]) -> Result<(), BatchError>;
+
+    /// Takes rows of one value per series into a bank of hidden Markov models.
+    ///
+    /// # Errors
+    /// [`BatchError`]; the bank is then as it was.
+    fn hmm_filter(&self, bank: &mut HmmBank, values: &[f64]) -> Result<(), BatchError>;
+
+    /// Finds hidden Markov models, one per series.
+    ///
+    /// # Errors
+    /// [`BatchError`] before anything is computed.
+    fn hmm_fit(&self, request: &FitRequest<'_>) -> Result<Fitted, BatchError>;
+
+    /// Takes rows of one value per series into a bank of change-point detectors.
+    ///
+    /// # Errors
+    /// [`BatchError`]; the bank is then as it was.
+    fn change_points(&self, bank: &mut ChangeBank, values: &[f64]) -> Result<ChangeSteps, BatchError>;
 }
 
 /// Vector code on the cores of this machine.
@@ -73,5 +100,21 @@ impl Backend for Cpu {
 
     fn risk(&self, request: &RiskRequest<'_>) -> Result<RiskReport, BatchError> {
         self.install(|| request.run())
+    }
+
+    fn correlate(&self, state: &mut EwCorrelation, rows: &[f64]) -> Result<(), BatchError> {
+        self.install(|| state.take(rows))
+    }
+
+    fn hmm_filter(&self, bank: &mut HmmBank, values: &[f64]) -> Result<(), BatchError> {
+        self.install(|| bank.run(values))
+    }
+
+    fn hmm_fit(&self, request: &FitRequest<'_>) -> Result<Fitted, BatchError> {
+        self.install(|| request.run())
+    }
+
+    fn change_points(&self, bank: &mut ChangeBank, values: &[f64]) -> Result<ChangeSteps, BatchError> {
+        self.install(|| bank.run(values))
     }
 }

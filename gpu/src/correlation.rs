@@ -20,11 +20,36 @@ const PARALLEL: usize = 1 << 17;
 #[derive(Clone, Debug)]
 pub struct EwCorrelation {
     decay: f64,
-    means: Vec<f64>,
-    offsets: Vec<f32>,
+    means: Means,
     /// Row by row, up to the diagonal.
     triangle: Vec<f32>,
+}
+
+/// The mean so far, and how far the last row lay from the one before it.
+#[derive(Clone, Debug)]
+pub(crate) struct Means {
+    fresh: f64,
+    means: Vec<f64>,
+    offsets: Vec<f32>,
     rows: u64,
+}
+
+impl Means {
+    /// Takes a row; of the first the offsets are 0.
+    pub(crate) fn take(&mut self, row: &[f64]) -> &[f32] {
+        self.rows += 1;
+        if self.rows == 1 {
+            self.means.copy_from_slice(row);
+            self.offsets.fill(0.0);
+            return &self.offsets;
+        }
+        for ((mean, offset), value) in self.means.iter_mut().zip(&mut self.offsets).zip(row) {
+            let away = value - *mean;
+            *offset = away as f32;
+            *mean += self.fresh * away;
+        }
+        &self.offsets
+    }
 }
 
 impl EwCorrelation {
@@ -36,7 +61,9 @@ impl EwCorrelation {
         BatchError::count("symbols", symbols, 1, SYMBOLS_MAX)?;
         BatchError::parameter("decay", decay, |x| x > 0.0 && x < 1.0, "between 0 and 1")?;
         let triangle = vec![0.0; triangle_len(symbols)];
-        Ok(Self { decay, means: vec![0.0; symbols], offsets: vec![0.0; symbols], triangle, rows: 0 })
+        let (means, offsets) = (vec![0.0; symbols], vec![0.0; symbols]);
+        let means = Means { fresh: 1.0 - decay, means, offsets, rows: 0 };
+        Ok(Self { decay, means, triangle })
     }
 
     /// Takes one value of every symbol. With `m` the mean so far and `d = row - m`: `C = decay (C + (1 - decay) d d')`,
@@ -45,47 +72,78 @@ impl EwCorrelation {
     /// # Errors
     /// [`BatchError`] when the row has another length or holds what is not finite or, less the mean, beyond 1e15; nothing is changed.
     pub fn update(&mut self, row: &[f64]) -> Result<(), BatchError> {
-        BatchError::length("row", row.len(), self.means.len())?;
-        BatchError::finite("row", row)?;
-        if let Some(value) = row.iter().copied().find(|value| value.abs() > 1e15) {
+        BatchError::length("row", row.len(), self.symbols())?;
+        self.take(row)
+    }
+
+    /// Checks rows of one value per symbol; returns how many there are.
+    pub(crate) fn check_rows(&self, rows: &[f64]) -> Result<usize, BatchError> {
+        let count = rows.len() / self.symbols();
+        BatchError::length("rows", rows.len(), count * self.symbols())?;
+        BatchError::finite("row", rows)?;
+        if let Some(value) = rows.iter().copied().find(|value| value.abs() > 1e15) {
             return Err(BatchError::Parameter { name: "a value", value, allowed: "-1e15 to 1e15" });
         }
-        self.rows += 1;
-        if self.rows == 1 {
-            self.means.copy_from_slice(row);
-            return Ok(());
-        }
-        let fresh = 1.0 - self.decay;
-        for ((mean, offset), value) in self.means.iter_mut().zip(&mut self.offsets).zip(row) {
-            let away = value - *mean;
-            *offset = away as f32;
-            *mean += fresh * away;
-        }
-        let (keep, add) = (self.decay as f32, (self.decay * fresh) as f32);
-        let offsets = &self.offsets;
-        bands(&mut self.triangle, offsets.len(), &|first, band| {
-            widest(
-                #[inline(always)]
-                || {
-                    let mut at = 0;
-                    for (row, &own) in offsets.iter().enumerate().skip(first) {
-                        let Some(line) = band.get_mut(at..at + row + 1) else { break };
-                        at += row + 1;
-                        let own = own * add;
-                        for (entry, other) in line.iter_mut().zip(offsets) {
-                            *entry = own.mul_add(*other, keep * *entry);
+        Ok(count)
+    }
+
+    /// Takes rows of one value per symbol, each as [`Self::update`] does.
+    pub(crate) fn take(&mut self, rows: &[f64]) -> Result<(), BatchError> {
+        self.check_rows(rows)?;
+        let (keep, add) = self.factors();
+        for row in rows.chunks_exact(self.symbols()) {
+            let first = self.means.rows == 0;
+            let offsets = self.means.take(row);
+            if first {
+                continue;
+            }
+            bands(&mut self.triangle, offsets.len(), &|first, band| {
+                widest(
+                    #[inline(always)]
+                    || {
+                        let mut at = 0;
+                        for (row, &own) in offsets.iter().enumerate().skip(first) {
+                            let Some(line) = band.get_mut(at..at + row + 1) else { break };
+                            at += row + 1;
+                            let own = own * add;
+                            for (entry, other) in line.iter_mut().zip(offsets) {
+                                *entry = own.mul_add(*other, keep * *entry);
+                            }
                         }
-                    }
-                },
-            );
-        });
+                    },
+                );
+            });
+        }
         Ok(())
+    }
+
+    /// Symbols.
+    #[must_use]
+    pub fn symbols(&self) -> usize {
+        self.means.means.len()
+    }
+
+    /// What an entry keeps of itself, and what it takes of the new product.
+    pub(crate) fn factors(&self) -> (f32, f32) {
+        (self.decay as f32, (self.decay * self.means.fresh) as f32)
+    }
+
+    pub(crate) fn clone_means(&self) -> Means {
+        self.means.clone()
+    }
+
+    pub(crate) fn adopt(&mut self, means: Means) {
+        self.means = means;
+    }
+
+    pub(crate) fn triangle_mut(&mut self) -> &mut [f32] {
+        &mut self.triangle
     }
 
     /// Rows taken.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.means.rows
     }
 
     /// Covariance of two symbols.
@@ -94,14 +152,14 @@ impl EwCorrelation {
     /// When one of them does not exist.
     #[must_use]
     pub fn covariance(&self, a: usize, b: usize) -> f64 {
-        assert!(a.max(b) < self.means.len(), "there is no such symbol");
+        assert!(a.max(b) < self.symbols(), "there is no such symbol");
         self.triangle[place(a, b)].into()
     }
 
     /// The correlation matrix as of now.
     #[must_use]
     pub fn correlation(&self) -> Correlation {
-        Correlation::from_triangle(self.means.len(), |at| self.triangle[at].into())
+        Correlation::from_triangle(self.symbols(), |at| self.triangle[at].into())
     }
 }
 

@@ -57,6 +57,19 @@ pub enum BatchError {
         /// What is there.
         value: f64,
     },
+    /// A row of probabilities does not add up to one.
+    #[error("{what}, row {row}: they add up to {sum}, not to 1")]
+    NotStochastic {
+        /// Which probabilities.
+        what: &'static str,
+        /// The row.
+        row: usize,
+        /// What it adds up to.
+        sum: f64,
+    },
+    /// A device is required, and none can be used.
+    #[error("a GPU is required: {0}")]
+    NoDevice(tidegate_cuda::Unavailable),
     /// A matrix is not positive definite, or not symmetric.
     #[error("{what} is not symmetric and positive definite (row {row})")]
     NotPositive {

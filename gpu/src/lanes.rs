@@ -83,6 +83,47 @@ pub(crate) fn exp_f64(x: f64) -> f64 {
     p * power
 }
 
+/// `e^x` for `-700 <= x <= 0`, within 1e-11: enough where it is a weight beside others.
+#[inline(always)]
+pub(crate) fn exp_weight(x: f64) -> f64 {
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    let shifted = x.mul_add(std::f64::consts::LOG2_E, ROUND);
+    let k = shifted - ROUND;
+    let r = k.mul_add(-std::f64::consts::LN_2, x);
+    let mut p = 1.0 / 362_880.0;
+    for c in [1.0 / 40_320.0, 1.0 / 5_040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = f64::mul_add(p, r, c);
+    }
+    p * f64::from_bits((shifted.to_bits() << 52).wrapping_add(0x3ff0_0000_0000_0000))
+}
+
+/// Natural logarithm of a normal number above 0, within 2 ulp, or 1e-16 near 1: the series of the inverse hyperbolic tangent.
+#[inline(always)]
+pub(crate) fn ln_f64(x: f64) -> f64 {
+    const ROOT: u64 = 0x3fe6_a09e_667f_3bcd; // of one half: the mantissa goes into [sqrt(1/2), sqrt(2))
+    let shifted = x.to_bits().wrapping_sub(ROOT);
+    let exponent = (shifted as i64 >> 52) as f64;
+    let m = f64::from_bits((shifted & 0x000f_ffff_ffff_ffff).wrapping_add(ROOT));
+    let s = (m - 1.0) / (m + 1.0);
+    let z = s * s;
+    let mut p = 2.0 / 21.0;
+    for c in [
+        2.0 / 19.0,
+        2.0 / 17.0,
+        2.0 / 15.0,
+        2.0 / 13.0,
+        2.0 / 11.0,
+        2.0 / 9.0,
+        2.0 / 7.0,
+        2.0 / 5.0,
+        2.0 / 3.0,
+    ] {
+        p = f64::mul_add(p, z, c);
+    }
+    let low = exponent.mul_add(1.908_214_929_270_587_7e-10, z * s * p);
+    exponent.mul_add(6.931_471_803_691_238e-1, 2.0f64.mul_add(s, low))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,12 +140,21 @@ mod tests {
             let x = (f64::from(step) - 100_000.0) * 0.007;
             let exact = libm::exp(x);
             assert!((exp_f64(x) - exact).abs() <= 5e-16 * exact, "exp {x}: {} {exact}", exp_f64(x));
+            let weight = exp_weight(-x.abs());
+            let exact = libm::exp(-x.abs());
+            assert!((weight - exact).abs() <= 1e-11 * exact, "weight {x}: {weight} {exact}");
+            for y in [f64::from(u), libm::exp(x)] {
+                let exact = libm::log(y);
+                assert!((ln_f64(y) - exact).abs() <= 4e-16 * exact.abs().max(0.25), "ln {y}: {}", ln_f64(y));
+            }
         }
         for tiny in [2.0f32.powi(-32), f32::MIN_POSITIVE] {
             assert!((f64::from(ln_f32(tiny)) - f64::from(tiny).ln()).abs() < 1e-5);
         }
         assert_eq!(ln_f32(1.0), 0.0);
         assert_eq!(exp_f64(0.0), 1.0);
+        assert_eq!((exp_weight(0.0), ln_f64(1.0)), (1.0, 0.0));
+        assert!((ln_f64(f64::MIN_POSITIVE) - f64::MIN_POSITIVE.ln()).abs() < 1e-12);
         assert_eq!(sin_cos_turns_f32(0.0), (0.0, 1.0));
     }
 }

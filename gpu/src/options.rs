@@ -132,6 +132,12 @@ impl Plan {
         Self { mean, variance, spot, drift, volatility, strike, sign, shift, discount }
     }
 
+    /// As the kernel takes it.
+    pub(crate) fn numbers(&self) -> [f64; tidegate_cuda::PLAN_NUMBERS] {
+        let Self { mean, variance, spot, drift, volatility, strike, sign, shift, discount } = *self;
+        [f64::from(u8::from(mean)), variance, spot, drift, volatility, strike, sign, shift, discount]
+    }
+
     /// The discounted payoff where the Brownian number is `x`, weighted for the shift.
     #[inline(always)]
     pub(crate) fn value(&self, x: f64) -> f64 {
@@ -199,9 +205,21 @@ impl OptionBatch<'_> {
         BatchError::count("steps", self.steps as usize, 1, STEPS_MAX.into())
     }
 
+    pub(crate) fn plans(&self) -> Vec<Plan> {
+        self.payoffs.iter().map(|payoff| Plan::new(&self.market, payoff)).collect()
+    }
+
+    /// From sums of normal numbers to the Brownian path's end, and from trapezoid sums to its mean.
+    pub(crate) fn scales(&self) -> (f64, f64) {
+        let n = f64::from(self.steps);
+        let to_end = (self.market.years / n).sqrt();
+        // The mean over steps has variance (4n^2 - 1) / (12 n^2) of the time; the continuous one a third.
+        (to_end, to_end / n * (4.0 * n * n / (4.0 * n * n - 1.0)).sqrt())
+    }
+
     pub(crate) fn run(&self) -> Result<Vec<Estimate>, BatchError> {
         self.check()?;
-        let plans: Vec<Plan> = self.payoffs.iter().map(|payoff| Plan::new(&self.market, payoff)).collect();
+        let plans = self.plans();
         let chunks: Vec<Vec<[f64; 2]>> = (0..self.paths.div_ceil(CHUNK))
             .into_par_iter()
             .map(|chunk| {
@@ -209,6 +227,11 @@ impl OptionBatch<'_> {
                 self.chunk(&plans, first, CHUNK.min(self.paths - first))
             })
             .collect();
+        Ok(self.estimates(&chunks))
+    }
+
+    /// From sums and sums of squares, chunk by chunk and payoff by payoff.
+    pub(crate) fn estimates(&self, chunks: &[Vec<[f64; 2]>]) -> Vec<Estimate> {
         let count = self.paths as f64;
         let estimate = |at: usize| {
             let (sum, squares) = chunks.iter().fold((0.0, 0.0), |(sum, squares), chunk| {
@@ -219,17 +242,14 @@ impl OptionBatch<'_> {
             let variance = ((squares - sum * value) / (count - 1.0)).max(0.0);
             Estimate { value, standard_error: (variance / count).sqrt() }
         };
-        Ok((0..plans.len()).map(estimate).collect())
+        (0..self.payoffs.len()).map(estimate).collect()
     }
 
     /// Sums and sums of squares of every payoff over `count` paths from `first`.
     fn chunk(&self, plans: &[Plan], first: u64, count: u64) -> Vec<[f64; 2]> {
         let mut lanes = vec![[[0.0; LANES]; 2]; plans.len()];
         let key = key_of(self.seed);
-        let n = f64::from(self.steps);
-        let to_end = (self.market.years / n).sqrt();
-        // The mean over steps has variance (4n^2 - 1) / (12 n^2) of the time; the continuous one a third.
-        let to_mean = to_end / n * (4.0 * n * n / (4.0 * n * n - 1.0)).sqrt();
+        let (to_end, to_mean) = self.scales();
         widest(
             #[inline(always)]
             || {

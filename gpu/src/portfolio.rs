@@ -4,6 +4,7 @@
 //! **Equality:** weights within 1e-6, variances within 1e-9 of their scale.
 
 use crate::BatchError;
+use crate::cholesky::{Cholesky, dot_lanes};
 use crate::lanes::widest;
 use clarabel::algebra::CscMatrix;
 use clarabel::solver::{DefaultSettingsBuilder, DefaultSolver, IPSolver, SolverStatus, SupportedConeT};
@@ -197,157 +198,11 @@ impl Assets {
     }
 }
 
-/// Width of the sums below.
-const WIDE: usize = 16;
-
-/// Sum of products in [`WIDE`] parts; `b` may be longer.
-#[inline(always)]
-fn dot_lanes(a: &[f64], b: &[f64]) -> f64 {
-    let b = &b[..a.len()];
-    let mut sums = [0.0; WIDE];
-    let (a_chunks, a_rest) = a.as_chunks::<WIDE>();
-    let (b_chunks, b_rest) = b.as_chunks::<WIDE>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..WIDE {
-            sums[lane] = a[lane].mul_add(b[lane], sums[lane]);
-        }
-    }
-    let rest = a_rest.iter().zip(b_rest).fold(0.0, |sum, (a, b)| f64::mul_add(*a, *b, sum));
-    sums.iter().sum::<f64>() + rest
-}
-
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     widest(
         #[inline(always)]
         || dot_lanes(a, b),
     )
-}
-
-/// The lower factor of a positive definite matrix, row by row.
-struct Cholesky {
-    size: usize,
-    stride: usize,
-    rows: Vec<f64>,
-}
-
-/// Rows and columns of the factor computed together.
-const BLOCK: usize = 4;
-/// Rows that stay near while all columns to their left pass by.
-const BAND: usize = 32;
-/// Width of the blocks' sums.
-const LANE: usize = 8;
-
-impl Cholesky {
-    /// Rows are kept in whole blocks, the last one filled up with rows of the identity.
-    fn new(matrix: &[f64], size: usize) -> Result<Self, BatchError> {
-        let stride = size.next_multiple_of(LANE);
-        let mut rows = vec![0.0; stride * stride];
-        for (at, row) in rows.chunks_exact_mut(stride).enumerate() {
-            match matrix.chunks_exact(size).nth(at) {
-                Some(from) => row[..size].copy_from_slice(from),
-                None => row[at] = 1.0,
-            }
-        }
-        let failed = widest(
-            #[inline(always)]
-            || factorise(&mut rows, stride),
-        );
-        match failed {
-            None => Ok(Self { size, stride, rows }),
-            Some(row) => Err(BatchError::NotPositive { what: "the covariance matrix", row }),
-        }
-    }
-
-    fn solve(&self, right: &[f64]) -> Vec<f64> {
-        let line = |row: usize| &self.rows[row * self.stride..row * self.stride + row + 1];
-        let mut x = right.to_vec();
-        for row in 0..self.size {
-            let line = line(row);
-            x[row] = (x[row] - dot(&line[..row], &x)) / line[row];
-        }
-        for row in (0..self.size).rev() {
-            let line = line(row);
-            x[row] /= line[row];
-            let value = x[row];
-            for (x, l) in x[..row].iter_mut().zip(line) {
-                *x -= value * l;
-            }
-        }
-        x
-    }
-}
-
-/// In place, rows of `n`, a multiple of [`BLOCK`]; returns the row at which the matrix is seen not to be positive definite.
-#[inline(always)]
-fn factorise(rows: &mut [f64], n: usize) -> Option<usize> {
-    for band in (0..n).step_by(BAND) {
-        let end = (band + BAND).min(n);
-        let (above, own) = rows.split_at_mut(band * n);
-        for column in (0..band).step_by(BLOCK) {
-            let lines = &above[column * n..(column + BLOCK) * n];
-            for block in own[..(end - band) * n].chunks_exact_mut(BLOCK * n) {
-                eliminate(lines, block, n, column);
-            }
-        }
-        for at in (band..end).step_by(BLOCK) {
-            let (above, own) = rows.split_at_mut(at * n);
-            let own = &mut own[..BLOCK * n];
-            for column in (band..at).step_by(BLOCK) {
-                eliminate(&above[column * n..(column + BLOCK) * n], own, n, column);
-            }
-            for row in 0..BLOCK {
-                for column in 0..row {
-                    let (before, row) = own.split_at_mut(row * n);
-                    let line = &before[column * n..column * n + at + column + 1];
-                    let sum = dot_lanes(&line[..at + column], row);
-                    row[at + column] = (row[at + column] - sum) / line[at + column];
-                }
-                let row_at = at + row;
-                let row = &mut own[row * n..(row + 1) * n];
-                let square = row[row_at];
-                let left = square - dot_lanes(&row[..row_at], row);
-                // A pivot that is all rounding is none.
-                if left <= square * 1e-14 {
-                    return Some(row_at);
-                }
-                row[row_at] = left.sqrt();
-            }
-        }
-    }
-    None
-}
-
-/// The factor's entries of a block of rows in the columns of a block of finished lines, the first of them `column`.
-#[inline(always)]
-fn eliminate(lines: &[f64], rows: &mut [f64], n: usize, column: usize) {
-    let mut sums = [[[0.0; LANE]; BLOCK]; BLOCK];
-    let chunks = column / LANE;
-    let of = |at: usize| &lines[at * n..(at + 1) * n].as_chunks::<LANE>().0[..chunks];
-    let heads = [of(0), of(1), of(2), of(3)];
-    let of = |at: usize| &rows[at * n..(at + 1) * n].as_chunks::<LANE>().0[..chunks];
-    let bodies = [of(0), of(1), of(2), of(3)];
-    for at in 0..chunks {
-        for row in 0..BLOCK {
-            for line in 0..BLOCK {
-                for lane in 0..LANE {
-                    let sum = &mut sums[row][line][lane];
-                    *sum = bodies[row][at][lane].mul_add(heads[line][at][lane], *sum);
-                }
-            }
-        }
-    }
-    for row in 0..BLOCK {
-        let own = &mut rows[row * n..(row + 1) * n];
-        for line in 0..BLOCK {
-            let head = &lines[line * n..(line + 1) * n];
-            // What is left of the common part, then this block's own columns.
-            let mut sum: f64 = sums[row][line].iter().sum();
-            for k in chunks * LANE..column + line {
-                sum = own[k].mul_add(head[k], sum);
-            }
-            own[column + line] = (own[column + line] - sum) / head[column + line];
-        }
-    }
 }
 
 #[cfg(test)]

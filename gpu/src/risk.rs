@@ -93,15 +93,15 @@ pub struct RiskReport {
 }
 
 /// A factor model ready to draw from.
-struct Model {
+pub(crate) struct Model {
     assets: usize,
-    factors: usize,
+    pub(crate) factors: usize,
     /// Asset by factor, scaled to the horizon.
-    loadings: Vec<f64>,
-    own: Vec<f64>,
-    weights: Vec<f64>,
+    pub(crate) loadings: Vec<f64>,
+    pub(crate) own: Vec<f64>,
+    pub(crate) weights: Vec<f64>,
     tail: Tail,
-    key: [u32; 2],
+    pub(crate) key: [u32; 2],
 }
 
 impl RiskRequest<'_> {
@@ -149,16 +149,27 @@ impl RiskRequest<'_> {
     }
 
     pub(crate) fn run(&self) -> Result<RiskReport, BatchError> {
+        self.report(|model, losses| {
+            losses.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, losses)| {
+                for (group, losses) in losses.chunks_mut(LANES).enumerate() {
+                    let found = model.scenarios((chunk * CHUNK + group * LANES) as u64, None);
+                    losses.copy_from_slice(&found[..losses.len()]);
+                }
+            });
+            Ok(())
+        })
+    }
+
+    /// The report from the losses that `simulate` fills in, scenario by scenario from 0.
+    pub(crate) fn report<E: From<BatchError>>(
+        &self,
+        simulate: impl FnOnce(&Model, &mut [f64]) -> Result<(), E>,
+    ) -> Result<RiskReport, E> {
         self.check()?;
         let (model, explained) = Model::fit(self)?;
         let paths = self.paths as usize;
         let mut losses = vec![0.0; paths];
-        losses.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, losses)| {
-            for (group, losses) in losses.chunks_mut(LANES).enumerate() {
-                let found = model.scenarios((chunk * CHUNK + group * LANES) as u64, None);
-                losses.copy_from_slice(&found[..losses.len()]);
-            }
-        });
+        simulate(&model, &mut losses)?;
         let sums = |of: &(dyn Fn(f64) -> f64 + Sync)| -> f64 {
             let chunks: Vec<f64> =
                 losses.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|&loss| of(loss)).sum()).collect();
@@ -230,6 +241,11 @@ impl Model {
         let weights = request.weights.to_vec();
         let key = key_of(request.seed);
         Ok((Self { assets, factors, loadings, own, weights, tail: request.tail, key }, explained))
+    }
+
+    /// Degrees of freedom of the tail, 0 for the normal one.
+    pub(crate) fn freedom(&self) -> u32 {
+        if let Tail::StudentT { freedom } = self.tail { freedom } else { 0 }
     }
 
     /// Losses of [`LANES`] scenarios from `first`; and, where `parts` is given, each asset's, asset by asset.

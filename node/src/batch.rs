@@ -8,14 +8,16 @@ use crate::progress::Bar;
 use crate::render::{Ui, rate};
 use anyhow::anyhow;
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::path::PathBuf;
 use tidegate_actors::WindowSpec;
 use tidegate_engine::{Output, output_kind};
-use tidegate_gpu::BatchError;
 use tidegate_gpu::sweep::SweepSeries;
+use tidegate_gpu::{Accel, BatchError, GpuPolicy, Unavailable, UnknownPolicy};
 use tidegate_replay::pipeline::SinkError;
 use tidegate_replay::{LogOptions, Plan, ReplayOptions, ResultSink, StreamInfo, StreamKind, replay};
 
+pub(crate) mod args;
 pub(crate) mod risk;
 pub(crate) mod spectrum;
 pub(crate) mod surface;
@@ -160,9 +162,32 @@ pub(crate) fn histories(
     Ok(found)
 }
 
-/// Which device computes, and with how many threads.
-pub(crate) fn backend() -> Result<tidegate_gpu::Cpu, Failure> {
-    Ok(tidegate_gpu::Cpu::new(0)?)
+/// What computes: the device where `TIDEGATE_GPU` lets it and there is one, else every core. Asked before files are read, so
+/// that a device which is required and missing is said at once.
+pub(crate) fn backend(ui: &Ui) -> Result<Accel, Failure> {
+    let policy = match std::env::var("TIDEGATE_GPU") {
+        Ok(text) => policy(&text)?,
+        Err(VarError::NotPresent) => GpuPolicy::Auto,
+        Err(VarError::NotUnicode(text)) => policy(&text.to_string_lossy())?,
+    };
+    let backend = Accel::open(policy, 0)?;
+    match backend.unavailable() {
+        // A machine without a GPU is no news.
+        None | Some(Unavailable::NoLibrary) => {}
+        Some(reason) => ui.note(&format!("{reason}; computing on the CPU")),
+    }
+    Ok(backend)
+}
+
+fn policy(text: &str) -> Result<GpuPolicy, Failure> {
+    text.parse().map_err(|error: UnknownPolicy| Failure::usage(format!("TIDEGATE_GPU: {error}")))
+}
+
+/// Says so where the device failed on the way: the results are the CPU's, and as good.
+pub(crate) fn note_failures(backend: &Accel, ui: &Ui) {
+    if let Some(error) = backend.status().last_error {
+        ui.note(&format!("the GPU did not compute this ({error}); the CPU did, with the same result"));
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The command line: names, defaults, ranges and examples. What a text may be is decided here, once.
 
 use crate::alert::args::{AlertArgs, RulesArgs, StoreArgs, TellArgs};
-use crate::batch::risk::{Horizon, TailArg};
-use crate::batch::spectrum::SpectrumOutput;
-use crate::batch::surface::Sweep;
+use crate::batch::args::{RiskArgs, SpectrumArgs, SurfaceArgs};
 use crate::render::Color;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -13,7 +11,7 @@ use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
-use tidegate_config::units::{parse_count, parse_span};
+use tidegate_config::units::{parse_bytes, parse_count, parse_span};
 use tidegate_config::{Off, Span};
 use tidegate_engine::{EventTime, WindowWidth};
 use tidegate_live::Threads;
@@ -145,6 +143,14 @@ pub(crate) enum Command {
                       config explain engine.shards --config tidegate.toml\n  tidegate config schema > tidegate.schema.json"
     )]
     Config(ConfigArgs),
+    /// Make a cluster of nodes that hold the same log, and see how it is.
+    #[command(
+        after_help = "Examples:\n  tidegate cluster init lab --local 3\n  tidegate cluster init prod --node 1=10.0.0.1 --node 2=10.0.0.2 --node \
+                      3=10.0.0.3\n  tidegate cluster status lab\n  tidegate cluster move lab --to 2\n\nThen on each node, with its own folder: tidegate \
+                      serve --cluster lab/node-1\nand feeds go to any of them: tidegate publish day.tgc --ack committed --ca lab/ca-cert.pem \
+                      --server 127.0.0.1:7441,127.0.0.1:7442"
+    )]
+    Cluster(ClusterArgs),
     /// Make and show certificates: a CA of one's own, for a server and its clients.
     #[command(
         after_help = "Examples:\n  tidegate certs init --dir pki --host feeds.example.org --client desk-1\n  tidegate certs add --dir pki \
@@ -232,6 +238,15 @@ pub(crate) struct ServeArgs {
     /// [default: 1ms]
     #[arg(long, value_name = "always|SPAN|never", value_parser = parse_sync)]
     pub(crate) journal_sync: Option<Off<Span>>,
+    /// When a snapshot of the state is written beside the journal, so that a start reads only what is behind it: each time so much was
+    /// accepted (64MiB), so many records (1M), or so long after the last (30s); `off` for never. Also at an end in order.
+    /// [default: 256MiB or 5m]
+    #[arg(long, value_name = "BYTES|N|SPAN|off", value_parser = parse_snapshot)]
+    pub(crate) journal_snapshot: Option<SnapshotWhen>,
+    /// Be the node of a cluster whose folder this is, as `tidegate cluster init` makes it: address and certificate come from there. Feeds may
+    /// then ask for acks `committed`.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "journal", "demo"])]
+    pub(crate) cluster: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -261,6 +276,41 @@ fn parse_sync(text: &str) -> Result<Off<Span>, String> {
             .map(|span| Off::On(Span(span)))
             .map_err(|_| format!("`{span}` is no span such as 1ms, nor `always` or `never`")),
     }
+}
+
+/// When a snapshot is taken, as one option says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SnapshotWhen {
+    Off,
+    Bytes(u64),
+    Records(u64),
+    Every(u64),
+}
+
+fn parse_snapshot(text: &str) -> Result<SnapshotWhen, String> {
+    let no = || {
+        format!(
+            "`{text}` is no amount such as 64MiB, no number of records such as 1M, no span such as 30s, and not `off`"
+        )
+    };
+    let within = |value: u64, min: u64, max: u64, allowed: &str| {
+        if (min..=max).contains(&value) { Ok(value) } else { Err(format!("`{text}`: allowed are {allowed}")) }
+    };
+    if text == "off" {
+        return Ok(SnapshotWhen::Off);
+    }
+    // `1m` is a minute and `1M` a million; an amount of bytes says so.
+    if text.ends_with('B')
+        && let Ok(bytes) = parse_bytes(text)
+    {
+        return within(bytes, 64 << 10, 1 << 40, "64KiB to 1TiB").map(SnapshotWhen::Bytes);
+    }
+    if let Ok(span) = parse_span(text) {
+        return within(span, 100_000_000, 604_800_000_000_000, "100ms to 7d").map(SnapshotWhen::Every);
+    }
+    parse_count(text).map_err(|_| no()).and_then(|records| {
+        within(records, 1, 1 << 48, "1 to 281474976710656 records").map(SnapshotWhen::Records)
+    })
 }
 
 /// Who may connect.
@@ -305,9 +355,9 @@ fn parse_http(text: &str) -> Result<Http, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerArgs {
-    /// Its address.
-    #[arg(long, value_name = "ADDR", default_value = ADDRESS)]
-    pub(crate) server: SocketAddr,
+    /// Its address; of a cluster, those of several nodes: the first that answers says who leads.
+    #[arg(long, value_name = "ADDR,…", default_value = ADDRESS, value_delimiter = ',')]
+    pub(crate) server: Vec<SocketAddr>,
     /// The server's data folder, for its certificate.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -418,6 +468,7 @@ pub(crate) enum GenerateArg {
 pub(crate) enum AckArg {
     None,
     Leader,
+    Committed,
     Durable,
 }
 
@@ -544,6 +595,92 @@ pub(crate) enum CertsCommand {
     Add(CertsMakeArgs),
     /// What certificates and keys are, for whom, and until when.
     Show(CertsShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    #[command(subcommand)]
+    pub(crate) what: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// A folder with a CA, an operator's certificate, and a folder for each node, to be brought to its machine.
+    Init(ClusterInitArgs),
+    /// How each node stands: who leads, who is in sync, how far the log is.
+    Status(ClusterStatusArgs),
+    /// Let another node in sync lead; feeds follow by themselves.
+    Move(ClusterMoveArgs),
+    /// Go on with what one node has, when no node is left that has everything. What only others had is lost, and everybody is told by a
+    /// new lineage.
+    PromoteLoss(ClusterMoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterInitArgs {
+    /// The folder to make.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// A node, its address, and its ports for other nodes and for feeds; again for each.
+    #[arg(long, value_name = "ID=IP[:PORT[:PORT]]", value_parser = parse_node, required_unless_present = "local")]
+    pub(crate) node: Vec<(u16, tidegate_cluster::NodePlace)>,
+    /// So many nodes on this machine, on the ports 7501 and up for each other and 7441 and up for feeds.
+    #[arg(long, value_name = "N", conflicts_with = "node", value_parser = clap::value_parser!(u16).range(1..=15))]
+    pub(crate) local: Option<u16>,
+    /// Nodes that must have an event before it is committed [default: a majority].
+    #[arg(long, value_name = "N")]
+    pub(crate) min_isr: Option<usize>,
+    /// How long certificates are good.
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub(crate) days: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterStatusArgs {
+    /// The cluster's folder, or a node's.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The table as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterMoveArgs {
+    /// The cluster's folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The node.
+    #[arg(long, value_name = "ID")]
+    pub(crate) to: u16,
+}
+
+/// Ports of a node unless told otherwise.
+const PEERS_PORT: u16 = 7_500;
+const CLIENTS_PORT: u16 = 7_443;
+
+fn parse_node(text: &str) -> Result<(u16, tidegate_cluster::NodePlace), String> {
+    let wrong =
+        || format!("`{text}` is no node such as 1=10.0.0.1, 1=10.0.0.1:7500:7443 or 1=[::1]:7500:7443");
+    let (node, place) = text.split_once('=').ok_or_else(wrong)?;
+    let (ip, ports) = match place.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
+        None => place.split_at(place.find(':').unwrap_or(place.len())),
+    };
+    let ip: std::net::IpAddr = ip.parse().map_err(|_| wrong())?;
+    let mut ports = match ports.strip_prefix(':') {
+        Some(ports) => ports.split(':').collect(),
+        None if ports.is_empty() => Vec::new(),
+        None => return Err(wrong()),
+    }
+    .into_iter();
+    let mut port = |usual| ports.next().map_or(Ok(usual), |port| port.parse::<u16>().map_err(|_| wrong()));
+    let (peers, clients) = (port(PEERS_PORT)?, port(CLIENTS_PORT)?);
+    if ports.next().is_some() {
+        return Err(wrong());
+    }
+    let place = tidegate_cluster::NodePlace { peers: (ip, peers).into(), clients: (ip, clients).into() };
+    Ok((node.parse().map_err(|_| wrong())?, place))
 }
 
 #[derive(Debug, Args)]
@@ -817,103 +954,6 @@ pub(crate) struct DemoArgs {
     /// The summary as JSON; implies --plain.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SurfaceArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Bars to sweep over, as `replay` names them.
-    #[arg(long, value_name = "SPEC", default_value = "1m")]
-    pub(crate) bars: WindowSpec,
-    /// Indicators and ranges: ema:N, rsi:N, atr:N, bb:N:K, macd:FAST:SLOW:SIGNAL, where a number may be A..B or A..B/STEP.
-    #[arg(long, value_name = "NAME:A..B,…", value_delimiter = ',', required = true)]
-    pub(crate) sweep: Vec<Sweep>,
-    /// A signal is judged by the close so many bars later.
-    #[arg(long, value_name = "BARS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) ahead: u32,
-    /// Everything for a program (csv, jsonl), or the best of each symbol (table).
-    #[arg(long, value_enum, default_value_t = SurfaceOutput::Table)]
-    pub(crate) output: SurfaceOutput,
-    /// Rows per symbol of the table.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) top: u32,
-    /// Judged signals an indicator must have to be in the table.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub(crate) least: u64,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SurfaceOutput {
-    Table,
-    Csv,
-    Jsonl,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RiskArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Bars whose returns the model is fitted to, as `replay` names them.
-    #[arg(long, value_name = "SPEC", default_value = "1m")]
-    pub(crate) bars: WindowSpec,
-    /// How far ahead: a span of trading time (1h, 6.5h, 1d), or a number of bars (390b).
-    #[arg(long, value_name = "SPAN|Nb", default_value = "390b")]
-    pub(crate) horizon: Horizon,
-    /// Shares of the capital, a line `symbol,share` each.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
-    /// Scenarios, 1000 to 33554432.
-    #[arg(long, value_name = "N", default_value = "1M", value_parser = parse_count)]
-    pub(crate) paths: u64,
-    /// Factors, at most as many as symbols.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) factors: u32,
-    /// Returns: normal, or Student's t of N degrees of freedom.
-    #[arg(long, value_name = "normal|t:N", default_value = "t:5")]
-    pub(crate) tail: TailArg,
-    /// Levels of confidence.
-    #[arg(long, value_name = "P,…", value_delimiter = ',', default_value = "0.95,0.99")]
-    pub(crate) levels: Vec<f64>,
-    /// Everything random follows from it.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Symbols shown with their part of the shortfall.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub(crate) top: u32,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
-    /// The result as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SpectrumArgs {
-    /// Files of any format; several merge by event time.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Bars whose returns are correlated, as `replay` names them.
-    #[arg(long, value_name = "SPEC", default_value = "1m")]
-    pub(crate) bars: WindowSpec,
-    /// Bars that correlations are of, 4 to 512.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(4..=512))]
-    pub(crate) window: u32,
-    /// How far correlations are drawn towards none for the turbulence: above 0, at most 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
-    pub(crate) shrink: f64,
-    /// As a table of the newest rows, or every row as CSV or JSON lines.
-    #[arg(long, value_name = "table|csv|jsonl", default_value = "table")]
-    pub(crate) output: SpectrumOutput,
-    /// Rows of the table.
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) last: u32,
-    #[command(flatten)]
-    pub(crate) read: ReadArgs,
 }
 
 /// How inputs are read.

@@ -1,5 +1,7 @@
 //! `tidegate journal`: what a journal holds, whether it is sound, and its events as something else.
 
+mod snapshots;
+
 use crate::cli::{JournalCommand, JournalExportArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
@@ -15,7 +17,9 @@ use std::path::Path;
 use std::time::Instant;
 use tidegate_engine::{Event, kind};
 use tidegate_journal::format::hex;
-use tidegate_journal::{BatchView, Disk, Entry, Scan, ScanError, Storage, Tail, scan};
+use tidegate_journal::scan::begin;
+use tidegate_journal::{BatchView, Disk, Entry, Point, Scan, ScanError, Storage, Tail, scan, scan_from};
+use tidegate_live::SavedNames;
 use tidegate_replay::capture::{CaptureOptions, CaptureWriter, WriteError};
 
 pub(crate) fn run(command: &JournalCommand, ui: &Ui) -> Outcome {
@@ -170,6 +174,7 @@ fn with_cause(error: &ScanError) -> String {
 fn inspect(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
     let mut found = Found::default();
     let result = read(folder, ui, |view| found.see(view))?;
+    let listed = snapshots::look(folder, result.as_ref().ok())?;
     if as_json {
         let sources: Vec<Value> = found.sources.iter().map(|(rank, source)| {
             json!({
@@ -187,6 +192,7 @@ fn inspect(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
             "path": folder.display().to_string(), "batches": found.batches, "bytes_used": found.bytes,
             "entries": found.entries, "kinds": kinds, "sources": sources,
             "first_ns": found.first_ns, "last_ns": found.first_ns.map(|_| found.last_ns),
+            "snapshots": snapshots::to_json(&listed),
         });
         if let Some(object) = value.as_object_mut() {
             match &result {
@@ -196,7 +202,8 @@ fn inspect(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
         }
         ui.print_json(&value);
     } else {
-        ui.print(&render(folder, &found, result.as_ref().ok(), ui));
+        let text = render(folder, &found, result.as_ref().ok(), ui);
+        ui.print(&(text + &snapshots::render(&listed, ui)));
     }
     match result {
         Ok(_) => Ok(Exit::Ok),
@@ -284,9 +291,11 @@ fn verify(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
     let mut records = 0;
     let result = read(folder, ui, |view| records += u64::from(view.info.count))?;
     let seconds = started.elapsed().as_secs_f64();
+    let listed = snapshots::look(folder, result.as_ref().ok())?;
     if as_json {
         let mut value = json!({
             "path": folder.display().to_string(), "sound": result.is_ok(), "records_read": records, "seconds": seconds,
+            "snapshots": snapshots::to_json(&listed),
         });
         if let Some(object) = value.as_object_mut() {
             match &result {
@@ -312,8 +321,10 @@ fn verify(folder: &Path, as_json: bool, ui: &Ui) -> Outcome {
                 format!("damaged: {}\n{} records in front of it are sound\n", with_cause(error), thousands(records))
             }
         });
+        ui.print(&snapshots::render(&listed, ui));
     }
     Ok(match result {
+        Ok(_) if !snapshots::sound(&listed) => Exit::Differs,
         Ok(_) => Exit::Ok,
         Err(ScanError::Damage(_)) => Exit::Differs,
         Err(_) => Exit::Input,
@@ -337,14 +348,35 @@ const OVERFLOW_NAME: &str = "(overflow)";
 fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     open(&args.folder)?;
     let io = |path: &Path, source| Failure::from(WriteError::Io { path: path.to_owned(), source });
+    let mut from_point: Option<Point> = None;
     let mut target = match &args.out {
         None => Target::Lines(Box::new(BufWriter::new(std::io::stdout()))),
-        Some(path) if path.extension().is_some_and(|extension| extension == "tgc") => Target::Capture {
-            writer: Box::new(CaptureWriter::create(part_of(path), CaptureOptions::default())?),
-            keys: BTreeMap::new(),
-            overflow: None,
-            events: Vec::new(),
-        },
+        Some(path) if path.extension().is_some_and(|extension| extension == "tgc") => {
+            // A journal that lost its front has its names in its snapshots.
+            let names = match begin(&mut open(&args.folder)?) {
+                Ok(Some((lineage, first @ 1..))) => {
+                    let names = snapshots::names(&args.folder, lineage, first)?;
+                    from_point = Some(names.point);
+                    ui.note(&format!(
+                        "it begins at offset {}: what is in front of the oldest snapshot has no names any more",
+                        thousands(names.point.offset)
+                    ));
+                    names.saved
+                }
+                _ => SavedNames::default(),
+            };
+            let mut writer = Box::new(CaptureWriter::create(part_of(path), CaptureOptions::default())?);
+            let given: Vec<u32> =
+                names.names.iter().map(|name| writer.define(name)).collect::<Result<_, _>>()?;
+            let overflow = names.names.iter().position(|name| name == OVERFLOW_NAME);
+            let keys = names.keys.iter().map(|keys| keys.iter().map(|key| given[*key as usize]).collect());
+            Target::Capture {
+                writer,
+                keys: (0u16..).zip(keys).collect(),
+                overflow: overflow.map(|at| given[at]),
+                events: Vec::new(),
+            }
+        }
         Some(path) if path.extension().is_some_and(|extension| extension == "jsonl") => Target::Lines(
             Box::new(BufWriter::new(File::create(part_of(path)).map_err(|error| io(path, error))?)),
         ),
@@ -358,7 +390,8 @@ fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     let mut failed = None;
     let (mut written, most) = (0u64, args.count.unwrap_or(u64::MAX));
     let mut disk = open(&args.folder)?;
-    let result = scan(&mut disk, |view| {
+    let (from_offset, chain) = from_point.map_or((0, None), |point| (point.offset, Some(point.chain)));
+    let result = scan_from(&mut disk, from_offset, chain, |view| {
         let mut offset = view.info.first_offset;
         for entry in view.entries().flatten() {
             match take(&mut target, &view, offset, &entry, args.from.unwrap_or(0), most - written) {

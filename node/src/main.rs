@@ -14,6 +14,7 @@ mod alert;
 mod batch;
 mod bench;
 mod certs;
+mod cluster;
 mod collect;
 mod demo;
 mod detect;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Publish(args) => publish::run(&args, &ui),
         Command::Subscribe(args) => subscribe::run(&args, &ui),
         Command::Config(args) => settings::run(&args, &ui),
+        Command::Cluster(command) => cluster::run(&command.what, &ui),
         Command::Certs(command) => certs::run(&command.what, &ui),
         Command::Token(command) => token::run(&command.what, &ui),
         Command::Top(args) => top::run(&args, &ui),

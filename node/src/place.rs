@@ -27,6 +27,9 @@ pub(crate) fn now_s() -> u64 {
 /// How to reach the server.
 pub(crate) fn client(args: &ServerArgs) -> Result<ClientOptions, Failure> {
     let input = |error| Failure::new(Exit::Input, error);
+    let Some((&server, others)) = args.server.split_first() else {
+        return Err(Failure::usage("no server is named: --server ADDR"));
+    };
     let trust = match &args.ca {
         Some(file) => Trust::of_file(file),
         None => Trust::of_data(&data_folder(args.data.as_ref())?),
@@ -41,7 +44,8 @@ pub(crate) fn client(args: &ServerArgs) -> Result<ClientOptions, Failure> {
         credential: args.token.clone().map(CredentialSource::File),
         server_name: args.server_name.clone(),
         give_up_after: Duration::from_nanos(args.give_up_after),
-        ..ClientOptions::new(args.server, trust)
+        others: others.to_vec(),
+        ..ClientOptions::new(server, trust)
     })
 }
 

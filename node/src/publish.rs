@@ -98,6 +98,7 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
         ack_mode: match to.ack {
             AckArg::None => AckMode::None,
             AckArg::Leader => AckMode::Leader,
+            AckArg::Committed => AckMode::Committed,
             AckArg::Durable => AckMode::Durable,
         },
         datagrams: to.datagrams,
@@ -318,6 +319,7 @@ fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held:
         _ if args.datagrams => None,
         AckArg::None => None,
         AckArg::Leader => Some("leader: in the server's log"),
+        AckArg::Committed => Some("committed: in the logs of enough nodes"),
         AckArg::Durable => Some("durable: on the server's disk"),
     };
     if args.datagrams {

@@ -1,13 +1,17 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
+mod journal;
+
 use crate::cli::ServeArgs;
+use crate::cluster::{Member, Watch};
 use crate::demo::endless::{COMPRESSION, DemoFeed};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::place::now_s;
+use crate::plan::describe;
 use crate::progress::Bar;
 use crate::pulse::Pulse;
-use crate::render::{Table, Tone, Ui, duration, instant, thousands};
+use crate::render::{Table, Tone, Ui, bytes, duration, instant, thousands};
 use crate::settings::{Reloads, Settings, map};
 use crate::summary;
 use serde_json::json;
@@ -15,13 +19,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_gateway::{Gateway, GatewayError, Refusals, Sources, StageNode};
+use tidegate_journal::SyncPolicy;
 use tidegate_journal::commit::CommitOptions;
-use tidegate_journal::{JournalOptions, SyncPolicy};
 use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
-use tidegate_replay::StreamInfo;
+use tidegate_replay::{LogOptions, StreamInfo};
 
 /// A stream as subscribers are told of it.
 fn meta(stream: &StreamInfo) -> StreamMeta {
@@ -43,32 +47,6 @@ fn now_ns() -> u64 {
 /// A number for a new journal that no other has.
 fn lineage(start_ns: u64) -> u128 {
     u128::from(start_ns) << 64 | u128::from(std::process::id())
-}
-
-/// A word about a recovery that takes a while.
-fn recovering(records: u64) {
-    eprintln!("recovering from the journal: {} records", thousands(records));
-}
-
-fn note_recovered(live: &Live, data: &std::path::Path, took: Duration, ui: &Ui) {
-    let (found, folder) = (live.recovered(), data.join("journal"));
-    let folder = folder.display();
-    if found.records == 0 {
-        ui.note(&format!("the journal in {folder} begins empty"));
-    } else {
-        let (events, took) = (thousands(found.events), duration(took.as_nanos() as u64));
-        ui.note(&format!("recovered {events} events from the journal in {folder} in {took}"));
-    }
-    if found.torn_bytes > 0 {
-        ui.note(&format!(
-            "cut off {} bytes that were being written when it stopped",
-            thousands(found.torn_bytes)
-        ));
-    }
-    if found.refused > 0 {
-        let refused = thousands(found.refused);
-        ui.note(&format!("left out {refused} records of sources: feed.sources_max is lower than it was"));
-    }
 }
 
 /// What the server refused, for the gateway's counters.
@@ -139,6 +117,7 @@ fn security_failure(error: SecurityError) -> Failure {
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
+    let member = args.cluster.as_deref().map(Member::of).transpose()?;
     let settings = Settings::of(args, ui)?;
     let config = &settings.config;
     let what = config.plan()?;
@@ -154,6 +133,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     if args.journal_sync.is_some() && !config.journal.enabled {
         return Err(Failure::usage("--journal-sync has no journal to bring to the disk: add --journal"));
     }
+    if args.journal_snapshot.is_some() && !config.journal.enabled {
+        return Err(Failure::usage("--journal-snapshot has no journal to go with: add --journal"));
+    }
     let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
@@ -164,27 +146,49 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         options.feed.durable = sync != SyncPolicy::Never;
         options.journal = Some(JournalSettings {
             folder: data.join("journal"),
-            journal: JournalOptions { lineage: lineage(incarnation), ..JournalOptions::default() },
+            journal: map::journal(config, lineage(incarnation)),
             commit: CommitOptions { sync, ..CommitOptions::default() },
+            snapshots: map::snapshots(config),
+            settings: {
+                let log = LogOptions { disorder_ns: options.disorder_ns, fence: options.fence };
+                describe(&what, &log).to_string()
+            },
             wall_ns: now_ns,
-            progress: recovering,
+            progress: journal::recovering,
         });
     }
     let stages = {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
     };
+    let mut limits = map::quic(config);
+    let mut listen = config.listen.quic;
+    let mut replication = None;
+    if let Some(member) = &member {
+        if config.journal.enabled {
+            return Err(Failure::usage(
+                "a node of a cluster keeps no journal yet: set journal.enabled = false",
+            ));
+        }
+        let (port, driver) = tidegate_live::replication::replication();
+        member.apply(&mut options, &mut limits);
+        (options.replication, replication) = (Some(port), Some(driver));
+        listen = member.place.clients;
+    }
     let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
+    let took = start.elapsed();
     if config.journal.enabled {
-        note_recovered(&live, &data, start.elapsed(), ui);
+        journal::note_recovered(&live, &data, took, ui);
     }
     let server = network
-        .block_on(async {
-            QuicServer::start(config.listen.quic, security, map::quic(config), live.ingest(), live.hub())
-        })
+        .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;
+    let node = match (&member, replication) {
+        (Some(member), Some(driver)) => Some(member.start(driver, live.ingest())?),
+        _ => None,
+    };
     let gateway = match config.listen.http.on() {
         Some(listen) => {
             let stats = server.stats_handle();
@@ -217,13 +221,26 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         let listening = server.address().to_string();
         ui.print_json(&json!({
             "listening": listening, "http": http, "streams": names, "config": config,
-            "threads": network.threads().to_string(),
+            "threads": network.threads().to_string(), "node": member.as_ref().map(|member| member.node),
+            "recovered": settings.config.journal.enabled.then(|| {
+                let found = live.recovered();
+                json!({
+                    "snapshot": found.snapshot, "records": found.records, "events": found.events, "notes": found.notes,
+                    "torn_bytes": found.torn_bytes, "refused": found.refused, "seconds": took.as_secs_f64(),
+                })
+            }),
         }));
     } else {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
             ui.print(&format!("open {http} for the dashboard, {http}/v1/docs for the API\n"));
         }
+        if let (Some(member), Some(node)) = (&member, &node) {
+            ui.print(&format!("node {} of a cluster, for other nodes on {}\n", member.node, node.address()));
+        }
+    }
+    if let Some(node) = &node {
+        crate::cluster::note_recovered(&node.recovered(), ui);
     }
     let mut demo = None;
     if args.demo {
@@ -239,10 +256,18 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ));
     }
     let mut lines = Lines::new(args, ui, start);
-    while !interrupt.raised() {
+    let mut journal = journal::Watch::new();
+    let mut watch = node.as_ref().map(Watch::of);
+    let mut ended = None;
+    while !interrupt.raised() && ended.is_none() {
         std::thread::park_timeout(Duration::from_millis(50));
+        if let (Some(node), Some(watch)) = (&node, &mut watch) {
+            ended = node.ended();
+            watch.look(node, ui);
+        }
         reloads.poll(args, (&live.hub(), &server), network.handle(), ui);
         lines.tick(&live, network.handle(), ui);
+        journal.tick(&live, ui);
         if let Some(feed) = &mut demo
             && let Some(why) = network.block_on(feed.failure())
         {
@@ -253,7 +278,11 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     if let Some(feed) = demo {
         network.block_on(feed.finish());
     }
+    let last = node.as_ref().map(tidegate_cluster::Node::status);
     server.refuse_new();
+    if let Some(node) = node {
+        node.finish();
+    }
     let report = live.finish().map_err(live_failure)?;
     let stats = server.stats();
     network.block_on(server.close());
@@ -264,9 +293,16 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     }
     network.shutdown(Duration::from_secs(1));
     if args.json {
-        ui.print_json(&to_json(&report, stats, &streams, start.elapsed()));
+        let mut summary = to_json(&report, stats, &streams, start.elapsed());
+        if let Some(summary) = summary.as_object_mut() {
+            summary.insert("cluster".to_owned(), json!(last.map(|last| last.replica)));
+        }
+        ui.print_json(&summary);
     } else {
         ui.print(&render(&report, stats, &streams, start.elapsed(), ui));
+    }
+    if let Some(ended) = ended {
+        return Err(Failure::internal(format!("the node cannot go on: {ended}")));
     }
     if report.runtime.panics > 0 {
         return Ok(Exit::Internal);
@@ -388,6 +424,12 @@ fn render(
         );
         facts.fact("journal", text);
     }
+    if let Some(snapshots) = &ingest.stats.snapshots
+        && let Some(offset) = snapshots.offset
+    {
+        let (offset, size) = (thousands(offset), bytes(snapshots.bytes));
+        facts.fact("snapshot", format!("of offset {offset}, {size}; {} kept", snapshots.kept));
+    }
     let digest = &report.runtime.digest;
     facts.fact("digest", format!("{} over {} results", digest.short(), thousands(digest.outputs())));
     let mut text = facts.render(ui, 0);
@@ -462,7 +504,13 @@ fn to_json(
         "streams": lanes.map(|(stream, lane)| json!({ "name": stream.name, "results": lane.emitted })).collect::<Vec<_>>(),
         "journal": report.ingest.stats.journal.as_ref().map(|journal| json!({
             "health": journal.health.name(), "taken": journal.positions.taken, "written": journal.positions.written,
-            "durable": journal.positions.durable, "segments": journal.segments,
+            "durable": journal.positions.durable, "segments": journal.segments, "bytes": journal.bytes,
+            "first_offset": journal.first_offset,
+        })),
+        "snapshots": report.ingest.stats.snapshots.as_ref().map(|snapshots| json!({
+            "written": snapshots.written, "failed": snapshots.failed, "offset": snapshots.offset, "bytes": snapshots.bytes,
+            "kept": snapshots.kept, "pause_ns": snapshots.pause_ns, "pause_bytes": snapshots.pause_bytes,
+            "ingest_pause_ns": snapshots.ingest_pause_ns, "took_ns": snapshots.took_ns, "problem": snapshots.problem,
         })),
         "delivered": report.hub.delivered,
         "conflated": report.hub.conflated,

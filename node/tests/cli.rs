@@ -449,3 +449,27 @@ fn the_demo_runs_in_plain_and_as_json() {
     assert_eq!(report["imbalance"], 0);
     assert!(report["events"].as_u64() > Some(50_000), "{report}");
 }
+
+/// A policy that is none, and a device that is required: said before a file is looked for.
+#[test]
+fn the_gpu_is_asked_for_by_name() {
+    let run = |policy: &str, line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(line.split_whitespace()).env("TIDEGATE_GPU", policy);
+        let output = command.output().expect("the binary starts");
+        (output.status.code(), String::from_utf8(output.stderr).expect("output is text"))
+    };
+    for line in ["surface missing.csv --sweep ema:3", "risk missing.csv"] {
+        let (code, text) = run("perhaps", line);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("TIDEGATE_GPU: `perhaps` is no policy for the GPU"), "{text}");
+        // Where there is a GPU, it is the file that is missing.
+        let (code, text) = run("require", line);
+        assert!(
+            code == Some(2) && text.contains("a GPU is required: ") || code == Some(3),
+            "{code:?} {text}"
+        );
+        let (code, text) = run("off", line);
+        assert!(code == Some(3) && !text.contains("GPU"), "{code:?} {text}");
+    }
+}

@@ -68,13 +68,13 @@ fn write_trades(path: &Path) {
     }
 }
 
-fn serve(folder: &Path, listen: &str, data: &str, threads: &str) -> (Running, String) {
+fn serve(folder: &Path, listen: &str, data: &str, how: &str) -> (Running, String, Value) {
     let line = format!(
-        "serve --json --listen {listen} --http off --data {data} --bars 1s,1m --ind rsi:14 --threads {threads} --journal"
+        "serve --json --listen {listen} --http off --data {data} --bars 1s,1m --ind rsi:14 --journal {how}"
     );
     let mut server = Running::start(folder, &line);
     let hello = server.json();
-    (server, hello["listening"].as_str().expect("an address").to_owned())
+    (server, hello["listening"].as_str().expect("an address").to_owned(), hello["recovered"].clone())
 }
 
 /// Events on disk, as the journal's own reader counts them.
@@ -88,12 +88,12 @@ fn journalled(folder: &Path) -> u64 {
         .map_or(0, |shown| shown["entries"]["events"].as_u64().unwrap_or(0))
 }
 
-fn killed(threads: &str) {
+fn killed(how: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = folder.path();
     write_trades(&path.join("all.csv"));
 
-    let (calm, address) = serve(path, "127.0.0.1:0", "calm", threads);
+    let (calm, address, _) = serve(path, "127.0.0.1:0", "calm", how);
     let mut feed =
         Running::start(path, &format!("publish all.csv --ack durable --json --server {address} --data calm"));
     assert_eq!(feed.json()["acked"], EVENTS);
@@ -101,7 +101,8 @@ fn killed(threads: &str) {
     assert_eq!((&calm["journal"]["health"], &calm["imbalance"]), (&Value::from("working"), &Value::from(0)));
     assert_eq!(calm["journal"]["durable"], calm["journal"]["taken"]);
 
-    let (mut server, address) = serve(path, "127.0.0.1:0", "data", threads);
+    let (mut server, address, _) = serve(path, "127.0.0.1:0", "data", how);
+    let mut begun = Vec::new();
     let publish = format!(
         "publish all.csv --ack durable --speed 60 --json --give-up-after 5m --server {address} --data data"
     );
@@ -114,7 +115,10 @@ fn killed(threads: &str) {
         }
         server.0.kill().expect("it runs");
         server.0.wait().expect("it ends");
-        (server, _) = serve(path, &address, "data", threads);
+        let recovered;
+        (server, _, recovered) = serve(path, &address, "data", how);
+        assert_eq!(recovered["notes"], Value::Array(Vec::new()), "{recovered}");
+        begun.extend(recovered["snapshot"].as_u64());
     }
     let account = feed.json();
     let summary = server.end();
@@ -133,16 +137,35 @@ fn killed(threads: &str) {
     assert_eq!((&summary["imbalance"], &summary["events"]), (&Value::from(0), &Value::from(EVENTS)));
     assert_eq!(summary["digest"], calm["digest"], "the same results as without any kill");
     assert_eq!(summary["streams"], calm["streams"]);
+
+    // After an end in order hardly anything is behind the snapshot, and the results are still the same.
+    let snapshots = how.contains("off").then_some(()).is_none();
+    let (again, _, recovered) = serve(path, "127.0.0.1:0", "data", how);
+    if snapshots {
+        assert_eq!(begun.len(), KILLS, "each start went on from a snapshot");
+        assert!(begun.is_sorted() && begun[0] > 0, "{begun:?}");
+        assert_eq!(recovered["records"], 1, "that it had stopped: {recovered}");
+    } else {
+        assert_eq!((begun.len(), &recovered["events"]), (0, &Value::from(EVENTS)));
+    }
+    let again = again.end();
+    assert_eq!((&again["digest"], &again["imbalance"]), (&calm["digest"], &Value::from(0)));
+    assert_eq!((&again["events"], &again["names"]), (&calm["events"], &calm["names"]));
 }
 
 #[test]
 fn killed_again_and_again_it_loses_nothing() {
-    killed("separate");
+    killed("--threads separate --journal-snapshot 2000");
 }
 
 #[test]
 fn killed_again_and_again_it_loses_nothing_fused() {
-    killed("fused");
+    killed("--threads fused --journal-snapshot 2000");
+}
+
+#[test]
+fn killed_again_and_again_it_loses_nothing_without_snapshots() {
+    killed("--threads fused --journal-snapshot off");
 }
 
 #[test]
@@ -150,7 +173,7 @@ fn a_damaged_journal_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = folder.path();
     write_trades(&path.join("all.csv"));
-    let (server, address) = serve(path, "127.0.0.1:0", "data", "auto");
+    let (server, address, _) = serve(path, "127.0.0.1:0", "data", "--journal-snapshot off");
     let mut feed =
         Running::start(path, &format!("publish all.csv --count 5000 --json --server {address} --data data"));
     assert_eq!(feed.json()["acked"], 5_000);

@@ -494,6 +494,7 @@ impl Collector {
                     match output.kind {
                         output_kind::WATERMARK => ready.push_back((output.ts, std::mem::take(pending))),
                         output_kind::END => ready.push_back((u64::MAX, std::mem::take(pending))),
+                        output_kind::BARRIER => {}
                         _ => pending.push(*output),
                     }
                 }

@@ -1,6 +1,6 @@
 //! What continuous integration runs: cheap steps first, a table at the end.
 
-use crate::{browser, fuzz, shell, tidy};
+use crate::{browser, fuzz, gpu, shell, tidy};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -139,6 +139,10 @@ pub(crate) fn run() -> Result<bool> {
         Ok(if problems.is_empty() { Outcome::Passed } else { Outcome::Failed })
     });
     run.step("web", web);
+    run.step("kernels", |cases| {
+        let good = gpu::compile(&target, false, cases)?;
+        Ok(if good { Outcome::Passed } else { Outcome::Failed })
+    });
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     run.cargo("clippy", &clippy, &[]);
     let strict = [("RUSTDOCFLAGS", "-Dwarnings")];
@@ -230,7 +234,7 @@ fn score(target: &Path, cases: &mut Cases) -> Result<Outcome> {
         return Ok(Outcome::Skipped(format!("no data and scorers at {}; set TIDEGATE_DATA", data.display())));
     }
     let data = data.canonicalize()?;
-    let python = python(target)?;
+    let python = venv(target, "import numpy, pandas", &["numpy", "pandas"])?;
     let out = target.join("yardstick");
     for part in ["bars", "indicators", "nab", "tcpd", "regime", "portfolio"] {
         // The tests of its crate have built it; cargo run would build its dependencies again, with fewer features.
@@ -324,21 +328,24 @@ fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A Python with what the scorers import, made once.
-fn python(target: &Path) -> Result<PathBuf> {
+/// A Python in which `test` runs, made and filled with `packages` where it does not yet.
+pub(crate) fn venv(target: &Path, test: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = target.join("venv");
     let python = folder.join("bin/python");
-    let ready = || {
+    let ready = |test: &str| {
         let mut command = Command::new(&python);
-        command.args(["-c", "import numpy, pandas"]).stderr(Stdio::null());
+        command.args(["-c", test]).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    if !ready() {
+    if !ready("import pip") {
         let mut make = Command::new("python3");
         anyhow::ensure!(shell::succeeds(make.args(["-m", "venv"]).arg(&folder))?, "python3 -m venv failed");
+    }
+    if !ready(test) {
         let mut fill = Command::new(&python);
-        let fill = fill.args(["-m", "pip", "install", "--quiet", "numpy", "pandas"]);
-        anyhow::ensure!(shell::succeeds(fill)?, "pip could not install numpy and pandas");
+        let fill = fill.args(["-m", "pip", "install", "--quiet"]).args(packages);
+        anyhow::ensure!(shell::succeeds(fill)?, "pip could not install {}", packages.join(" and "));
+        anyhow::ensure!(ready(test), "{} is installed, but `{test}` fails", packages.join(" and "));
     }
     Ok(python)
 }

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask ci | tidy | bench | fuzz | sim | yardstick`.
+//! Developer commands: `cargo xtask ci | tidy | bench | fuzz | gpu-check | sim | yardstick`.
 //!
 //! **Invariant:** nothing of the product is linked here, so the cheap checks run before anything big is built.
 #![forbid(unsafe_code)]
@@ -6,6 +6,7 @@
 mod browser;
 mod ci;
 mod fuzz;
+mod gpu;
 mod shell;
 mod tidy;
 
@@ -51,6 +52,15 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Compiles every GPU kernel and compares it with the CPU, bit by bit.
+    GpuCheck {
+        /// Run the kernels' text on the CPU instead of a device.
+        #[arg(long)]
+        no_device: bool,
+        /// First renew what is committed: the PTX and the registers allowed.
+        #[arg(long)]
+        write: bool,
+    },
     /// Clusters under a seeded network, disk and clock; what they promised is checked after every step.
     Sim {
         /// How many lives.
@@ -91,6 +101,7 @@ fn main() -> Result<ExitCode> {
             print!("{report}");
             report.findings() == 0
         }
+        Command::GpuCheck { no_device, write } => gpu::check(no_device, write)?,
         Command::Sim { seeds, seed, mutations } => {
             let mut command = shell::cargo();
             command.args(["run", "--quiet", "--release", "--locked", "--package", "tidegate-sim", "--"]);

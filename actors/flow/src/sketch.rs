@@ -122,14 +122,18 @@ impl Few {
     /// From here on it is full.
     pub const MAX: usize = 10;
 
-    /// Takes a hash.
+    /// Takes a hash. Whether it was there before, as far as is known: of more than [`Few::MAX`] nobody is.
     #[inline]
-    pub fn insert(&mut self, hash: u32) {
+    pub fn insert(&mut self, hash: u32) -> bool {
         let count = self.count as usize;
-        if count < Self::MAX && !self.hashes[..count].contains(&hash) {
+        if self.hashes[..count].contains(&hash) {
+            return true;
+        }
+        if count < Self::MAX {
             self.hashes[count] = hash;
             self.count += 1;
         }
+        false
     }
 
     /// How many different ones there were, at most [`Few::MAX`].
@@ -175,7 +179,9 @@ mod tests {
     #[test]
     fn few_stop_counting() {
         let mut few = Few::default();
-        (0..40u32).for_each(|n| few.insert(n / 2));
+        for n in 0..40u32 {
+            let _ = few.insert(n / 2);
+        }
         assert_eq!(few.count(), 10);
     }
 }

@@ -1,7 +1,9 @@
 //! The trades of open and amendable windows, in log order, so that a cancel can rebuild what sums cannot undo.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use tidegate_engine::{Event, kind};
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Trades per block: the unit of eviction.
 const BLOCK_EVENTS: usize = 4_096;
@@ -9,6 +11,13 @@ const BLOCK_EVENTS: usize = 4_096;
 struct Block {
     events: Vec<Event>,
     newest: u64,
+}
+
+impl Block {
+    /// The events as they lie, each four words.
+    fn words(&self) -> Cow<'_, [[u64; 4]]> {
+        Cow::Borrowed(<[[u64; 4]]>::ref_from_bytes(self.events.as_bytes()).expect("an event is four words"))
+    }
 }
 
 /// A bounded log of recent trades that were applied (cancels and refused ones never enter). Appending is a copy of the run; looking back is a scan, newest first.
@@ -112,16 +121,15 @@ impl History {
             .map(|(after, event)| (after as u64, event))
     }
 
-    pub(super) fn save(&self) -> (Vec<[u64; 4]>, u64) {
-        let events = self.blocks.iter().flat_map(|block| &block.events);
-        (events.map(|event| zerocopy::transmute!(*event)).collect(), self.cut)
+    /// Its blocks as they lie, each event four words.
+    pub(super) fn save(&self) -> (Vec<Cow<'_, [[u64; 4]]>>, u64) {
+        (self.blocks.iter().map(Block::words).collect(), self.cut)
     }
 
-    pub(super) fn restore(&mut self, events: &[[u64; 4]], cut: u64) {
+    pub(super) fn restore(&mut self, blocks: &[Cow<'_, [[u64; 4]]>], cut: u64) {
         *self = Self::new(self.events_max);
-        for words in events {
-            let event: Event = zerocopy::transmute!(*words);
-            self.push(std::slice::from_ref(&event));
+        for words in blocks {
+            self.push(<[Event]>::ref_from_bytes(words.as_bytes()).expect("four words are an event"));
         }
         self.cut = cut;
     }

@@ -8,6 +8,8 @@ use super::acc::Acc;
 use super::history::History;
 use super::retained::{Retained, RetainedState};
 use super::time::Head;
+use rkyv::with::{AsOwned, Map};
+use std::borrow::Cow;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{
     BarState, BarWords, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, flag, kind,
@@ -39,12 +41,16 @@ pub struct MeasureBars {
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct State {
-    open: Vec<Acc>,
-    ordinals: Vec<u64>,
-    cancelled_at: Vec<u64>,
-    retained: RetainedState,
-    history: Vec<[u64; 4]>,
+struct State<'a> {
+    #[rkyv(with = AsOwned)]
+    open: Cow<'a, [Acc]>,
+    #[rkyv(with = AsOwned)]
+    ordinals: Cow<'a, [u64]>,
+    #[rkyv(with = AsOwned)]
+    cancelled_at: Cow<'a, [u64]>,
+    retained: RetainedState<'a>,
+    #[rkyv(with = Map<AsOwned>)]
+    history: Vec<Cow<'a, [[u64; 4]]>>,
     history_cut: u64,
     delivered: u64,
     by_fate: [u64; tidegate_engine::ledger::FATE_COUNT],
@@ -290,9 +296,9 @@ impl Operator for MeasureBars {
     fn save(&self, bytes: &mut Vec<u8>) {
         let (history, history_cut) = self.history.save();
         let state = State {
-            open: self.open.clone(),
-            ordinals: self.ordinals.clone(),
-            cancelled_at: self.cancelled_at.clone(),
+            open: Cow::Borrowed(&self.open),
+            ordinals: Cow::Borrowed(&self.ordinals),
+            cancelled_at: Cow::Borrowed(&self.cancelled_at),
             retained: self.retained.save(),
             history,
             history_cut,
@@ -303,10 +309,10 @@ impl Operator for MeasureBars {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let state: State = snapshot::read(bytes, "measure bars")?;
-        self.open = state.open;
-        self.ordinals = state.ordinals;
-        self.cancelled_at = state.cancelled_at;
+        let state: State<'_> = snapshot::read(bytes, "measure bars")?;
+        self.open = state.open.into_owned();
+        self.ordinals = state.ordinals.into_owned();
+        self.cancelled_at = state.cancelled_at.into_owned();
         self.retained.restore(state.retained);
         self.history.restore(&state.history, state.history_cut);
         self.ledger = Ledger { delivered: state.delivered, by_fate: state.by_fate };

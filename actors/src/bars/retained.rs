@@ -1,6 +1,8 @@
 //! Closed bars that can still change: kept by event time, found by key.
 
 use super::acc::Acc;
+use rkyv::with::{AsOwned, Map};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use tidegate_engine::Table;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -58,10 +60,13 @@ pub(super) struct Retained {
 
 /// A [`Retained`] as it is saved.
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub(super) struct RetainedState {
-    bars: Vec<Closed>,
+pub(super) struct RetainedState<'a> {
+    /// In at most two runs: the ring's end, and its begin.
+    #[rkyv(with = Map<AsOwned>)]
+    bars: Vec<Cow<'a, [Closed]>>,
     base: u64,
-    last: Vec<u64>,
+    #[rkyv(with = AsOwned)]
+    last: Cow<'a, [u64]>,
     cut: u64,
     cut_until: u64,
 }
@@ -178,21 +183,25 @@ impl Retained {
         None
     }
 
-    pub(super) fn save(&self) -> RetainedState {
+    pub(super) fn save(&self) -> RetainedState<'_> {
+        let count = (self.next - self.base) as usize;
+        let from = if count == 0 { 0 } else { self.place(self.base) };
+        let first = count.min(self.bars.len() - from);
+        let runs = [&self.bars[from..from + first], &self.bars[..count - first]];
         RetainedState {
-            bars: (self.base..self.next).map(|index| self.bars[self.place(index)]).collect(),
+            bars: runs.into_iter().filter(|run| !run.is_empty()).map(Cow::Borrowed).collect(),
             base: self.base,
-            last: self.last.to_vec(),
+            last: Cow::Borrowed(&self.last),
             cut: self.cut,
             cut_until: self.cut_until,
         }
     }
 
-    pub(super) fn restore(&mut self, state: RetainedState) {
+    pub(super) fn restore(&mut self, state: RetainedState<'_>) {
         *self = Self::new(self.bars_max as usize);
         (self.base, self.next) = (state.base, state.base);
-        state.bars.into_iter().for_each(|bar| self.append(bar));
-        self.last = state.last.into();
+        state.bars.iter().flat_map(|run| run.iter()).for_each(|bar| self.append(*bar));
+        self.last = state.last.into_owned().into();
         self.cut = state.cut;
         self.cut_until = state.cut_until;
     }
@@ -239,9 +248,9 @@ mod tests {
             retained.grow(4);
             for (at, &(key, end, expired_until)) in pushes.iter().enumerate() {
                 if at == restore_at {
-                    let state = retained.save();
-                    retained = Retained::new(bars_max);
-                    retained.restore(state);
+                    let mut restored = Retained::new(bars_max);
+                    restored.restore(retained.save());
+                    retained = restored;
                 }
                 let acc = Acc { trades: at as u64, ..Acc::VACANT };
                 retained.push(&acc, key, end, 0);
@@ -249,7 +258,7 @@ mod tests {
             }
             let (kept, cut) = model(&pushes, bars_max);
             prop_assert_eq!(retained.cut(), cut);
-            prop_assert_eq!(retained.save().bars.len(), kept.len());
+            prop_assert_eq!(retained.save().bars.iter().map(|run| run.len()).sum::<usize>(), kept.len());
             for key in 0..4 {
                 // By chain, newest first.
                 let mut found = Vec::new();

@@ -4,6 +4,8 @@ use super::acc::{Acc, Aligned, EMPTY};
 use super::history::History;
 use super::retained::{Retained, RetainedState};
 use super::{BarOptions, LatePolicy};
+use rkyv::with::{AsOwned, Map};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{
@@ -65,15 +67,19 @@ const EVENTS_AHEAD: usize = 32;
 const DISORDERED_RUN: usize = 512;
 
 #[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct State {
+struct State<'a> {
     width: u64,
-    newest: Vec<Aligned>,
-    parked: Vec<Parked>,
-    parked_head: Vec<u32>,
+    #[rkyv(with = AsOwned)]
+    newest: Cow<'a, [Aligned]>,
+    #[rkyv(with = AsOwned)]
+    parked: Cow<'a, [Parked]>,
+    #[rkyv(with = AsOwned)]
+    parked_head: Cow<'a, [u32]>,
     parked_free: u32,
     due: Vec<Due>,
-    retained: RetainedState,
-    history: Vec<[u64; 4]>,
+    retained: RetainedState<'a>,
+    #[rkyv(with = Map<AsOwned>)]
+    history: Vec<Cow<'a, [[u64; 4]]>>,
     history_cut: u64,
     newest_ts: u64,
     delivered: u64,
@@ -613,9 +619,9 @@ impl Operator for TimeBars {
         let (history, history_cut) = self.history.save();
         let state = State {
             width: self.width,
-            newest: self.newest.to_vec(),
-            parked: self.parked.clone(),
-            parked_head: self.parked_head.to_vec(),
+            newest: Cow::Borrowed(&self.newest),
+            parked: Cow::Borrowed(&self.parked),
+            parked_head: Cow::Borrowed(&self.parked_head),
             parked_free: self.parked_free,
             due: self.due.iter().cloned().collect(),
             retained: self.retained.save(),
@@ -629,13 +635,13 @@ impl Operator for TimeBars {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let state: State = snapshot::read(bytes, "time bars")?;
+        let state: State<'_> = snapshot::read(bytes, "time bars")?;
         if state.width != self.width {
             return Err(SnapshotError::Section { section: "time bars", problem: "of another width" });
         }
-        self.newest = state.newest.into();
-        self.parked = state.parked;
-        self.parked_head = state.parked_head.into();
+        self.newest = state.newest.into_owned().into();
+        self.parked = state.parked.into_owned();
+        self.parked_head = state.parked_head.into_owned().into();
         self.parked_free = state.parked_free;
         self.due = state.due.into();
         self.retained.restore(state.retained);

@@ -2,6 +2,8 @@
 
 use super::UNDEFINED;
 use super::spec::IndicatorSpec;
+use rkyv::with::AsOwned;
+use std::borrow::Cow;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{BarWords, units};
@@ -56,6 +58,13 @@ pub enum IndicatorError {
         /// Its text.
         spec: String,
     },
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+struct Saved<'a> {
+    fingerprint: u64,
+    #[rkyv(with = AsOwned)]
+    words: Cow<'a, [u64]>,
 }
 
 /// Indicators compiled into steps over one block of words per key, and the blocks.
@@ -311,7 +320,8 @@ impl IndicatorSet {
 
     /// Appends the whole state.
     pub fn save(&self, bytes: &mut Vec<u8>) {
-        snapshot::append(bytes, &(self.fingerprint(), self.words.clone()));
+        let words = Cow::Borrowed(self.words.as_slice());
+        snapshot::append(bytes, &Saved { fingerprint: self.fingerprint(), words });
     }
 
     /// Takes over a saved state of a set with the same specs in the same order.
@@ -320,7 +330,7 @@ impl IndicatorSet {
     /// [`SnapshotError::Section`] when the bytes are another set's or do not validate; nothing is changed.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         let section = "indicators";
-        let (fingerprint, words) = snapshot::read::<(u64, Vec<u64>)>(bytes, section)?;
+        let Saved { fingerprint, words } = snapshot::read(bytes, section)?;
         if fingerprint != self.fingerprint() {
             return Err(SnapshotError::Section { section, problem: "of other indicators" });
         }
@@ -330,7 +340,7 @@ impl IndicatorSet {
         if !sound {
             return Err(SnapshotError::Section { section, problem: "of another shape" });
         }
-        self.words = words;
+        self.words = words.into_owned();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::options::{FailurePolicy, Placement, RuntimeError, RuntimeOptions};
 use super::stats::{Cells, Phase, StatsHandle, add};
 use super::times::Stopwatch;
 use super::worker::{ShardOutcome, Step, Worker, WorkerParts};
-use super::{COMMANDS_MAX, RuntimeReport, ShardCommand, StageFactory};
+use super::{BarrierWatch, COMMANDS_MAX, RuntimeReport, ShardCommand, ShardSnapshot, StageFactory};
 use crate::supervision::back_off;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
@@ -66,6 +66,28 @@ impl InlineShards {
     /// # Errors
     /// [`RuntimeError::Option`] when an option is out of range.
     pub fn new(make: &StageFactory, options: RuntimeOptions) -> Result<(Router, Self), RuntimeError> {
+        Self::launch(make, options, &[])
+    }
+
+    /// As [`InlineShards::new`], from snapshots, one per shard; see [`super::Runtime::restore`].
+    ///
+    /// # Errors
+    /// As [`InlineShards::new`], and [`RuntimeError::Snapshots`] unless there is one per shard.
+    pub fn restore(
+        make: &StageFactory,
+        options: RuntimeOptions,
+        snapshots: &[ShardSnapshot],
+    ) -> Result<(Router, Self), RuntimeError> {
+        options.validate()?;
+        super::one_each(snapshots, options.shards)?;
+        Self::launch(make, options, snapshots)
+    }
+
+    fn launch(
+        make: &StageFactory,
+        options: RuntimeOptions,
+        snapshots: &[ShardSnapshot],
+    ) -> Result<(Router, Self), RuntimeError> {
         options.validate()?;
         let options = RuntimeOptions { placement: Placement::Fused, ..options };
         let (mut outlets, mut shards, mut commands) = (Vec::new(), Vec::new(), Vec::new());
@@ -77,6 +99,8 @@ impl InlineShards {
             commands.push(command);
             let cells = Arc::new(CachePadded::new(Cells::default()));
             counters.push((Arc::clone(&cells), input.counters()));
+            let snapshot = snapshots.iter().find(|snapshot| snapshot.shard == number);
+            cells.resume(snapshot);
             let worker = Worker::new(WorkerParts {
                 shard: number,
                 make: Arc::clone(make),
@@ -84,7 +108,7 @@ impl InlineShards {
                 input,
                 output: None,
                 commands: commands_in,
-                snapshot: None,
+                snapshot: snapshot.map(|snapshot| snapshot.bytes.clone()),
                 cells: Arc::clone(&cells),
                 stop: Arc::new(AtomicBool::new(false)),
             });
@@ -149,6 +173,17 @@ impl InlineShards {
     /// [`RuntimeError::Command`] when there is no such shard, it has ended, or its commands pile up.
     pub fn control(&self, shard: u32, command: ShardCommand) -> Result<(), RuntimeError> {
         super::command_to(&self.commands, shard, command)
+    }
+
+    /// See [`super::Runtime::watch_barriers`].
+    ///
+    /// # Errors
+    /// As [`InlineShards::control`].
+    pub fn watch_barriers(&self, watch: &BarrierWatch) -> Result<(), RuntimeError> {
+        let shards = 0..self.commands.len() as u32;
+        shards
+            .into_iter()
+            .try_for_each(|shard| self.control(shard, ShardCommand::WatchBarriers(watch.clone())))
     }
 
     /// Runs what is left, ends, and reports. The router must have been dropped: without an end of its input a shard is

@@ -41,11 +41,20 @@ pub type StageFactory = Arc<dyn Fn() -> Vec<Stage> + Send + Sync>;
 pub enum ShardCommand {
     /// Snapshot now, between two turns, wherever in the log that is. The reply is dropped when the channel has no room.
     Snapshot(flume::Sender<ShardSnapshot>),
-    /// From now on snapshot at each BARRIER record of the log, exactly there, and send it to this channel, which
-    /// replaces an earlier one. A barrier routed after this was sent is not missed.
-    WatchBarriers(flume::Sender<ShardSnapshot>),
+    /// From now on snapshot at each BARRIER record of the log, exactly there, for this watcher, who replaces an earlier one. A
+    /// barrier routed after this was sent is not missed.
+    WatchBarriers(BarrierWatch),
     /// End without reading the ring empty.
     Stop,
+}
+
+/// Who wants a snapshot at each barrier.
+#[derive(Clone, Debug)]
+pub struct BarrierWatch {
+    /// Where it goes; dropped when there is no room.
+    pub snapshots: flume::Sender<ShardSnapshot>,
+    /// Memory of earlier ones: to get as much anew would take longer than to fill it.
+    pub spare: flume::Receiver<Vec<u8>>,
 }
 
 /// A shard's state at one point of its log.
@@ -57,7 +66,9 @@ pub struct ShardSnapshot {
     pub barrier: Option<u64>,
     /// Data events applied up to it.
     pub events: u64,
-    /// The state, for [`Runtime::restore`].
+    /// How long the shard stood still for it, in nanoseconds.
+    pub pause_ns: u64,
+    /// The state, for [`Runtime::restore`], as [`tidegate_engine::Shard::save`] gives it.
     pub bytes: Vec<u8>,
 }
 
@@ -207,11 +218,7 @@ impl Runtime {
         snapshots: &[ShardSnapshot],
     ) -> Result<Self, RuntimeError> {
         options.validate()?;
-        let complete = snapshots.len() == options.shards as usize
-            && (0..options.shards).all(|shard| snapshots.iter().any(|snapshot| snapshot.shard == shard));
-        if !complete {
-            return Err(RuntimeError::Snapshots { found: snapshots.len(), shards: options.shards });
-        }
+        one_each(snapshots, options.shards)?;
         Self::launch(make_stages, options, snapshots)
     }
 
@@ -240,6 +247,8 @@ impl Runtime {
             let cells = Arc::new(CachePadded::new(Cells::default()));
             counters.push((Arc::clone(&cells), input.counters()));
             let snapshot = snapshots.iter().find(|snapshot| snapshot.shard == shard);
+            // What a restored shard had applied counts on.
+            cells.resume(snapshot);
             let worker = Worker::new(WorkerParts {
                 shard,
                 make: Arc::clone(&make),
@@ -314,15 +323,15 @@ impl Runtime {
         Ok(())
     }
 
-    /// Sends every shard's state at each further BARRIER to `watcher`, which needs room for one per shard.
+    /// Sends every shard's state at each further BARRIER to `watch`, which needs room for one per shard.
     ///
     /// # Errors
     /// As [`Runtime::control`].
-    pub fn watch_barriers(&self, watcher: &flume::Sender<ShardSnapshot>) -> Result<(), RuntimeError> {
+    pub fn watch_barriers(&self, watch: &BarrierWatch) -> Result<(), RuntimeError> {
         let shards = 0..self.commands.len() as u32;
         shards
             .into_iter()
-            .try_for_each(|shard| self.control(shard, ShardCommand::WatchBarriers(watcher.clone())))
+            .try_for_each(|shard| self.control(shard, ShardCommand::WatchBarriers(watch.clone())))
     }
 
     /// Ends the input, waits until all rings are empty and all threads have ended, and reports. A router that was taken
@@ -365,6 +374,15 @@ impl Drop for Runtime {
             drop(self.supervision.take().map(Supervision::join));
         }
     }
+}
+
+/// Whether there is a snapshot for each shard.
+fn one_each(snapshots: &[ShardSnapshot], shards: u32) -> Result<(), RuntimeError> {
+    let has = |shard| snapshots.iter().any(|snapshot| snapshot.shard == shard);
+    if snapshots.len() == shards as usize && (0..shards).all(has) {
+        return Ok(());
+    }
+    Err(RuntimeError::Snapshots { found: snapshots.len(), shards })
 }
 
 /// Puts a command into a shard's queue.

@@ -136,6 +136,11 @@ impl Cells {
         self.phase.store(phase as u8, Relaxed);
     }
 
+    /// Counts on from what a snapshot holds.
+    pub(crate) fn resume(&self, snapshot: Option<&super::ShardSnapshot>) {
+        self.events.store(snapshot.map_or(0, |snapshot| snapshot.events), Relaxed);
+    }
+
     /// The time of the shard's thread, or of its analysis thread.
     pub(crate) fn times(&self, analysis: bool) -> &TimeCells {
         if analysis { &self.analysis_times } else { &self.times }

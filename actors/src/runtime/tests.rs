@@ -392,7 +392,8 @@ fn a_snapshot_at_a_barrier_restores_to_the_undisturbed_run() {
         let undisturbed = run(options, &log);
         let mut runtime = Runtime::start(Arc::new(stages), options).unwrap();
         let (watcher, snapshots) = flume::bounded(2);
-        runtime.watch_barriers(&watcher).unwrap();
+        let (_memory, spare) = flume::bounded(1);
+        runtime.watch_barriers(&BarrierWatch { snapshots: watcher, spare }).unwrap();
         define_all(runtime.router());
         feed(runtime.router(), &log);
         assert_eq!(runtime.finish().digest, undisturbed.digest, "looking changes nothing");
@@ -409,6 +410,7 @@ fn a_snapshot_at_a_barrier_restores_to_the_undisturbed_run() {
         feed(runtime.router(), &log[cut..]);
         let resumed = runtime.finish();
         assert_eq!(resumed.digest, undisturbed.digest, "{placement}");
+        assert_eq!(resumed.events, undisturbed.events, "what the snapshot holds counts");
         assert_eq!(resumed.stages, undisturbed.stages);
     }
 }
@@ -467,7 +469,7 @@ fn without_threads_commands_are_answered_and_a_long_back_off_holds_nobody_up() {
 
 #[test]
 fn a_refused_snapshot_is_a_failure_of_its_shard() {
-    let bad = ShardSnapshot { shard: 0, barrier: None, events: 0, bytes: vec![1, 2, 3] };
+    let bad = ShardSnapshot { shard: 0, barrier: None, events: 0, pause_ns: 0, bytes: vec![1, 2, 3] };
     let mut runtime = Runtime::restore(Arc::new(stages), RuntimeOptions::default(), &[bad]).unwrap();
     define_all(runtime.router());
     feed(runtime.router(), &log_of(&trades(100)));

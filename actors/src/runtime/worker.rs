@@ -5,13 +5,13 @@ use super::idle::Idle;
 use super::options::{FailurePolicy, Placement, RuntimeOptions};
 use super::stats::{Cells, Phase, add};
 use super::times::Stopwatch;
-use super::{ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
+use super::{BarrierWatch, ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
 use crossbeam_utils::CachePadded;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_engine::{
     Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, Receiver, Sender, Shard, Sleeper,
     Waker, kind, output_kind, ring,
@@ -142,7 +142,7 @@ pub(crate) struct Worker {
     pending: Vec<Event>,
     outlet: Outlet,
     commands: flume::Receiver<ShardCommand>,
-    barriers: Option<flume::Sender<ShardSnapshot>>,
+    barriers: Option<BarrierWatch>,
     snapshot: Option<Vec<u8>>,
     /// Keys and losses the failed shard knew.
     known: Option<Context>,
@@ -305,14 +305,19 @@ impl Worker {
             (self.since_snapshot, self.failing) = (0, 0);
         }
         let (make, snapshot, known) = (&self.make, &self.snapshot, &self.known);
-        guarded(|| {
+        let shard = guarded(|| {
             let mut shard = Shard::new(make());
             if let Some(bytes) = snapshot {
-                shard.restore(bytes).map_err(|error| format!("snapshot refused: {error}"))?;
+                shard.load(bytes).map_err(|error| format!("snapshot refused: {error}"))?;
             }
             shard.resync(known.as_ref());
-            Ok(shard)
-        })?
+            Ok::<_, String>(shard)
+        })??;
+        self.cells.watermark.store(shard.context().watermark(), Ordering::Relaxed);
+        if !matches!(self.options.failure, FailurePolicy::Restart { .. }) {
+            self.snapshot = None;
+        }
+        Ok(shard)
     }
 
     /// Lends the outlet out, so that it can be borrowed beside the rest of the worker.
@@ -415,7 +420,7 @@ impl Worker {
         if let Some(barrier) = turn.barrier {
             // Whoever asked for barriers before routing this one must be heard, so look once more.
             let mut replies = self.poll_commands();
-            replies.extend(self.barriers.clone());
+            replies.extend(self.barriers.as_ref().map(|watch| watch.snapshots.clone()));
             if !replies.is_empty() {
                 return Step::Paused(Pause::Snapshot { barrier: Some(barrier), replies });
             }
@@ -492,7 +497,7 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 ShardCommand::Snapshot(reply) => replies.push(reply),
-                ShardCommand::WatchBarriers(watcher) => self.barriers = Some(watcher),
+                ShardCommand::WatchBarriers(watch) => self.barriers = Some(watch),
                 ShardCommand::Stop => self.stop.store(true, Ordering::Release),
             }
         }
@@ -505,15 +510,24 @@ impl Worker {
         barrier: Option<u64>,
         replies: &[flume::Sender<ShardSnapshot>],
     ) -> Result<(), String> {
-        let bytes = guarded(|| shard.snapshot())?;
-        for reply in replies {
-            let snapshot =
-                ShardSnapshot { shard: self.shard, barrier, events: shard.events(), bytes: bytes.clone() };
-            // Never wait for a reader on the data path; whoever asks provides the room.
-            let _ = reply.try_send(snapshot);
+        let begun = Instant::now();
+        let spare = self.barriers.as_ref().and_then(|watch| watch.spare.try_recv().ok());
+        let mut bytes = guarded(|| shard.save(spare.unwrap_or_default()))?;
+        if matches!(self.options.failure, FailurePolicy::Restart { .. }) {
+            let kept = self.snapshot.get_or_insert_default();
+            kept.clear();
+            kept.extend_from_slice(&bytes);
+            self.since_snapshot = 0;
         }
-        self.snapshot = Some(bytes);
-        self.since_snapshot = 0;
+        let pause_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        for (nth, reply) in replies.iter().enumerate() {
+            // The last, and mostly only, one gets the bytes themselves.
+            let last = nth + 1 == replies.len();
+            let bytes = if last { std::mem::take(&mut bytes) } else { bytes.clone() };
+            let (shard, events) = (self.shard, shard.events());
+            // Never wait for a reader on the data path; whoever asks provides the room.
+            let _ = reply.try_send(ShardSnapshot { shard, barrier, events, pause_ns, bytes });
+        }
         Ok(())
     }
 

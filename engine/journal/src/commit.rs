@@ -43,9 +43,10 @@ impl Default for CommitOptions {
 }
 
 /// How the journal is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
     /// All is well.
+    #[default]
     Working,
     /// Less than the reserve is free: written, not acknowledged as durable.
     Reserve,
@@ -271,6 +272,12 @@ impl<S: Storage> Committer<S> {
         self.sync()?;
         self.promise();
         Ok(())
+    }
+
+    /// Whether something was written whose time to be synced is still to come.
+    #[must_use]
+    pub fn awaits_sync(&self) -> bool {
+        self.unsynced_since.is_some() && matches!(self.options.sync, SyncPolicy::Every(_))
     }
 
     /// How far the log is.

@@ -4,7 +4,7 @@ use crate::entry::Batch;
 use crate::format::{
     BATCH_HEADER_BYTES, BatchInfo, Chain, Lineage, SEGMENT_HEADER_BYTES, SegmentInfo, extent, zero_sectors,
 };
-use crate::scan::{BatchView, Scan, ScanError, Tail, scan};
+use crate::scan::{BatchView, Scan, ScanError, Tail, begin, scan_from};
 use crate::storage::{Storage, is_full};
 use std::collections::VecDeque;
 use std::io;
@@ -36,6 +36,55 @@ impl Default for JournalOptions {
     }
 }
 
+/// A point of a log, between two records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Point {
+    /// The log's history.
+    pub lineage: Lineage,
+    /// Offset of the record behind it.
+    pub offset: u64,
+    /// Hash over everything in front of it.
+    pub chain: Chain,
+    /// Epoch of the last record in front of it.
+    pub epoch: u32,
+}
+
+/// Why a log does not go on from a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PointError {
+    /// The point is of another history.
+    #[error("it is of the lineage {point:032x}, the journal's is {log:032x}")]
+    Lineage {
+        /// The point's.
+        point: Lineage,
+        /// The log's.
+        log: Lineage,
+    },
+    /// What lies between them was removed.
+    #[error("it is of offset {offset}, the journal begins at {first}: what lies between is not there")]
+    Before {
+        /// The point's.
+        offset: u64,
+        /// The log's first.
+        first: u64,
+    },
+    /// The log ends in front of the point: it has lost what was there once.
+    #[error("it is of offset {offset}, the journal ends at {end}: what was behind that is lost")]
+    Beyond {
+        /// The point's.
+        offset: u64,
+        /// The log's end.
+        end: u64,
+    },
+    /// The records in front of the point are others.
+    #[error("the journal has other records in front of offset {offset}")]
+    Chain {
+        /// The point's.
+        offset: u64,
+    },
+}
+
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +98,9 @@ pub enum OpenError {
     /// What is torn could not be cut off, or a first segment not be made.
     #[error("the journal could not be made ready for writing")]
     Prepare(#[source] io::Error),
+    /// The state to go on from is not one of this log. Nothing was changed.
+    #[error("the snapshot does not belong to the journal: {0}")]
+    Point(#[from] PointError),
 }
 
 /// Why something could not be written.
@@ -109,8 +161,23 @@ impl<S: Storage> Journal<S> {
     /// # Errors
     /// [`OpenError::Scan`] when it is damaged; then nothing was changed.
     pub fn open(
+        storage: S,
+        options: JournalOptions,
+        now_ns: u64,
+        visit: impl FnMut(BatchView<'_>),
+    ) -> Result<(Self, Option<Scan>), OpenError> {
+        Self::open_from(storage, options, None, now_ns, visit)
+    }
+
+    /// As [`Journal::open`], of what lies behind a point whose state is known. Segments in front of the one that holds it are not
+    /// read.
+    ///
+    /// # Errors
+    /// As [`Journal::open`], and [`OpenError::Point`] when the log does not go on from there.
+    pub fn open_from(
         mut storage: S,
         options: JournalOptions,
+        point: Option<Point>,
         now_ns: u64,
         mut visit: impl FnMut(BatchView<'_>),
     ) -> Result<(Self, Option<Scan>), OpenError> {
@@ -118,10 +185,29 @@ impl<S: Storage> Journal<S> {
         if !allowed.contains(&options.segment_bytes) {
             return Err(OpenError::SegmentBytes(options.segment_bytes));
         }
-        let found = scan(&mut storage, |batch| {
+        if let Some(Point { lineage, offset, .. }) = point {
+            let (log, first) = begin(&mut storage)?.unwrap_or((lineage, 0));
+            if log != lineage {
+                return Err(PointError::Lineage { point: lineage, log }.into());
+            }
+            if first > offset {
+                return Err(PointError::Before { offset, first }.into());
+            }
+        }
+        let (from, chain) = point.map_or((0, None), |point| (point.offset, Some(point.chain)));
+        let found = scan_from(&mut storage, from, chain, |batch| {
             visit(batch);
             ControlFlow::Continue(())
         })?;
+        if let Some(chain) = chain {
+            let end = found.as_ref().map_or(0, |scan| scan.next_offset);
+            if end < from {
+                return Err(PointError::Beyond { offset: from, end }.into());
+            }
+            if found.as_ref().map_or(Some(Chain::default()), |scan| scan.chain_from) != Some(chain) {
+                return Err(PointError::Chain { offset: from }.into());
+            }
+        }
         let mut segments = VecDeque::new();
         let (lineage, next_offset, chain, epoch, at) = match &found {
             None => {
@@ -362,6 +448,18 @@ impl<S: Storage> Journal<S> {
     #[must_use]
     pub fn segments(&self) -> usize {
         self.segments.len()
+    }
+
+    /// Bytes of them, as set aside.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn point(&self) -> Point {
+        Point { lineage: self.lineage, offset: self.next_offset, chain: self.chain, epoch: self.epoch }
     }
 
     /// Bytes that could still be written to the disk beside what is set aside.

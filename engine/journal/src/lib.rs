@@ -17,12 +17,15 @@ pub mod journal;
 pub mod commit;
 pub mod writer;
 
+pub mod snapshot;
+
 pub mod sim;
 
 pub use commit::{Committer, Health, Positions, SyncPolicy};
 pub use entry::{Batch, Entry, EntryError};
 pub use format::{Lineage, SEGMENT_HEADER_BYTES, VERSION};
-pub use journal::{AppendError, Journal, JournalOptions, OpenError};
-pub use scan::{BatchView, Damage, Scan, ScanError, Tail, scan};
-pub use storage::{Disk, Storage};
+pub use journal::{AppendError, Journal, JournalOptions, OpenError, Point, PointError};
+pub use scan::{BatchView, Damage, Scan, ScanError, Tail, scan, scan_from};
+pub use snapshot::{Snapshot, SnapshotFault, SnapshotFile, SnapshotFileError, SnapshotFolder, SnapshotInfo};
+pub use storage::{Disk, Storage, SyncStats, SyncTimes};
 pub use writer::{Writer, WriterOptions, WriterStats};

@@ -91,6 +91,8 @@ pub struct Scan {
     pub tail: Tail,
     /// Whether the visitor ended it early; then what is said about the end is not known.
     pub stopped: bool,
+    /// Hash over everything up to the offset that [`scan_from`] began at; `None` when no batch ends there.
+    pub chain_from: Option<Chain>,
 }
 
 impl Scan {
@@ -338,21 +340,86 @@ fn remains<S: Storage>(
 /// [`ScanError::Damage`] with the place; batches in front of it were visited.
 pub fn scan<S: Storage>(
     storage: &mut S,
+    visit: impl FnMut(BatchView<'_>) -> ControlFlow<()>,
+) -> Result<Option<Scan>, ScanError> {
+    scan_from(storage, 0, None, visit)
+}
+
+/// The header of a segment.
+fn header<S: Storage>(
+    storage: &mut S,
+    window: &mut Window,
+    segment: u64,
+    offset: u64,
+) -> Result<SegmentInfo, ScanError> {
+    let damage = |what| ScanError::Damage(Damage { segment, at: 0, offset, what });
+    let header = window.at(storage, segment, 0, SEGMENT_HEADER_BYTES)?;
+    let header = header.first_chunk().ok_or_else(|| damage(DamageKind::NoHeader))?;
+    let info = SegmentInfo::decode(header).map_err(|error| damage(error.into()))?;
+    if info.index != segment {
+        let (found, expected) = (info.index, segment);
+        return Err(damage(DamageKind::Order { what: "the number in the header", found, expected }));
+    }
+    Ok(info)
+}
+
+/// What the first segment says: the log's history, and the offset of the oldest record that is still there. `None` for a journal
+/// without segments.
+///
+/// # Errors
+/// As [`scan`].
+pub fn begin<S: Storage>(storage: &mut S) -> Result<Option<(Lineage, u64)>, ScanError> {
+    let indexes = storage.segments().map_err(ScanError::List)?;
+    let Some(&first) = indexes.first() else { return Ok(None) };
+    let info = header(storage, &mut Window::new(), first, 0)?;
+    Ok(Some((info.lineage, info.first_offset)))
+}
+
+/// What the segments' headers say, and the segments' bytes.
+///
+/// # Errors
+/// As [`scan`].
+pub fn headers<S: Storage>(storage: &mut S) -> Result<Vec<(SegmentInfo, u64)>, ScanError> {
+    let indexes = storage.segments().map_err(ScanError::List)?;
+    let mut window = Window::new();
+    let mut found = Vec::with_capacity(indexes.len());
+    for segment in indexes {
+        let info = header(storage, &mut window, segment, 0)?;
+        let bytes = storage.bytes(segment).map_err(|source| ScanError::Read { segment, at: 0, source })?;
+        found.push((info, bytes));
+    }
+    Ok(found)
+}
+
+/// As [`scan`], of the batches from offset `from` on. Of segments that end in front of it only the headers are read; the one that
+/// holds it is read whole, so that the chain of hashes up to there is known; is it not `expected`, reading stops there and nothing
+/// is visited.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_from<S: Storage>(
+    storage: &mut S,
+    from: u64,
+    expected: Option<Chain>,
     mut visit: impl FnMut(BatchView<'_>) -> ControlFlow<()>,
 ) -> Result<Option<Scan>, ScanError> {
     let indexes = storage.segments().map_err(ScanError::List)?;
     let mut window = Window::new();
     let mut found: Option<Scan> = None;
+    let mut infos = Vec::with_capacity(indexes.len());
+    for &segment in &indexes {
+        infos.push(header(storage, &mut window, segment, 0)?);
+        if from == 0 {
+            break; // each is read in its turn
+        }
+    }
+    // The last one that begins at or in front of the place.
+    let start = infos.iter().rposition(|info| info.first_offset <= from).unwrap_or(0);
     for (nth, &segment) in indexes.iter().enumerate() {
         let offset = found.as_ref().map_or(0, |scan| scan.next_offset);
         let damage = |what| ScanError::Damage(Damage { segment, at: 0, offset, what });
         let order = |what, found, expected| damage(DamageKind::Order { what, found, expected });
-        let header = window.at(storage, segment, 0, SEGMENT_HEADER_BYTES)?;
-        let header = header.first_chunk().ok_or_else(|| damage(DamageKind::NoHeader))?;
-        let info = SegmentInfo::decode(header).map_err(|error| damage(error.into()))?;
-        if info.index != segment {
-            return Err(order("the number in the header", info.index, segment));
-        }
+        let info = header(storage, &mut window, segment, offset)?;
         let scan = found.get_or_insert_with(|| Scan {
             lineage: info.lineage,
             segments: Vec::with_capacity(indexes.len()),
@@ -362,6 +429,7 @@ pub fn scan<S: Storage>(
             epoch: 0,
             tail: Tail::Clean,
             stopped: false,
+            chain_from: None,
         });
         if nth > 0 {
             if segment != indexes[nth - 1] + 1 {
@@ -390,25 +458,59 @@ pub fn scan<S: Storage>(
             chain: scan.chain,
             epoch: info.epoch,
         };
+        if nth < start {
+            // Its end is where the next one begins; what is in it somebody else answers for.
+            let next = infos[nth + 1];
+            if next.first_offset < info.first_offset {
+                return Err(order("the offset of the next segment", next.first_offset, info.first_offset));
+            }
+            (scan.next_offset, scan.chain, scan.epoch) = (next.first_offset, next.previous, info.epoch);
+            scan.segments.push(SegmentScan {
+                info,
+                end_offset: next.first_offset,
+                used: info.bytes,
+                batches: 0,
+                newest_ns: next.created_ns,
+            });
+            continue;
+        }
         let (mut batches, mut newest_ns) = (0, info.created_ns);
-        while let Step::Batch(info) = step(storage, &mut window, segment, &place)? {
+        let mut foreign = false;
+        if place.offset == from {
+            scan.chain_from = Some(place.chain);
+            foreign = expected.is_some_and(|expected| expected != place.chain);
+        }
+        while !foreign && let Step::Batch(info) = step(storage, &mut window, segment, &place)? {
             let length = BATCH_HEADER_BYTES + info.body_bytes as usize;
             let whole = window.at(storage, segment, place.at, length)?;
             let body = &whole[BATCH_HEADER_BYTES..];
-            let flow = visit(BatchView { segment, at: place.at, info, body });
+            let wanted = info.first_offset >= from;
+            let flow = if wanted {
+                visit(BatchView { segment, at: place.at, info, body })
+            } else {
+                ControlFlow::Continue(())
+            };
             place = Place {
                 at: place.at + info.extent() as u64,
                 offset: info.end(),
                 chain: info.chain,
                 epoch: info.epoch,
             };
-            batches += 1;
+            if place.offset == from {
+                scan.chain_from = Some(place.chain);
+                foreign = expected.is_some_and(|expected| expected != place.chain);
+            } else if place.offset > from {
+                // Past it without a batch that ends there.
+                foreign = expected.is_some() && scan.chain_from.is_none();
+            }
+            batches += u64::from(wanted);
             newest_ns = newest_ns.max(info.ingest_ns);
             if flow.is_break() {
                 scan.stopped = true;
                 break;
             }
         }
+        scan.stopped |= foreign;
         (scan.next_offset, scan.chain, scan.epoch) = (place.offset, place.chain, place.epoch);
         scan.segments.push(SegmentScan {
             info,

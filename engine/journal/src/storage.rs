@@ -4,6 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// Files by number, with exactly the calls whose failures a journal must survive.
 pub trait Storage: Send {
@@ -77,6 +80,50 @@ pub struct Disk {
     /// Held as long as we write: two writers would destroy each other's journal.
     _lock: Option<File>,
     open: Option<(u64, File)>,
+    syncs: Arc<SyncTimes>,
+}
+
+/// How long syncs take, readable from anywhere.
+#[derive(Debug, Default)]
+pub struct SyncTimes {
+    count: AtomicU64,
+    sum_ns: AtomicU64,
+    max_ns: AtomicU64,
+    last_ns: AtomicU64,
+}
+
+/// [`SyncTimes`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncStats {
+    /// Syncs.
+    pub count: u64,
+    /// Time of all of them, in nanoseconds.
+    pub sum_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// The last.
+    pub last_ns: u64,
+}
+
+impl SyncTimes {
+    fn took(&self, ns: u64) {
+        // One thread writes.
+        self.count.store(self.count.load(Relaxed) + 1, Relaxed);
+        self.sum_ns.store(self.sum_ns.load(Relaxed).saturating_add(ns), Relaxed);
+        self.max_ns.store(self.max_ns.load(Relaxed).max(ns), Relaxed);
+        self.last_ns.store(ns, Relaxed);
+    }
+
+    /// As they are now.
+    #[must_use]
+    pub fn stats(&self) -> SyncStats {
+        SyncStats {
+            count: self.count.load(Relaxed),
+            sum_ns: self.sum_ns.load(Relaxed),
+            max_ns: self.max_ns.load(Relaxed),
+            last_ns: self.last_ns.load(Relaxed),
+        }
+    }
 }
 
 const SUFFIX: &str = ".tgj";
@@ -96,7 +143,7 @@ impl Disk {
             }
             std::fs::TryLockError::Error(error) => error,
         })?;
-        Ok(Self { folder: folder.to_owned(), _lock: Some(lock), open: None })
+        Ok(Self { folder: folder.to_owned(), _lock: Some(lock), open: None, syncs: Arc::default() })
     }
 
     /// The journal in a folder, to look at; also while it is being written.
@@ -105,7 +152,13 @@ impl Disk {
     /// When the folder cannot be read.
     pub fn open_read_only(folder: &Path) -> io::Result<Self> {
         std::fs::read_dir(folder)?;
-        Ok(Self { folder: folder.to_owned(), _lock: None, open: None })
+        Ok(Self { folder: folder.to_owned(), _lock: None, open: None, syncs: Arc::default() })
+    }
+
+    /// How long its syncs take.
+    #[must_use]
+    pub fn sync_times(&self) -> Arc<SyncTimes> {
+        Arc::clone(&self.syncs)
     }
 
     fn path(&self, index: u64) -> PathBuf {
@@ -198,7 +251,10 @@ impl Storage for Disk {
     }
 
     fn sync(&mut self, index: u64) -> io::Result<()> {
-        self.file(index)?.sync_data()
+        let begun = Instant::now();
+        self.file(index)?.sync_data()?;
+        self.syncs.took(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        Ok(())
     }
 
     fn clear(&mut self, index: u64, from: u64, bytes: u64) -> io::Result<()> {

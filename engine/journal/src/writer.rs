@@ -2,6 +2,7 @@
 
 use crate::commit::{Committer, Health, Positions};
 use crate::entry::Batch;
+use crate::journal::Point;
 use crate::storage::Storage;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,16 +13,19 @@ use std::time::{Duration, Instant};
 pub struct WriterOptions {
     /// Batches on their way to the thread.
     pub queue_max: usize,
+    /// How long batches gather while a sync is waited for anyway, unless the queue is half full: written one by one, each would cost a
+    /// call to the system and a thread woken. Zero for not at all.
+    pub gather: Duration,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { queue_max: 256 }
+        Self { queue_max: 256, gather: Duration::from_micros(200) }
     }
 }
 
 /// How the journal is, readable from anywhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriterStats {
     /// How far it is.
     pub positions: Positions,
@@ -29,10 +33,28 @@ pub struct WriterStats {
     pub health: Health,
     /// Segments there are.
     pub segments: usize,
+    /// Bytes of them, as set aside.
+    pub bytes: u64,
+    /// Offset of the oldest record.
+    pub first_offset: u64,
+}
+
+impl WriterStats {
+    fn of<S: Storage>(committer: &Committer<S>) -> Self {
+        let journal = committer.journal();
+        Self {
+            positions: committer.positions(),
+            health: committer.health().clone(),
+            segments: journal.segments(),
+            bytes: journal.bytes(),
+            first_offset: journal.first_offset(),
+        }
+    }
 }
 
 enum Input {
     Batch { batch: Batch, epoch: u32, ingest_ns: u64 },
+    Barrier(flume::Sender<Point>),
     Retain { needed: u64, wall_ns: u64 },
     Stop,
 }
@@ -79,16 +101,12 @@ impl Writer {
             written: AtomicU64::new(positions.written),
             durable: AtomicU64::new(positions.durable),
             stopping: AtomicBool::new(false),
-            stats: Mutex::new(WriterStats {
-                positions,
-                health: committer.health().clone(),
-                segments: committer.journal().segments(),
-            }),
+            stats: Mutex::new(WriterStats::of(&committer)),
         });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("tg-journal".to_owned())
-            .spawn(move || run(committer, &received, &spare_in, &theirs, moved))?;
+            .spawn(move || run(committer, options.gather, &received, &spare_in, &theirs, moved))?;
         Ok(Self { inputs, spare, shared, taken: positions.taken, thread: Some(thread) })
     }
 
@@ -107,11 +125,29 @@ impl Writer {
         match self.inputs.try_send(Input::Batch { batch, epoch, ingest_ns }) {
             Ok(()) => {
                 self.taken += count;
+                if self.inputs.len() * 2 >= self.inputs.capacity().unwrap_or(usize::MAX) {
+                    self.wake();
+                }
                 Ok(self.taken)
             }
             Err(flume::TrySendError::Full(Input::Batch { batch, .. })) => Err(Refused::Busy(batch)),
             Err(flume::TrySendError::Disconnected(Input::Batch { batch, .. })) => Err(Refused::Gone(batch)),
             Err(_) => Err(Refused::Gone(Batch::new())),
+        }
+    }
+
+    /// Asks for the point behind everything handed over, once it is on disk, whatever the policy of syncing; `reply` is dropped
+    /// when the disk does not take it. Returns the point's offset; `None` when the queue is full or the thread gone, so try again.
+    pub fn barrier(&self, reply: flume::Sender<Point>) -> Option<u64> {
+        self.inputs.try_send(Input::Barrier(reply)).ok()?;
+        self.wake();
+        Some(self.taken)
+    }
+
+    /// Has the thread look into its queue now, if it lets batches gather.
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
         }
     }
 
@@ -172,6 +208,7 @@ impl Drop for Writer {
 
 fn run<S: Storage>(
     mut committer: Committer<S>,
+    gather: Duration,
     inputs: &flume::Receiver<Input>,
     spare: &flume::Sender<Batch>,
     shared: &Shared,
@@ -182,15 +219,14 @@ fn run<S: Storage>(
     let mut told = None;
     let mut deadline: Option<u64> = None;
     let mut tell = |committer: &Committer<S>| {
-        let state = (committer.positions(), committer.health().clone(), committer.journal().segments());
+        let state = WriterStats::of(committer);
         if told.as_ref() == Some(&state) {
             return;
         }
-        shared.written.store(state.0.written, Ordering::Release);
-        shared.durable.store(state.0.durable, Ordering::Release);
-        *shared.stats.lock().unwrap_or_else(PoisonError::into_inner) =
-            WriterStats { positions: state.0, health: state.1.clone(), segments: state.2 };
-        moved(state.0, &state.1);
+        shared.written.store(state.positions.written, Ordering::Release);
+        shared.durable.store(state.positions.durable, Ordering::Release);
+        moved(state.positions, &state.health);
+        shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&state);
         told = Some(state);
     };
     loop {
@@ -204,6 +240,17 @@ fn run<S: Storage>(
                 None
             }
             (true, None) => return, // failed, for good; the sender notices
+            (false, Some(left)) if !gather.is_zero() && committer.awaits_sync() => {
+                // Nobody waits at the queue, so nobody is woken with each batch that comes.
+                if inputs.len() * 2 < inputs.capacity().unwrap_or(usize::MAX) {
+                    std::thread::park_timeout(left.min(gather));
+                }
+                match inputs.try_recv() {
+                    Ok(input) => Some(input),
+                    Err(flume::TryRecvError::Empty) => None,
+                    Err(flume::TryRecvError::Disconnected) => Some(Input::Stop),
+                }
+            }
             (false, Some(left)) => match inputs.recv_timeout(left) {
                 Ok(input) => Some(input),
                 Err(flume::RecvTimeoutError::Timeout) => None,
@@ -219,6 +266,14 @@ fn run<S: Storage>(
                     // There is room, or it would not have been asked for; a failed disk is told below.
                     let _ = committer.submit(batch, epoch, ingest_ns);
                 }
+                Input::Barrier(reply) => {
+                    // What fails here fails again with the next turn, which tells.
+                    if committer.finish(now()).is_ok() {
+                        // Whoever hears of the point may ask how far the journal is.
+                        tell(&committer);
+                        let _ = reply.try_send(committer.journal().point());
+                    }
+                }
                 Input::Retain { needed, wall_ns } => {
                     let _ = committer.retain(needed, wall_ns);
                 }
@@ -231,8 +286,16 @@ fn run<S: Storage>(
             while committer.has_room()
                 && let Ok(input) = inputs.try_recv()
             {
-                if let Input::Batch { batch, epoch, ingest_ns } = input {
-                    let _ = committer.submit(batch, epoch, ingest_ns);
+                match input {
+                    Input::Batch { batch, epoch, ingest_ns } => {
+                        let _ = committer.submit(batch, epoch, ingest_ns);
+                    }
+                    Input::Barrier(reply) => {
+                        if committer.finish(now()).is_ok() {
+                            let _ = reply.try_send(committer.journal().point());
+                        }
+                    }
+                    Input::Retain { .. } | Input::Stop => {}
                 }
             }
         }

@@ -7,8 +7,8 @@ use tidegate_engine::Event;
 use tidegate_journal::commit::CommitOptions;
 use tidegate_journal::writer::Refused;
 use tidegate_journal::{
-    Batch, Committer, Disk, Entry, Health, Journal, JournalOptions, SyncPolicy, Tail, Writer, WriterOptions,
-    scan,
+    Batch, Committer, Disk, Entry, Health, Journal, JournalOptions, OpenError, Point, PointError, SyncPolicy,
+    Tail, Writer, WriterOptions, scan,
 };
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
@@ -131,7 +131,7 @@ fn the_thread_writes_what_it_was_given_and_says_when() {
     let theirs = Arc::clone(&told);
     let mut writer = Writer::start(
         Committer::new(journal, commit),
-        WriterOptions { queue_max: 4 },
+        WriterOptions { queue_max: 4, ..WriterOptions::default() },
         move |positions, _| {
             let mut state = theirs.0.lock().unwrap();
             assert!(positions.durable >= state.0, "promises do not go back");
@@ -193,4 +193,114 @@ fn a_torn_end_is_cut_off_on_a_real_file_too() {
     drop(journal);
     assert_eq!(describe(folder.path()).len(), 10);
     assert_eq!(std::fs::metadata(path).unwrap().len(), 4 << 10, "set aside again");
+}
+
+/// Points that the thread gave, over several segments, whatever the policy of syncing.
+fn points(folder: &Path) -> Vec<Point> {
+    let (journal, _) = Journal::open(Disk::open(folder).unwrap(), small(), 1, |_| {}).unwrap();
+    let options = CommitOptions { sync: SyncPolicy::Never, reserve_bytes: 0, ..CommitOptions::default() };
+    let mut writer =
+        Writer::start(Committer::new(journal, options), WriterOptions::default(), |_, _| {}).unwrap();
+    let mut points = Vec::new();
+    for _ in 0..60 {
+        let end = writer.submit(first(), 1, 2_000).unwrap();
+        let (reply, point) = flume::bounded(1);
+        assert_eq!(writer.barrier(reply), Some(end));
+        let point = point.recv().unwrap();
+        assert_eq!((point.offset, point.epoch, writer.written()), (end, 1, end));
+        points.push(point);
+    }
+    let stats = writer.stop();
+    assert!(stats.segments > 3 && stats.bytes == stats.segments as u64 * (4 << 10), "{stats:?}");
+    points
+}
+
+#[test]
+fn a_barrier_is_a_point_to_go_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let points = points(folder.path());
+    let open = |point: Point, seen: &mut Vec<u64>| {
+        let disk = Disk::open(folder.path()).unwrap();
+        Journal::open_from(disk, small(), Some(point), 1, |view| seen.push(view.info.first_offset))
+    };
+    let all: Vec<u64> = points.iter().map(|point| point.offset).collect();
+    let (last, end) = (points[59], all[59]);
+    for (nth, &point) in points.iter().enumerate() {
+        let mut seen = Vec::new();
+        let (journal, found) = open(point, &mut seen).unwrap();
+        assert_eq!(seen, all[nth..59], "what is behind point {nth}");
+        assert_eq!((journal.point(), found.unwrap().first_offset), (last, 0));
+    }
+    let mut seen = Vec::new();
+    let mut refused = |point: Point| match open(point, &mut seen) {
+        Err(OpenError::Point(error)) => error,
+        other => panic!("{:?}", other.map(|(journal, _)| journal.point())),
+    };
+    let point = points[20];
+    let offset = point.offset;
+    let log = point.lineage;
+    assert_eq!(refused(Point { lineage: 1, ..point }), PointError::Lineage { point: 1, log });
+    assert_eq!(refused(Point { chain: [9; 16], ..point }), PointError::Chain { offset });
+    assert_eq!(
+        refused(Point { offset: offset - 1, ..point }),
+        PointError::Chain { offset: offset - 1 },
+        "within a batch"
+    );
+    assert_eq!(refused(Point { offset: end + 1, ..last }), PointError::Beyond { offset: end + 1, end });
+    assert!(seen.is_empty(), "nothing is visited that does not belong there");
+
+    // Without its front it goes on from what is still there, and not from what is not.
+    std::fs::remove_file(folder.path().join("0000000000000000.tgj")).unwrap();
+    let mut seen = Vec::new();
+    let (journal, found) = open(points[59], &mut seen).unwrap();
+    let first = found.unwrap().first_offset;
+    assert!(first > 0 && journal.first_offset() == first && seen.is_empty());
+    drop(journal);
+    match open(points[0], &mut seen) {
+        Err(OpenError::Point(error)) => {
+            assert_eq!(error, PointError::Before { offset: points[0].offset, first });
+        }
+        other => panic!("{:?}", other.map(|(journal, _)| journal.point())),
+    }
+    // What is in front of the point's segment is not read, so damage there is for `verify` to find.
+    let segment = folder.path().join("0000000000000001.tgj");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[300] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    assert!(open(points[59], &mut seen).is_ok());
+    assert!(scan(&mut Disk::open_read_only(folder.path()).unwrap(), |_| ControlFlow::Continue(())).is_err());
+}
+
+#[test]
+fn batches_that_gather_are_all_on_disk_within_the_span() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(Disk::open(folder.path()).unwrap(), small(), 1, |_| {}).unwrap();
+    let options = CommitOptions { reserve_bytes: 0, ..CommitOptions::default() };
+    // Longer than the test may take: only a half full queue, or the time to sync, makes the thread look.
+    let gather = std::time::Duration::from_secs(3_600);
+    let (told, tells) = flume::unbounded();
+    let mut writer = Writer::start(
+        Committer::new(journal, options),
+        WriterOptions { gather, queue_max: 8 },
+        move |positions, _| {
+            let _ = told.send(positions.durable);
+        },
+    )
+    .unwrap();
+    let mut end = 0;
+    for _ in 0..100 {
+        let mut batch = first();
+        end = loop {
+            match writer.submit(batch, 1, 1) {
+                Ok(end) => break end,
+                Err(Refused::Busy(back)) => {
+                    batch = back;
+                    std::thread::yield_now();
+                }
+                Err(Refused::Gone(_)) => panic!("{:?}", writer.stats()),
+            }
+        };
+    }
+    while tells.recv().unwrap() < end {}
+    assert_eq!((writer.durable(), writer.stop().positions.durable), (end, end));
 }

@@ -1,5 +1,6 @@
 //! The recurrences, a parameter per lane.
 
+use super::crossing;
 use super::exact::{self, UNIT};
 use super::{SweepCell, SweepSeries, SweepSpec};
 use crate::lanes::{LANES, widest};
@@ -15,11 +16,11 @@ pub(super) struct Bars<'a> {
     /// Closes in the quote currency.
     pub(super) price: Vec<f64>,
     /// Rises and falls of the close, in price units. Only where an RSI asks.
-    up: Vec<f64>,
-    down: Vec<f64>,
+    pub(super) up: Vec<f64>,
+    pub(super) down: Vec<f64>,
     /// True ranges and changes of the close. Only where an ATR asks.
-    range: Vec<f64>,
-    change: Vec<f64>,
+    pub(super) range: Vec<f64>,
+    pub(super) change: Vec<f64>,
     /// Return from this close to the one `horizon` later, where there is one.
     pub(super) ahead: Vec<f64>,
 }
@@ -114,7 +115,11 @@ impl Groups {
         let mut parts: Vec<Part> = Vec::new();
         for at in order {
             let spec = specs[at];
-            let width = if kind(&spec) == 4 { 1 } else { LANES };
+            let width = match kind(&spec) {
+                0 => crossing::WIDE,
+                4 => 1,
+                _ => LANES,
+            };
             match parts.last_mut() {
                 Some(part) if part.specs.len() < width && kind(&part.specs[0]) == kind(&spec) => {
                     part.places.push(at);
@@ -139,13 +144,7 @@ impl Part {
     pub(super) fn run(&self, bars: &Bars<'_>) -> Vec<SweepCell> {
         let specs = &self.specs;
         match specs[0] {
-            SweepSpec::Ema { .. } => {
-                let window = spread(specs, |spec| match spec {
-                    SweepSpec::Ema { window } => *window,
-                    _ => 1,
-                });
-                drive(Ema { k: k_of(&window), window, held: ZERO, above: ZERO }, bars, specs)
-            }
+            SweepSpec::Ema { .. } => crossing::run(bars, specs),
             SweepSpec::Rsi { .. } => {
                 let window = spread(specs, |spec| match spec {
                     SweepSpec::Rsi { window } => *window,
@@ -225,38 +224,6 @@ fn exponential<const WARM: bool>(held: f64, value: f64, index: f64, window: f64,
 #[inline(always)]
 fn flag(set: bool) -> f64 {
     if set { 1.0 } else { 0.0 }
-}
-
-#[derive(Clone, Copy)]
-struct Ema {
-    window: Row,
-    k: Row,
-    held: Row,
-    above: Row,
-}
-
-impl Recurrence for Ema {
-    #[inline(always)]
-    fn step<const WARM: bool>(&mut self, bars: &Bars<'_>, at: usize) -> Row {
-        let (close, index) = (bars.price[at], at as f64);
-        let mut event = ZERO;
-        for lane in 0..LANES {
-            let window = self.window[lane];
-            let held = exponential::<WARM>(self.held[lane], close, index, window, self.k[lane]);
-            self.held[lane] = held;
-            let above = flag(close > held);
-            event[lane] = above - self.above[lane];
-            self.above[lane] = above;
-            if WARM && index < window {
-                event[lane] = 0.0;
-            }
-        }
-        event
-    }
-
-    fn values(&self, lane: usize) -> [f64; 3] {
-        [self.held[lane], f64::NAN, f64::NAN]
-    }
 }
 
 /// Constants of Wilder's mean.

@@ -13,6 +13,8 @@
 //!
 //! The first bar on which the indicator is defined only sets where it stands; an ATR can signal on it.
 
+mod crossing;
+mod device;
 mod exact;
 mod kernels;
 #[cfg(test)]

@@ -218,6 +218,21 @@ section! {
         /// How often it is brought to the disk; 0s is with every turn that wrote something, off when the system likes, and then
         /// nothing is acknowledged as durable.
         sync: Off<Span> = Off::On(Span(MS)), Kind::Off(&span(0, 60 * SECOND));
+        /// Bytes of its segments, set aside one by one. What is removed is removed segment by segment.
+        segment_bytes: Bytes = Bytes(64 * MIB), bytes(64 * KIB, 4 * GIB);
+        /// A snapshot of the state each time so much time has passed in which something was accepted: a start then reads only the
+        /// journal behind it. With this and the two below off there are none.
+        snapshot_every: Off<Span> = Off::On(Span(300 * SECOND)), Kind::Off(&span(100 * MS, 7 * DAY));
+        /// A snapshot each time so many bytes were accepted, whichever comes first.
+        snapshot_bytes: Off<Bytes> = Off::On(Bytes(256 * MIB)), Kind::Off(&bytes(64 * KIB, 1_024 * GIB));
+        /// A snapshot each time so many records were accepted, whichever comes first.
+        snapshot_records: Off<u64> = Off::Off, Kind::Off(&count(1, 1 << 48));
+        /// Snapshots kept, the newest.
+        snapshots_kept: usize = 2, count(1, 64);
+        /// Segments that no kept snapshot needs are removed while there are more bytes than this. Takes at least two snapshots.
+        keep_bytes: Off<Bytes> = Off::Off, Kind::Off(&bytes(MIB, 1 << 50));
+        /// Segments that no kept snapshot needs are removed once their newest record is older than this.
+        keep_age: Off<Span> = Off::Off, Kind::Off(&span(SECOND, 3_660 * DAY));
     }
 }
 

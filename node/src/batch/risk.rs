@@ -1,7 +1,7 @@
 //! `tidegate risk`: value at risk and expected shortfall of a portfolio from the bars of its symbols.
 
-use super::{Histories, backend, histories};
-use crate::cli::RiskArgs;
+use super::args::RiskArgs;
+use super::{Histories, backend, histories, note_failures};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::{Table, Tone, Ui, clean, thousands};
 use anyhow::{Context, anyhow};
@@ -162,6 +162,7 @@ fn weights(path: &Path) -> Result<BTreeMap<String, f64>, Failure> {
 pub(crate) fn run(args: &RiskArgs, ui: &Ui) -> Outcome {
     let horizon = args.horizon.in_bars(&args.bars)?;
     let given = args.weights.as_deref().map(weights).transpose()?;
+    let backend = backend(ui)?;
     let found = histories(&args.files, &args.bars, &args.read, ui)?;
     let (symbols, shares): (Vec<String>, Vec<f64>) = match given {
         Some(given) => {
@@ -192,8 +193,8 @@ pub(crate) fn run(args: &RiskArgs, ui: &Ui) -> Outcome {
         levels: &args.levels,
         seed: args.seed,
     };
-    let backend = backend()?;
     let report = backend.risk(&request)?;
+    note_failures(&backend, ui);
     if args.json {
         ui.print_json(&to_json(args, &returns, &shares, horizon, factors, &report, backend.name()));
     } else {

@@ -1,7 +1,7 @@
 //! `tidegate spectrum`: how much of all symbols' moves is one move, bar by bar.
 
+use super::args::SpectrumArgs;
 use super::{Histories, histories};
-use crate::cli::SpectrumArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::{Table, Ui, instant, thousands};
 use anyhow::anyhow;

@@ -1,7 +1,7 @@
 //! `tidegate surface`: indicators over a range of parameters, and what their signals were worth.
 
-use super::{Histories, backend, histories};
-use crate::cli::{SurfaceArgs, SurfaceOutput};
+use super::args::{SurfaceArgs, SurfaceOutput};
+use super::{Histories, backend, histories, note_failures};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::{Table, Tone, Ui, clean, instant, thousands};
 use serde_json::json;
@@ -95,10 +95,11 @@ fn specs(sweeps: &[Sweep]) -> Result<Vec<(String, IndicatorSpec, SweepSpec)>, Fa
 pub(crate) fn run(args: &SurfaceArgs, ui: &Ui) -> Outcome {
     let specs = specs(&args.sweep)?;
     let swept: Vec<SweepSpec> = specs.iter().map(|(_, _, swept)| *swept).collect();
+    let backend = backend(ui)?;
     let found = histories(&args.files, &args.bars, &args.read, ui)?;
     let series: Vec<_> = found.symbols.values().map(super::History::series).collect();
-    let backend = backend()?;
     let cells = backend.sweep(&SweepRequest { series: &series, specs: &swept, horizon: args.ahead })?;
+    note_failures(&backend, ui);
     let rows = || {
         let symbols = found.symbols.iter().zip(&cells);
         symbols.flat_map(|((symbol, history), cells)| {

@@ -1,6 +1,6 @@
 //! What of a machine is as it should be, what is not, and what to do about it. Pure: the same machine gives the same findings.
 
-use super::machine::{Bound, Machine, Port};
+use super::machine::{Bound, Gpu, Machine, Port};
 use crate::render::{bytes, short_duration, thousands};
 
 /// How bad it is.
@@ -87,6 +87,7 @@ pub(super) fn examine(machine: &Machine) -> Vec<Finding> {
     cores(machine, &mut findings);
     limits(machine, &mut findings);
     memory(machine, &mut findings);
+    gpu(machine, &mut findings);
     certificates(machine, &mut findings);
     ports(machine, &mut findings);
     findings.0
@@ -343,6 +344,18 @@ fn certificates(machine: &Machine, findings: &mut Findings) {
     }
 }
 
+fn gpu(machine: &Machine, findings: &mut Findings) {
+    let Some(gpu) = &machine.gpu else { return };
+    let (found, level) = match gpu {
+        Gpu::None => ("none".to_owned(), Level::Ok),
+        Gpu::Fit(name) => (name.clone(), Level::Ok),
+        Gpu::Unfit(reason) => (reason.clone(), Level::Warn),
+    };
+    let why = "surface and risk are computed on the CPU, with the same results";
+    let fix = "update the driver; or set TIDEGATE_GPU=off, and nobody asks again".to_owned();
+    findings.add("gpu", Some(found), "none, or one that passes its tests", level, why, Some(fix));
+}
+
 fn ports(machine: &Machine, findings: &mut Findings) {
     for (check, port, option) in
         [("quic port", &machine.quic, "--listen"), ("http port", &machine.http, "--http")]
@@ -369,6 +382,7 @@ mod tests {
     fn good() -> Machine {
         Machine {
             clocksource: Some("tsc".into()),
+            gpu: None,
             clocksources: Some(vec!["tsc".into(), "hpet".into()]),
             clock_synchronized: Some(true),
             clock_step_ns: Some(900),
@@ -648,5 +662,18 @@ mod tests {
         let machine =
             Machine { cores_online: Some(2), cores_usable: Some(2), isolated: Some(String::new()), ..good() };
         assert!(examine(&machine).iter().all(|finding| finding.level == Level::Ok));
+    }
+
+    #[test]
+    fn a_gpu_that_is_there_and_will_not_do_is_worth_a_word() {
+        let level = |gpu: Gpu| {
+            let findings = examine(&Machine { gpu: Some(gpu), ..good() });
+            findings.into_iter().find(|finding| finding.check == "gpu").expect("it is looked at")
+        };
+        assert_eq!(level(Gpu::None).level, Level::Ok);
+        assert_eq!(level(Gpu::Fit("H200, CUDA 12.8".into())).found, "H200, CUDA 12.8");
+        let unfit = level(Gpu::Unfit("the driver lacks cuInit".into()));
+        assert_eq!((unfit.level, &unfit.found[..]), (Level::Warn, "the driver lacks cuInit"));
+        assert!(unfit.fix.is_some());
     }
 }

@@ -32,6 +32,17 @@ pub(super) enum Port {
     Refused(String),
 }
 
+/// A device for batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Gpu {
+    /// No driver is installed.
+    None,
+    /// There is a driver, but it or its device will not do.
+    Unfit(String),
+    /// Its name, and the version of CUDA its driver speaks.
+    Fit(String),
+}
+
 /// Everything that is looked at.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Machine {
@@ -76,6 +87,8 @@ pub(super) struct Machine {
     pub(super) cgroup_throttled: Option<u64>,
     pub(super) cgroup_memory: Option<Bound<u64>>,
 
+    pub(super) gpu: Option<Gpu>,
+
     pub(super) now_s: i64,
     pub(super) data: PathBuf,
     pub(super) certificates: Vec<Certificate>,
@@ -88,6 +101,23 @@ const CLOCK_WATCH: Duration = Duration::from_millis(250);
 /// How long another program may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
+/// Opens the first device, with all its tests.
+fn gpu() -> Option<Gpu> {
+    let accel = tidegate_gpu::Accel::open(tidegate_gpu::GpuPolicy::Auto, 1).ok()?;
+    Some(match (accel.status().device, accel.unavailable()) {
+        (Some(device), _) => Gpu::Fit(format!(
+            "{}, CUDA {}.{}",
+            device.name,
+            device.driver / 1_000,
+            device.driver % 1_000 / 10
+        )),
+        (None, Some(reason)) if *reason != tidegate_gpu::Unavailable::NoLibrary => {
+            Gpu::Unfit(reason.to_string())
+        }
+        (None, _) => Gpu::None,
+    })
+}
+
 impl Machine {
     /// Reads this machine.
     pub(super) fn here(data: PathBuf, quic: SocketAddr, http: Option<SocketAddr>) -> Self {
@@ -96,6 +126,7 @@ impl Machine {
         machine.clock_step_ns = Some(clock_step());
         machine.clock_read_ns = Some(clock_read());
         (machine.gso_segments, machine.gro_segments) = offload();
+        machine.gpu = gpu();
         machine.cores_usable = std::thread::available_parallelism().ok().map(|cores| cores.get() as u64);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         machine.now_s = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);

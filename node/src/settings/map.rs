@@ -11,8 +11,8 @@ use tidegate_auth::TokenLimits;
 use tidegate_config::Config;
 use tidegate_engine::FenceOptions;
 use tidegate_gateway::GatewayOptions;
-use tidegate_journal::SyncPolicy;
-use tidegate_live::LiveOptions;
+use tidegate_journal::{JournalOptions, SyncPolicy};
+use tidegate_live::{LiveOptions, SnapshotOptions};
 use tidegate_proto::Quotas;
 use tidegate_proto::access::PrincipalRule;
 use tidegate_proto::feed::FeedServerOptions;
@@ -84,6 +84,27 @@ pub(crate) fn sync(config: &Config) -> SyncPolicy {
     }
 }
 
+/// When snapshots are taken; `None` for never.
+pub(crate) fn snapshots(config: &Config) -> Option<SnapshotOptions> {
+    let journal = &config.journal;
+    let every_bytes = journal.snapshot_bytes.on().map_or(0, |bytes| bytes.0);
+    let every_records = journal.snapshot_records.on().unwrap_or(0);
+    let every_ns = journal.snapshot_every.on().map_or(0, |span| span.0);
+    let keep = journal.snapshots_kept;
+    let options = SnapshotOptions { every_bytes, every_records, every_ns, keep };
+    (every_bytes.max(every_records).max(every_ns) > 0).then_some(options)
+}
+
+/// Segments of the journal. `lineage` is a number that no other journal has.
+pub(crate) fn journal(config: &Config, lineage: u128) -> JournalOptions {
+    JournalOptions {
+        lineage,
+        segment_bytes: config.journal.segment_bytes.0,
+        retain_bytes: config.journal.keep_bytes.on().map_or(0, |bytes| bytes.0),
+        retain_ns: config.journal.keep_age.on().map_or(0, |span| span.0),
+    }
+}
+
 /// Bounds on stamps that leap ahead.
 pub(crate) fn fence(config: &Config) -> Option<FenceOptions> {
     let confirm_count = config.engine.fence_confirm;
@@ -123,6 +144,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
         },
         hub: hub(config),
         journal: None,
+        replication: None,
     }
 }
 

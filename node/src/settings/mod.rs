@@ -7,13 +7,13 @@ mod reload;
 pub(crate) use command::run;
 pub(crate) use reload::Reloads;
 
-use crate::cli::{Http, PlanArgs, SecurityArgs, ServeArgs};
+use crate::cli::{Http, PlanArgs, SecurityArgs, ServeArgs, SnapshotWhen};
 use crate::exit::{Exit, Failure};
 use crate::render::{Ui, clean};
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use tidegate_config::{BYTES_MAX, Config, Off, Problems, Span, Stream};
+use tidegate_config::{BYTES_MAX, Bytes, Config, Off, Problems, Span, Stream};
 
 /// A configuration and where its values come from.
 #[derive(Debug, Clone)]
@@ -122,6 +122,20 @@ impl Settings {
         if let Some(sync) = args.journal_sync {
             self.set("journal.sync", "--journal-sync", |config| config.journal.sync = sync);
         }
+        if let Some(when) = args.journal_snapshot {
+            // The one that is given is the one that counts.
+            let (mut bytes, mut records, mut every) = (Off::Off, Off::Off, Off::Off);
+            match when {
+                SnapshotWhen::Off => {}
+                SnapshotWhen::Bytes(count) => bytes = Off::On(Bytes(count)),
+                SnapshotWhen::Records(count) => records = Off::On(count),
+                SnapshotWhen::Every(span) => every = Off::On(Span(span)),
+            }
+            let option = "--journal-snapshot";
+            self.set("journal.snapshot_bytes", option, |config| config.journal.snapshot_bytes = bytes);
+            self.set("journal.snapshot_records", option, |config| config.journal.snapshot_records = records);
+            self.set("journal.snapshot_every", option, |config| config.journal.snapshot_every = every);
+        }
         if let Some(shards) = args.shards {
             self.set("engine.shards", "--shards", |config| config.engine.shards = shards);
         }
@@ -132,6 +146,14 @@ impl Settings {
             self.set("engine.threads", "--threads", |config| config.engine.threads = threads);
         }
         let mut settings = self.with_security(&args.security).with_plan(&args.plan);
+        if let Some(folder) = &args.cluster
+            && settings.config.tls.cert.is_none()
+        {
+            // Clients see the node's own certificate, unless another one is named.
+            let file = |name| Some(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).join(name));
+            settings.set("tls.cert", "--cluster", |config| config.tls.cert = file("node-cert.pem"));
+            settings.set("tls.key", "--cluster", |config| config.tls.key = file("node-key.pem"));
+        }
         // The demo has hosts too; whoever names streams gets those.
         if args.demo && settings.config.stream.is_empty() {
             let hosts = Stream { hosts: Some(crate::plan::minute()), ..Stream::default() };

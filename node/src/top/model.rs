@@ -171,12 +171,24 @@ impl Model {
                 say(false, format!("subscriber {} is losing records", text(&reader["id"])));
             }
         }
+        self.journal_warnings(&mut say);
         for alert in self.list("alerts") {
             let words = alert.as_str().or(alert["message"].as_str()).map(str::to_owned);
             say(alert["level"] == "bad", words.unwrap_or_else(|| alert.to_string()));
         }
         warnings.sort_by_key(|warning| !warning.bad);
         warnings
+    }
+
+    /// What keeps the journal from its promises.
+    fn journal_warnings(&self, say: &mut impl FnMut(bool, String)) {
+        let journal = &self.status()["journal"];
+        if let Some(health) = journal["health"].as_str().filter(|health| *health != "working") {
+            say(true, format!("the journal is {health}: {}", text(&journal["reason"])));
+        }
+        if let Some(problem) = journal["snapshot"]["problem"].as_str() {
+            say(false, format!("no snapshot of late: {}", crate::render::clean(problem)));
+        }
     }
 
     /// A watermark that does not move although events come.
@@ -251,6 +263,7 @@ mod tests {
                 "feeds": [{"source": "a", "connected": false, "gaps": 7_000, "rejected": {"refused": 0}}],
                 "subscribers": [{"id": "9", "dropped": dropped}],
                 "alerts": ["from the node", {"level": "bad", "message": "worse"}],
+                "journal": {"health": "full", "reason": "the disk is full", "snapshot": {"problem": "it stalls"}},
             })
         };
         model.apply(News::Status(status(10, 5)), Duration::from_secs(1));
@@ -265,12 +278,14 @@ mod tests {
                 "!shard 1 is quarantined",
                 "!shard 1 failed 2 times, restarted 1",
                 "!the ledger of bars.1m is off by -3",
+                "!the journal is full: the disk is full",
                 "!worse",
                 "the ring of shard 0 is 90 % full",
                 "the watermark of shard 0 stands still",
                 "feed a is away",
                 "feed a: 7,000 events lost",
                 "subscriber 9 is losing records",
+                "no snapshot of late: it stalls",
                 "from the node",
             ]
         );

@@ -2,7 +2,7 @@
 
 use super::model::{Model, UNKNOWN, number, text};
 use super::sheet::{self, Sheet};
-use crate::render::{clean, duration, rate, short_duration};
+use crate::render::{bytes, clean, duration, rate, short_duration};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -253,7 +253,7 @@ impl View {
     fn overview(&self, frame: &mut Frame<'_>, model: &Model, area: Rect) {
         let rows = model.list("shards").len() as u16;
         let [top, shards, warnings] = Layout::vertical([
-            Constraint::Length(10),
+            Constraint::Length(if model.status()["journal"].is_object() { 12 } else { 10 }),
             Constraint::Length((rows + 3).max(4).min(area.height / 2)),
             Constraint::Min(3),
         ])
@@ -374,7 +374,21 @@ fn numbers_of(model: &Model) -> Vec<Line<'static>> {
         ("subscribers", text(&status["subscribers_total"])),
         ("keys", text(&status["keys"])),
     ];
-    facts.map(|(name, value)| Line::from(format!("{name:<20}{value:>22}"))).to_vec()
+    let journal = &status["journal"];
+    let held = journal.is_object().then(|| {
+        let behind = number(&journal["taken"]).zip(number(&journal["durable"]));
+        let behind = behind.map(|(taken, durable)| taken.saturating_sub(durable));
+        let sync = number(&journal["sync_ns"]["last"]).map_or(UNKNOWN.to_owned(), short_duration);
+        let age = number(&journal["snapshot"]["age_s"]);
+        let age = age.map_or(UNKNOWN.to_owned(), |age| short_duration(age.saturating_mul(1_000_000_000)));
+        let size = number(&journal["bytes"]).map_or(UNKNOWN.to_owned(), bytes);
+        [
+            ("journal, not synced", format!("{size}, {} ({sync})", count(behind))),
+            ("last snapshot", format!("{age} ago")),
+        ]
+    });
+    let facts = facts.into_iter().chain(held.into_iter().flatten());
+    facts.map(|(name, value)| Line::from(format!("{name:<20}{value:>22}"))).collect()
 }
 
 fn block(title: &str) -> Block<'static> {

@@ -299,6 +299,7 @@ impl Cluster {
             durable: node.durable,
             digest_every: 8,
             append_max: 16,
+            append_bytes_max: usize::MAX,
             window_max: 64,
             uncommitted_max: WAITING_MAX,
             lag_ticks: 8,

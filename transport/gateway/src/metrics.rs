@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tidegate_actors::supervision::publish_metrics;
 use tidegate_engine::ledger::FATE_NAMES;
+use tidegate_live::IngestStats;
 
 /// Upper bounds of the classes of answer times, in seconds.
 const ANSWER_SECONDS: [f64; 10] = [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0];
@@ -111,6 +112,24 @@ fn describe() {
     describe_counter!("tidegate_fenced_events_total", "Events refused because their time leaps ahead.");
     describe_counter!("tidegate_ring_full_total", "Times a shard's ring was full.");
     describe_counter!("tidegate_stream_records_total", "Records published in a stream.");
+    describe_gauge!("tidegate_journal_bytes", Unit::Bytes, "Bytes of the journal's segments, as set aside.");
+    describe_gauge!("tidegate_journal_segments", "Segments of the journal.");
+    describe_gauge!(
+        "tidegate_journal_offset",
+        "How far the journal is: its oldest record, and what was taken, written, acknowledged as durable, and in a snapshot."
+    );
+    describe_gauge!("tidegate_journal_health", "1 for the state the journal is in, 0 for the others.");
+    describe_counter!("tidegate_journal_syncs_total", "Times the journal was brought to the disk.");
+    describe_gauge!("tidegate_journal_sync_seconds_sum", Unit::Seconds, "Time that took in all.");
+    describe_gauge!("tidegate_journal_sync_seconds_max", Unit::Seconds, "The longest.");
+    describe_gauge!("tidegate_snapshot_age_seconds", Unit::Seconds, "Time since the newest snapshot.");
+    describe_gauge!("tidegate_snapshot_bytes", Unit::Bytes, "Size of the newest snapshot.");
+    describe_gauge!(
+        "tidegate_snapshot_pause_seconds",
+        Unit::Seconds,
+        "How long the shard that took longest stood still for the last snapshot."
+    );
+    describe_counter!("tidegate_snapshots_total", "Snapshots, by what became of them.");
     describe_gauge!("tidegate_keys", "Keys known.");
     describe_counter!(
         "tidegate_keys_refused_total",
@@ -138,6 +157,41 @@ fn describe() {
     describe_histogram!("tidegate_gateway_answer_seconds", Unit::Seconds, "Time to the head of an answer.");
     describe_gauge!("tidegate_uptime_seconds", Unit::Seconds, "Time since the gateway was started.");
     describe_gauge!("tidegate_build_info", "Always 1; the label says which version runs.");
+}
+
+/// The journal's, if there is one.
+fn journal(ingest: &IngestStats, now_ns: Option<fn() -> u64>) {
+    let Some(writer) = &ingest.journal else { return };
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    gauge!("tidegate_journal_bytes").set(writer.bytes as f64);
+    gauge!("tidegate_journal_segments").set(writer.segments as f64);
+    let at = &writer.positions;
+    for (place, offset) in [
+        ("first", writer.first_offset),
+        ("taken", at.taken),
+        ("written", at.written),
+        ("durable", at.durable),
+    ] {
+        gauge!("tidegate_journal_offset", "place" => place).set(offset as f64);
+    }
+    for state in ["working", "reserve", "full", "failed"] {
+        let is = writer.health.name() == state;
+        gauge!("tidegate_journal_health", "state" => state).set(f64::from(u8::from(is)));
+    }
+    counter!("tidegate_journal_syncs_total").absolute(ingest.syncs.count);
+    gauge!("tidegate_journal_sync_seconds_sum").set(seconds(ingest.syncs.sum_ns));
+    gauge!("tidegate_journal_sync_seconds_max").set(seconds(ingest.syncs.max_ns));
+    let Some(snapshots) = &ingest.snapshots else { return };
+    counter!("tidegate_snapshots_total", "fate" => "written").absolute(snapshots.written);
+    counter!("tidegate_snapshots_total", "fate" => "given_up").absolute(snapshots.failed);
+    gauge!("tidegate_snapshot_pause_seconds").set(seconds(snapshots.pause_ns));
+    if let Some(offset) = snapshots.offset {
+        gauge!("tidegate_journal_offset", "place" => "snapshot").set(offset as f64);
+        gauge!("tidegate_snapshot_bytes").set(snapshots.bytes as f64);
+        if let Some(now_ns) = now_ns {
+            gauge!("tidegate_snapshot_age_seconds").set(seconds(now_ns().saturating_sub(snapshots.taken_ns)));
+        }
+    }
 }
 
 /// All counters as they stand.
@@ -174,6 +228,7 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
                     .absolute(count);
             }
         }
+        journal(&ingest, shared.sources.now_ns);
         for stage in &*shared.status.ledger() {
             for (fate, count) in FATE_NAMES.iter().zip(stage.ledger.by_fate) {
                 counter!("tidegate_stage_events_total", "stage" => stage.name.clone(), "fate" => *fate)

@@ -348,7 +348,18 @@ async fn status(
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> Answer {
-    json(&shared, "{\"status\":\"ok\"}".to_owned()).await
+    // It answers, so it is alive; whoever looks sees what does not work.
+    let ingest = (shared.sources.ingest)();
+    let body = match ingest.journal.as_ref().map(|journal| &journal.health) {
+        None => serde_json::json!({"status": "ok"}),
+        Some(health) => match crate::status::trouble(health) {
+            None => serde_json::json!({"status": "ok", "journal": health.name()}),
+            Some(reason) => {
+                serde_json::json!({"status": "degraded", "journal": health.name(), "reason": reason})
+            }
+        },
+    };
+    json(&shared, body.to_string()).await
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Answer {

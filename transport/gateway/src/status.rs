@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_actors::runtime::{Phase, ShardStats, StageReport, ThreadStats, ThreadTimes};
 use tidegate_engine::ledger::FATE_NAMES;
-use tidegate_live::{FeedState, IngestStats, Origin};
+use tidegate_live::{FeedState, Health, IngestStats, Origin, SyncStats};
 use tidegate_proto::feed::SourceStats;
 use tidegate_proto::hub::{StreamStats, SubscriberStats};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -175,6 +175,7 @@ async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
         "threads": threads,
         "shards": shards,
         "feeds": feeds(&ingest),
+        "journal": journal(&ingest, shared.sources.now_ns),
         "subscribers": hub.subscribers.iter().map(subscriber).collect::<Vec<_>>(),
         "subscribers_total": hub.subscribers_total,
         "causes": FATE_NAMES,
@@ -288,6 +289,45 @@ fn feeds(ingest: &IngestStats) -> Vec<Value> {
         })
     };
     ingest.sources.iter().zip(&ingest.feeds).map(feed).collect()
+}
+
+/// `None` without a journal.
+fn journal(ingest: &IngestStats, now_ns: Option<fn() -> u64>) -> Option<Value> {
+    let writer = ingest.journal.as_ref()?;
+    let SyncStats { count, sum_ns, max_ns, last_ns } = ingest.syncs;
+    let snapshot = ingest.snapshots.as_ref().map(|of| {
+        let age = of.offset.and(now_ns).map(|now| now().saturating_sub(of.taken_ns) / 1_000_000_000);
+        json!({
+            "offset": of.offset, "age_s": age, "bytes": of.bytes, "kept": of.kept, "written": of.written, "failed": of.failed,
+            "problem": of.problem, "pause_ns": of.pause_ns, "pause_bytes": of.pause_bytes, "took_ns": of.took_ns,
+        })
+    });
+    Some(json!({
+        "health": writer.health.name(),
+        "reason": trouble(&writer.health),
+        "taken": writer.positions.taken,
+        "written": writer.positions.written,
+        "durable": writer.positions.durable,
+        "first_offset": writer.first_offset,
+        "bytes": writer.bytes,
+        "segments": writer.segments,
+        "sync_ns": {"count": count, "mean": sum_ns.checked_div(count), "last": last_ns, "max": max_ns},
+        "snapshot": snapshot,
+    }))
+}
+
+/// What keeps a journal from acknowledging as `durable`; `None` when nothing does.
+pub(crate) fn trouble(health: &Health) -> Option<String> {
+    match health {
+        Health::Working => None,
+        Health::Reserve => {
+            Some("less than the reserve is free on the disk: nothing is acknowledged as durable".to_owned())
+        }
+        Health::Full => {
+            Some("the disk is full: what is accepted waits in memory, then feeds wait".to_owned())
+        }
+        Health::Failed(why) => Some(why.clone()),
+    }
 }
 
 fn subscriber((stats, origin): &(SubscriberStats, Option<Origin>)) -> Value {

@@ -4,7 +4,7 @@
 use crate::clock::Clock;
 use crate::downstream::{Downstream, Here};
 use crate::egress::{Desk, LINGER_NS};
-use crate::ingest::{Ingest, IngestReport, Input};
+use crate::ingest::{Ingest, IngestReport, Input, LAST_SNAPSHOT};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,9 @@ impl Core {
             let Downstream::Here(here) = &mut self.ingest.downstream else { return None };
             let restart = here.shards.restart();
             let stalled = self.ingest.stalled();
+            if restart.is_none() {
+                worked |= self.ingest.replicate(INPUTS_TURN);
+            }
             if restart.is_none() && !stalled {
                 // Otherwise rings would fill, with nobody there to empty them.
                 worked |= self.ingest.turn(INPUTS_TURN);
@@ -85,7 +88,25 @@ impl Core {
                 self.ingest.input(input);
             }
         }
+        self.last_snapshot().await;
         self.finish().await
+    }
+
+    /// What was accepted goes into a last snapshot: its barrier passes the shards, and the readers' past is asked for.
+    async fn last_snapshot(&mut self) {
+        let deadline = std::time::Instant::now() + LAST_SNAPSHOT;
+        while (!self.ingest.begin_last_snapshot() || self.ingest.is_snapshotting())
+            && std::time::Instant::now() < deadline
+        {
+            let Downstream::Here(here) = &mut self.ingest.downstream else { return };
+            while here.turn() {}
+            let now = self.clock.now();
+            if serve(here, &mut self.desk, now) {
+                tokio::task::yield_now().await;
+            } else {
+                let _ = tokio::time::timeout(STALL, self.notify.notified()).await;
+            }
+        }
     }
 
     /// The log is closed, the shards run dry, the readers get what is left, for a bounded time, and are told.

@@ -196,6 +196,19 @@ impl HubHandle {
         answer.await.map_err(|_| HubGone)
     }
 
+    /// As [`HubHandle::ask`], from a thread that may wait.
+    pub(crate) fn ask_blocking<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Hub, MonoTime) -> T + Send + 'static,
+    ) -> Result<T, HubGone> {
+        let (reply, answer) = flume::bounded(1);
+        let question: Question = Box::new(move |hub, now| drop(reply.send(question(hub, now))));
+        self.commands.send(Command::Ask(question)).map_err(|_| HubGone)?;
+        self.waker.wake();
+        // A hub that ended with the question in its queue does not answer.
+        answer.recv_timeout(Duration::from_nanos(LINGER_NS)).map_err(|_| HubGone)
+    }
+
     /// Subscribes.
     ///
     /// # Errors

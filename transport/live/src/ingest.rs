@@ -1,17 +1,23 @@
 //! All feeds become one log: sessions, one sequencer per source, and the router; on the thread `tg-ingest`, or as a part of
 //! the fused core.
 
+mod replicated;
+
+use self::replicated::Replicating;
 use crate::clock::Clock;
 use crate::downstream::Downstream;
-use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Recovered};
+use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Progress, Recovered, SnapshotOptions};
+use crate::recovery::Loaded;
 use crate::service::LiveOptions;
+use crate::snapshot::{self, IngestState, Request, SnapshotStats, SourceLog};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
-use tidegate_journal::{Batch, BatchView, Entry};
+use tidegate_journal::entry::Entries;
+use tidegate_journal::{Batch, BatchView, Disk, Entry, Point, SyncStats};
 use tidegate_proto::feed::{ConnectionId, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
 use tidegate_proto::wire::FRAME_BYTES_MAX;
@@ -24,8 +30,12 @@ const QUEUE_MAX: usize = 32;
 /// Answers on their way to one connection. When it takes no more, acks and credits are left out: they are cumulative, and a
 /// feed that misses them asks.
 const ANSWERS_MAX: usize = 64;
+/// Inputs of other nodes taken between two looks at the feeds of this one.
+const ORDERED_TURN: usize = 64;
 /// How long to wait for a journal that takes nothing.
 const STALL: Duration = Duration::from_millis(5);
+/// How long an end in order waits for the last snapshot.
+pub(crate) const LAST_SNAPSHOT: Duration = Duration::from_secs(30);
 /// Frames that fit a buffer at least.
 const BUFFER_FRAMES: usize = 4;
 /// How often silent connections are looked at.
@@ -56,6 +66,8 @@ pub(crate) enum Input {
     },
     /// The journal went on.
     Journaled,
+    /// The log of the cluster went on.
+    Replicated,
     Stop,
 }
 
@@ -94,6 +106,10 @@ pub struct IngestStats {
     pub stalls: u64,
     /// The journal, if there is one.
     pub journal: Option<tidegate_journal::WriterStats>,
+    /// How long the journal's syncs take.
+    pub syncs: SyncStats,
+    /// Its snapshots, if there are any to be.
+    pub snapshots: Option<SnapshotStats>,
 }
 
 /// What ingest knows of a source beside its account.
@@ -164,6 +180,12 @@ impl IngestHandle {
         let mut stats = self.shared.stats().clone();
         stats.logged = self.shared.logged.load(Relaxed);
         stats
+    }
+
+    /// There are orders for a node of a cluster.
+    pub fn replicated(&self) {
+        // When the queue is full, ingest is awake anyway.
+        let _ = self.inputs.try_send(Input::Replicated);
     }
 
     /// What the thread does with its time.
@@ -314,6 +336,32 @@ pub(crate) struct Ingest {
     swept: MonoTime,
     ended: bool,
     journal: Option<Journaling>,
+    /// All names in the order of their keys, a length byte in front of each; with a journal only.
+    texts: Vec<u8>,
+    snapshots: Option<Snapshotting>,
+    replica: Option<Box<Replicating>>,
+}
+
+/// When the next snapshot is due, and whom to ask for it.
+struct Snapshotting {
+    options: SnapshotOptions,
+    requests: flume::Sender<Request>,
+    shared: Arc<snapshot::Shared>,
+    wall_ns: fn() -> u64,
+    barrier: u64,
+    /// Bytes and records that the journal had been given at the last one, and when that was.
+    last: (u64, u64),
+    at: MonoTime,
+}
+
+impl Snapshotting {
+    fn is_due(&self, submitted: (u64, u64), now: MonoTime) -> bool {
+        let (bytes, records) = (submitted.0 - self.last.0, submitted.1 - self.last.1);
+        let SnapshotOptions { every_bytes, every_records, every_ns, .. } = self.options;
+        (every_bytes > 0 && bytes >= every_bytes)
+            || (every_records > 0 && records >= every_records)
+            || (every_ns > 0 && records > 0 && now.since(self.at) >= every_ns)
+    }
 }
 
 /// Tells the thread to end.
@@ -366,6 +414,9 @@ impl Ingest {
             swept: clock.now(),
             ended: false,
             journal: None,
+            texts: Vec::new(),
+            snapshots: None,
+            replica: options.replication.clone().map(|port| Box::new(Replicating::new(port, &options.feed))),
             options,
         };
         (ingest, handle, Stopper(inputs_in))
@@ -376,14 +427,17 @@ impl Ingest {
         self.downstream.begin();
         let mut patience = SWEEP;
         while self.open() {
+            let replicated = self.replicate(ORDERED_TURN);
             self.downstream.worked(&self.shared.times);
             if self.stalled() {
-                std::thread::sleep(STALL);
+                if !replicated {
+                    std::thread::sleep(STALL);
+                }
                 self.downstream.waited(&self.shared.times);
                 self.sweep_when_due();
                 continue;
             }
-            let input = self.inputs.recv_timeout(patience);
+            let input = self.inputs.recv_timeout(if replicated { Duration::ZERO } else { patience });
             self.downstream.waited(&self.shared.times);
             match input {
                 Ok(input) => self.input(input),
@@ -392,6 +446,7 @@ impl Ingest {
             }
             patience = Duration::from_nanos(self.sweep_when_due().since(self.clock.now()));
         }
+        self.wait_for_last_snapshot();
         self.finish().0
     }
 
@@ -460,15 +515,144 @@ impl Ingest {
                 }
             }
             Input::Frames { connection, received, mut buffer, datagrams } => {
+                self.received(received);
                 self.frames(connection, now, &mut buffer, datagrams);
-                self.downstream.arrived(received, &self.router);
+                if self.replica.is_none() {
+                    self.downstream.arrived(received, &self.router);
+                }
                 buffer.reset();
                 let _ = self.spare.try_send(buffer);
             }
             Input::Closed { connection } => self.forget(connection),
             Input::Journaled => self.journaled(now),
+            // Whoever runs this looks at what there is of it before anything else.
+            Input::Replicated => {}
             Input::Stop => self.ended = true,
         }
+        self.snapshot_when_due(now);
+    }
+
+    /// From now on snapshots are taken.
+    pub(crate) fn keep_snapshots(
+        &mut self,
+        options: SnapshotOptions,
+        requests: flume::Sender<Request>,
+        shared: Arc<snapshot::Shared>,
+        wall_ns: fn() -> u64,
+    ) {
+        let at = self.clock.now();
+        self.snapshots =
+            Some(Snapshotting { options, requests, shared, wall_ns, barrier: 0, last: (0, 0), at });
+    }
+
+    fn snapshot_when_due(&mut self, now: MonoTime) {
+        let (Some(snapshots), Some(journal)) = (&self.snapshots, &self.journal) else { return };
+        if snapshots.is_due(journal.submitted(), now) && !snapshots.shared.is_busy() {
+            self.snapshot(now);
+        }
+    }
+
+    /// Begins a snapshot here, between two turns. Returns whether it could.
+    fn snapshot(&mut self, now: MonoTime) -> bool {
+        let (Some(snapshots), Some(journal)) = (&mut self.snapshots, &self.journal) else { return false };
+        let (reply, point) = flume::bounded(1);
+        if journal.barrier(reply).is_none() {
+            return false; // at one of the next turns
+        }
+        snapshots.shared.begin();
+        (snapshots.last, snapshots.at) = (journal.submitted(), now);
+        snapshots.barrier += 1;
+        let (barrier, taken_ns, begun) = (snapshots.barrier, (snapshots.wall_ns)(), Instant::now());
+        let state = self.state();
+        let ingest_pause_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
+        if let Some(snapshots) = &self.snapshots {
+            let request = Request { barrier, begun, taken_ns, ingest_pause_ns, point, state };
+            // There is room: it is asked for one at a time.
+            let _ = snapshots.requests.try_send(request);
+        }
+        true
+    }
+
+    /// Begins a snapshot of all that was accepted, if there is something that the last one does not have. Returns whether it could,
+    /// or need not; while it could not, the shards must get their turns.
+    pub(crate) fn begin_last_snapshot(&mut self) -> bool {
+        let (Some(snapshots), Some(journal)) = (&self.snapshots, &mut self.journal) else { return true };
+        if journal.submitted().1 == snapshots.last.1 || journal.has_failed() {
+            return true;
+        }
+        journal.submit(None);
+        journal.push();
+        !snapshots.shared.is_busy() && self.snapshot(self.clock.now())
+    }
+
+    /// Whether one is being made.
+    pub(crate) fn is_snapshotting(&self) -> bool {
+        self.snapshots.as_ref().is_some_and(|snapshots| snapshots.shared.is_busy())
+    }
+
+    fn state(&self) -> IngestState {
+        let source = |source: &Source| SourceLog {
+            sequencer: source.sequencer.state(),
+            keys: source.keys.clone(),
+            lost: source.lost,
+            last_ts: source.last_ts,
+            finished: source.state.finished,
+        };
+        IngestState {
+            server: self.server.state(),
+            sources: self.sources.iter().map(source).collect(),
+            names: self.texts.clone(),
+            overflow: self.overflow,
+            first_ts: self.first_ts,
+            controls: self.controls,
+            gaps_made: self.gaps_made,
+        }
+    }
+
+    /// Takes over what a snapshot has.
+    ///
+    /// # Errors
+    /// What is wrong with it; ingest is then of no use.
+    fn restore(&mut self, state: &IngestState) -> Result<(), String> {
+        self.server.restore(&state.server).map_err(|error| error.to_string())?;
+        for (rank, saved) in state.sources.iter().enumerate() {
+            let options = SequencerOptions {
+                disorder_ns: self.options.disorder_ns,
+                fence: self.options.fence,
+                source: rank as u16,
+            };
+            let sequencer = Sequencer::resume(options, &saved.sequencer)
+                .ok_or_else(|| format!("the sequencer of source {rank} is none of these settings"))?;
+            let feed = FeedState { peer: None, finished: saved.finished };
+            self.sources.push(Source {
+                sequencer,
+                keys: saved.keys.clone(),
+                lost: saved.lost,
+                last_ts: saved.last_ts,
+                connected: false,
+                left: None,
+                state: feed,
+            });
+        }
+        if self.sources.len() != self.server.sources().count() {
+            return Err(format!("it has {} logs of sources", self.sources.len()));
+        }
+        for name in state.names() {
+            let hash = name_hash(name.as_bytes());
+            self.names.insert(hash, self.router.defined() as u32);
+            self.router.known(hash);
+        }
+        let keys = self.router.defined() as u32;
+        let all = self.sources.iter().flat_map(|source| &source.keys).chain(&state.overflow);
+        if let Some(key) = all.copied().find(|key| *key >= keys) {
+            return Err(format!("it has {keys} names and none for key {key}"));
+        }
+        self.texts.clone_from(&state.names);
+        self.overflow = state.overflow;
+        self.first_ts = state.first_ts;
+        (self.controls, self.gaps_made) = (state.controls, state.gaps_made);
+        Ok(())
     }
 
     /// A connection is gone.
@@ -534,6 +718,9 @@ impl Ingest {
 
     /// This turn's input goes to the journal.
     fn accepted(&mut self, connection: ConnectionId) {
+        if let Some(replica) = &mut self.replica {
+            return replica.submit();
+        }
         let Some(journal) = &mut self.journal else { return };
         let last = self.ranks.get(&connection).map(|&rank| {
             let (session, last) = self.server.stands(rank);
@@ -542,16 +729,19 @@ impl Ingest {
         journal.submit(last);
     }
 
-    /// Adds to this turn's input for the journal, if there is one.
+    /// Adds to this turn's input for the journal or for other nodes, if there are any.
     fn note(&mut self, write: impl Fn(&mut Batch) -> bool) {
-        if let Some(journal) = &mut self.journal {
+        if let Some(replica) = &mut self.replica {
+            replica.note(write);
+        } else if let Some(journal) = &mut self.journal {
             journal.note(write);
         }
     }
 
-    /// Whether the journal takes nothing more for now; then nothing more may be accepted.
+    /// Whether the journal, or the cluster, takes nothing more for now; then nothing more may be accepted.
     pub(crate) fn stalled(&mut self) -> bool {
-        self.journal.as_mut().is_some_and(Journaling::push)
+        self.replica.as_mut().is_some_and(|replica| replica.push())
+            || self.journal.as_mut().is_some_and(Journaling::push)
     }
 
     /// More is on disk: whoever waits for that is told.
@@ -575,21 +765,46 @@ impl Ingest {
         }
     }
 
-    /// Reads the journal, as if all of it came again, and goes on behind it.
+    /// Takes over a snapshot, if there is one, reads the journal behind it as if that came again, and goes on behind it.
     ///
     /// # Errors
     /// [`JournalError`] when it cannot be read or is damaged.
-    pub(crate) fn recover(&mut self, handle: &IngestHandle) -> Result<Recovered, JournalError> {
+    pub(crate) fn recover(
+        &mut self,
+        handle: &IngestHandle,
+        mut disk: Disk,
+        loaded: Option<&Loaded>,
+    ) -> Result<Recovered, JournalError> {
         let Some(settings) = self.options.journal.clone() else { return Ok(Recovered::default()) };
         let mut found = Recovered::default();
-        let mut ranks = HashMap::new();
-        let (journal, torn) = Journaling::start(&settings, handle.inputs.clone(), |view| {
+        let mut ranks: HashMap<u16, u16> = HashMap::new();
+        let mut point: Option<Point> = None;
+        if let Some(Loaded { info, bytes, ingest, .. }) = loaded {
+            self.restore(ingest).map_err(|what| JournalError::Snapshot {
+                folder: settings.folder.clone(),
+                offset: info.point.offset,
+                what,
+            })?;
+            // They were written with these ranks.
+            ranks.extend((0..self.sources.len() as u16).map(|rank| (rank, rank)));
+            point = Some(info.point);
+            (found.snapshot, found.snapshot_bytes) = (Some(info.point.offset), *bytes);
+        }
+        let total_bytes = Journaling::bytes_from(&mut disk, point.map_or(0, |point| point.offset));
+        let (mut read, mut stopped) = (0, 0);
+        let (mut journal, torn) = Journaling::start(&settings, disk, point, handle.inputs.clone(), |view| {
             let before = found.records;
-            self.read_again(&view, &mut ranks, &mut found);
+            stopped += self.read_again(&view, &mut ranks, &mut found);
+            read += view.info.extent() as u64;
             if before / PROGRESS_RECORDS != found.records / PROGRESS_RECORDS {
-                (settings.progress)(found.records);
+                let (records, bytes) = (found.records, read);
+                (settings.progress)(Progress { records, bytes, total_bytes });
             }
         })?;
+        // What was read is as far from a snapshot as if it had just been accepted; that the server had stopped is no news.
+        if found.records > stopped {
+            journal.count(read, found.records - stopped);
+        }
         found.torn_bytes = torn;
         let now = self.clock.now();
         for source in &mut self.sources {
@@ -603,9 +818,26 @@ impl Ingest {
         Ok(found)
     }
 
-    fn read_again(&mut self, view: &BatchView<'_>, ranks: &mut HashMap<u16, u16>, found: &mut Recovered) {
+    /// Returns how often it says that the server had stopped.
+    fn read_again(
+        &mut self,
+        view: &BatchView<'_>,
+        ranks: &mut HashMap<u16, u16>,
+        found: &mut Recovered,
+    ) -> u64 {
+        self.read_entries(view.entries(), ranks, found)
+    }
+
+    /// Returns how often they say that the server had stopped.
+    fn read_entries(
+        &mut self,
+        entries: Entries<'_>,
+        ranks: &mut HashMap<u16, u16>,
+        found: &mut Recovered,
+    ) -> u64 {
+        let mut stopped = 0;
         let mut seen: Vec<u16> = Vec::new();
-        for entry in view.entries().flatten() {
+        for entry in entries.flatten() {
             found.records += entry.records();
             let written = match entry {
                 Entry::Source { rank, source_id, session, new_session, name, principal } => {
@@ -629,7 +861,11 @@ impl Ingest {
                 | Entry::Lost { rank, .. }
                 | Entry::Idle { rank }
                 | Entry::Finished { rank } => rank,
-                Entry::Digest { .. } | Entry::Stopped => continue,
+                Entry::Digest { .. } => continue,
+                Entry::Stopped => {
+                    stopped += 1;
+                    continue;
+                }
             };
             let Some(&rank) = ranks.get(&written) else {
                 found.refused += entry.records();
@@ -661,6 +897,7 @@ impl Ingest {
         for rank in seen {
             self.release_source(rank);
         }
+        stopped
     }
 
     fn frame(
@@ -672,6 +909,7 @@ impl Ingest {
         datagrams: bool,
         out: &mut Vec<u8>,
     ) -> Result<Option<Close>, Close> {
+        self.must_lead()?;
         let mut unpacked = std::mem::take(&mut self.unpacked);
         let whole = frame.unpacked(&mut unpacked).map_err(protocol);
         let outcome = whole.and_then(|frame| self.whole(connection, now, offset, &frame, datagrams, out));
@@ -709,10 +947,14 @@ impl Ingest {
             let sequence = (self.server.stands(rank).1 + 1).saturating_sub(events.len() as u64);
             if lost > 0 {
                 self.note(|batch| batch.lost(rank, sequence.saturating_sub(1), lost));
-                self.lost(rank, lost);
+                if self.replica.is_none() {
+                    self.lost(rank, lost);
+                }
             }
             self.note(|batch| batch.events(rank, sequence, named, &events));
-            self.events(rank, named, &events);
+            if self.replica.is_none() {
+                self.events(rank, named, &events);
+            }
         }
         Ok(())
     }
@@ -744,6 +986,9 @@ impl Ingest {
 
     /// Does what a frame asks; returns the last words for a connection that is done.
     fn take(&mut self, connection: ConnectionId, taken: Taken<'_>) -> Option<Close> {
+        if self.replica.is_some() {
+            return self.take_replicated(connection, taken);
+        }
         match taken {
             Taken::Nothing => {}
             Taken::Registered { rank, new_session, superseded } => {
@@ -810,7 +1055,7 @@ impl Ingest {
     }
 
     fn note_source(&mut self, rank: u16, empty: bool) {
-        if self.journal.is_none() {
+        if self.journal.is_none() && self.replica.is_none() {
             return;
         }
         let stats = self.server.sources().nth(usize::from(rank));
@@ -861,6 +1106,11 @@ impl Ingest {
     fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
         let key = self.router.defined() as u32;
         self.names.insert(hash, key);
+        if self.options.journal.is_some() {
+            // No name is longer than a length byte can say: frames and entries have none.
+            self.texts.push(name.len() as u8);
+            self.texts.extend_from_slice(name.as_bytes());
+        }
         // Ahead of the DEFINE, so that the name is known before the first result about it.
         self.downstream.name(name);
         self.router.define(hash, rank);
@@ -939,20 +1189,29 @@ impl Ingest {
         }
         // A source that left without a word stops holding the others' windows open after a while, and the log says so. Alone
         // it holds nobody up, and when it comes back its log is as if it had never left.
-        if self.sources.len() > 1 {
+        if self.sources.len() > 1 && self.must_lead().is_ok() {
             for rank in 0..self.sources.len() {
                 let source = &mut self.sources[rank];
                 if source.left.is_some_and(|left| now.since(left) >= self.options.idle_after_ns) {
                     source.left = None;
                     self.note(|batch| batch.idle(rank as u16));
-                    self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
+                    if self.replica.is_none() {
+                        self.route(&[Event::control(kind::IDLE, 0, 0, rank as u16, [0; 2])]);
+                    }
                 }
             }
+        }
+        if let Some(replica) = &mut self.replica {
+            replica.submit();
         }
         if let Some(journal) = &mut self.journal {
             journal.submit(None);
         }
         self.journaled(now);
+        if let (Some(journal), Some(snapshots)) = (&self.journal, &self.snapshots) {
+            journal.retain(snapshots.shared.needed());
+        }
+        self.snapshot_when_due(now);
         let stats = self.stats();
         *self.shared.stats() = stats;
     }
@@ -962,7 +1221,7 @@ impl Ingest {
             self.closed.iter().map(|(&name, &count)| (name, count)).collect();
         closed.sort_unstable();
         IngestStats {
-            sources: self.server.sources().collect(),
+            sources: self.sessions().sources().collect(),
             feeds: self.sources.iter().map(|source| source.state.clone()).collect(),
             connections: self.server.connections(),
             logged: self.sources.iter().map(|source| source.sequencer.sequence()).sum(),
@@ -971,6 +1230,16 @@ impl Ingest {
             closed,
             stalls: self.router.stalls(),
             journal: self.journal.as_ref().map(Journaling::stats),
+            syncs: self.journal.as_ref().map(Journaling::syncs).unwrap_or_default(),
+            snapshots: self.snapshots.as_ref().map(|snapshots| snapshots.shared.stats().clone()),
+        }
+    }
+
+    /// On a thread of its own: everything accepted goes into a snapshot, which others write meanwhile.
+    fn wait_for_last_snapshot(&mut self) {
+        let deadline = Instant::now() + LAST_SNAPSHOT;
+        while (!self.begin_last_snapshot() || self.is_snapshotting()) && Instant::now() < deadline {
+            std::thread::sleep(STALL);
         }
     }
 
@@ -980,6 +1249,7 @@ impl Ingest {
         for answers in self.answers.values() {
             let _ = answers.try_send(FeedAnswer::Close(close.clone()));
         }
+        self.leave();
         let mut end = None;
         let mut sources = std::mem::take(&mut self.sources);
         for source in &mut sources {
@@ -994,8 +1264,9 @@ impl Ingest {
         self.route(&[end.unwrap_or(Event::control(kind::END, 0, 0, 0, [0; 2]))]);
         let newest = self.sources.iter().map(|source| source.sequencer.newest()).max();
         // The end of the process is not the end of the log: what was closed here is open again when it is read.
+        let before = self.stats();
         let journal = self.journal.take().map(Journaling::finish);
-        let stats = IngestStats { journal, ..self.stats() };
+        let stats = IngestStats { journal, syncs: before.syncs, ..self.stats() };
         *self.shared.stats() = stats.clone();
         self.shared.logged.store(stats.logged, Relaxed);
         let report = IngestReport {

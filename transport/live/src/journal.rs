@@ -3,11 +3,12 @@
 use crate::ingest::Input;
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tidegate_journal::commit::CommitOptions;
 use tidegate_journal::writer::Refused;
 use tidegate_journal::{
-    Batch, Committer, Disk, Health, Journal, JournalOptions, OpenError, Tail, Writer, WriterOptions,
-    WriterStats,
+    Batch, Committer, Disk, Health, Journal, JournalOptions, OpenError, Point, SyncStats, SyncTimes, Tail,
+    Writer, WriterOptions, WriterStats,
 };
 
 /// Where and how the journal is kept.
@@ -19,10 +20,44 @@ pub struct JournalSettings {
     pub journal: JournalOptions,
     /// Group commit.
     pub commit: CommitOptions,
+    /// Snapshots beside it; `None` for none, then a start reads all of it.
+    pub snapshots: Option<SnapshotOptions>,
+    /// What the state depends on beside the log, as a text for people: a snapshot taken under another is not used.
+    pub settings: String,
     /// The time of the day in nanoseconds since 1970, for people who read the journal.
     pub wall_ns: fn() -> u64,
-    /// Told now and then how many records were recovered.
-    pub progress: fn(u64),
+    /// Told now and then how far recovery is.
+    pub progress: fn(Progress),
+}
+
+/// When snapshots are taken: as soon as one of the bounds is reached. Also at an end in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotOptions {
+    /// Bytes of accepted input since the last one; 0 for no such bound.
+    pub every_bytes: u64,
+    /// Records since the last one; 0 for no such bound.
+    pub every_records: u64,
+    /// Nanoseconds since the last one, if anything was accepted; 0 for no such bound.
+    pub every_ns: u64,
+    /// How many are kept, the newest: 1 or more.
+    pub keep: usize,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self { every_bytes: 256 << 20, every_records: 0, every_ns: 300_000_000_000, keep: 2 }
+    }
+}
+
+/// How far recovery is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Records read and applied.
+    pub records: u64,
+    /// Bytes of segments read.
+    pub bytes: u64,
+    /// Bytes of segments that are to be read, as set aside.
+    pub total_bytes: u64,
 }
 
 /// Why the journal cannot be used.
@@ -37,6 +72,29 @@ pub enum JournalError {
         /// Why.
         source: std::io::Error,
     },
+    /// A snapshot that is whole and does not fit together.
+    #[error("the snapshot of offset {offset} in {folder} cannot be gone on from: {what}")]
+    Snapshot {
+        /// The folder.
+        folder: PathBuf,
+        /// Its offset.
+        offset: u64,
+        /// Why.
+        what: String,
+    },
+    /// It begins behind its first record, and no snapshot has what was in front. Nothing was changed.
+    #[error(
+        "the journal in {folder} begins at offset {first}, and no snapshot holds what was in front of it{}",
+        if notes.is_empty() { String::new() } else { format!(": {}", notes.join("; ")) }
+    )]
+    Headless {
+        /// The folder.
+        folder: PathBuf,
+        /// Its first offset.
+        first: u64,
+        /// Why each of the snapshots is of no use.
+        notes: Vec<String>,
+    },
     /// It is damaged, or cannot be read. Nothing was changed.
     #[error("the journal in {folder} cannot be recovered")]
     Open {
@@ -48,8 +106,14 @@ pub enum JournalError {
 }
 
 /// What was found at the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
+    /// Offset of the snapshot that was gone on from, if one was.
+    pub snapshot: Option<u64>,
+    /// Bytes of it.
+    pub snapshot_bytes: u64,
+    /// Snapshots that were of no use, and why.
+    pub notes: Vec<String>,
     /// Records read and applied.
     pub records: u64,
     /// Of these, events.
@@ -81,20 +145,28 @@ pub(crate) struct Journaling {
     marks: VecDeque<Mark>,
     wall_ns: fn() -> u64,
     failed: bool,
+    syncs: Arc<SyncTimes>,
+    /// Bytes and records handed over.
+    submitted: (u64, u64),
+    /// Whether segments may be removed at all.
+    retains: bool,
 }
 
 impl Journaling {
     /// Opens the journal, hands what is in it to `read`, and starts its thread, which says through `inputs` that it went on.
+    ///
+    /// With a `point` only what is behind it is read.
     pub(crate) fn start(
         settings: &JournalSettings,
+        disk: Disk,
+        point: Option<Point>,
         inputs: flume::Sender<Input>,
         read: impl FnMut(tidegate_journal::BatchView<'_>),
     ) -> Result<(Self, u64), JournalError> {
         let folder = || settings.folder.clone();
-        let disk = Disk::open(&settings.folder)
-            .map_err(|source| JournalError::Folder { folder: folder(), source })?;
+        let syncs = disk.sync_times();
         let now = (settings.wall_ns)();
-        let (journal, found) = Journal::open(disk, settings.journal.clone(), now, read)
+        let (journal, found) = Journal::open_from(disk, settings.journal.clone(), point, now, read)
             .map_err(|source| JournalError::Open { folder: folder(), source })?;
         let torn = match found.map(|found| found.tail) {
             Some(Tail::Torn { bytes, .. }) => bytes,
@@ -113,6 +185,9 @@ impl Journaling {
             marks: VecDeque::new(),
             wall_ns: settings.wall_ns,
             failed: false,
+            syncs,
+            submitted: (0, 0),
+            retains: settings.journal.retain_bytes > 0 || settings.journal.retain_ns > 0,
         };
         Ok((journaling, torn))
     }
@@ -137,6 +212,8 @@ impl Journaling {
         if self.failed {
             return;
         }
+        self.submitted.0 += batch.body().len() as u64;
+        self.submitted.1 += u64::from(batch.count());
         let mark = last.map(|(rank, session, sequence)| Mark { offset: 0, rank, session, sequence });
         self.waiting.push_back((batch, mark));
         self.push();
@@ -169,6 +246,46 @@ impl Journaling {
 
     pub(crate) fn stats(&self) -> WriterStats {
         self.writer.stats()
+    }
+
+    /// How long syncs take.
+    pub(crate) fn syncs(&self) -> SyncStats {
+        self.syncs.stats()
+    }
+
+    /// Whether the disk failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed || matches!(self.writer.stats().health, Health::Failed(_))
+    }
+
+    /// Counts what was read as handed over.
+    pub(crate) fn count(&mut self, bytes: u64, records: u64) {
+        self.submitted = (self.submitted.0 + bytes, self.submitted.1 + records);
+    }
+
+    /// Bytes of the segments that hold something from an offset on, about: those of all but the ones in front.
+    pub(crate) fn bytes_from(disk: &mut Disk, offset: u64) -> u64 {
+        let found = tidegate_journal::scan::headers(disk).unwrap_or_default();
+        let start = found.iter().rposition(|(info, _)| info.first_offset <= offset).unwrap_or(0);
+        found[start..].iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes and records handed over so far.
+    pub(crate) fn submitted(&self) -> (u64, u64) {
+        self.submitted
+    }
+
+    /// Asks for the point behind everything accepted; `None` while the writer has no room for it, or it is not between two turns.
+    pub(crate) fn barrier(&self, reply: flume::Sender<Point>) -> Option<u64> {
+        let between = self.batch.is_empty() && self.waiting.is_empty() && !self.failed;
+        if between { self.writer.barrier(reply) } else { None }
+    }
+
+    /// Nothing below `needed` is needed any more.
+    pub(crate) fn retain(&self, needed: u64) {
+        if self.retains && needed > 0 {
+            self.writer.retain(needed, (self.wall_ns)());
+        }
     }
 
     /// Notes an end in order, and waits for the disk.

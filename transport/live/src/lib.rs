@@ -23,15 +23,21 @@ mod ingest;
 mod journal;
 mod latency;
 mod network;
+mod recovery;
+pub mod replication;
 mod service;
+mod snapshot;
 
 pub use clock::Clock;
 pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
 pub use ingest::{
     Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats,
 };
-pub use journal::{JournalError, JournalSettings, Recovered};
+pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOptions};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::Network;
+pub use replication::Replication;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
+pub use snapshot::{SavedNames, SnapshotStats, saved_names};
 pub use tidegate_actors::runtime::{Threads, ThreadsError};
+pub use tidegate_journal::{Health, SyncStats, WriterStats};

@@ -5,16 +5,21 @@ use crate::core::{Core, CoreReport};
 use crate::downstream::{Downstream, Here, Threads};
 use crate::egress::{Desk, Egress, HubHandle, Wake};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
-use crate::journal::{JournalError, JournalSettings, Recovered};
+use crate::journal::{JournalError, JournalSettings, Recovered, SnapshotOptions};
 use crate::latency::{LatencyHandle, Percentiles, measure};
+use crate::recovery::{Base, Loaded, Pipeline};
+use crate::replication::Replication;
+use crate::snapshot::{Ends, Maker};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tidegate_actors::runtime::{
     Idle, InlineShards, Outputs, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
-    StageFactory, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
+    ShardSnapshot, StageFactory, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
 };
 use tidegate_engine::FenceOptions;
+use tidegate_journal::SnapshotFolder;
 use tidegate_proto::feed::FeedServerOptions;
 use tidegate_proto::hub::{Hub, HubError, HubOptions, HubStats, StreamMeta};
 use tidegate_proto::subscriber::Catalogue;
@@ -39,6 +44,8 @@ pub struct LiveOptions {
     pub hub: HubOptions,
     /// Where what is accepted is written down; `None` for nowhere.
     pub journal: Option<JournalSettings>,
+    /// The way to other nodes that hold the same log; `None` for a node that leads alone. Not together with a journal.
+    pub replication: Option<Replication>,
 }
 
 impl Default for LiveOptions {
@@ -52,6 +59,7 @@ impl Default for LiveOptions {
             feed: FeedServerOptions::default(),
             hub: HubOptions::default(),
             journal: None,
+            replication: None,
         }
     }
 }
@@ -151,6 +159,122 @@ fn catalogue(streams: Vec<StreamMeta>, options: &LiveOptions) -> Arc<Catalogue> 
     })
 }
 
+/// What an engine with a journal goes on from, and what of it goes on where.
+fn base(
+    stages: &StageFactory,
+    streams: &[StreamMeta],
+    options: &LiveOptions,
+) -> Result<Option<Base>, LiveError> {
+    let Some(settings) = &options.journal else { return Ok(None) };
+    let text = state_settings(settings, streams, options);
+    let pipeline =
+        Pipeline { stages, shards: options.runtime.shards, streams: streams.len(), settings: &text };
+    let base = pipeline.base(settings, || Hub::new(streams.to_vec(), options.hub))??;
+    Ok(Some(base))
+}
+
+/// Everything that the state depends on beside the log.
+fn state_settings(settings: &JournalSettings, streams: &[StreamMeta], options: &LiveOptions) -> String {
+    let streams: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+    let fence = options.fence.map_or_else(
+        || "none".to_owned(),
+        |fence| format!("{}ns/{}/{}ns", fence.jump_max_ns, fence.confirm_count, fence.end_jump_max_ns),
+    );
+    format!(
+        "{}; streams {}; {} shards; disorder {} ns; fence {fence}",
+        settings.settings,
+        streams.join(","),
+        options.runtime.shards,
+        options.disorder_ns,
+    )
+}
+
+/// The hub, with its past if there is one, and the shards' states.
+fn take_over(
+    base: &mut Option<Base>,
+    streams: &[StreamMeta],
+    options: &LiveOptions,
+) -> Result<(Hub, Option<Vec<ShardSnapshot>>), LiveError> {
+    let Some(base) = base else { return Ok((Hub::new(streams.to_vec(), options.hub)?, None)) };
+    let shards = base.loaded.as_mut().map(|loaded| std::mem::take(&mut loaded.shards));
+    let empty = Hub::new(streams.to_vec(), HubOptions { ring_records: 64, ..options.hub })?;
+    Ok((std::mem::replace(&mut base.hub, empty), shards))
+}
+
+/// What the thread of snapshots needs, as far as it is known before the threads are there.
+struct MakerParts {
+    options: SnapshotOptions,
+    folder: PathBuf,
+    reserve_bytes: u64,
+    settings: String,
+    stages: StageFactory,
+    shards: u32,
+    streams: u16,
+    wall_ns: fn() -> u64,
+}
+
+impl MakerParts {
+    fn of(stages: &StageFactory, streams: &[StreamMeta], options: &LiveOptions) -> Option<Self> {
+        let journal = options.journal.as_ref()?;
+        Some(Self {
+            options: journal.snapshots?,
+            folder: journal.folder.clone(),
+            reserve_bytes: journal.commit.reserve_bytes,
+            settings: state_settings(journal, streams, options),
+            stages: Arc::clone(stages),
+            shards: options.runtime.shards,
+            streams: streams.len() as u16,
+            wall_ns: journal.wall_ns,
+        })
+    }
+
+    fn maker(self, hub: &HubHandle, runtime: &StatsHandle) -> MakerAndClock {
+        let maker = Maker {
+            folder: SnapshotFolder::new(&self.folder),
+            keep: self.options.keep,
+            reserve_bytes: self.reserve_bytes,
+            settings: self.settings,
+            stages: self.stages,
+            shards: self.shards,
+            streams: self.streams,
+            hub: hub.clone(),
+            runtime: runtime.clone(),
+            shared: Arc::default(),
+        };
+        (maker, self.options, self.wall_ns)
+    }
+}
+
+/// Who makes snapshots, when, and what time it is.
+type MakerAndClock = (Maker, SnapshotOptions, fn() -> u64);
+
+/// Reads what the journal has behind the base, and starts the thread of snapshots.
+fn recover(
+    ingest: &mut Ingest,
+    handle: &IngestHandle,
+    base: Option<Base>,
+    maker: Option<MakerAndClock>,
+) -> Result<(Recovered, Option<Ends>), LiveError> {
+    let Some(Base { disk, loaded, notes, damaged, folder, .. }) = base else {
+        return Ok((Recovered::default(), None));
+    };
+    let mut found = ingest.recover(handle, disk, loaded.as_ref())?;
+    found.notes = notes;
+    for file in &damaged {
+        // Kept for whoever wants to know what happened; the log is whole without it.
+        let _ = folder.set_aside(file);
+    }
+    let Some((maker, options, wall_ns)) = maker else { return Ok((found, None)) };
+    let shared = Arc::clone(&maker.shared);
+    if let Some(Loaded { info, bytes, .. }) = &loaded {
+        let mut stats = shared.stats();
+        (stats.offset, stats.taken_ns, stats.bytes) = (Some(info.point.offset), info.taken_ns, *bytes);
+    }
+    let ends = maker.start()?;
+    ingest.keep_snapshots(options, ends.requests.clone(), shared, wall_ns);
+    Ok((found, Some(ends)))
+}
+
 impl Live {
     /// Starts the shards and the threads around them. `streams` are those of the stages, in the order of their numbers.
     ///
@@ -162,10 +286,16 @@ impl Live {
         options: LiveOptions,
     ) -> Result<Self, LiveError> {
         let clock = Clock::default();
-        let hub = Hub::new(streams.clone(), options.hub)?;
-        let catalogue = catalogue(streams, &options);
+        let mut base = base(&stages, &streams, &options)?;
+        let (hub, shards) = take_over(&mut base, &streams, &options)?;
         let outputs = Outputs::Ring { capacity: 8_192 };
-        let mut runtime = Runtime::start(stages, RuntimeOptions { outputs, ..options.runtime })?;
+        let runtime = RuntimeOptions { outputs, ..options.runtime };
+        let mut runtime = match &shards {
+            Some(shards) => Runtime::restore(Arc::clone(&stages), runtime, shards)?,
+            None => Runtime::start(Arc::clone(&stages), runtime)?,
+        };
+        let maker_parts = MakerParts::of(&stages, &streams, &options);
+        let catalogue = catalogue(streams, &options);
         let stats = runtime.stats_handle();
         let receivers = runtime.take_outputs();
         let Some(router) = runtime.take_router() else { return Err(LiveError::Failed { thread: "routing" }) };
@@ -184,7 +314,11 @@ impl Live {
         let ring_events = options.runtime.ring_events;
         let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
         let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
-        let recovered = ingest.recover(&ingest_handle)?;
+        let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
+        let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, maker)?;
+        if let Some(ends) = ends {
+            runtime.watch_barriers(&ends.watch)?;
+        }
         let thread = std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
         Ok(Self {
             stats,
@@ -213,12 +347,17 @@ impl Live {
             return Err(LiveError::Staged);
         }
         let clock = Clock::default();
-        let hub = Hub::new(streams.clone(), options.hub)?;
-        let catalogue = catalogue(streams, &options);
         options.runtime.validate()?;
+        let mut base = base(&stages, &streams, &options)?;
+        let (hub, shards) = take_over(&mut base, &streams, &options)?;
         options.runtime.ring_events = options.runtime.ring_events.min(FUSED_RING);
         let ring_events = options.runtime.ring_events;
-        let (router, shards) = InlineShards::new(&stages, options.runtime)?;
+        let (router, shards) = match &shards {
+            Some(shards) => InlineShards::restore(&stages, options.runtime, shards)?,
+            None => InlineShards::new(&stages, options.runtime)?,
+        };
+        let maker_parts = MakerParts::of(&stages, &streams, &options);
+        let catalogue = catalogue(streams, &options);
         let stats = shards.stats_handle();
         let notify = Arc::new(tokio::sync::Notify::new());
         let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
@@ -226,7 +365,11 @@ impl Live {
         let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
         let idle = options.runtime.idle;
         let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
-        let recovered = ingest.recover(&ingest_handle)?;
+        let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
+        let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, maker)?;
+        if let (Some(ends), Downstream::Here(here)) = (ends, &ingest.downstream) {
+            here.shards.watch_barriers(&ends.watch)?;
+        }
         let core = Core { ingest, desk, notify, clock, idle };
         let (report, reported) = flume::bounded(1);
         runtime.spawn(async move {
@@ -250,8 +393,8 @@ impl Live {
 
     /// What was found in the journal.
     #[must_use]
-    pub fn recovered(&self) -> Recovered {
-        self.recovered
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
     }
 
     /// The way in for feeds.

@@ -1,6 +1,7 @@
 //! Why a connection ends, in words that machines and people both understand.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 /// Why a connection ends. A number, because a newer peer may know more reasons than we do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,9 @@ impl CloseCode {
     /// The connection has stood for as long as one may without showing again who it is.
     pub const EXPIRED: Self = Self(17);
 
+    /// Another node leads. The reason begins with where feeds find it, see [`Close::leader`].
+    pub const NOT_LEADER: Self = Self(18);
+
     /// A word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -66,6 +70,7 @@ impl CloseCode {
             Self::UNAUTHORIZED => "unauthorized",
             Self::QUOTA => "quota",
             Self::EXPIRED => "expired",
+            Self::NOT_LEADER => "not_leader",
             _ => "unknown",
         }
     }
@@ -82,6 +87,7 @@ impl CloseCode {
                 | Self::LAG
                 | Self::QUOTA
                 | Self::EXPIRED
+                | Self::NOT_LEADER
         )
     }
 }
@@ -110,6 +116,23 @@ impl Close {
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
+
+    /// Not here: feeds go to `leader`, who leads in `epoch`; nobody does, or nobody knows, without one.
+    #[must_use]
+    pub fn not_leader(leader: Option<SocketAddr>, epoch: u32) -> Self {
+        let reason = match leader {
+            Some(leader) => format!("{leader} leads in epoch {epoch}"),
+            None => format!("no node leads in epoch {epoch}"),
+        };
+        Self::new(CloseCode::NOT_LEADER, reason)
+    }
+
+    /// Where the leader is, if these are the words of a node that is not and knows it.
+    #[must_use]
+    pub fn leader(&self) -> Option<SocketAddr> {
+        let words = (self.code == CloseCode::NOT_LEADER).then(|| self.reason.split(' ').next())?;
+        words?.parse().ok()
+    }
 }
 
 impl fmt::Display for Close {
@@ -119,5 +142,20 @@ impl fmt::Display for Close {
         } else {
             write!(f, "{}: {}", self.code, self.reason)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_lead_says_who_does() {
+        let at: SocketAddr = "[::1]:7443".parse().unwrap();
+        let close = Close::not_leader(Some(at), 7);
+        assert_eq!(close.to_string(), "not_leader: [::1]:7443 leads in epoch 7");
+        assert!(close.code.may_retry() && close.leader() == Some(at));
+        assert_eq!(Close::not_leader(None, 7).leader(), None);
+        assert_eq!(Close::new(CloseCode::BUSY, "127.0.0.1:1 leads").leader(), None);
     }
 }

@@ -30,7 +30,7 @@ pub enum AckMode {
     /// In the leader's log, in memory: survives the feed's connection, not the server's process.
     #[default]
     Leader = 1,
-    /// On enough replicas. Not offered by this version.
+    /// In the memory of enough replicas. Offered by a node of a cluster.
     Committed = 2,
     /// On disk: survives the process and the power. Offered by a server with a journal.
     Durable = 3,

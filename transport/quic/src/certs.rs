@@ -142,6 +142,11 @@ pub fn init(dir: &Path, request: &CertsRequest, now_s: u64) -> Result<Vec<Shown>
 /// # Errors
 /// As [`init`].
 pub fn add(dir: &Path, request: &CertsRequest, now_s: u64) -> Result<Vec<Shown>, CertsError> {
+    make(dir, request, now_s, &issuer(dir)?, Files::default())
+}
+
+/// The CA in `dir`.
+fn issuer(dir: &Path) -> Result<Issuer<'static, KeyPair>, CertsError> {
     let read = |name: &str| {
         let path = dir.join(name);
         std::fs::read_to_string(&path).map_err(file("read", &path)).map_err(CertsError::from)
@@ -149,8 +154,54 @@ pub fn add(dir: &Path, request: &CertsRequest, now_s: u64) -> Result<Vec<Shown>,
     let pem =
         |what| move |_| TlsError::Pem { what, path: dir.join(if what == "CA" { CA_CERT } else { CA_KEY }) };
     let key = KeyPair::from_pem(&read(CA_KEY)?).map_err(pem("private key"))?;
-    let issuer = Issuer::from_ca_cert_pem(&read(CA_CERT)?, key).map_err(pem("CA"))?;
-    make(dir, request, now_s, &issuer, Files::default())
+    Ok(Issuer::from_ca_cert_pem(&read(CA_CERT)?, key).map_err(pem("CA"))?)
+}
+
+/// What to make for one of several servers that connect to each other: good for both sides of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerRequest {
+    /// Where the files go.
+    pub out: PathBuf,
+    /// Names and addresses it is good for; the first is also its common name.
+    pub names: Vec<String>,
+    /// The beginning of the files' names.
+    pub file: &'static str,
+    /// How long it is good, in days: 1 to 3,650.
+    pub days: u32,
+    /// Whether files that exist are replaced.
+    pub force: bool,
+}
+
+/// Makes a certificate for a server that is also a client, with the CA in `dir`.
+///
+/// # Errors
+/// As [`init`].
+pub fn peer(dir: &Path, request: &PeerRequest, now_s: u64) -> Result<Vec<Shown>, CertsError> {
+    range("days", request.days.into(), 1, DAYS_MAX.into())?;
+    range("names", request.names.len() as u64, 1, NAMES_MAX as u64)?;
+    let issuer = issuer(dir)?;
+    let mut params = CertificateParams::new(request.names.clone())?;
+    params.distinguished_name.push(DnType::CommonName, request.names[0].as_str());
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let mut files = Files::default();
+    signed(&mut files, &request.out, request.file, params, request.days, now_s, &issuer)?;
+    files.write(&request.out, request.force)
+}
+
+/// The DNS names that a certificate is good for.
+///
+/// # Errors
+/// [`CertsError::Parse`] for bytes that are no certificate.
+pub fn dns_names(der: &CertificateDer<'_>) -> Result<Vec<String>, CertsError> {
+    let certificate = parse(der)?;
+    let found = certificate.subject_alternative_name().map_err(|_| CertsError::Parse)?;
+    let names = found.map(|found| &found.value.general_names[..]).unwrap_or_default();
+    let dns = names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    Ok(dns.collect())
 }
 
 fn make(

@@ -93,7 +93,8 @@ impl Limits {
     }
 
     /// The library's settings for these limits. `peer_streams` is how many streams the peer may open towards us.
-    pub(crate) fn transport(&self, peer_streams: u32) -> Arc<TransportConfig> {
+    #[must_use]
+    pub fn transport(&self, peer_streams: u32) -> Arc<TransportConfig> {
         let mut config = TransportConfig::default();
         config
             .max_concurrent_bidi_streams(VarInt::from_u32(peer_streams))

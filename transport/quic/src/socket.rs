@@ -21,7 +21,10 @@ pub fn endpoint(address: SocketAddr, server: Option<ServerConfig>, mtu: u16) -> 
 }
 
 /// The same, with settings of its own.
-pub(crate) fn endpoint_of(
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn endpoint_of(
     mut config: EndpointConfig,
     address: SocketAddr,
     server: Option<ServerConfig>,

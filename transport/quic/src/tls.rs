@@ -107,12 +107,12 @@ impl Trust {
         Self::of_file(&data.join(FOLDER).join(CERTIFICATE))
     }
 
+    /// The library's settings for a client that shows `identity` and speaks `alpn`.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the identity cannot be used.
     #[cfg(feature = "client")]
-    pub(crate) fn client(
-        &self,
-        identity: Option<&Identity>,
-        alpn: &[u8],
-    ) -> Result<quinn::ClientConfig, TlsError> {
+    pub fn client(&self, identity: Option<&Identity>, alpn: &[u8]) -> Result<quinn::ClientConfig, TlsError> {
         let tls = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(Arc::clone(&self.roots));
@@ -185,7 +185,8 @@ impl Identity {
     /// one before for what they are, and tells their peers at once that these are gone. Otherwise each would find out by
     /// itself, after a long silence.
     #[cfg(feature = "server")]
-    pub(crate) fn endpoint(&self) -> quinn::EndpointConfig {
+    #[must_use]
+    pub fn endpoint(&self) -> quinn::EndpointConfig {
         use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
         let root = Key::new(HMAC_SHA256, self.key.secret_der());
         let reset = sign(&root, b"tidegate: stateless reset");
@@ -198,9 +199,13 @@ impl Identity {
         config
     }
 
-    /// `clients` is whose certificates clients may show, and whether they must.
+    /// The library's settings for a server that speaks `alpn`. `clients` is whose certificates clients may show, and whether they
+    /// must.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the certificates cannot be used.
     #[cfg(feature = "server")]
-    pub(crate) fn server(
+    pub fn server(
         self,
         alpn: &[&[u8]],
         clients: Option<(&Trust, bool)>,

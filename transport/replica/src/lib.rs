@@ -12,8 +12,11 @@ pub mod meta;
 pub mod message;
 pub mod replica;
 
+pub mod wire;
+
 pub use log::{Body, Entry, Log};
 pub use message::{Append, Message};
 pub use meta::{Command, Group, Member, Meta, MetaStore, NodeId, Rejection};
 pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};
 pub use rules::{Rule, Rules};
+pub use wire::WireError;

@@ -2,13 +2,14 @@
 //! not ours ([`MetaStore`]).
 
 use crate::rules::{Rule, Rules};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A node, for the life of the cluster.
 pub type NodeId = u16;
 
 /// One start of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
     /// The node.
     pub node: NodeId,
@@ -17,7 +18,7 @@ pub struct Member {
 }
 
 /// A node as metadata has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeState {
     /// Its newest incarnation.
     pub incarnation: u64,
@@ -26,7 +27,7 @@ pub struct NodeState {
 }
 
 /// A group as metadata has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Counts changes of leadership.
     pub epoch: u32,
@@ -45,7 +46,7 @@ pub struct Group {
 }
 
 /// A change to metadata.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// A node started, or came back after it was fenced.
     Register {
@@ -115,7 +116,7 @@ pub trait MetaStore {
 }
 
 /// The state of one group and its nodes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Counts accepted commands.
     pub revision: u64,
@@ -123,6 +124,7 @@ pub struct Meta {
     pub nodes: BTreeMap<NodeId, NodeState>,
     /// The group.
     pub group: Group,
+    #[serde(skip)]
     rules: Rules,
 }
 

@@ -14,6 +14,10 @@ pub trait Machine: Default {
     fn apply(&mut self, input: &Self::Input);
     /// Digest of the state.
     fn digest(&self) -> u64;
+    /// Bytes that an input takes on its way to a follower.
+    fn bytes(_input: &Self::Input) -> usize {
+        0
+    }
 }
 
 /// How a replica works. Ticks are whatever the driver counts; they matter for progress alone.
@@ -25,6 +29,8 @@ pub struct ReplicaOptions {
     pub digest_every: u64,
     /// Entries in one message at most.
     pub append_max: usize,
+    /// Bytes of inputs in one message at most; an input that is larger goes alone.
+    pub append_bytes_max: usize,
     /// Entries on their way to one follower at most.
     pub window_max: u64,
     /// Entries in the log that are not committed at most; with more, inputs are refused for a while.
@@ -43,6 +49,7 @@ impl Default for ReplicaOptions {
             durable: false,
             digest_every: 4_096,
             append_max: 512,
+            append_bytes_max: 1 << 20,
             window_max: 4_096,
             uncommitted_max: 1 << 16,
             lag_ticks: 30,
@@ -504,7 +511,7 @@ impl<M: Machine> Replica<M> {
         peer.next = peer.next.min(end);
         let room = self.options.window_max.saturating_sub(peer.next - peer.matched.min(peer.next));
         let count = usize::try_from(room).unwrap_or(usize::MAX).min(self.options.append_max);
-        let entries = self.log.slice(peer.next, count);
+        let entries = fitting::<M>(self.log.slice(peer.next, count), self.options.append_bytes_max);
         if entries.is_empty() && !always {
             return;
         }
@@ -735,6 +742,18 @@ impl<M: Machine> Replica<M> {
     pub fn revision(&self) -> u64 {
         self.revision
     }
+}
+
+/// As many entries from the front as have room in `most` bytes, and one at least.
+fn fitting<M: Machine>(entries: &[Entry<M::Input>], most: usize) -> &[Entry<M::Input>] {
+    let mut bytes = 0usize;
+    let over = entries.iter().position(|entry| {
+        if let Body::Input { input, .. } = &entry.body {
+            bytes = bytes.saturating_add(M::bytes(input));
+        }
+        bytes > most
+    });
+    &entries[..over.map_or(entries.len(), |over| over.max(1))]
 }
 
 #[cfg(test)]

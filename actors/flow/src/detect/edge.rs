@@ -109,15 +109,17 @@ impl Edges {
     ) {
         let FlowRecord { originator, responder, responder_port: port, protocol: number, .. } = *record;
         let users = self.users.entry((port, number), Few::default);
-        users.insert(short_hash(&originator));
+        let is_known = users.insert(short_hash(&originator));
         let users = users.count();
         let settled = before.since_ns > 0
             && now.saturating_sub(before.since_ns) >= HISTORY_NS
             && now.saturating_sub(before.new_ns) >= SETTLED_NS
             && before.flows >= FLOWS_MIN
             && before.services <= SERVICES_MAX;
-        // Services that answer on a port of their own, and are talked with.
+        // Services that answer on a port of their own, new to the host as well, and are talked with. Another server of a known service
+        // is for those who judge lateral movement.
         if !settled
+            || is_known
             || users >= USERS_MIN
             || number != protocol::TCP
             || record.received.bytes == 0

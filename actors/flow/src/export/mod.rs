@@ -1,6 +1,6 @@
 //! Flow exports: datagrams of NetFlow v5 and v9, IPFIX and sFlow v5 in, flow records out.
 //!
-//! Exporters tell one direction of a flow at a time; [`pair`] puts the two together. All that a datagram can make us keep is bounded:
+//! Exporters tell one direction of a flow at a time; `pair` puts the two together. All that a datagram can make us keep is bounded:
 //! exporters, templates of each, fields of a template, halves that wait. What is lost on the way is told by gaps in sequence numbers
 //! and counted, and an exporter whose clock is off is moved to the time its datagrams came in.
 //!
@@ -271,8 +271,9 @@ impl Collector {
         self.pairs.advance(u64::MAX, &mut take);
     }
 
+    /// Who sent this, again: a newcomer that is looked up twice for one datagram has not come back.
     fn exporter(&mut self, arrival: Arrival, domain: u32, dialect: Dialect) -> &mut Exporter {
-        self.exporters.entry((arrival.exporter, domain, dialect), Exporter::new)
+        self.exporters.entry_again((arrival.exporter, domain, dialect), Exporter::new)
     }
 
     /// The exporter's time, or that of arrival where it is far off.

@@ -129,7 +129,8 @@ impl Collector {
                 self.counts.templates_refused += 1;
                 continue;
             };
-            let exporter = self.exporters.entry((arrival.exporter, domain, dialect), super::Exporter::new);
+            let exporter =
+                self.exporters.entry_again((arrival.exporter, domain, dialect), super::Exporter::new);
             let before = exporter.templates.dropped();
             if let Some(known) = exporter.templates.find(&id) {
                 *known = template;
@@ -152,7 +153,8 @@ impl Collector {
     ) -> Option<u32> {
         let mut count = 0;
         for _ in 0..RECORDS_MAX {
-            let exporter = self.exporters.entry((arrival.exporter, domain, dialect), super::Exporter::new);
+            let exporter =
+                self.exporters.entry_again((arrival.exporter, domain, dialect), super::Exporter::new);
             let Some(template) = exporter.templates.find(&id) else {
                 self.counts.without_template += 1;
                 return None;

@@ -20,6 +20,8 @@ mod server;
 mod server_tests;
 #[cfg(test)]
 mod sim;
+mod state;
 
 pub use client::{FeedClient, FeedClientOptions, FeedEvent};
 pub use server::{ConnectionId, FeedLedger, FeedServer, FeedServerOptions, Released, SourceStats, Taken};
+pub use state::{FeedServerState, SourceState, StateError};

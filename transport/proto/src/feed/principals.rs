@@ -26,6 +26,9 @@ impl Principals {
     pub(super) fn came(&mut self, grant: &Grant, now: MonoTime) {
         let usage = self.0.entry(Arc::clone(grant.principal())).or_default();
         usage.connected += 1;
+        if grant.quotas().symbols.is_none() {
+            usage.names = HashSet::new(); // of an earlier start, which did not know whether there is a quota
+        }
         usage.events = match (usage.events.take(), grant.quotas().events_per_second) {
             (_, None) => None,
             (None, Some(rate)) => Some(Meter::new(rate, now)),
@@ -61,6 +64,22 @@ impl Principals {
             events = events.min((left / usage.connected.max(1)).max(left.min(1)));
         }
         source.last + events
+    }
+
+    /// A name that a principal defined before an earlier start of the server ended. Kept until it is known whether it has a quota.
+    pub(super) fn named(&mut self, principal: &Arc<str>, hashes: impl Iterator<Item = u64>) {
+        self.0.entry(Arc::clone(principal)).or_default().names.extend(hashes);
+    }
+
+    /// Names that count against quotas, by principal, both in order.
+    pub(super) fn names(&self) -> Vec<(String, Vec<u64>)> {
+        let used = self.0.iter().filter(|(_, usage)| !usage.names.is_empty());
+        let mut all: Vec<(String, Vec<u64>)> = used
+            .map(|(principal, usage)| (principal.to_string(), usage.names.iter().copied().collect()))
+            .collect();
+        all.iter_mut().for_each(|(_, names)| names.sort_unstable());
+        all.sort_unstable();
+        all
     }
 
     /// Whether a principal may have a key for this name.

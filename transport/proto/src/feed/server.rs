@@ -34,6 +34,8 @@ pub struct FeedServerOptions {
     pub heartbeat_ms: u32,
     /// Whether acks `durable` are given: somebody says [`FeedServer::durable`].
     pub durable: bool,
+    /// Whether acks `committed` are given: somebody says [`FeedServer::committed`].
+    pub committed: bool,
     /// Another number for each start of the server.
     pub incarnation: u64,
     /// What the server calls itself.
@@ -52,6 +54,7 @@ impl Default for FeedServerOptions {
             reorder_ns: 20 * MILLISECOND_NS,
             heartbeat_ms: 3_000,
             durable: false,
+            committed: false,
             incarnation: 1,
             server: "tidegate".to_owned(),
         }
@@ -193,31 +196,38 @@ struct Held {
     events: Vec<Event>,
 }
 
+#[derive(Clone)]
 pub(super) struct Source {
-    name: String,
-    source_id: u64,
-    session: u64,
+    pub(super) name: String,
+    pub(super) source_id: u64,
+    pub(super) session: u64,
     pub(super) last: u64,
     /// The last sequence that is on disk.
-    durable: u64,
+    pub(super) durable: u64,
+    /// The last sequence that is on enough replicas.
+    pub(super) committed: u64,
     /// Known from the journal of an earlier start.
-    recovered: bool,
+    pub(super) recovered: bool,
     /// Hash of each name within the quota, so that a second name for a key is noticed.
-    names: Vec<u64>,
+    pub(super) names: Vec<u64>,
     /// Keys that were defined, named or not.
-    keys: u32,
-    connection: Option<ConnectionId>,
-    connections: u64,
-    ledger: FeedLedger,
+    pub(super) keys: u32,
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) connections: u64,
+    pub(super) ledger: FeedLedger,
     /// What whoever connected last may do; its principal is the owner.
     pub(super) grant: Grant,
-    throttled: u64,
+    pub(super) throttled: u64,
 }
 
 impl Source {
     /// The last sequence that a mode promises.
     fn promised(&self, mode: AckMode) -> u64 {
-        if mode == AckMode::Durable { self.durable.min(self.last) } else { self.last }
+        match mode {
+            AckMode::Durable => self.durable.min(self.last),
+            AckMode::Committed => self.committed.min(self.last),
+            AckMode::None | AckMode::Leader => self.last,
+        }
     }
 }
 
@@ -247,10 +257,10 @@ struct Feed {
 /// All feed sessions of a server.
 pub struct FeedServer {
     options: FeedServerOptions,
-    sources: Vec<Source>,
-    by_id: HashMap<u64, u16>,
+    pub(super) sources: Vec<Source>,
+    pub(super) by_id: HashMap<u64, u16>,
     connections: HashMap<ConnectionId, Connection>,
-    principals: Principals,
+    pub(super) principals: Principals,
     next_connection: u64,
 }
 
@@ -510,10 +520,18 @@ impl FeedServer {
         if hello.plane != Plane::Feed {
             return Err(Close::new(CloseCode::PROTOCOL, "a subscriber on the feeds' plane"));
         }
-        let offered =
-            hello.ack_mode <= AckMode::Leader || hello.ack_mode == AckMode::Durable && self.options.durable;
+        let offered = match hello.ack_mode {
+            AckMode::None | AckMode::Leader => true,
+            AckMode::Committed => self.options.committed,
+            AckMode::Durable => self.options.durable,
+        };
         if !offered {
-            let allowed = if self.options.durable { "none, leader and durable" } else { "none and leader" };
+            let allowed = match (self.options.committed, self.options.durable) {
+                (false, false) => "none and leader",
+                (false, true) => "none, leader and durable",
+                (true, false) => "none, leader and committed",
+                (true, true) => "none, leader, committed and durable",
+            };
             let reason = format!("acks `{}` were asked for, allowed are {allowed}", hello.ack_mode);
             return Err(Close::new(CloseCode::ACK_MODE, reason));
         }
@@ -545,6 +563,7 @@ impl FeedServer {
                     session: hello.session,
                     last: 0,
                     durable: 0,
+                    committed: 0,
                     recovered: false,
                     names: Vec::new(),
                     keys: 0,
@@ -564,7 +583,7 @@ impl FeedServer {
         let new_session = source.session != hello.session;
         if new_session {
             source.session = hello.session;
-            (source.last, source.durable) = (0, 0);
+            (source.last, source.durable, source.committed) = (0, 0, 0);
         }
         // Names are checked when they are defined, so under other rights they are defined again.
         let forget = new_session || source.name != hello.name || !source.grant.same_rights(&grant);
@@ -749,6 +768,24 @@ impl FeedServer {
         }
     }
 
+    /// As [`FeedServer::durable`], of what is on enough replicas.
+    pub fn committed(&mut self, rank: u16, session: u64, sequence: u64) {
+        if let Some(source) = self.sources.get_mut(usize::from(rank))
+            && source.session == session
+        {
+            source.committed = source.committed.max(sequence.min(source.last));
+        }
+    }
+
+    /// Knows of sources what `log` does, and nothing else: connections are forgotten, and those to come get new ids. For a node that
+    /// begins to lead, and for one that ceases to.
+    pub fn go_on_from(&mut self, log: &Self) {
+        self.sources.clone_from(&log.sources);
+        self.by_id.clone_from(&log.by_id);
+        self.connections.clear();
+        self.principals = Principals::default();
+    }
+
     /// What the log has of a source: its session, and the last sequence.
     #[must_use]
     pub fn stands(&self, rank: u16) -> (u64, u64) {
@@ -779,6 +816,7 @@ impl FeedServer {
                 session,
                 last: 0,
                 durable: 0,
+                committed: 0,
                 recovered: true,
                 names: Vec::new(),
                 keys: 0,
@@ -791,7 +829,8 @@ impl FeedServer {
         }
         let source = &mut self.sources[usize::from(rank)];
         if source.session != session {
-            (source.session, source.last, source.durable) = (session, 0, 0);
+            source.session = session;
+            (source.last, source.durable, source.committed) = (0, 0, 0);
         }
         if empty {
             source.keys = 0;
@@ -807,6 +846,7 @@ impl FeedServer {
         let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
         let before = source.names.len();
         source.names.extend(names.map(|name| name_hash(name.as_bytes())));
+        self.principals.named(source.grant.principal(), source.names[before..].iter().copied());
         source.keys += (source.names.len() - before) as u32 + overflowed;
     }
 

@@ -212,6 +212,61 @@ fn a_flood_of_names_ends_at_the_quota() {
 }
 
 #[test]
+fn a_quota_of_names_holds_over_a_restart() {
+    let define = |names: &'static [&'static str]| {
+        move |w: &mut FrameWriter<'_>| assert_eq!(w.define(0, names.iter().copied()), names.len() as u32)
+    };
+    let quotas = Quotas { symbols: Some(3), ..Quotas::default() };
+    let who = Policy::default().grant("flood", None, quotas);
+    let mut first = FeedServer::new(FeedServerOptions::default());
+    let one = first.open(MonoTime(0), who.clone());
+    say(&mut first, one, 0, hello(1, "one")).unwrap();
+    say(&mut first, one, 0, define(&["A", "B"])).unwrap();
+    say(&mut first, one, 0, |w| w.events(1, 2, [&samples(5), &[]])).unwrap();
+
+    // As a journal has it, and as a snapshot has it.
+    let mut read = FeedServer::new(FeedServerOptions::default());
+    let session = first.stands(0).0;
+    assert_eq!(read.recover_source(1, session, true, "one", "flood"), Some(0));
+    read.recover_names(0, ["A", "B"].into_iter(), 0);
+    read.recover_events(0, 1, 5);
+    let mut restored = FeedServer::new(FeedServerOptions::default());
+    restored.restore(&first.state()).unwrap();
+    assert_eq!(restored.state(), read.state());
+    for mut server in [read, restored] {
+        let stats = server.sources().next().unwrap();
+        assert_eq!((stats.last, stats.names, stats.ledger.accepted, stats.connected), (5, 2, 5, false));
+        let two = server.open(MonoTime(0), who.clone());
+        say(&mut server, two, 0, hello(2, "two")).unwrap();
+        let (taken, _) = say(&mut server, two, 0, define(&["C", "A", "D"])).unwrap();
+        assert_eq!(taken, "names from 0: 2, over 1", "two of three were used before");
+        // Whoever has no quota now is not held to what was counted.
+        let free = Policy::default().grant("flood", None, Quotas::default());
+        let three = server.open(MonoTime(0), free);
+        say(&mut server, three, 0, hello(3, "three")).unwrap();
+        let (taken, _) = say(&mut server, three, 0, define(&["E", "F", "G", "H"])).unwrap();
+        assert_eq!(taken, "names from 0: 4, over 0");
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_is_refused() {
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    assert_eq!(server.recover_source(7, 1, true, "a", "x"), Some(0));
+    assert_eq!(server.recover_source(8, 1, true, "b", "x"), Some(1));
+    let good = server.state();
+    let fresh = || FeedServer::new(FeedServerOptions::default());
+    fresh().restore(&good).unwrap();
+    let twice = FeedServerState::of(vec![good.source(0), good.source(0)]);
+    assert_eq!(fresh().restore(&twice), Err(StateError::Twice(7)));
+    server.recover_names(0, ["A"].into_iter(), 0);
+    let mut named = server.state().source(0);
+    named.set_keys(0);
+    let error = fresh().restore(&FeedServerState::of(vec![named])).unwrap_err();
+    assert_eq!(error, StateError::Names { rank: 0, names: 1, keys: 0 });
+}
+
+#[test]
 fn who_shows_a_token_speaks_to_those_who_can_read_it() {
     let offered = |credential: Option<crate::Credential<'_>>| {
         let mut client = FeedClient::new(FeedClientOptions::default());

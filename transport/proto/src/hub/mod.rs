@@ -45,6 +45,7 @@
 mod cursor;
 mod history;
 mod keys;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +59,7 @@ use cursor::{Cursor, Edge, Floor, Subscriber};
 use history::History;
 use keys::Keyring;
 pub use keys::{KeyInfo, KeySearch};
+pub use past::{PastError, StreamPast};
 use std::collections::VecDeque;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{Output, SLOT_COUNT, output_kind};
@@ -361,6 +363,8 @@ pub struct Hub {
     past: usize,
     stats: HubStats,
     watermark: u64,
+    /// The newest barrier of the log whose marker came, and how many shards' did.
+    barrier: (u64, u32),
 }
 
 impl Hub {
@@ -403,6 +407,7 @@ impl Hub {
             past: 0,
             stats: HubStats::default(),
             watermark: 0,
+            barrier: (0, 0),
         })
     }
 
@@ -434,6 +439,9 @@ impl Hub {
     pub fn publish(&mut self, outputs: &[Output]) {
         for output in outputs {
             if output.kind >= output_kind::WATERMARK {
+                if output.kind == output_kind::BARRIER {
+                    self.reached(output.ts);
+                }
                 continue;
             }
             let stream = usize::from(output.stream);
@@ -451,25 +459,29 @@ impl Hub {
             state.newest = state.newest.max(output.ts);
             let held = Output { key: key.unwrap_or(u32::MAX), ..*output };
             state.ring.push_back(held);
-            let Some(key) = key else {
-                self.stats.unnamed += 1;
-                continue;
-            };
-            let at = key as usize;
-            if at >= state.history.len() {
-                state.history.resize_with(at + 1, History::default);
+            match key {
+                Some(key) => self.remember(stream, key, held),
+                None => self.stats.unnamed += 1,
             }
-            let history = &mut state.history[at];
-            // One record per key is always kept; more as long as all keys together stay within their bound.
-            let room = self.lookback < self.options.lookback_total;
-            let max = if room { self.options.lookback_records } else { history.len().max(1) };
-            let before = history.len();
-            history.push(held, max);
-            // A history gets shorter when its bound was lowered.
-            self.lookback = self.lookback + history.len().max(1) - before.max(1);
-            state.keyed += u64::from(before == 0 && history.len() > 0);
         }
         self.enforce_budgets();
+    }
+
+    /// Keeps a record for lookback.
+    fn remember(&mut self, stream: usize, key: u32, held: Output) {
+        let (state, at) = (&mut self.streams[stream], key as usize);
+        if at >= state.history.len() {
+            state.history.resize_with(at + 1, History::default);
+        }
+        let history = &mut state.history[at];
+        // One record per key is always kept; more as long as all keys together stay within their bound.
+        let room = self.lookback < self.options.lookback_total;
+        let max = if room { self.options.lookback_records } else { history.len().max(1) };
+        let before = history.len();
+        history.push(held, max);
+        // A history gets shorter when its bound was lowered.
+        self.lookback = self.lookback + history.len().max(1) - before.max(1);
+        state.keyed += u64::from(before == 0 && history.len() > 0);
     }
 
     /// Takes the oldest eighth off a full ring. Readers still behind it go by their policy.

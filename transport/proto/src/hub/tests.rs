@@ -584,3 +584,116 @@ fn bounds_that_change_while_it_runs_hold_from_then_on() {
     assert_eq!(kept(&hub), [247, 248, 249, 250]);
     assert_eq!(hub.stats().lookback, 3);
 }
+
+/// What a hub has of a stream: the newest place, the ring's records, and each key's history; of windows that end at one instant in
+/// the order of their last revisions.
+fn past_of(hub: &Hub, stream: u16, names: &[String]) -> (u64, Vec<Output>, Vec<Vec<Output>>) {
+    let plain = |output: &Output| Output { key: 0, ..*output };
+    let state = &hub.streams[usize::from(stream)];
+    let history = |name: &String| {
+        let mut history: Vec<Output> = hub.lookback(stream, name, 99).map(plain).collect();
+        history.sort_by_key(|output| (output.ts, output.sequence));
+        history
+    };
+    (state.head(), state.ring.iter().map(plain).collect(), names.iter().map(history).collect())
+}
+
+proptest! {
+    /// Copied in pieces while it goes on, and restored as of a barrier: with what came behind the barrier published again it is
+    /// the hub that was never interrupted, but that its ring may reach back a little less.
+    #[test]
+    fn a_past_copied_on_the_way_is_that_of_its_barrier(
+        before in proptest::collection::vec((0u16..2, 0usize..9, 0u64..4, proptest::bool::ANY), 0..300),
+        behind in proptest::collection::vec((0u16..2, 0usize..9, 0u64..4, proptest::bool::ANY), 0..120),
+        step in 1usize..40,
+    ) {
+        let names: Vec<String> = (0..9).map(|at| format!("K{at}")).collect();
+        let (mut hub, mut source, mut now) = (small(64), Source::default(), 100);
+        names.iter().for_each(|name| hub.define(name));
+        let mut make = |source: &mut Source, &(stream, name, later, amends): &(u16, usize, u64, bool)| {
+            now += later;
+            let mut output = source.record(stream, &names[name], now);
+            if amends {
+                // Of a window that closed a little before.
+                (output.ts, output.state) = (now - 2, BarState::Amended as u8);
+                output.words[0] = output.ts - 10;
+            }
+            output
+        };
+        for act in &before {
+            hub.publish(&[make(&mut source, act)]);
+        }
+        let marker = |barrier| Output { kind: output_kind::BARRIER, ts: barrier, ..Output::default() };
+        prop_assert!(!hub.is_past(5, 2));
+        hub.publish(&[marker(5)]);
+        prop_assert!(!hub.is_past(5, 2), "one of two shards");
+        hub.publish(&[marker(5)]);
+        prop_assert!(hub.is_past(5, 2) && hub.is_past(4, 2) && !hub.is_past(6, 2));
+        let heads: Vec<Vec<u64>> = (0..2u16)
+            .map(|stream| (0..SLOT_COUNT as u16).map(|slot| source.heads.get(&(stream, slot)).copied().unwrap_or(0)).collect())
+            .collect();
+        let published: Vec<u64> = (0..2).map(|stream| hub.streams[stream].head()).collect();
+
+        let tail: Vec<Output> = behind.iter().map(|act| make(&mut source, act)).collect();
+        let mut rest = tail.chunks(step);
+        let mut pasts = Vec::new();
+        for stream in 0..2 {
+            let (mut ring, mut place) = (Vec::new(), Some(u64::MAX));
+            while let Some(before) = place {
+                let mut piece = Vec::new();
+                place = hub.copy_ring(stream, before, 7, &mut piece);
+                ring.push(piece);
+                rest.next().into_iter().for_each(|records| hub.publish(records));
+            }
+            ring.reverse();
+            let (mut histories, mut key) = (Vec::new(), Some(0));
+            while let Some(from) = key {
+                let mut piece = Vec::new();
+                key = hub.copy_histories(stream, from, 5, &mut piece);
+                histories.push(piece);
+                rest.next().into_iter().for_each(|records| hub.publish(records));
+            }
+            pasts.push((ring, histories));
+        }
+        rest.for_each(|records| hub.publish(records));
+
+        let mut again = small(64);
+        names.iter().for_each(|name| again.define(name));
+        for (stream, (ring, histories)) in (0u16..).zip(&pasts) {
+            let at = usize::from(stream);
+            let ring: Vec<&[u8]> = ring.iter().map(Vec::as_slice).collect();
+            let histories: Vec<&[u8]> = histories.iter().map(Vec::as_slice).collect();
+            let past = StreamPast {
+                heads: &heads[at],
+                published: published[at],
+                ring: &ring,
+                histories: &histories,
+            };
+            again.restore(stream, past).unwrap();
+            let short = StreamPast { heads: &heads[at][1..], ..past };
+            prop_assert_eq!(small(64).restore(stream, short), Err(PastError::Slots(SLOT_COUNT - 1)));
+        }
+        again.publish(&tail);
+        for stream in 0..2 {
+            let (head, ring, histories) = past_of(&again, stream, &names);
+            let (calm_head, calm_ring, calm_histories) = past_of(&hub, stream, &names);
+            prop_assert_eq!(head, calm_head);
+            prop_assert_eq!(&histories, &calm_histories);
+            let least = ring.len().min(calm_ring.len());
+            prop_assert_eq!(&ring[ring.len() - least..], &calm_ring[calm_ring.len() - least..]);
+            prop_assert!(least + behind.len() + 8 >= calm_ring.len(), "{} of {}", ring.len(), calm_ring.len());
+            let (state, calm) = (&again.streams[usize::from(stream)], &hub.streams[usize::from(stream)]);
+            prop_assert_eq!(&state.heads, &calm.heads);
+            prop_assert_eq!((state.newest, state.keyed), (calm.newest, calm.keyed));
+            for (slot, evicted) in state.evicted.iter().enumerate() {
+                let first = state.ring.iter().find(|output| usize::from(output.slot) == slot);
+                let expected = first.map_or(state.heads[slot], |output| output.sequence - 1);
+                prop_assert_eq!(*evicted, expected, "slot {}", slot);
+            }
+        }
+        prop_assert_eq!(again.stats().lookback, hub.stats().lookback);
+        let stray = StreamPast { heads: &heads[0], published: 0, ring: &[&[1, 2, 3]], histories: &[] };
+        prop_assert_eq!(small(64).restore(1, stray), Err(PastError::Record { stream: 1, left: 3 }));
+        prop_assert_eq!(small(64).restore(2, stray), Err(PastError::Stream(2)));
+    }
+}

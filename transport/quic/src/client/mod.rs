@@ -10,9 +10,10 @@ pub use tidegate_proto::subscriber::Continuation;
 use crate::limits::{LimitError, Limits};
 use crate::tls::{Identity, TlsError, Trust};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_auth::{CHANNEL_BYTES, CHANNEL_LABEL, Credential, CredentialError};
 use tidegate_proto::subscription::SubscriptionError;
@@ -24,6 +25,8 @@ use tidegate_proto::{Close, FrameError, MonoTime};
 pub struct ClientOptions {
     /// Its address.
     pub server: SocketAddr,
+    /// Where other nodes of the same cluster are: tried in turn when one does not answer or does not lead.
+    pub others: Vec<SocketAddr>,
     /// The name its certificate must be good for.
     pub server_name: String,
     /// Whom to believe.
@@ -44,6 +47,7 @@ impl ClientOptions {
     pub fn new(server: SocketAddr, trust: Trust) -> Self {
         Self {
             server,
+            others: Vec::new(),
             server_name: "localhost".to_owned(),
             trust,
             identity: None,
@@ -176,7 +180,12 @@ struct Dialer {
     endpoint: Endpoint,
     options: ClientOptions,
     config: quinn::ClientConfig,
+    /// All servers, the one to dial next in front.
+    servers: Mutex<VecDeque<SocketAddr>>,
 }
+
+/// Servers that are remembered at most; more are named by nobody but a hostile one.
+const SERVERS_MAX: usize = 64;
 
 impl Dialer {
     fn new(options: ClientOptions, alpn: &[u8]) -> Result<Self, ClientError> {
@@ -190,14 +199,49 @@ impl Dialer {
             (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
         };
         let endpoint = crate::socket::endpoint(any, None, options.limits.mtu).map_err(ClientError::Socket)?;
-        Ok(Self { endpoint, options, config })
+        let mut servers: VecDeque<SocketAddr> = VecDeque::from([options.server]);
+        for &other in options.others.iter().take(SERVERS_MAX - 1) {
+            if !servers.contains(&other) {
+                servers.push_back(other);
+            }
+        }
+        Ok(Self { endpoint, options, config, servers: Mutex::new(servers) })
+    }
+
+    fn servers(&self) -> MutexGuard<'_, VecDeque<SocketAddr>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one to dial.
+    fn server(&self) -> SocketAddr {
+        self.servers().front().copied().unwrap_or(self.options.server)
+    }
+
+    /// How long to try.
+    fn patience(&self) -> Duration {
+        self.options.give_up_after
+    }
+
+    /// This one was of no use; another's turn.
+    fn turn(&self) {
+        self.servers().rotate_left(1);
+    }
+
+    /// A server named another one.
+    fn prefer(&self, server: SocketAddr) {
+        let mut servers = self.servers();
+        match servers.iter().position(|other| *other == server) {
+            Some(at) => servers.rotate_left(at),
+            None if servers.len() < SERVERS_MAX => servers.push_front(server),
+            None => {}
+        }
     }
 
     async fn attempt(&self) -> Result<Dialed, Failed> {
-        let ClientOptions { server, server_name, limits, .. } = &self.options;
+        let ClientOptions { server_name, limits, .. } = &self.options;
         let connecting = self
             .endpoint
-            .connect_with(self.config.clone(), *server, server_name)
+            .connect_with(self.config.clone(), self.server(), server_name)
             .map_err(|error| Failed::Again(error.to_string()))?;
         let connection = tokio::time::timeout(limits.handshake_timeout, connecting)
             .await
@@ -229,7 +273,7 @@ impl Dialer {
             return None;
         }
         let reason = if reason.is_empty() { code.to_string() } else { reason };
-        Some(ClientError::Handshake { server: self.options.server, reason })
+        Some(ClientError::Handshake { server: self.server(), reason })
     }
 
     /// As [`Dialer::refused`], of a connection that stood: a server sees a client's certificate only then.
@@ -270,8 +314,9 @@ impl Dialer {
             };
             if start.elapsed() + pause >= self.options.give_up_after {
                 let seconds = self.options.give_up_after.as_secs();
-                return Err(ClientError::Unreachable { server: self.options.server, seconds, reason });
+                return Err(ClientError::Unreachable { server: self.server(), seconds, reason });
             }
+            self.turn();
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

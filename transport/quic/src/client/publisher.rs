@@ -3,10 +3,10 @@
 use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
 use quinn::{Connection, RecvStream, SendStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_engine::Event;
 use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedEvent};
-use tidegate_proto::{ALPN_FEED, AckMode, Frame, FrameBuffer};
+use tidegate_proto::{ALPN_FEED, AckMode, Close, CloseCode, Frame, FrameBuffer};
 use tokio::sync::Notify;
 
 /// Who publishes, and how.
@@ -220,6 +220,8 @@ enum End {
     Finished,
     /// It broke; another one may do better.
     Broken,
+    /// This server does not lead, and says who does if it knows.
+    Elsewhere(Close),
     /// No other will.
     Failed(ClientError),
 }
@@ -227,6 +229,8 @@ enum End {
 async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
     // Before the next attempt: longer after each connection that came to nothing.
     let mut pause = Duration::ZERO;
+    // Since when nobody leads, as far as servers say.
+    let mut sent_away: Option<Instant> = None;
     let over = loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -245,7 +249,7 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
         {
             let mut state = shared.state();
             if state.client.is_up() {
-                pause = Duration::ZERO;
+                (pause, sent_away) = (Duration::ZERO, None);
             }
             state.client.disconnected();
         }
@@ -259,6 +263,17 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
                     break Err(error);
                 }
                 connection.close(quinn::VarInt::from_u32(0), b"");
+                dialer.turn();
+            }
+            End::Elsewhere(close) => {
+                connection.close(quinn::VarInt::from_u32(0), b"");
+                if sent_away.get_or_insert_with(Instant::now).elapsed() >= dialer.patience() {
+                    break Err(ClientError::Closed(close));
+                }
+                match close.leader() {
+                    Some(leader) => dialer.prefer(leader),
+                    None => dialer.turn(),
+                }
             }
             End::Failed(error) => {
                 connection.close(quinn::VarInt::from_u32(0), b"");
@@ -346,7 +361,9 @@ async fn talk(
                         state.stats.lost_by_server += last - first + 1;
                     }
                     Ok(Some(FeedEvent::Closed(close))) => {
-                        return if close.code.may_retry() {
+                        return if close.code == CloseCode::NOT_LEADER {
+                            End::Elsewhere(close)
+                        } else if close.code.may_retry() {
                             End::Broken
                         } else {
                             End::Failed(ClientError::Closed(close))

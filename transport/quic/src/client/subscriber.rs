@@ -148,6 +148,7 @@ impl Subscriber {
             Ok(Ok(Some(count))) => link.buffer.filled(count),
             Ok(Ok(None) | Err(_)) => {
                 let refused = self.dialer.refused_late(&link.connection);
+                self.dialer.turn();
                 self.link = None;
                 return refused.map_or(Ok(()), Err);
             }
@@ -155,6 +156,7 @@ impl Subscriber {
                 let mut out = Vec::new();
                 let silent = self.client.tick(now(), &mut out).is_err();
                 if silent || (!out.is_empty() && link.send.write_chunk(out.into()).await.is_err()) {
+                    self.dialer.turn();
                     self.link = None;
                 }
                 return Ok(());

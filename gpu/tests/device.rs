@@ -1,0 +1,370 @@
+//! The CUDA backend without a device: the driver of `kernels/shim`, built here with the system's C++ compiler, runs the kernels'
+//! own text on the CPU and misbehaves as it is told. Each test that needs it starts this program anew, with the driver on the
+//! library path.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tidegate_gpu::changes::{ChangeBank, ChangeOptions};
+use tidegate_gpu::correlation::EwCorrelation;
+use tidegate_gpu::hmm::{FitRequest, HmmBank};
+use tidegate_gpu::options::{Market, OptionBatch, Payoff};
+use tidegate_gpu::philox::philox4x32;
+use tidegate_gpu::risk::{RiskRequest, Tail};
+use tidegate_gpu::sweep::{SweepRequest, SweepSeries, SweepSpec};
+use tidegate_gpu::{Accel, Backend, BatchError, Cpu, GpuPolicy, Unavailable};
+
+fn compile(folder: &str, source: &Path, more: &[&str]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let made = folder.join(format!("made-by-{}", std::process::id()));
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let mut command = Command::new(&compiler);
+    // -ffp-contract=off: products are fused only where a kernel says so.
+    command.args(["-std=c++20", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra"]);
+    command.args(["-Wno-unknown-pragmas", "-Wno-unused-function"]).args(more);
+    command.arg("-o").arg(&made).arg(source);
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler}: {error}; a C++ compiler is needed (CXX)"));
+    assert!(output.status.success(), "{compiler}: {}", String::from_utf8_lossy(&output.stderr));
+    // The name that is looked for first, so that a driver of the machine's own does not come before it.
+    std::fs::rename(&made, folder.join("libcuda.so")).unwrap();
+    folder
+}
+
+/// The folder of the driver.
+fn driver() -> &'static Path {
+    static DRIVER: OnceLock<PathBuf> = OnceLock::new();
+    DRIVER.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/shim/driver.cpp");
+        // Hardware products and sums in one where there are, for speed: the library's give the same bits.
+        let fma = if cfg!(target_arch = "x86_64") && std::arch::is_x86_feature_detected!("fma") {
+            "-mfma"
+        } else {
+            "-O2"
+        };
+        compile("driver", &source, &[fma])
+    })
+}
+
+/// Runs an ignored test of this program with `folder` on the library path.
+fn child(test: &str, folder: &Path, environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
+    command.env("LD_LIBRARY_PATH", folder).envs(environment.iter().copied());
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[track_caller]
+fn passes(output: &Output) -> String {
+    let text = text(output);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    text
+}
+
+/// Numbers of 0 to 1, by address.
+fn unit(at: usize, of: u32) -> f64 {
+    f64::from(philox4x32([at as u32, of, 0, 0], [6, 6])[0]) / 4_294_967_296.0
+}
+
+/// Every kind of batch once, as text: floats are written so that they read back to the same bits.
+fn every_batch(backend: &dyn Backend, size: usize) -> Vec<String> {
+    let mut found = Vec::new();
+
+    let market = Market { spot: 42.0, rate: 0.1, dividend_yield: 0.02, volatility: 0.3, years: 0.5 };
+    let payoffs = [
+        Payoff::Call { strike: 40.0 },
+        Payoff::Put { strike: 20.0 },
+        Payoff::GeometricAsianCall { strike: 44.0 },
+    ];
+    for steps in [1, 6, 11] {
+        let batch = OptionBatch { market, payoffs: &payoffs, paths: 1_000 * size as u64 + 3, steps, seed: 7 };
+        found.push(format!("{:?}", backend.price(&batch)));
+    }
+
+    let rows: Vec<[Vec<i64>; 3]> = (0..3 * size)
+        .map(|symbol| {
+            let mut price = 100_000_000_000i64;
+            let mut bars = [Vec::new(), Vec::new(), Vec::new()];
+            // Of any length, one bar among them.
+            for at in 0..1 + 61 * symbol {
+                if at % 13 != 5 {
+                    price += ((unit(at, symbol as u32) - 0.5) * 4e8) as i64;
+                }
+                bars[0].push(price + (unit(at, 100) * 1e8) as i64);
+                bars[1].push(price - (unit(at, 101) * 1e8) as i64);
+                bars[2].push(price);
+            }
+            bars
+        })
+        .collect();
+    let series: Vec<_> = rows.iter().map(|[high, low, close]| SweepSeries { high, low, close }).collect();
+    let mut specs: Vec<SweepSpec> = (1..24).map(|window| SweepSpec::Ema { window }).collect();
+    specs.extend((1..12).map(|window| SweepSpec::Rsi { window }));
+    specs.extend((1..12).map(|window| SweepSpec::Atr { window }));
+    specs.extend([(1, 2, 1), (12, 26, 9), (3, 10, 4)].map(|(fast, slow, signal)| SweepSpec::Macd {
+        fast,
+        slow,
+        signal,
+    }));
+    specs.extend(
+        [(1, 2.0), (2, 0.5), (20, 2.0)]
+            .map(|(window, deviations)| SweepSpec::Bollinger { window, deviations }),
+    );
+    specs.rotate_left(17);
+    for horizon in [1, 9, 4_000] {
+        found.push(format!("{:?}", backend.sweep(&SweepRequest { series: &series, specs: &specs, horizon })));
+    }
+
+    let assets = 7;
+    let returns: Vec<f64> = (0..40 * assets).map(|at| 0.02 * (unit(at, 200) - 0.5)).collect();
+    let weights: Vec<f64> = (0..assets).map(|at| unit(at, 201) - 0.3).collect();
+    for tail in [Tail::Normal, Tail::StudentT { freedom: 5 }] {
+        let (paths, horizon_bars, levels) = (1_000 * size as u64 + 5, 10.0, &[0.9, 0.95][..]);
+        let (returns, weights) = (&returns[..], &weights[..]);
+        let request =
+            RiskRequest { returns, weights, factors: 3, horizon_bars, paths, tail, levels, seed: 3 };
+        found.push(format!("{:?}", backend.risk(&request)));
+    }
+
+    let symbols = 70;
+    let moves: Vec<f64> = (0..5 * size * symbols).map(|at| unit(at, 300)).collect();
+    let mut state = EwCorrelation::new(symbols, 0.97).unwrap();
+    for rows in [&moves[..symbols], &moves[symbols..]] {
+        found.push(format!("{:?}", backend.correlate(&mut state, rows)));
+    }
+    found.push(format!("{state:?}"));
+
+    let count = 37;
+    let values: Vec<f64> = (0..30 * size * count)
+        .map(|at| {
+            unit(at, 400) - 0.5
+                + if at / count % 20 < 9 { 0.0 } else { 2.0 }
+                + 1e3 * f64::from(u8::from(at == 999))
+        })
+        .collect();
+    for states in 2..=4 {
+        let (values, series) = (&values[..], count);
+        let (iterations, restarts, deviation_floor) = (3, 3, 1e-3);
+        let request = FitRequest { values, series, states, iterations, restarts, deviation_floor, seed: 5 };
+        let fitted = backend.hmm_fit(&request).unwrap();
+        found.push(format!("{fitted:?}"));
+        let mut bank = HmmBank::new(&fitted.models()).unwrap();
+        for rows in [&values[..count], &values[count..]] {
+            found.push(format!("{:?}", backend.hmm_filter(&mut bank, rows)));
+        }
+        found.push(format!("{bank:?}"));
+    }
+
+    let series = 3;
+    let mut bank = ChangeBank::new(series, ChangeOptions { runs: 96, ..ChangeOptions::default() }).unwrap();
+    for rows in [&values[..series], &values[series..120 * series]] {
+        found.push(format!("{:?}", backend.change_points(&mut bank, rows)));
+    }
+    found.push(format!("{bank:?}"));
+    found
+}
+
+/// Batches of [`every_batch`] that go to the device.
+const BATCHES: u64 = 3 + 3 + 2 + 2 + 3 * 3 + 2;
+
+#[track_caller]
+fn equal(found: &[String], wanted: &[String]) {
+    assert_eq!(found.len(), wanted.len());
+    for (at, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+        if found != wanted {
+            let place = found.bytes().zip(wanted.bytes()).take_while(|(a, b)| a == b).count();
+            let near =
+                |text: &str| text.chars().skip(place.saturating_sub(120)).take(240).collect::<String>();
+            panic!("result {at} differs at {place}:\n{}\n{}", near(found), near(wanted));
+        }
+    }
+}
+
+#[test]
+#[ignore = "run by the tests below, with a driver"]
+fn child_equal() {
+    let accel = Accel::open(GpuPolicy::Require, 2).unwrap();
+    assert_eq!(accel.name(), "cuda");
+    let size = std::env::var("SIZE").map_or(1, |size| size.parse().unwrap());
+    equal(&every_batch(&accel, size), &every_batch(&Cpu::new(1).unwrap(), size));
+    let status = accel.status();
+    assert_eq!((status.on_device, status.on_cpu, status.recomputed), (BATCHES, 0, 0), "{status:?}");
+}
+
+#[test]
+fn every_kernel_gives_the_bits_of_the_cpu_in_any_order_of_threads() {
+    for (order, size) in [("0", "6"), ("1", "2"), ("70221", "2")] {
+        passes(&child("child_equal", driver(), &[("CUDA_SHIM_ORDER", order), ("SIZE", size)]));
+    }
+}
+
+#[test]
+#[ignore = "run by the tests below, with a driver"]
+fn child_open() {
+    let auto = Accel::open(GpuPolicy::Auto, 1).unwrap();
+    println!("auto: {} {:?}", auto.name(), auto.unavailable().map(ToString::to_string));
+    match Accel::open(GpuPolicy::Require, 1) {
+        Ok(accel) => println!("require: {:?}", accel.status().device),
+        Err(BatchError::NoDevice(reason)) => println!("require fails: {reason}"),
+        Err(error) => panic!("{error}"),
+    }
+    println!("off: {} {:?}", Accel::open(GpuPolicy::Off, 1).unwrap().name(), auto.status().device);
+    // Whatever was wrong, there is an answer.
+    let market = Market { spot: 42.0, rate: 0.1, dividend_yield: 0.0, volatility: 0.2, years: 0.5 };
+    let batch =
+        OptionBatch { market, payoffs: &[Payoff::Call { strike: 40.0 }], paths: 5_000, steps: 1, seed: 7 };
+    assert_eq!(auto.price(&batch), Cpu::new(1).unwrap().price(&batch));
+}
+
+#[test]
+fn a_driver_that_will_not_do_is_said_to_be_so_once_and_the_cpu_computes() {
+    let refusals = [
+        ("no_device", "does not start: opening the first device failed: CUDA_ERROR_NO_DEVICE"),
+        ("old_driver", "the NVIDIA driver speaks CUDA 11.4; the kernels need 12.4 or newer"),
+        ("old_ptx", "does not start: loading kernels failed: CUDA_ERROR_UNSUPPORTED_PTX_VERSION"),
+        ("wrong_answers", "failed its known-answer test: word 0 of Philox is"),
+        ("wrong_numbers", "failed its known-answer test: simulated option values are not the CPU's"),
+        ("fail:0", "asking for the driver's version failed"),
+    ];
+    for (mode, reason) in refusals {
+        let text = passes(&child("child_open", driver(), &[("FAKE_CUDA", mode)]));
+        assert!(text.contains("auto: cpu Some(") && text.contains("require fails: "), "{mode}: {text}");
+        assert!(text.contains("off: cpu None"), "{mode}: {text}");
+        assert_eq!(text.matches(reason).count(), 2, "{mode}: {text}");
+    }
+    let text = passes(&child("child_open", driver(), &[]));
+    assert!(
+        text.contains("auto: cuda None") && text.contains("require: Some(DeviceInfo { name: \"shim\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_library_that_is_no_driver_or_half_of_one_is_refused_without_a_panic() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (name, source, reason) in [
+        ("empty", "", "the NVIDIA driver lacks cuInit"),
+        (
+            "half",
+            "extern \"C\" int cuInit(unsigned) { return 0; } extern \"C\" int cuDriverGetVersion(int*) { return 0; }",
+            "the NVIDIA driver lacks cuDeviceGet;",
+        ),
+    ] {
+        let file = folder.join(format!("{name}.cpp"));
+        std::fs::write(&file, source).unwrap();
+        let text = passes(&child("child_open", &compile(name, &file, &[]), &[]));
+        assert_eq!(text.matches(reason).count(), 2, "{text}");
+        assert!(!text.contains("panicked"), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "run by the test below, with a driver"]
+fn child_hangs() {
+    let opened = tidegate_cuda::Device::open_within(Duration::from_millis(200));
+    assert_eq!(opened.unwrap_err(), Unavailable::TimedOut { milliseconds: 200 });
+}
+
+#[test]
+fn a_driver_that_hangs_is_given_up() {
+    passes(&child("child_hangs", driver(), &[("FAKE_CUDA", "hang")]));
+}
+
+#[test]
+#[ignore = "run by the test below, with a driver"]
+fn child_drill() {
+    let wanted = every_batch(&Cpu::new(1).unwrap(), 1);
+    let Ok(accel) = Accel::open(GpuPolicy::Require, 1) else {
+        println!("failed while starting");
+        return;
+    };
+    for _ in 0..2 {
+        equal(&every_batch(&accel, 1), &wanted);
+        while accel.rebuilding() {
+            std::thread::yield_now();
+        }
+    }
+    let status = accel.status();
+    assert_eq!(status.on_device + status.on_cpu, 2 * BATCHES, "{status:?}");
+    println!("recomputed {} rebuilt {} on the CPU {}", status.recomputed, status.rebuilt, status.on_cpu);
+    // One call failed: one batch was recomputed, or what failed was the freeing of memory after its last.
+    if std::env::var("FAKE_CUDA").is_ok_and(|mode| mode.ends_with(":1")) {
+        assert!(status.recomputed <= 1 && status.rebuilt == status.recomputed, "{status:?}");
+        assert!(status.device.is_some(), "{status:?}");
+    }
+}
+
+/// Wherever a call of the driver fails, once or from then on, every result is there and is the CPU's.
+#[test]
+fn a_device_that_fails_at_any_call_costs_no_result() {
+    let text = passes(&child("child_drill", driver(), &[("FAKE_CUDA_COUNT", "1")]));
+    let calls = text
+        .lines()
+        .find_map(|line| line.strip_prefix("fake driver: "))
+        .expect("the driver counts its calls");
+    let calls: u64 = calls.trim_end_matches(" calls").parse().unwrap();
+    assert!(calls > 400, "{text}");
+    // Not all of them, as each is a process: 40 places over two rounds of batches, among them all kinds of calls.
+    let (next, step) = (AtomicU64::new(0), calls / 20 + 1);
+    let recomputed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at * step / 2 >= calls {
+                        return;
+                    }
+                    // Every second one fails for good.
+                    let place = at * step / 2;
+                    let mode = if at.is_multiple_of(2) {
+                        format!("fail:{place}:1")
+                    } else {
+                        format!("fail:{place}")
+                    };
+                    let text = passes(&child("child_drill", driver(), &[("FAKE_CUDA", &mode)]));
+                    let again = text.contains("recomputed 1 ") || text.contains("recomputed 2 ");
+                    recomputed.fetch_add(u64::from(again), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(recomputed.into_inner() > 10, "the drill must reach the middle of batches");
+}
+
+#[test]
+#[ignore = "run by the test below, with a driver"]
+fn child_small() {
+    let accel = Accel::open(GpuPolicy::Require, 1).unwrap();
+    equal(&every_batch(&accel, 12), &every_batch(&Cpu::new(1).unwrap(), 12));
+    let status = accel.status();
+    assert!(
+        status.device.is_some() && status.rebuilt == 0,
+        "too little memory does not break a device: {status:?}"
+    );
+    assert!(status.recomputed > 0 && status.on_device > 0, "{status:?}");
+}
+
+#[test]
+fn what_does_not_fit_on_the_device_goes_to_the_cpu_and_breaks_nothing() {
+    passes(&child("child_small", driver(), &[("FAKE_CUDA", "small")]));
+}
+
+#[test]
+fn policies_are_read_by_name() {
+    for (text, policy) in
+        [("off", GpuPolicy::Off), ("auto", GpuPolicy::Auto), ("require", GpuPolicy::Require)]
+    {
+        assert_eq!(text.parse(), Ok(policy));
+    }
+    let error = "yes".parse::<GpuPolicy>().unwrap_err().to_string();
+    assert_eq!(error, "`yes` is no policy for the GPU; allowed are off, auto and require");
+}

@@ -1,0 +1,261 @@
+//! Three nodes as real processes on this machine, the leader killed again and again while a feed publishes: nothing that was
+//! acknowledged is lost or applied twice, and every node has the results of a server that was never disturbed.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const EVENTS: u64 = 60_000;
+const KILLS: u64 = 4;
+/// 2026-01-05T00:00:00Z.
+const START_NS: u64 = 1_767_571_200_000_000_000;
+/// How long anything may take before the test gives up; nothing is measured by it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn tidegate(folder: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.current_dir(folder).args(line.split_whitespace());
+    command
+}
+
+fn once(folder: &Path, line: &str) -> Output {
+    tidegate(folder, line).output().expect("the binary starts")
+}
+
+/// A process that does not outlive its test.
+struct Running(Child, BufReader<std::process::ChildStdout>);
+
+impl Running {
+    fn start(folder: &Path, line: &str) -> Self {
+        let mut child = tidegate(folder, line)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self(child, out)
+    }
+
+    #[track_caller]
+    fn json(&mut self) -> Value {
+        let mut line = String::new();
+        self.1.read_line(&mut line).expect("text");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}` {}", self.words()))
+    }
+
+    fn words(&mut self) -> String {
+        let mut words = String::new();
+        self.0.kill().expect("it can be ended");
+        self.0.stderr.take().expect("a pipe").read_to_string(&mut words).expect("text");
+        words
+    }
+
+    /// Ends it in order; its summary.
+    fn end(mut self) -> Value {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+        let summary = self.json();
+        assert_eq!(self.0.wait().expect("it ends").code(), Some(0), "{}", self.words());
+        summary
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn write_trades(path: &Path) {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
+    writeln!(out, "ts,symbol,price,size").expect("room");
+    for at in 0..EVENTS {
+        let ts = START_NS + at * 5_000_000;
+        writeln!(out, "{ts},{},{},{}", ["A", "B", "C"][at as usize % 3], 900 + at % 77, 1 + at % 13)
+            .expect("room");
+    }
+}
+
+/// What every server of these tests computes.
+const WORK: &str = "--json --http off --bars 1s,1m --ind rsi:14";
+
+struct Cluster {
+    folder: tempfile::TempDir,
+    nodes: Vec<Option<Running>>,
+    servers: String,
+}
+
+impl Cluster {
+    /// Ports that are free now; nobody else on the machine takes from this range by chance.
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let sockets: Vec<UdpSocket> =
+            (0..6).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port")).collect();
+        let ports: Vec<u16> =
+            sockets.iter().map(|socket| socket.local_addr().expect("an address").port()).collect();
+        let nodes: Vec<String> =
+            (0..3).map(|at| format!("--node {}=127.0.0.1:{}:{}", at + 1, ports[at], ports[at + 3])).collect();
+        let made = once(folder.path(), &format!("cluster init lab {}", nodes.join(" ")));
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        drop(sockets);
+        let servers: Vec<String> = ports[3..].iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut cluster = Self { folder, nodes: vec![None, None, None], servers: servers.join(",") };
+        (1..=3).for_each(|node| cluster.serve(node));
+        cluster
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn serve(&mut self, node: u64) {
+        let mut running =
+            Running::start(self.folder.path(), &format!("serve --cluster lab/node-{node} {WORK}"));
+        assert_eq!(running.json()["node"], node);
+        self.nodes[node as usize - 1] = Some(running);
+    }
+
+    fn kill(&mut self, node: u64) {
+        let mut running = self.nodes[node as usize - 1].take().expect("it runs");
+        running.0.kill().expect("it runs");
+        running.0.wait().expect("it ends");
+    }
+
+    fn status(&self) -> Value {
+        let shown = once(self.path(), "cluster status lab --json");
+        serde_json::from_slice(&shown.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Waits until the cluster is so.
+    #[track_caller]
+    fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let status = self.status();
+            if is(&status) {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {what} in time: {status:#}");
+        }
+    }
+
+    fn all_in_sync(&self) -> Value {
+        self.until("three in sync", |status| {
+            let nodes = status["nodes"].as_array();
+            let in_sync = |node: &Value| node["replica"]["in_sync"] == true;
+            status["meta"]["group"]["isr"].as_array().is_some_and(|isr| isr.len() == 3)
+                && nodes.is_some_and(|nodes| nodes.iter().all(in_sync))
+        })
+    }
+}
+
+fn leader(status: &Value) -> Option<u64> {
+    status["meta"]["group"]["leader"]["node"].as_u64()
+}
+
+/// Events that the engine of the leader has.
+fn logged(status: &Value) -> u64 {
+    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+    nodes.iter().filter_map(|node| node["replica"]["logged"].as_u64()).max().unwrap_or(0)
+}
+
+/// The results of a server that stands alone and is left alone.
+fn calm(path: &Path) -> Value {
+    let mut server = Running::start(path, &format!("serve --listen 127.0.0.1:0 --data calm {WORK}"));
+    let address = server.json()["listening"].as_str().expect("an address").to_owned();
+    let mut feed = Running::start(path, &format!("publish all.csv --json --server {address} --data calm"));
+    assert_eq!(feed.json()["acked"], EVENTS);
+    server.end()
+}
+
+#[test]
+fn a_leader_killed_again_and_again_loses_nothing() {
+    let mut cluster = Cluster::start();
+    write_trades(&cluster.path().join("all.csv"));
+    let calm = calm(cluster.path());
+    let refused = once(
+        cluster.path(),
+        &format!("publish all.csv --ack durable --server {} --ca lab/ca-cert.pem", cluster.servers),
+    );
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && words.contains("none, leader and committed"), "{words}");
+
+    cluster.all_in_sync();
+    let mut feed = Running::start(
+        cluster.path(),
+        &format!(
+            "publish all.csv --ack committed --speed 15 --json --give-up-after 5m --server {} --ca lab/ca-cert.pem",
+            cluster.servers
+        ),
+    );
+    let mut epochs = Vec::new();
+    for kill in 1..=KILLS {
+        let enough = EVENTS * kill / (KILLS + 2);
+        let status = cluster.until("enough events", |status| logged(status) >= enough);
+        let old = leader(&status).expect("somebody leads");
+        cluster.kill(old);
+        let status = cluster.until("new leader", |status| leader(status).is_some_and(|new| new != old));
+        epochs.push(status["meta"]["group"]["epoch"].as_u64().expect("a number"));
+        cluster.serve(old);
+        cluster.all_in_sync();
+    }
+    let account = feed.json();
+    assert_eq!(
+        [&account["offered"], &account["acked"], &account["lost_by_server"]],
+        [EVENTS, EVENTS, 0],
+        "{account}"
+    );
+    assert!(account["connections"].as_u64() > Some(KILLS), "{account}");
+    assert!(epochs.windows(2).all(|pair| pair[0] < pair[1]), "{epochs:?}");
+
+    let status = cluster.until("all to have everything", |status| {
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().all(|node| {
+            let replica = &node["replica"];
+            replica["logged"] == EVENTS && replica["commit"] == nodes[0]["replica"]["end"]
+        })
+    });
+    let digests: Vec<&Value> =
+        status["nodes"].as_array().expect("nodes").iter().map(|node| &node["replica"]["digest"]).collect();
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{status:#}");
+    for node in std::mem::take(&mut cluster.nodes).into_iter().flatten() {
+        let summary = node.end();
+        let source = &summary["sources"][0];
+        assert_eq!(
+            [&source["accepted"], &source["declared_lost"], &source["refused"]],
+            [EVENTS, 0, 0],
+            "{source}"
+        );
+        assert_eq!((&summary["imbalance"], &summary["events"]), (&Value::from(0), &Value::from(EVENTS)));
+        assert_eq!(summary["digest"], calm["digest"], "the same results as without cluster and kills");
+        assert_eq!(summary["streams"], calm["streams"]);
+    }
+}
+
+#[test]
+fn what_makes_no_cluster_is_refused_in_words() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let refused = |line: &str, code: i32, says: &str| {
+        let output = once(folder.path(), line);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{line}: {words}");
+        assert!(words.contains(says), "{line}: {words}");
+    };
+    refused("cluster init lab", 2, "--node");
+    refused("cluster init lab --node 1=here", 2, "is no node such as 1=10.0.0.1");
+    refused("cluster init lab --node 1=10.0.0.1 --node 1=10.0.0.2", 2, "node 1 is named twice");
+    refused("cluster init lab --local 3 --min-isr 4", 2, "4 replicas are to commit, allowed are 1 to 3");
+    refused("cluster status lab", 3, "cannot read `lab/cluster.json`");
+    let made = once(folder.path(), "cluster init lab --local 3");
+    assert!(made.status.success());
+    refused("cluster init lab --local 3", 2, "is a cluster's folder already");
+    refused("serve --cluster lab --http off", 2, "is no node's folder");
+    refused("serve --cluster lab/node-1 --listen 127.0.0.1:0", 2, "cannot be used with");
+    let config: PathBuf = folder.path().join("lab/node-1/cluster.json");
+    std::fs::write(&config, "{").expect("room");
+    refused("serve --cluster lab/node-1 --http off", 3, "describes no cluster");
+}

@@ -1,0 +1,191 @@
+//! Snapshots beside the journal, as the server's user meets them: what it says, what it refuses, and what may be removed.
+
+mod common;
+
+use common::{Running, command, fails, folder};
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// 2026-01-05T00:00:00Z.
+const START_NS: u64 = 1_767_571_200_000_000_000;
+
+fn write_trades(path: &Path, events: u64) {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
+    writeln!(out, "ts,symbol,price,size").expect("room");
+    for at in 0..events {
+        let ts = START_NS + at * 1_000_000;
+        writeln!(out, "{ts},{},{},{}", ["A", "B", "C"][at as usize % 3], 900 + at % 77, 1 + at % 13)
+            .expect("room");
+    }
+}
+
+fn serve(folder: &Path, data: &str, more: &str) -> (Running, Value) {
+    let line =
+        format!("serve --json --listen 127.0.0.1:0 --http off --data {data} --bars 1s --journal {more}");
+    let mut server = Running::start(folder, &line);
+    let hello = serde_json::from_str(&server.line()).expect("it says where it listens");
+    (server, hello)
+}
+
+/// Publishes the first `count` trades, durably, and ends the server; its summary.
+fn publish(folder: &Path, data: &str, more: &str, count: u64) -> Value {
+    let (server, hello) = serve(folder, data, more);
+    let address = hello["listening"].as_str().expect("an address");
+    let sent = common::json(
+        folder,
+        &format!("publish all.csv --count {count} --ack durable --json --server {address} --data {data}"),
+        0,
+    );
+    assert_eq!(sent["acked"], count, "{sent}");
+    end(server)
+}
+
+fn end(server: Running) -> Value {
+    serde_json::from_str(&server.interrupted()).expect("a summary")
+}
+
+/// Snapshots in a data folder, oldest first.
+fn snapshots(folder: &Path, data: &str) -> Vec<PathBuf> {
+    let found = std::fs::read_dir(folder.join(data).join("journal")).expect("a journal");
+    let mut found: Vec<PathBuf> = found.map(|entry| entry.expect("an entry").path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "tgs"));
+    found.sort();
+    found
+}
+
+fn flip(path: &Path) {
+    let mut bytes = std::fs::read(path).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(path, bytes).expect("room");
+}
+
+#[test]
+fn a_damaged_snapshot_is_told_and_the_one_before_it_serves() {
+    let folder = folder();
+    let path = folder.path();
+    write_trades(&path.join("all.csv"), 20_000);
+    publish(path, "data", "", 10_000);
+    let calm = publish(path, "data", "", 20_000);
+    let found = snapshots(path, "data");
+    assert_eq!(found.len(), 2);
+    flip(&found[1]);
+    let (server, hello) = serve(path, "data", "");
+    let recovered = &hello["recovered"];
+    let note = recovered["notes"][0].as_str().expect("a note");
+    assert!(note.contains("is damaged: the checksum does not match the content"), "{note}");
+    assert!(recovered["snapshot"].as_u64() < Some(11_000) && recovered["events"] == 10_000, "{recovered}");
+    assert_eq!(end(server)["digest"], calm["digest"]);
+
+    // Neither of them: the log has everything.
+    snapshots(path, "data").iter().for_each(|file| flip(file));
+    let (server, hello) = serve(path, "data", "");
+    let recovered = &hello["recovered"];
+    assert_eq!((&recovered["snapshot"], &recovered["events"]), (&Value::Null, &Value::from(20_000)));
+    assert_eq!(end(server)["digest"], calm["digest"]);
+}
+
+#[test]
+fn a_snapshot_of_another_journal_is_refused_and_nothing_is_changed() {
+    let folder = folder();
+    let path = folder.path();
+    write_trades(&path.join("all.csv"), 6_000);
+    publish(path, "data", "", 3_000);
+    publish(path, "other", "", 6_000);
+    for file in snapshots(path, "data") {
+        std::fs::remove_file(file).expect("it is there");
+    }
+    let foreign = snapshots(path, "other").remove(0);
+    let there = path.join("data/journal").join(foreign.file_name().expect("a name"));
+    std::fs::copy(&foreign, &there).expect("room");
+    let line = "serve --listen 127.0.0.1:0 --http off --data data --bars 1s --journal";
+    fails(path, line, 3, &["the snapshot does not belong to the journal", "it is of the lineage"]);
+    assert!(there.exists());
+
+    // A log that has lost what its snapshot knows.
+    std::fs::remove_file(&there).expect("it is there");
+    publish(path, "data", "", 3_000);
+    let segment = path.join("data/journal/0000000000000000.tgj");
+    let bytes = std::fs::read(&segment).expect("a segment");
+    std::fs::write(&segment, &bytes[..4_096]).expect("room");
+    fails(path, line, 3, &["the journal ends at", "what was behind that is lost"]);
+    assert_eq!(std::fs::read(&segment).expect("still there").len(), 4_096);
+}
+
+#[test]
+fn other_settings_read_the_log_from_its_start() {
+    let folder = folder();
+    let path = folder.path();
+    write_trades(&path.join("all.csv"), 5_000);
+    publish(path, "data", "", 5_000);
+    let (server, hello) = serve(path, "data", "--shards 2");
+    let recovered = &hello["recovered"];
+    assert_eq!((&recovered["snapshot"], &recovered["events"]), (&Value::Null, &Value::from(5_000)));
+    assert!(recovered["notes"][0].as_str().is_some_and(|note| note.contains("it was taken with")));
+    end(server);
+}
+
+#[test]
+fn what_is_in_snapshots_may_leave_the_journal() {
+    let folder = folder();
+    let path = folder.path();
+    write_trades(&path.join("all.csv"), 60_000);
+    std::fs::write(
+        path.join("keep.toml"),
+        "[journal]\nenabled = true\nsegment_bytes = \"64KiB\"\nkeep_bytes = \"1MiB\"\nsnapshot_records = 4_000\n\n[[stream]]\nbars = \"1s\"\n",
+    )
+    .expect("room");
+    let calm = publish(path, "calm", "", 60_000);
+    let line = "serve --json --listen 127.0.0.1:0 --http off --data data --config keep.toml";
+    let mut server = Running::start(path, line);
+    let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
+    let address = hello["listening"].as_str().expect("an address");
+    let publish = format!("publish all.csv --ack durable --json --speed 20 --server {address} --data data");
+    assert_eq!(common::json(path, &publish, 0)["acked"], 60_000);
+    let summary = end(server);
+    assert_eq!(summary["digest"], calm["digest"]);
+    let journal = &summary["journal"];
+    assert!(journal["first_offset"].as_u64() > Some(0), "{summary}");
+    assert_eq!(snapshots(path, "data").len(), 2);
+
+    let shown = common::json(path, "journal inspect data/journal --json", 0);
+    assert_eq!(shown["first_offset"], journal["first_offset"]);
+    assert_eq!(shown["snapshots"].as_array().map(Vec::len), Some(2), "{shown}");
+    assert_eq!(common::json(path, "journal verify data/journal --json", 0)["sound"], true);
+    let exported =
+        command(path, "journal export data/journal --count 3").output().expect("the binary starts");
+    let lines = String::from_utf8_lossy(&exported.stdout).into_owned();
+    assert!(lines.contains(&format!("\"offset\":{}", journal["first_offset"])), "{lines}");
+    assert_eq!(lines.lines().count(), 3);
+    // Names are in front of what is left; the oldest snapshot has them.
+    let (_, note) = common::ends(path, "journal export data/journal --out rest.tgc", 0);
+    assert!(note.contains("it begins at offset"), "{note}");
+    let rest = common::json(path, "inspect --json rest.tgc", 0);
+    assert!(rest["events"].as_u64().is_some_and(|events| events < 60_000), "{rest}");
+    let mut names: Vec<&str> =
+        rest["top_keys"].as_array().expect("keys").iter().filter_map(|key| key["name"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["A", "B", "C"]);
+
+    let mut server = Running::start(path, line);
+    let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
+    assert_eq!(hello["recovered"]["records"], 1, "{hello}");
+    assert_eq!(end(server)["digest"], calm["digest"]);
+    // Without its snapshots it cannot be gone on with, and says so.
+    for file in snapshots(path, "data") {
+        std::fs::remove_file(file).expect("it is there");
+    }
+    let line = "serve --listen 127.0.0.1:0 --http off --data data --config keep.toml";
+    fails(path, line, 3, &["begins at offset", "no snapshot holds what was in front of it"]);
+    fails(path, "journal export data/journal --out rest.tgc", 3, &["no snapshot has the names"]);
+}
+
+#[test]
+fn options_that_cannot_be_are_refused() {
+    let folder = folder();
+    fails(folder.path(), "serve --journal-snapshot 1M", 2, &["add --journal"]);
+    fails(folder.path(), "serve --journal --journal-snapshot soon", 2, &["64MiB", "30s"]);
+    fails(folder.path(), "serve --journal --journal-snapshot 1KiB", 2, &["64KiB to 1TiB"]);
+    fails(folder.path(), "serve --journal --journal-snapshot 1ms", 2, &["100ms to 7d"]);
+}

@@ -1,0 +1,379 @@
+//! A cluster on disk: who its nodes are, and the folder that each of them needs.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use tidegate_quic::certs::{self, CertsError, CertsRequest, PeerRequest};
+use tidegate_quic::tls::{DEV_NAMES, Identity, TlsError, Trust};
+use tidegate_replica::NodeId;
+
+/// The file that says who is in the cluster.
+const FILE: &str = "cluster.json";
+/// Version of that file.
+const VERSION: u32 = 1;
+/// Nodes of a cluster at most.
+pub const NODES_MAX: usize = 15;
+/// Least and most members that may be needed to commit.
+const MIN_ISR: (usize, usize) = (1, NODES_MAX);
+
+/// Why there is no cluster, or no node of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// A file cannot be read or written.
+    #[error("cannot {act} `{}`", path.display())]
+    File {
+        /// What was tried.
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The cluster's file holds something else.
+    #[error("`{}` describes no cluster", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The cluster's file is of another version.
+    #[error("`{}` is of version {found}, allowed is {VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// As it says.
+        found: u32,
+    },
+    /// The folder is not that of a node.
+    #[error("`{}` is no node's folder: `tidegate cluster init` makes one for each node beside it", path.display())]
+    NoNode {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What was asked for makes no cluster.
+    #[error("{0}")]
+    Asked(String),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Certificates that are to be made.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+    /// What consensus keeps cannot be used.
+    #[error("the metadata in `{}` cannot be used", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// Consensus did not start.
+    #[error("consensus on metadata did not start: {0}")]
+    Consensus(String),
+    /// The address for other nodes cannot be listened on.
+    #[error("cannot listen on {address} for other nodes")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system refused threads.
+    #[error("no threads for the cluster")]
+    Threads(#[source] std::io::Error),
+    /// No node answers.
+    #[error("no node of the cluster answers ({0})")]
+    Silent(String),
+    /// The cluster refused a command.
+    #[error("the cluster refuses: {0}")]
+    Refused(String),
+}
+
+/// Where a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlace {
+    /// For other nodes.
+    pub peers: SocketAddr,
+    /// For feeds and subscribers.
+    pub clients: SocketAddr,
+}
+
+/// A cluster, as a node or an operator knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterConfig {
+    version: u32,
+    /// The cluster's own number, in its certificates too.
+    pub cluster: String,
+    /// Replicas needed to commit.
+    pub min_isr: usize,
+    /// Which node's folder this is; none in the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// All nodes.
+    pub nodes: BTreeMap<NodeId, NodePlace>,
+}
+
+fn file<'p>(act: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> ClusterError + 'p {
+    move |source| ClusterError::File { act, path: path.to_owned(), source }
+}
+
+impl ClusterConfig {
+    /// Makes a cluster in `dir`: a CA and an operator's certificate there, and a folder for each node.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when the nodes make no cluster or there is one already.
+    pub fn init(
+        dir: &Path,
+        nodes: BTreeMap<NodeId, NodePlace>,
+        min_isr: usize,
+        days: u32,
+        now_s: u64,
+    ) -> Result<Self, ClusterError> {
+        let asked = |text: String| Err(ClusterError::Asked(text));
+        if nodes.is_empty() || nodes.len() > NODES_MAX {
+            return asked(format!("{} nodes, allowed are 1 to {NODES_MAX}", nodes.len()));
+        }
+        if !(MIN_ISR.0..=nodes.len()).contains(&min_isr) {
+            let most = nodes.len();
+            return asked(format!("{min_isr} replicas are to commit, allowed are 1 to {most}"));
+        }
+        if nodes.contains_key(&0) {
+            return asked("node 0: nodes are numbered from 1".to_owned());
+        }
+        let mut addresses = BTreeSet::new();
+        for (node, place) in &nodes {
+            for address in [place.peers, place.clients] {
+                if address.port() == 0 || address.ip().is_unspecified() || !addresses.insert(address) {
+                    let why = "others must reach it there, and it must be nobody else's";
+                    return asked(format!("node {node} is at {address}: {why}"));
+                }
+            }
+        }
+        let path = dir.join(FILE);
+        if path.exists() {
+            return asked(format!("`{}` is a cluster's folder already", dir.display()));
+        }
+        let none = CertsRequest { hosts: Vec::new(), clients: Vec::new(), days, force: false };
+        certs::init(dir, &none, now_s)?;
+        let ca = dir.join(certs::CA_CERT);
+        let random = std::fs::read(&ca).map_err(file("read", &ca))?;
+        // The CA is like no other, so its fingerprint names the cluster.
+        let cluster = fingerprint(&random);
+        let config = Self { version: VERSION, cluster, min_isr, node: None, nodes };
+        let operator = PeerRequest {
+            out: dir.to_owned(),
+            names: vec![config.operator_name()],
+            file: "operator",
+            days,
+            force: false,
+        };
+        certs::peer(dir, &operator, now_s)?;
+        for (&node, place) in &config.nodes {
+            let out = dir.join(format!("node-{node}"));
+            let mut names = vec![config.node_name(node)];
+            names.extend(DEV_NAMES.map(str::to_owned));
+            for address in [place.peers, place.clients] {
+                let ip = address.ip().to_string();
+                if !names.contains(&ip) {
+                    names.push(ip);
+                }
+            }
+            let request = PeerRequest { out: out.clone(), names, file: "node", days, force: false };
+            certs::peer(dir, &request, now_s)?;
+            let copy = out.join(certs::CA_CERT);
+            std::fs::copy(&ca, &copy).map_err(file("write", &copy))?;
+            Self { node: Some(node), ..config.clone() }.write(&out)?;
+        }
+        config.write(dir)?;
+        Ok(config)
+    }
+
+    fn write(&self, dir: &Path) -> Result<(), ClusterError> {
+        let path = dir.join(FILE);
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|source| ClusterError::Parse { path: path.clone(), source })?;
+        text.push('\n');
+        std::fs::write(&path, text).map_err(file("write", &path))
+    }
+
+    /// Reads a folder, a node's or the operator's.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when it is none.
+    pub fn read(dir: &Path) -> Result<Self, ClusterError> {
+        let path = dir.join(FILE);
+        let text = std::fs::read(&path).map_err(file("read", &path))?;
+        let config: Self = serde_json::from_slice(&text)
+            .map_err(|source| ClusterError::Parse { path: path.clone(), source })?;
+        if config.version != VERSION {
+            return Err(ClusterError::Version { path, found: config.version });
+        }
+        let named = |node: &NodeId| config.nodes.contains_key(node);
+        if config.nodes.is_empty()
+            || config.nodes.len() > NODES_MAX
+            || !(MIN_ISR.0..=MIN_ISR.1).contains(&config.min_isr)
+            || !config.node.as_ref().is_none_or(named)
+        {
+            return Err(ClusterError::Asked(format!("the nodes in `{}` make no cluster", path.display())));
+        }
+        Ok(config)
+    }
+
+    /// Which node's folder this is, and where it is.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoNode`] for the operator's folder.
+    pub fn here(&self, dir: &Path) -> Result<(NodeId, NodePlace), ClusterError> {
+        let node = self.node.ok_or_else(|| ClusterError::NoNode { path: dir.to_owned() })?;
+        self.nodes
+            .get(&node)
+            .map(|place| (node, *place))
+            .ok_or_else(|| ClusterError::NoNode { path: dir.to_owned() })
+    }
+
+    /// The name in a node's certificate.
+    #[must_use]
+    pub fn node_name(&self, node: NodeId) -> String {
+        format!("node-{node}.{}.tidegate", self.cluster)
+    }
+
+    fn operator_name(&self) -> String {
+        format!("operator.{}.tidegate", self.cluster)
+    }
+
+    /// Whom a certificate names, if it is somebody of this cluster.
+    pub(crate) fn who(&self, names: &[String]) -> Option<Who> {
+        if names.contains(&self.operator_name()) {
+            return Some(Who::Operator);
+        }
+        let mut nodes = self.nodes.keys().filter(|node| names.contains(&self.node_name(**node)));
+        // One certificate, one node.
+        nodes.next().filter(|_| nodes.next().is_none()).map(|&node| Who::Node(node))
+    }
+
+    /// The certificate to show, and whom to believe.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the files cannot be used.
+    pub fn identity(&self, dir: &Path) -> Result<(Identity, Trust), TlsError> {
+        let name = if self.node.is_some() { "node" } else { "operator" };
+        let identity =
+            Identity::of_files(&dir.join(format!("{name}-cert.pem")), &dir.join(format!("{name}-key.pem")))?;
+        Ok((identity, Trust::of_file(&dir.join(certs::CA_CERT))?))
+    }
+}
+
+/// Whom a link is with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Node(NodeId),
+    Operator,
+}
+
+/// 64 bits of what names bytes, in hexadecimal.
+fn fingerprint(bytes: &[u8]) -> String {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+}
+
+/// Which start of a node this is: 1 for the first, and one more each time, on disk before it is used.
+pub(crate) struct Incarnations(PathBuf);
+
+impl Incarnations {
+    pub(crate) fn of(dir: &Path) -> Self {
+        Self(dir.join("incarnation"))
+    }
+
+    /// The last, 0 before the first start.
+    pub(crate) fn last(&self) -> Result<u64, ClusterError> {
+        match std::fs::read_to_string(&self.0) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(file("read", &self.0)(error)),
+            Ok(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| ClusterError::Asked(format!("`{}` holds no incarnation", self.0.display()))),
+        }
+    }
+
+    /// Notes one, for good.
+    pub(crate) fn note(&self, incarnation: u64) -> Result<(), ClusterError> {
+        use std::io::Write;
+        let new = self.0.with_extension("new");
+        let write = || {
+            let mut out = std::fs::File::create(&new)?;
+            writeln!(out, "{incarnation}")?;
+            out.sync_all()?;
+            std::fs::rename(&new, &self.0)?;
+            match self.0.parent() {
+                Some(folder) => std::fs::File::open(folder)?.sync_all(),
+                None => Ok(()),
+            }
+        };
+        write().map_err(file("write", &self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(port: u16) -> NodePlace {
+        let at = |port| ([127, 0, 0, 1], port).into();
+        NodePlace { peers: at(port), clients: at(port + 100) }
+    }
+
+    #[test]
+    fn a_cluster_is_made_once_and_each_node_knows_who_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let nodes: BTreeMap<NodeId, NodePlace> =
+            [(1, place(7501)), (2, place(7502)), (3, place(7503))].into();
+        let config = ClusterConfig::init(dir.path(), nodes.clone(), 2, 30, 1_700_000_000).unwrap();
+        let again = ClusterConfig::init(dir.path(), nodes, 2, 30, 1_700_000_000).unwrap_err();
+        assert!(again.to_string().contains("already"), "{again}");
+        assert!(matches!(config.here(dir.path()), Err(ClusterError::NoNode { .. })));
+        for node in 1..=3 {
+            let folder = dir.path().join(format!("node-{node}"));
+            let read = ClusterConfig::read(&folder).unwrap();
+            assert_eq!(read.here(&folder).unwrap(), (node, place(7500 + node)));
+            read.identity(&folder).unwrap();
+        }
+        let name = |node| config.node_name(node);
+        assert_eq!(config.who(&[name(2), "localhost".to_owned()]), Some(Who::Node(2)));
+        assert_eq!(config.who(&[name(1), name(2)]), None, "one certificate for two nodes");
+        assert_eq!(config.who(&[name(4)]), None);
+        assert_eq!(config.who(&["node-1.0000000000000000.tidegate".to_owned()]), None, "another cluster's");
+    }
+
+    #[test]
+    fn what_makes_no_cluster_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |nodes: &[(NodeId, NodePlace)], min_isr| {
+            let nodes = nodes.iter().copied().collect();
+            ClusterConfig::init(dir.path(), nodes, min_isr, 30, 0).unwrap_err().to_string()
+        };
+        assert_eq!(refused(&[], 1), "0 nodes, allowed are 1 to 15");
+        assert_eq!(refused(&[(1, place(7501))], 2), "2 replicas are to commit, allowed are 1 to 1");
+        assert_eq!(refused(&[(0, place(7501))], 1), "node 0: nodes are numbered from 1");
+        let twice = refused(&[(1, place(7501)), (2, place(7501))], 2);
+        assert!(twice.starts_with("node 2 is at 127.0.0.1:7501"), "{twice}");
+        assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing was written");
+    }
+
+    #[test]
+    fn incarnations_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let incarnations = Incarnations::of(dir.path());
+        assert_eq!(incarnations.last().unwrap(), 0);
+        incarnations.note(7).unwrap();
+        assert_eq!(Incarnations::of(dir.path()).last().unwrap(), 7);
+        std::fs::write(dir.path().join("incarnation"), "x").unwrap();
+        assert!(incarnations.last().is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! A node of a cluster: links to the other nodes over QUIC, metadata by consensus (`openraft`), and the driver of the replica between
+//! the two and the engine.
+//!
+//! ```text
+//! feeds -> tg-ingest --submissions--> driver (replica) <==links==> drivers of other nodes
+//!              ^------orders------------'    ^ metadata | proposals
+//!                                            consensus <==links==> consensus of other nodes
+//! ```
+//! **Invariant:** what is safe is decided in `tidegate-replica` and by `openraft`; what is here moves messages and time. Every queue has
+//! a bound; a link that is slow or gone loses messages, which both protocols allow. A peer is who its certificate names, and what it
+//! says in the name of another is refused.
+#![forbid(unsafe_code)]
+
+pub mod config;
+
+mod links;
+mod store;
+
+mod metadata;
+
+mod driver;
+mod kept;
+mod machine;
+
+pub mod node;
+pub mod operate;
+
+pub use config::{ClusterConfig, ClusterError, NodePlace};
+pub use node::{Ended, Node, NodeStatus, Recovered, ReplicaStatus};

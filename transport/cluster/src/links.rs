@@ -1,0 +1,570 @@
+//! Links between nodes: one connection from each node to each other one, mutual TLS, dialed again for ever.
+//!
+//! A stream begins with `"TGLK"`, a version (1), a kind and two zeros. Kind 1 carries messages of replicas, one behind the other, for as
+//! long as the connection stands. The other kinds are a question and an answer in JSON, and then end.
+
+use crate::config::{ClusterConfig, ClusterError, Who};
+use crate::machine;
+use bytes::{Bytes, BytesMut};
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tidegate_quic::tls::TlsError;
+use tidegate_quic::{Limits, certs};
+use tidegate_replica::{Message, NodeId, wire};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// The protocol between nodes.
+pub(crate) const ALPN_NODE: &[u8] = b"tidegate-node/1";
+/// Messages on their way to one node; with more, the newest are lost, and sent again when it says what it lacks.
+const OUTBOX_MAX: usize = 1_024;
+/// Bytes written at a time, unless one message is larger.
+const WRITE_BYTES: usize = 256 << 10;
+/// A question or an answer at most.
+const CALL_BYTES_MAX: usize = 4 << 20;
+/// Between two attempts to connect.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// How long the first bytes of a stream may take.
+const OPENING: Duration = Duration::from_secs(5);
+
+const OPEN: [u8; 4] = *b"TGLK";
+const VERSION: u8 = 1;
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Messages of replicas.
+    Replica = 1,
+    /// Consensus on metadata.
+    Consensus = 2,
+    /// A command for metadata.
+    Propose = 3,
+    /// How a node is.
+    Status = 4,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Replica, Self::Consensus, Self::Propose, Self::Status]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+
+    fn opening(self) -> [u8; 8] {
+        let [a, b, c, d] = OPEN;
+        [a, b, c, d, VERSION, self as u8, 0, 0]
+    }
+}
+
+/// Where messages of other replicas go.
+type Inbox = mpsc::Sender<(NodeId, Message<Bytes>)>;
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("node {0} is not connected")]
+    Apart(NodeId),
+    #[error("node {0} did not answer in time")]
+    Late(NodeId),
+    #[error("the connection to node {0} broke")]
+    Broken(NodeId),
+    #[error("node {node} answers what is none: {source}")]
+    Answer { node: NodeId, source: serde_json::Error },
+}
+
+/// Answers questions of peers.
+pub(crate) trait Serve: Send + Sync + 'static {
+    /// An answer, or nothing to somebody who may not ask.
+    fn answer(
+        self: Arc<Self>,
+        who: Who,
+        kind: Kind,
+        question: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send>>;
+}
+
+struct Peer {
+    outbox: mpsc::Sender<Message<Bytes>>,
+    connection: watch::Receiver<Option<Connection>>,
+    /// When it last answered a question, or its replica said something.
+    heard: Mutex<Option<Instant>>,
+}
+
+impl Peer {
+    fn note(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+}
+
+/// The bounds of a link: silence is noticed soon.
+fn limits() -> Limits {
+    Limits {
+        receive_window: 64 << 20,
+        stream_receive_window: 32 << 20,
+        send_window: 32 << 20,
+        streams_max: 64,
+        idle_timeout: Duration::from_secs(2),
+        keep_alive: Some(Duration::from_millis(400)),
+        ..Limits::default()
+    }
+}
+
+pub(crate) fn client(config: &ClusterConfig, dir: &Path) -> Result<quinn::ClientConfig, TlsError> {
+    let (identity, trust) = config.identity(dir)?;
+    let mut client = trust.client(Some(&identity), ALPN_NODE)?;
+    client.transport_config(limits().transport(0));
+    Ok(client)
+}
+
+/// Connects to a node as who the folder says; what answers must have that node's certificate.
+pub(crate) async fn connect(
+    endpoint: &Endpoint,
+    client: &quinn::ClientConfig,
+    config: &ClusterConfig,
+    node: NodeId,
+    address: SocketAddr,
+) -> Result<Connection, String> {
+    let connecting = endpoint
+        .connect_with(client.clone(), address, &config.node_name(node))
+        .map_err(|error| error.to_string())?;
+    match timeout(HANDSHAKE, connecting).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer".to_owned()),
+    }
+}
+
+/// Asks on a connection.
+pub(crate) async fn ask(connection: &Connection, kind: Kind, question: &[u8]) -> Option<Vec<u8>> {
+    let (mut send, mut receive) = connection.open_bi().await.ok()?;
+    send.write_all(&kind.opening()).await.ok()?;
+    send.write_all(question).await.ok()?;
+    send.finish().ok()?;
+    receive.read_to_end(CALL_BYTES_MAX).await.ok().filter(|answer| !answer.is_empty())
+}
+
+/// All links of a node.
+pub(crate) struct Links {
+    config: ClusterConfig,
+    endpoint: Endpoint,
+    address: SocketAddr,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+impl Links {
+    /// Listens, and begins to dial. Nobody is answered before [`Links::serve`].
+    pub(crate) fn start(config: ClusterConfig, dir: &Path) -> Result<Arc<Self>, ClusterError> {
+        let (me, place) = config.here(dir)?;
+        let (identity, trust) = config.identity(dir)?;
+        let limits = limits();
+        // A node started anew tells the others at once that their connections are gone.
+        let known = identity.endpoint();
+        let mut server = identity.server(&[ALPN_NODE], Some((&trust, true)))?;
+        server
+            .transport_config(limits.transport(limits.streams_max))
+            .max_incoming(64)
+            .incoming_buffer_size(64 << 10)
+            .incoming_buffer_size_total(4 << 20)
+            .migration(false);
+        let client = client(&config, dir)?;
+        let bind = |source| ClusterError::Bind { address: place.peers, source };
+        let endpoint =
+            tidegate_quic::socket::endpoint_of(known, place.peers, Some(server), limits.mtu).map_err(bind)?;
+        let address = endpoint.local_addr().map_err(bind)?;
+        let mut peers = BTreeMap::new();
+        for (&node, place) in config.nodes.iter().filter(|(node, _)| **node != me) {
+            let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
+            let (told, connection) = watch::channel(None);
+            peers.insert(node, Peer { outbox, connection, heard: Mutex::new(None) });
+            let dial = Dial {
+                endpoint: endpoint.clone(),
+                client: client.clone(),
+                config: config.clone(),
+                node,
+                address: place.peers,
+            };
+            tokio::spawn(dial.run(messages, told));
+        }
+        Ok(Arc::new(Self { config, endpoint, address, peers }))
+    }
+
+    /// Takes connections, for as long as the endpoint is open.
+    pub(crate) fn serve(self: &Arc<Self>, service: Arc<impl Serve>, inbox: Inbox) {
+        let (links, open) = (Arc::clone(self), Arc::new(AtomicUsize::new(0)));
+        tokio::spawn(async move {
+            while let Some(incoming) = links.endpoint.accept().await {
+                // Each node once, once more while it reconnects, and operators.
+                if open.load(Relaxed) >= 4 * links.config.nodes.len() + 16 {
+                    incoming.refuse();
+                    continue;
+                }
+                open.fetch_add(1, Relaxed);
+                let (links, service, inbox) = (Arc::clone(&links), Arc::clone(&service), inbox.clone());
+                let open = Arc::clone(&open);
+                tokio::spawn(async move {
+                    links.accepted(incoming, service, inbox).await;
+                    open.fetch_sub(1, Relaxed);
+                });
+            }
+        });
+    }
+
+    async fn accepted(self: Arc<Self>, incoming: Incoming, service: Arc<impl Serve>, inbox: Inbox) {
+        let Ok(Ok(connection)) = timeout(HANDSHAKE, async { incoming.await }).await else { return };
+        let Some(who) = self.who(&connection) else {
+            return connection.close(VarInt::from_u32(1), b"the certificate names nobody of this cluster");
+        };
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                stream = connection.accept_bi() => {
+                    let Ok((send, receive)) = stream else { break };
+                    let (connection, service) = (connection.clone(), Arc::clone(&service));
+                    let (links, inbox) = (Arc::clone(&self), inbox.clone());
+                    streams.spawn(async move {
+                        if let Err(why) = links.stream(who, send, receive, service, inbox).await {
+                            connection.close(VarInt::from_u32(2), why.as_bytes());
+                        }
+                    });
+                }
+                Some(_) = streams.join_next() => {}
+            }
+        }
+    }
+
+    /// Whom the peer's certificate names.
+    fn who(&self, connection: &Connection) -> Option<Who> {
+        let shown = connection.peer_identity()?;
+        let chain = shown.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
+        self.config.who(&certs::dns_names(chain.first()?).ok()?)
+    }
+
+    /// Sends a message, or loses it.
+    pub(crate) fn send(&self, node: NodeId, message: Message<Bytes>) {
+        if let Some(peer) = self.peers.get(&node) {
+            let _ = peer.outbox.try_send(message);
+        }
+    }
+
+    /// Asks a node.
+    pub(crate) async fn call(
+        &self,
+        node: NodeId,
+        kind: Kind,
+        question: &[u8],
+        patience: Duration,
+    ) -> Result<Vec<u8>, CallError> {
+        let peer = self.peers.get(&node).ok_or(CallError::Apart(node))?;
+        let connection = peer.connection.borrow().clone().ok_or(CallError::Apart(node))?;
+        let answer = timeout(patience, ask(&connection, kind, question)).await;
+        let answer = answer.map_err(|_| CallError::Late(node))?.ok_or(CallError::Broken(node))?;
+        peer.note();
+        Ok(answer)
+    }
+
+    /// When a node was last heard of.
+    pub(crate) fn heard(&self, node: NodeId) -> Option<Instant> {
+        let peer = self.peers.get(&node)?;
+        *peer.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nodes it is connected to.
+    pub(crate) fn connected(&self) -> Vec<NodeId> {
+        let stands = self.peers.iter().filter(|(_, peer)| peer.connection.borrow().is_some());
+        stands.map(|(&node, _)| node).collect()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"the node ends");
+        let _ = timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;
+    }
+}
+
+impl Links {
+    /// One stream of a peer. What breaks the protocol ends its connection.
+    async fn stream(
+        &self,
+        who: Who,
+        mut send: SendStream,
+        mut receive: RecvStream,
+        service: Arc<impl Serve>,
+        inbox: Inbox,
+    ) -> Result<(), String> {
+        let mut opening = [0; 8];
+        match timeout(OPENING, receive.read_exact(&mut opening)).await {
+            Ok(Ok(())) => {}
+            _ => return Ok(()), // gone, or silent: the stream is dropped
+        }
+        if opening[..4] != OPEN || opening[4] != VERSION || opening[6..] != [0; 2] {
+            return Err(format!("a stream begins with {opening:02x?}"));
+        }
+        let Some(kind) = Kind::of(opening[5]) else {
+            return Err(format!("a stream of kind {}, allowed are 1 to 4", opening[5]));
+        };
+        if kind == Kind::Replica {
+            let Who::Node(node) = who else { return Err("an operator is no replica".to_owned()) };
+            return self.messages(node, receive, inbox).await;
+        }
+        let Ok(Ok(question)) = timeout(OPENING, receive.read_to_end(CALL_BYTES_MAX)).await else {
+            return Ok(());
+        };
+        if let Some(answer) = service.answer(who, kind, question).await {
+            let _ = send.write_all(&answer).await;
+        }
+        let _ = send.finish();
+        Ok(())
+    }
+
+    /// Messages of a node's replica, until its stream ends.
+    async fn messages(&self, node: NodeId, mut receive: RecvStream, inbox: Inbox) -> Result<(), String> {
+        let peer = self.peers.get(&node);
+        loop {
+            let mut head = [0; wire::HEAD_BYTES];
+            if receive.read_exact(&mut head).await.is_err() {
+                return Ok(());
+            }
+            let bytes = wire::body_bytes(&head).map_err(|error| error.to_string())?;
+            let mut body = BytesMut::zeroed(bytes);
+            if receive.read_exact(&mut body).await.is_err() {
+                return Ok(());
+            }
+            let message = wire::decode(&head, body.freeze()).map_err(|error| error.to_string())?;
+            if let Some(sender) = wire::sender(&message)
+                && sender != node
+            {
+                return Err(format!("node {node} speaks for node {sender}"));
+            }
+            machine::check(&message)?;
+            if let Some(peer) = peer {
+                peer.note();
+            }
+            // While the driver has enough to do, nothing more is read.
+            if inbox.send((node, message)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+struct Dial {
+    endpoint: Endpoint,
+    client: quinn::ClientConfig,
+    config: ClusterConfig,
+    node: NodeId,
+    address: SocketAddr,
+}
+
+impl Dial {
+    async fn run(
+        self,
+        mut messages: mpsc::Receiver<Message<Bytes>>,
+        told: watch::Sender<Option<Connection>>,
+    ) {
+        let mut pause = PAUSE.0;
+        loop {
+            let found = connect(&self.endpoint, &self.client, &self.config, self.node, self.address).await;
+            if let Ok(connection) = found {
+                pause = PAUSE.0;
+                // What waited is of another time.
+                while messages.try_recv().is_ok() {}
+                told.send_replace(Some(connection.clone()));
+                let over = write(&connection, &mut messages).await;
+                told.send_replace(None);
+                connection.close(VarInt::from_u32(0), b"");
+                if over {
+                    return;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+}
+
+/// Writes messages until the connection is gone. Returns whether there will be no more.
+async fn write(connection: &Connection, messages: &mut mpsc::Receiver<Message<Bytes>>) -> bool {
+    let Ok((mut send, _receive)) = connection.open_bi().await else { return false };
+    if send.write_all(&Kind::Replica.opening()).await.is_err() {
+        return false;
+    }
+    let mut out = Vec::new();
+    loop {
+        let next = tokio::select! {
+            next = messages.recv() => next,
+            _ = connection.closed() => return false,
+        };
+        let Some(mut message) = next else { return true };
+        out.clear();
+        loop {
+            // What is too large for a message was too large for an input before; such a one is left out.
+            let _ = wire::encode(&message, &mut out);
+            match messages.try_recv() {
+                Ok(more) if out.len() < WRITE_BYTES => message = more,
+                Ok(more) => {
+                    let _ = wire::encode(&more, &mut out);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        if send.write_all(&out).await.is_err() {
+            return false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NodePlace;
+    use std::net::UdpSocket;
+    use std::path::PathBuf;
+    use tidegate_replica::{Append, Body, Entry, Member};
+
+    struct Echo;
+
+    impl Serve for Echo {
+        fn answer(
+            self: Arc<Self>,
+            who: Who,
+            kind: Kind,
+            question: Vec<u8>,
+        ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send>> {
+            Box::pin(async move { Some(format!("{who:?} {kind:?} {}", question.len()).into_bytes()) })
+        }
+    }
+
+    /// A cluster of two on free ports.
+    fn cluster() -> (tempfile::TempDir, [PathBuf; 2], ClusterConfig) {
+        let folder = tempfile::tempdir().unwrap();
+        let sockets: Vec<UdpSocket> = (0..4).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let at = |index: usize| sockets[index].local_addr().unwrap();
+        let place = |index| NodePlace { peers: at(index), clients: at(index + 2) };
+        let nodes = [(1, place(0)), (2, place(1))].into();
+        let days = 30;
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let config = ClusterConfig::init(folder.path(), nodes, 2, days, since.as_secs()).unwrap();
+        let folders = [1, 2].map(|node| folder.path().join(format!("node-{node}")));
+        (folder, folders, config)
+    }
+
+    fn ack(node: NodeId) -> Message<Bytes> {
+        Message::Ack { epoch: 1, from: Member { node, incarnation: 1 }, matched: 7 }
+    }
+
+    /// What node 1 closes the connection with, when whoever owns `dir` sends this on a stream of messages.
+    async fn closed_with(dir: &Path, config: &ClusterConfig, opening: [u8; 8], bytes: &[u8]) -> String {
+        let endpoint = tidegate_quic::socket::endpoint(([127, 0, 0, 1], 0).into(), None, 1_200).unwrap();
+        let client = client(&ClusterConfig::read(dir).unwrap(), dir).unwrap();
+        let connection = connect(&endpoint, &client, config, 1, config.nodes[&1].peers).await.unwrap();
+        let (mut send, _receive) = connection.open_bi().await.unwrap();
+        send.write_all(&opening).await.unwrap();
+        let _ = send.write_all(bytes).await;
+        connection.closed().await.to_string()
+    }
+
+    fn bytes(message: &Message<Bytes>) -> Vec<u8> {
+        let mut out = Vec::new();
+        wire::encode(message, &mut out).unwrap();
+        out
+    }
+
+    #[tokio::test]
+    async fn peers_speak_for_themselves_and_break_no_rule() {
+        let (folder, [one, two], config) = cluster();
+        let (inbox, mut messages) = mpsc::channel(16);
+        let links = Links::start(ClusterConfig::read(&one).unwrap(), &one).unwrap();
+        links.serve(Arc::new(Echo), inbox);
+        let other = Links::start(ClusterConfig::read(&two).unwrap(), &two).unwrap();
+        // Until it is dialed, messages are lost, as they may be.
+        let received = loop {
+            other.send(1, ack(2));
+            match timeout(Duration::from_millis(20), messages.recv()).await {
+                Ok(received) => break received,
+                Err(_) => continue,
+            }
+        };
+        assert_eq!(received, Some((2, ack(2))));
+        let answer = other.call(1, Kind::Status, b"abc", HANDSHAKE).await.unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), "Node(2) Status 3");
+        assert!(links.heard(2).is_some() && other.connected() == [1]);
+        assert!(matches!(other.call(9, Kind::Status, b"", HANDSHAKE).await, Err(CallError::Apart(9))));
+
+        let replica = Kind::Replica.opening();
+        let forged = closed_with(&two, &config, replica, &bytes(&ack(1))).await;
+        assert!(forged.contains("node 2 speaks for node 1"), "{forged}");
+        let member = |node| Member { node, incarnation: 1 };
+        let entry = |input: &'static [u8]| Entry {
+            epoch: 1,
+            body: Body::Input { source: 0, sequence: 1, input: Bytes::from_static(input) },
+        };
+        let append = |input| {
+            Message::Append(Append {
+                epoch: 1,
+                lineage: 1,
+                from: member(2),
+                to: member(1),
+                prev_offset: 0,
+                prev_epoch: 0,
+                entries: vec![entry(input)],
+                commit: 0,
+            })
+        };
+        for (message, says) in [
+            (bytes(&append(b"what no engine takes")), "an input that is none"),
+            (b"GET / HTTP/1.1".to_vec(), "no message of a replica"),
+            (b"TN\x01\x01\xff\xff\xff\xff".to_vec(), "bytes of a message: 4294967295"),
+        ] {
+            let closed = closed_with(&two, &config, replica, &message).await;
+            assert!(closed.contains(says), "{closed}");
+        }
+        let operator = closed_with(folder.path(), &config, replica, b"").await;
+        assert!(operator.contains("an operator is no replica"), "{operator}");
+        for opening in [*b"TGLK\x02\x01\0\0", *b"TGLK\x01\x09\0\0", *b"abcdefgh"] {
+            let closed = closed_with(&two, &config, opening, b"").await;
+            assert!(closed.contains("a stream"), "{closed}");
+        }
+        assert!(messages.try_recv().is_err(), "nothing of all that went on");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_another_node_or_cluster_is_refused() {
+        let (_folder, [one, two], config) = cluster();
+        let (_other, [stranger, _], _) = cluster();
+        let (inbox, _messages) = mpsc::channel(16);
+        let links = Links::start(ClusterConfig::read(&one).unwrap(), &one).unwrap();
+        links.serve(Arc::new(Echo), inbox);
+        let endpoint = tidegate_quic::socket::endpoint(([127, 0, 0, 1], 0).into(), None, 1_200).unwrap();
+        let address = config.nodes[&1].peers;
+        let client_of = |dir: &Path| client(&ClusterConfig::read(dir).unwrap(), dir).unwrap();
+        // Who dials node 2 and finds node 1 there does not go on.
+        let wrong = connect(&endpoint, &client_of(&two), &config, 2, address).await.unwrap_err();
+        assert!(wrong.contains("certificate"), "{wrong}");
+        // Another cluster's nodes believe nobody here, and nobody here believes them.
+        let distrusts = connect(&endpoint, &client_of(&stranger), &config, 1, address).await.unwrap_err();
+        assert!(distrusts.contains("certificate") || distrusts.contains("UnknownIssuer"), "{distrusts}");
+        let (identity, _) = ClusterConfig::read(&stranger).unwrap().identity(&stranger).unwrap();
+        let (_, trust) = ClusterConfig::read(&one).unwrap().identity(&one).unwrap();
+        let forged = trust.client(Some(&identity), ALPN_NODE).unwrap();
+        // A server sees a client's certificate last, so the connection may stand for a moment.
+        if let Ok(connection) = connect(&endpoint, &forged, &config, 1, address).await {
+            let closed = connection.closed().await.to_string();
+            assert!(closed.contains("certificate") || closed.contains("peer"), "{closed}");
+        }
+    }
+}

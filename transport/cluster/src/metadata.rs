@@ -1,0 +1,324 @@
+//! Metadata by consensus: an `openraft` group over the links, behind [`MetaStore`].
+#![allow(clippy::result_large_err, reason = "the errors are the library's")]
+
+use crate::config::{ClusterConfig, ClusterError};
+use crate::links::{CallError, Kind, Links};
+use crate::store::{Decision, Metadata, Store, Types};
+use openraft::error::{
+    ClientWriteError, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable,
+};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, Raft, RaftNetwork, RaftNetworkFactory, SnapshotPolicy};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate_replica::{Command, Member, Meta, MetaStore, NodeId, Rules};
+use tokio::sync::{mpsc, watch};
+
+/// Times of consensus in milliseconds: what elections wait for, at least and at most, and between two heartbeats.
+const ELECTION_MS: (u64, u64) = (400, 800);
+const HEARTBEAT_MS: u64 = 100;
+/// A node that was not heard of for so long is asked, and given up if it does not answer.
+const SILENCE: Duration = Duration::from_millis(500);
+/// How long it then has to answer when it is asked.
+const LAST_CALL: Duration = Duration::from_millis(400);
+/// How long whoever begins to lead consensus listens before it gives somebody up.
+const LISTEN: Duration = Duration::from_millis(200);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long one command may take.
+const DECIDE: Duration = Duration::from_secs(2);
+/// Commands of this node that wait.
+const PROPOSALS_MAX: usize = 64;
+
+type Group = Raft<Types>;
+
+#[derive(Serialize, Deserialize)]
+enum Question {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<u64>),
+    Snapshot(InstallSnapshotRequest<Types>),
+}
+
+struct Network(Arc<Links>);
+
+struct Line {
+    links: Arc<Links>,
+    node: NodeId,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Line;
+
+    async fn new_client(&mut self, target: u64, _: &BasicNode) -> Line {
+        // Nodes are numbered with 16 bits where they are named; another number is nobody's.
+        Line { links: Arc::clone(&self.0), node: NodeId::try_from(target).unwrap_or(0) }
+    }
+}
+
+impl Line {
+    async fn ask<T, E>(
+        &self,
+        question: &Question,
+        option: &RPCOption,
+    ) -> Result<T, RPCError<u64, BasicNode, RaftError<u64, E>>>
+    where
+        T: DeserializeOwned,
+        E: std::error::Error + DeserializeOwned,
+    {
+        let bytes =
+            serde_json::to_vec(question).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        let answer = self.links.call(self.node, Kind::Consensus, &bytes, option.hard_ttl()).await;
+        let answer = answer.map_err(|error| match error {
+            CallError::Apart(_) | CallError::Broken(_) => RPCError::Unreachable(Unreachable::new(&error)),
+            other => RPCError::Network(NetworkError::new(&other)),
+        })?;
+        let answer: Result<T, RaftError<u64, E>> = serde_json::from_slice(&answer).map_err(|source| {
+            RPCError::Network(NetworkError::new(&CallError::Answer { node: self.node, source }))
+        })?;
+        answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.node.into(), error)))
+    }
+}
+
+impl RaftNetwork<Types> for Line {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
+        self.ask(&Question::Append(rpc), &option).await
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        rpc: InstallSnapshotRequest<Types>,
+        option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<u64>, RPCError<u64, BasicNode, RaftError<u64, InstallSnapshotError>>>
+    {
+        self.ask(&Question::Snapshot(rpc), &option).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RPCError<u64, BasicNode, RaftError<u64>>> {
+        self.ask(&Question::Vote(rpc), &option).await
+    }
+
+    fn backoff(&self) -> openraft::network::Backoff {
+        openraft::network::Backoff::new(std::iter::repeat(Duration::from_millis(100)))
+    }
+}
+
+/// Why a command came to nothing; it may be proposed again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Undecided {
+    /// Consensus is led elsewhere, or not at all for now.
+    Leader(Option<u64>),
+    /// Something failed on the way.
+    Failed(String),
+}
+
+pub(crate) type Verdict = Result<Decision, Undecided>;
+
+/// Consensus as it is used here.
+#[derive(Clone)]
+pub(crate) struct Consensus {
+    me: NodeId,
+    group: Group,
+    links: Arc<Links>,
+    watched: watch::Receiver<Arc<Meta>>,
+}
+
+/// How consensus stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsensusStatus {
+    /// Who leads it.
+    pub leader: Option<u64>,
+    /// Its term.
+    pub term: u64,
+    /// The last command that was applied here.
+    pub applied: Option<u64>,
+}
+
+impl Consensus {
+    pub(crate) async fn start(
+        config: &ClusterConfig,
+        dir: &Path,
+        links: Arc<Links>,
+    ) -> Result<Self, ClusterError> {
+        let (me, _) = config.here(dir)?;
+        let failed = |error: &dyn std::fmt::Display| ClusterError::Consensus(error.to_string());
+        let nodes: Vec<NodeId> = config.nodes.keys().copied().collect();
+        let store = Store::open(&dir.join("meta.redb"))?;
+        let begins = Meta::new(&nodes, config.min_isr, Rules::default());
+        let (metadata, watched) = Metadata::open(store.clone(), begins).map_err(|error| failed(&error))?;
+        let settings = openraft::Config {
+            cluster_name: config.cluster.clone(),
+            election_timeout_min: ELECTION_MS.0,
+            election_timeout_max: ELECTION_MS.1,
+            heartbeat_interval: HEARTBEAT_MS,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(1_000),
+            max_in_snapshot_log_to_keep: 100,
+            ..openraft::Config::default()
+        };
+        let settings = Arc::new(settings.validate().map_err(|error| failed(&error))?);
+        let group = Raft::new(me.into(), settings, Network(Arc::clone(&links)), store, metadata);
+        let group = group.await.map_err(|error| failed(&error))?;
+        if !group.is_initialized().await.map_err(|error| failed(&error))? {
+            // All begin with the same, so it does not matter who is first.
+            let members: BTreeMap<u64, BasicNode> = config
+                .nodes
+                .iter()
+                .map(|(&node, place)| (node.into(), BasicNode::new(place.peers)))
+                .collect();
+            let begun = group.initialize(members).await;
+            if let Err(error) = begun
+                && !matches!(error, RaftError::APIError(openraft::error::InitializeError::NotAllowed(_)))
+            {
+                return Err(failed(&error));
+            }
+        }
+        let consensus = Self { me, group, links, watched };
+        tokio::spawn(consensus.clone().watch_over());
+        Ok(consensus)
+    }
+
+    /// The newest metadata known here.
+    pub(crate) fn state(&self) -> watch::Receiver<Arc<Meta>> {
+        self.watched.clone()
+    }
+
+    pub(crate) fn status(&self) -> ConsensusStatus {
+        let metrics = self.group.metrics();
+        let metrics = metrics.borrow();
+        ConsensusStatus {
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            applied: metrics.last_applied.map(|at| at.index),
+        }
+    }
+
+    pub(crate) async fn stop(&self) {
+        let _ = self.group.shutdown().await;
+    }
+
+    /// Answers another node's question.
+    pub(crate) async fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
+        match serde_json::from_slice(question).ok()? {
+            Question::Append(rpc) => serde_json::to_vec(&self.group.append_entries(rpc).await).ok(),
+            Question::Vote(rpc) => serde_json::to_vec(&self.group.vote(rpc).await).ok(),
+            Question::Snapshot(rpc) => serde_json::to_vec(&self.group.install_snapshot(rpc).await).ok(),
+        }
+    }
+
+    /// Decides a command where consensus is led from here.
+    pub(crate) async fn decide_here(&self, command: Command) -> Verdict {
+        match self.group.client_write(command).await {
+            Ok(response) => Ok(response.data),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(Undecided::Leader(to.leader_id))
+            }
+            Err(error) => Err(Undecided::Failed(error.to_string())),
+        }
+    }
+
+    /// Decides a command, here or where consensus is led.
+    pub(crate) async fn decide(&self, command: Command) -> Verdict {
+        let leader = match self.status().leader {
+            Some(leader) if leader == u64::from(self.me) => return self.decide_here(command).await,
+            Some(leader) => NodeId::try_from(leader).unwrap_or(0),
+            None => return Err(Undecided::Leader(None)),
+        };
+        let failed = |error: &dyn std::fmt::Display| Undecided::Failed(error.to_string());
+        let bytes = serde_json::to_vec(&command).map_err(|error| failed(&error))?;
+        let answer = self.links.call(leader, Kind::Propose, &bytes, DECIDE).await;
+        serde_json::from_slice(&answer.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?
+    }
+
+    /// Gives up nodes that have been silent for too long, while consensus is led from here.
+    async fn watch_over(self) {
+        let mut leads_since: Option<Instant> = None;
+        // Each node's incarnation, and since when that is known: who has just come back was silent before, and is not now.
+        let mut seen: BTreeMap<NodeId, (u64, Instant)> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.status().leader != Some(self.me.into()) {
+                leads_since = None;
+                continue;
+            }
+            let since = *leads_since.get_or_insert_with(Instant::now);
+            let meta = Arc::clone(&self.watched.borrow());
+            for (&node, state) in meta.nodes.iter().filter(|(node, _)| **node != self.me) {
+                let heard = self.links.heard(node).unwrap_or(since);
+                let (incarnation, since_then) = seen.entry(node).or_insert((state.incarnation, heard));
+                if *incarnation != state.incarnation {
+                    (*incarnation, *since_then) = (state.incarnation, Instant::now());
+                }
+                let heard = heard.max(*since_then);
+                if !state.fenced && heard.elapsed() >= SILENCE && since.elapsed() >= LISTEN {
+                    // It may have had nothing to say, or this node no time to listen.
+                    let answer = self.links.call(node, Kind::Status, b"", LAST_CALL).await;
+                    if !matches!(answer, Err(CallError::Late(_) | CallError::Broken(_) | CallError::Apart(_)))
+                    {
+                        continue;
+                    }
+                    let member = Member { node, incarnation: state.incarnation };
+                    let _ = self.decide_here(Command::Fence { member }).await;
+                }
+            }
+        }
+    }
+
+    /// A way to propose in passing; what is refused for good comes out of the receiver.
+    pub(crate) fn proposals(&self) -> (Proposals, mpsc::Receiver<Command>) {
+        let (commands, mut proposed) = mpsc::channel::<Command>(PROPOSALS_MAX);
+        let (refuse, refused) = mpsc::channel(PROPOSALS_MAX);
+        let consensus = self.clone();
+        tokio::spawn(async move {
+            while let Some(command) = proposed.recv().await {
+                let verdict = tokio::time::timeout(DECIDE, consensus.decide(command.clone())).await;
+                if let Ok(Ok(Decision { rejected: Some(_) })) = verdict
+                    && refuse.send(command).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let state = Arc::clone(&self.watched.borrow());
+        (Proposals { commands, watched: self.watched.clone(), state }, refused)
+    }
+}
+
+/// Metadata as a replica's driver uses it.
+pub(crate) struct Proposals {
+    commands: mpsc::Sender<Command>,
+    pub(crate) watched: watch::Receiver<Arc<Meta>>,
+    state: Arc<Meta>,
+}
+
+impl Proposals {
+    /// Takes the newest state.
+    pub(crate) fn refresh(&mut self) {
+        self.state = Arc::clone(&self.watched.borrow_and_update());
+    }
+}
+
+impl MetaStore for Proposals {
+    /// When too many wait, it is lost; whoever proposes does so again.
+    fn propose(&mut self, command: Command) {
+        let _ = self.commands.try_send(command);
+    }
+
+    fn state(&self) -> &Meta {
+        &self.state
+    }
+}

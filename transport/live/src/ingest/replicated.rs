@@ -1,0 +1,294 @@
+//! Ingest of a node in a cluster: what feeds send goes to all nodes first, and counts when it comes back committed.
+//!
+//! Two views of the sources are kept. `log` is what the committed log says of them; the same on all nodes. The leader's sessions
+//! ([`Ingest::server`]) are ahead of it by what is on its way, and are made from the log whenever leading begins or ends.
+
+use super::{FeedState, Ingest};
+use crate::journal::Recovered;
+use crate::replication::{Input, Order, Replication, Submission};
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use tidegate_journal::{Batch, Entry};
+use tidegate_proto::feed::{ConnectionId, FeedServer, FeedServerOptions, Taken};
+use tidegate_proto::{Close, MonoTime};
+
+pub(super) struct Replicating {
+    port: Replication,
+    batch: Batch,
+    /// In order, what the driver had no room for.
+    waiting: VecDeque<Submission>,
+    /// The epoch it leads in.
+    leads: Option<u32>,
+    /// Where the leader is, and the epoch, while it does not lead.
+    leader: (Option<SocketAddr>, u32),
+    /// The sources as the committed log has them.
+    log: FeedServer,
+    /// A source's rank here for its rank in the log: they differ only where fewer sources may be known.
+    ranks: HashMap<u16, u16>,
+    /// When what is on its way arrived here; nothing for what came by another leader.
+    arrived: VecDeque<Option<MonoTime>>,
+    received: MonoTime,
+}
+
+impl Replicating {
+    pub(super) fn new(port: Replication, feed: &FeedServerOptions) -> Self {
+        Self {
+            port,
+            batch: Batch::new(),
+            waiting: VecDeque::new(),
+            leads: None,
+            leader: (None, 0),
+            log: FeedServer::new(feed.clone()),
+            ranks: HashMap::new(),
+            arrived: VecDeque::new(),
+            received: MonoTime(0),
+        }
+    }
+
+    /// Adds to what this turn accepted.
+    pub(super) fn note(&mut self, write: impl Fn(&mut Batch) -> bool) {
+        if write(&mut self.batch) {
+            return;
+        }
+        // Full: the turn goes on in a batch of its own.
+        self.submit();
+        let fits = write(&mut self.batch);
+        assert!(fits, "an entry is never larger than a batch: frames have bounds");
+    }
+
+    /// Hands over what this turn accepted.
+    pub(super) fn submit(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let input = Input::of(&self.batch);
+        self.batch.clear();
+        let Some(epoch) = self.leads else { return };
+        self.waiting.push_back(Submission { epoch, input });
+        self.arrived.push_back(Some(self.received));
+        self.push();
+    }
+
+    /// Hands on what waits. Returns whether something still does: then nothing more may be accepted.
+    pub(super) fn push(&mut self) -> bool {
+        while let Some(submission) = self.waiting.pop_front() {
+            match self.port.submissions.try_send(submission) {
+                Ok(()) => {}
+                Err(flume::TrySendError::Full(submission)) => {
+                    self.waiting.push_front(submission);
+                    return true;
+                }
+                // The node is about to end; nothing is acknowledged any more.
+                Err(flume::TrySendError::Disconnected(_)) => self.waiting.clear(),
+            }
+        }
+        false
+    }
+}
+
+impl Ingest {
+    /// Refuses feeds where another node leads.
+    pub(super) fn must_lead(&self) -> Result<(), Close> {
+        match self.replica.as_deref() {
+            Some(Replicating { leads: None, leader: (leader, epoch), .. }) => {
+                Err(Close::not_leader(*leader, *epoch))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the next input holds arrived then.
+    pub(super) fn received(&mut self, at: MonoTime) {
+        if let Some(replica) = &mut self.replica {
+            replica.received = at;
+        }
+    }
+
+    /// The sources as far as this node answers for them.
+    pub(super) fn sessions(&self) -> &FeedServer {
+        match self.replica.as_deref() {
+            Some(replica) if replica.leads.is_none() => &replica.log,
+            _ => &self.server,
+        }
+    }
+
+    /// Leads no longer: from here on the committed log is all there is to tell.
+    pub(super) fn leave(&mut self) {
+        if let Some(replica) = &mut self.replica {
+            replica.leads = None;
+        }
+    }
+
+    /// Does what a frame asks: notes it, for it to happen on all nodes.
+    pub(super) fn take_replicated(&mut self, connection: ConnectionId, taken: Taken<'_>) -> Option<Close> {
+        match taken {
+            Taken::Nothing => {}
+            Taken::Registered { rank, new_session, superseded } => {
+                self.ranks.insert(connection, rank);
+                self.source(rank);
+                self.note_source(rank, new_session);
+                if let Some((older, close)) = superseded {
+                    self.close(older, close);
+                }
+                let source = &mut self.sources[usize::from(rank)];
+                (source.connected, source.left) = (true, None);
+                source.state = FeedState { peer: self.peers.get(&connection).cloned(), finished: false };
+            }
+            Taken::Names { rank, first, names, overflowed } => {
+                self.note(|batch| batch.names(rank, first, overflowed, &names));
+            }
+            Taken::Events { rank, named, events } => {
+                let sequence = (self.server.stands(rank).1 + 1).saturating_sub(events.len() as u64);
+                self.note(|batch| batch.events(rank, sequence, named, events));
+            }
+            Taken::Lost { rank, count } => {
+                let last = self.server.stands(rank).1;
+                self.note(|batch| batch.lost(rank, last, count));
+            }
+            Taken::Finished { rank, close } => {
+                if let Some(rank) = rank {
+                    self.note(|batch| batch.finished(rank));
+                }
+                return Some(close);
+            }
+        }
+        None
+    }
+
+    /// Follows orders, inputs of `most` of them at least. Returns whether there were any.
+    pub(crate) fn replicate(&mut self, most: usize) -> bool {
+        let mut done = 0;
+        let mut told = false;
+        while done < most {
+            let Some(replica) = &mut self.replica else { return false };
+            let Ok(order) = replica.port.orders.try_recv() else { break };
+            match order {
+                Order::Commit(inputs) => {
+                    done += inputs.len();
+                    inputs.iter().for_each(|input| self.committed(input));
+                    told = true;
+                }
+                Order::Lead { epoch, tail } => {
+                    done += 1;
+                    self.lead(epoch, &tail);
+                }
+                Order::Follow { leader, epoch } => {
+                    done += 1;
+                    self.follow(leader, epoch);
+                }
+            }
+        }
+        if let Some(replica) = &mut self.replica
+            && done > 0
+        {
+            replica.port.taken.notify_one();
+        }
+        if told && self.must_lead().is_ok() {
+            self.acknowledge_all(self.clock.now());
+        }
+        if told {
+            let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
+            self.shared.logged.store(logged, std::sync::atomic::Ordering::Relaxed);
+        }
+        done > 0
+    }
+
+    /// An input is committed: it happens now.
+    fn committed(&mut self, input: &Input) {
+        let Some(mut replica) = self.replica.take() else { return };
+        std::mem::swap(&mut self.server, &mut replica.log);
+        let _ = self.read_entries(input.entries(), &mut replica.ranks, &mut Recovered::default());
+        std::mem::swap(&mut self.server, &mut replica.log);
+        for entry in input.entries().flatten() {
+            let (Entry::Events { rank, .. } | Entry::Lost { rank, .. }) = entry else { continue };
+            let Some(&rank) = replica.ranks.get(&rank) else { continue };
+            let (session, last) = replica.log.stands(rank);
+            replica.log.committed(rank, session, last);
+            if replica.leads.is_some() {
+                self.server.committed(rank, session, last);
+            }
+        }
+        if replica.leads.is_some()
+            && let Some(Some(received)) = replica.arrived.pop_front()
+        {
+            self.downstream.arrived(received, &self.router);
+        }
+        self.replica = Some(replica);
+    }
+
+    fn acknowledge_all(&mut self, now: MonoTime) {
+        let connections: Vec<(ConnectionId, u16)> =
+            self.ranks.iter().map(|(&id, &rank)| (id, rank)).collect();
+        for (connection, rank) in connections {
+            let (mut out, at) = (Vec::new(), usize::from(rank));
+            let position = self.sources.get(at).map_or(0, |source| source.sequencer.sequence());
+            self.server.acknowledge(connection, now, position, true, &mut out);
+            self.answer(connection, out);
+        }
+    }
+
+    /// Sends all feeds away and knows of sources what the log does.
+    fn begin_anew(&mut self, close: &Close) {
+        let connections: Vec<ConnectionId> = self.answers.keys().copied().collect();
+        for connection in connections {
+            self.close(connection, close.clone());
+        }
+        let Some(replica) = &mut self.replica else { return };
+        replica.batch.clear();
+        replica.waiting.clear();
+        replica.arrived.clear();
+        self.server.go_on_from(&replica.log);
+    }
+
+    fn lead(&mut self, epoch: u32, tail: &[Input]) {
+        self.begin_anew(&Close::not_leader(None, epoch));
+        let Some(replica) = &mut self.replica else { return };
+        replica.leads = Some(epoch);
+        replica.arrived.extend(tail.iter().map(|_| None));
+        let mut ranks = replica.ranks.clone();
+        for entry in tail.iter().flat_map(Input::entries).flatten() {
+            sent(&mut self.server, &mut ranks, entry);
+        }
+        let now = self.clock.now();
+        for source in &mut self.sources {
+            // As if each had left without a word.
+            (source.connected, source.left) = (false, (!source.state.finished).then_some(now));
+        }
+    }
+
+    fn follow(&mut self, leader: Option<SocketAddr>, epoch: u32) {
+        self.begin_anew(&Close::not_leader(leader, epoch));
+        let Some(replica) = &mut self.replica else { return };
+        (replica.leads, replica.leader) = (None, (leader, epoch));
+        for source in &mut self.sources {
+            (source.connected, source.left) = (false, None);
+        }
+    }
+}
+
+/// A source sent this, and it is in the log, though not committed yet.
+fn sent(server: &mut FeedServer, ranks: &mut HashMap<u16, u16>, entry: Entry<'_>) {
+    match entry {
+        Entry::Source { rank, source_id, session, new_session, name, principal } => {
+            if let Some(here) = server.recover_source(source_id, session, new_session, name, principal) {
+                ranks.insert(rank, here);
+            }
+        }
+        Entry::Names { rank, names, overflowed, .. } => {
+            if let Some(&here) = ranks.get(&rank) {
+                server.recover_names(here, names, overflowed);
+            }
+        }
+        Entry::Events { rank, sequence, events, .. } => {
+            if let Some(&here) = ranks.get(&rank) {
+                server.recover_events(here, sequence, events.len() as u64);
+            }
+        }
+        Entry::Lost { rank, last, count } => {
+            if let Some(&here) = ranks.get(&rank) {
+                server.recover_lost(here, last, count);
+            }
+        }
+        Entry::Idle { .. } | Entry::Finished { .. } | Entry::Digest { .. } | Entry::Stopped => {}
+    }
+}

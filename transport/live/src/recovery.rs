@@ -1,0 +1,177 @@
+//! The start of a server with a journal: the newest snapshot that is of use, then the log behind it.
+
+use crate::journal::{JournalError, JournalSettings};
+use crate::snapshot::{IngestState, LoadedShards, digest_bytes, load, part};
+use tidegate_actors::runtime::{ShardSnapshot, StageFactory};
+use tidegate_engine::snapshot;
+use tidegate_journal::scan::begin;
+use tidegate_journal::snapshot::fingerprint;
+use tidegate_journal::{
+    Disk, OpenError, Snapshot, SnapshotFault, SnapshotFile, SnapshotFileError, SnapshotFolder, SnapshotInfo,
+};
+use tidegate_proto::hub::{Hub, HubError, StreamPast};
+
+/// A snapshot, taken apart and checked.
+pub(crate) struct Loaded {
+    pub(crate) info: SnapshotInfo,
+    pub(crate) bytes: u64,
+    pub(crate) ingest: IngestState,
+    pub(crate) shards: Vec<ShardSnapshot>,
+}
+
+/// What a start goes on from.
+pub(crate) struct Base {
+    pub(crate) disk: Disk,
+    pub(crate) folder: SnapshotFolder,
+    pub(crate) hub: Hub,
+    pub(crate) loaded: Option<Loaded>,
+    /// Why newer snapshots were passed over.
+    pub(crate) notes: Vec<String>,
+    /// Those that are damaged.
+    pub(crate) damaged: Vec<SnapshotFile>,
+}
+
+/// The pipeline that a snapshot must fit.
+pub(crate) struct Pipeline<'a> {
+    pub(crate) stages: &'a StageFactory,
+    pub(crate) shards: u32,
+    pub(crate) streams: usize,
+    /// The settings that the state depends on.
+    pub(crate) settings: &'a str,
+}
+
+/// Why a snapshot that is whole is of no use.
+enum Useless {
+    /// It is of another pipeline; so the log is read from the start, if it is there.
+    Foreign(String),
+    /// It cannot be loaded.
+    Broken(String),
+}
+
+impl Pipeline<'_> {
+    fn take(&self, snapshot: &Snapshot<'_>, hub: &mut Hub) -> Result<Loaded, Useless> {
+        let broken = |what: String| Useless::Broken(what);
+        let only = |id, name: &str| {
+            snapshot.parts_of(id).next().ok_or_else(|| Useless::Broken(format!("its {name} are missing")))
+        };
+        if snapshot.info.settings != fingerprint(self.settings) {
+            let taken = only(part::SETTINGS, "settings")?;
+            let taken = String::from_utf8_lossy(taken.bytes).into_owned();
+            return Err(Useless::Foreign(format!(
+                "it was taken with `{taken}`, now it is `{}`",
+                self.settings
+            )));
+        }
+        let ingest: IngestState = snapshot::read(only(part::INGEST, "sources")?.bytes, "ingest")
+            .map_err(|error| broken(error.to_string()))?;
+        let saved: Vec<_> = snapshot.parts_of(part::SHARD).collect();
+        if !(0..self.shards).eq(saved.iter().map(|part| part.index)) {
+            return Err(broken(format!("it holds {} shards, expected {}", saved.len(), self.shards)));
+        }
+        let LoadedShards { digest, streams, events, watermark } =
+            load(self.stages, saved.iter().map(|part| part.bytes), self.streams).map_err(broken)?;
+        if digest_bytes(&digest) != snapshot.info.digest {
+            return Err(broken("its results have another digest than it says".to_owned()));
+        }
+        let mut names = 0;
+        for name in ingest.names() {
+            hub.define(name);
+            names += 1 + name.len();
+        }
+        if names != ingest.names.len() {
+            return Err(broken("a name cannot be read".to_owned()));
+        }
+        for (number, stream) in (0u16..).zip(&streams) {
+            let pieces = |id| -> Vec<&[u8]> {
+                let mine = snapshot.parts_of(id).filter(|part| part.index == u32::from(number));
+                mine.map(|part| part.bytes).collect()
+            };
+            let past = StreamPast {
+                heads: &stream.heads,
+                published: stream.published,
+                ring: &pieces(part::RING),
+                histories: &pieces(part::HISTORY),
+            };
+            hub.restore(number, past).map_err(|error| broken(error.to_string()))?;
+        }
+        hub.set_watermark(watermark);
+        let shards = saved.iter().zip(events).map(|(part, events)| ShardSnapshot {
+            shard: part.index,
+            barrier: None,
+            events,
+            pause_ns: 0,
+            bytes: part.bytes.to_vec(),
+        });
+        let (info, bytes) = (snapshot.info, snapshot.info.file_bytes());
+        Ok(Loaded { info, bytes, shards: shards.collect(), ingest })
+    }
+
+    /// Opens the journal's folder and finds what to go on from.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the folder cannot be used, or the log begins behind everything that is known. `Ok(Err)` when a hub cannot
+    /// be made.
+    pub(crate) fn base(
+        &self,
+        settings: &JournalSettings,
+        make_hub: impl Fn() -> Result<Hub, HubError>,
+    ) -> Result<Result<Base, HubError>, JournalError> {
+        let folder = || settings.folder.clone();
+        let io = |source| JournalError::Folder { folder: folder(), source };
+        let mut disk = Disk::open(&settings.folder).map_err(io)?;
+        let snapshots = SnapshotFolder::new(&settings.folder);
+        snapshots.tidy().map_err(io)?;
+        let begins = begin(&mut disk)
+            .map_err(|error| JournalError::Open { folder: folder(), source: OpenError::Scan(error) })?;
+        let (mut notes, mut damaged, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+        for file in snapshots.list().map_err(io)? {
+            let named = |what: &str| format!("the snapshot {} is passed over: {what}", file.path.display());
+            let snapshot = match file.read(&mut bytes) {
+                Ok(snapshot) => snapshot,
+                Err(error @ SnapshotFileError::Read { .. }) => {
+                    notes.push(match std::error::Error::source(&error) {
+                        Some(source) => format!("{error}: {source}"),
+                        None => error.to_string(),
+                    });
+                    continue;
+                }
+                Err(error) => {
+                    notes.push(error.to_string());
+                    // A newer version's is sound, for a newer version.
+                    if !matches!(&error, SnapshotFileError::Damaged { fault: SnapshotFault::Version(_), .. })
+                    {
+                        damaged.push(file);
+                    }
+                    continue;
+                }
+            };
+            let mut hub = match make_hub() {
+                Ok(hub) => hub,
+                Err(error) => return Ok(Err(error)),
+            };
+            match self.take(&snapshot, &mut hub) {
+                Ok(loaded) => {
+                    return Ok(Ok(Base {
+                        disk,
+                        folder: snapshots,
+                        hub,
+                        loaded: Some(loaded),
+                        notes,
+                        damaged,
+                    }));
+                }
+                Err(Useless::Foreign(what)) => notes.push(named(&what)),
+                Err(Useless::Broken(what)) => {
+                    notes.push(named(&what));
+                    damaged.push(file);
+                }
+            }
+        }
+        if let Some((_, first)) = begins
+            && first > 0
+        {
+            return Err(JournalError::Headless { folder: folder(), first, notes });
+        }
+        Ok(make_hub().map(|hub| Base { disk, folder: snapshots, hub, loaded: None, notes, damaged }))
+    }
+}

@@ -1,0 +1,145 @@
+//! The way between ingest and whoever brings its log to other nodes and says what of it counts.
+//!
+//! What a leader's ingest accepts in one turn is one [`Submission`]. It comes back with everybody else's as an [`Order`] once it is
+//! committed, and only then reaches shards and readers; so a follower, which gets the same orders, computes the same.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tidegate_journal::Entry;
+use tidegate_journal::entry::{self, Entries, EntryError};
+use tokio::sync::Notify;
+
+/// Submissions that may wait for the driver; with more, ingest takes nothing from feeds.
+const SUBMISSIONS_MAX: usize = 256;
+/// Orders that may wait for ingest.
+const ORDERS_MAX: usize = 64;
+/// Bytes in front of a batch's body: how many records are in it, and four zeros.
+const HEAD_BYTES: usize = 8;
+
+/// What ingest accepted in one turn, as the leader of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The epoch. In another one it counts for nothing.
+    pub epoch: u32,
+    /// The entries.
+    pub input: Input,
+}
+
+/// Entries of the journal's format, as they travel between nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input(Bytes);
+
+impl Input {
+    /// A batch's.
+    pub(crate) fn of(batch: &tidegate_journal::Batch) -> Self {
+        let mut bytes = BytesMut::with_capacity(HEAD_BYTES + batch.body().len());
+        bytes.put_u32_le(batch.count());
+        bytes.put_u32_le(0);
+        bytes.put_slice(batch.body());
+        Self(bytes.freeze())
+    }
+
+    /// Checks bytes that came from elsewhere.
+    ///
+    /// # Errors
+    /// The first thing wrong with them.
+    pub fn check(bytes: Bytes) -> Result<Self, EntryError> {
+        let count = bytes.first_chunk::<4>().map_or(0, |count| u32::from_le_bytes(*count));
+        let zeros = bytes.get(4..HEAD_BYTES) == Some(&[0; 4]);
+        if !zeros || count == 0 {
+            return Err(EntryError::Count { found: 0, expected: count });
+        }
+        entry::check(&bytes[HEAD_BYTES..], count)?;
+        Ok(Self(bytes))
+    }
+
+    /// How many events are in it.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        let count = |entry| if let Entry::Events { events, .. } = entry { events.len() as u64 } else { 0 };
+        self.entries().flatten().map(count).sum()
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    pub(crate) fn entries(&self) -> Entries<'_> {
+        Entries::new(&self.0[HEAD_BYTES..])
+    }
+}
+
+/// What a node is to do next. Each holds from its place in the order on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// These are committed, in this order, behind all that came before.
+    Commit(Vec<Input>),
+    /// Take feeds in, from this epoch on.
+    Lead {
+        /// The epoch.
+        epoch: u32,
+        /// What is in the log behind what is committed: sources are known to have sent it.
+        tail: Vec<Input>,
+    },
+    /// Send feeds away.
+    Follow {
+        /// Where they find the leader, if that is known.
+        leader: Option<SocketAddr>,
+        /// The epoch.
+        epoch: u32,
+    },
+}
+
+/// Ingest's end.
+#[derive(Clone, Debug)]
+pub struct Replication {
+    pub(crate) submissions: flume::Sender<Submission>,
+    pub(crate) orders: flume::Receiver<Order>,
+    pub(crate) taken: Arc<Notify>,
+}
+
+/// The driver's end.
+#[derive(Debug)]
+pub struct ReplicationDriver {
+    /// What is accepted here.
+    pub submissions: flume::Receiver<Submission>,
+    /// What is to be done here. After each the driver says [`crate::IngestHandle::replicated`].
+    pub orders: flume::Sender<Order>,
+    /// There may be room for orders again.
+    pub taken: Arc<Notify>,
+}
+
+/// Both ends.
+#[must_use]
+pub fn replication() -> (Replication, ReplicationDriver) {
+    let (submissions, submitted) = flume::bounded(SUBMISSIONS_MAX);
+    let (orders, ordered) = flume::bounded(ORDERS_MAX);
+    let taken = Arc::new(Notify::new());
+    let port = Replication { submissions, orders: ordered, taken: Arc::clone(&taken) };
+    (port, ReplicationDriver { submissions: submitted, orders, taken })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_journal::Batch;
+
+    #[test]
+    fn an_input_is_taken_whole_or_not_at_all() {
+        let mut batch = Batch::new();
+        assert!(batch.source(0, 7, 1, true, "a", "anonymous") && batch.idle(0));
+        let input = Input::of(&batch);
+        assert_eq!(Input::check(input.bytes().clone()), Ok(input.clone()));
+        for end in 0..input.bytes().len() {
+            assert!(Input::check(input.bytes().slice(..end)).is_err(), "{end}");
+        }
+        for (at, byte) in [(0, 3), (1, 1), (4, 1), (7, 1), (8, 99)] {
+            let mut bytes = input.bytes().to_vec();
+            bytes[at] = byte;
+            assert!(Input::check(bytes.into()).is_err(), "{at}");
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! A snapshot and the log behind it give what the whole log gives, wherever the cut is; and what is no snapshot of this log is refused.
+
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+use tidegate_actors::bars::{BarOptions, BarSpec};
+use tidegate_actors::indicators::IndicatorAnalyzer;
+use tidegate_actors::runtime::{RuntimeOptions, StageFactory};
+use tidegate_engine::{AnalyzerStage, Event, Price, Size, Stage, flag};
+use tidegate_journal::commit::CommitOptions;
+use tidegate_journal::{
+    Batch, Disk, Journal, JournalOptions, OpenError, PointError, SnapshotFile, SnapshotFolder,
+};
+use tidegate_live::{
+    JournalError, JournalSettings, LiveError, LiveOptions, LiveReport, Network, Recovered, SnapshotOptions,
+    Threads,
+};
+use tidegate_proto::StreamKind;
+use tidegate_proto::hub::{HubOptions, StreamMeta};
+
+const START_NS: u64 = 1_767_571_200_000_000_000;
+
+fn bars(name: &str, stream: u16) -> Stage {
+    let spec: BarSpec = name.parse().unwrap();
+    Stage::new(name, stream, spec.operator(BarOptions::default()))
+}
+
+fn indicators(stream: u16, over: u16) -> AnalyzerStage {
+    let specs: Vec<_> = ["sma:5", "rsi:14"].iter().map(|text| text.parse().unwrap()).collect();
+    AnalyzerStage::new("indicators", stream, Box::new(IndicatorAnalyzer::new(over, &specs).unwrap()))
+}
+
+fn stages() -> StageFactory {
+    Arc::new(|| vec![bars("1s", 0).with(indicators(1, 0)), bars("20t", 2)])
+}
+
+fn streams() -> Vec<StreamMeta> {
+    let stream = |name: &str, kind, columns: &[&str]| StreamMeta {
+        name: name.to_owned(),
+        kind,
+        columns: columns.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    vec![
+        stream("bars.1s", StreamKind::Bars, &[]),
+        stream("ind.1s", StreamKind::Values, &["sma_5", "rsi_14"]),
+        stream("bars.20t", StreamKind::MeasureBars, &[]),
+    ]
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    shards: u32,
+    threads: Threads,
+}
+
+fn journal_options() -> JournalOptions {
+    JournalOptions { segment_bytes: 16 << 10, lineage: 42, ..JournalOptions::default() }
+}
+
+fn options(folder: &Path, layout: Layout, snapshots: bool) -> LiveOptions {
+    LiveOptions {
+        runtime: RuntimeOptions { shards: layout.shards, ..RuntimeOptions::default() },
+        disorder_ns: 3_000_000,
+        hub: HubOptions { ring_records: 256, ..HubOptions::default() },
+        journal: Some(JournalSettings {
+            folder: folder.to_owned(),
+            journal: journal_options(),
+            commit: CommitOptions { reserve_bytes: 0, ..CommitOptions::default() },
+            snapshots: snapshots.then_some(SnapshotOptions {
+                every_bytes: 0,
+                every_records: 0,
+                every_ns: 0,
+                keep: 2,
+            }),
+            settings: "test".to_owned(),
+            wall_ns: || START_NS,
+            progress: |_| {},
+        }),
+        ..LiveOptions::default()
+    }
+}
+
+/// A life of the server from start to an end in order.
+fn live(folder: &Path, layout: Layout, snapshots: bool) -> Result<(Recovered, LiveReport), LiveError> {
+    let options = options(folder, layout, snapshots);
+    let network = Network::start(layout.threads, &options.runtime).unwrap();
+    let live = network.live(stages(), streams(), options)?;
+    let recovered = live.recovered().clone();
+    let report = live.finish()?;
+    Ok((recovered, report))
+}
+
+/// What a turn accepts.
+#[derive(Debug, Clone)]
+enum Act {
+    /// A source comes, maybe with a new numbering.
+    Hello(u16, bool),
+    Names(u16, u32, u32),
+    Trades(u16, Vec<(u32, u64, u64)>),
+    Lost(u16, u64),
+    Idle(u16),
+    Finished(u16),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let source = 0u16..3;
+    let trades = prop::collection::vec((0u32..12, 0u64..40_000_000, 0u64..500), 1..120);
+    prop_oneof![
+        2 => (source.clone(), prop::bool::weighted(0.3)).prop_map(|(source, new)| Act::Hello(source, new)),
+        2 => (source.clone(), 1u32..6, 0u32..2).prop_map(|(source, names, over)| Act::Names(source, names, over)),
+        12 => (source.clone(), trades).prop_map(|(source, trades)| Act::Trades(source, trades)),
+        1 => (source.clone(), 1u64..50).prop_map(|(source, count)| Act::Lost(source, count)),
+        1 => source.clone().prop_map(Act::Idle),
+        1 => source.prop_map(Act::Finished),
+    ]
+}
+
+/// The journal's batches of these turns, as ingest would have written them.
+#[derive(Default)]
+struct Pen {
+    /// Per source: whether it came, its session, its last number, its keys, and those with a name.
+    sources: [(bool, u64, u64, u32, u32); 3],
+    /// Sources in the order in which they came: their ranks.
+    ranks: Vec<u16>,
+    now: u64,
+}
+
+impl Pen {
+    fn batch(&mut self, act: &Act) -> Batch {
+        let mut batch = Batch::new();
+        let number = match act {
+            Act::Hello(number, _)
+            | Act::Names(number, ..)
+            | Act::Trades(number, _)
+            | Act::Lost(number, _) => *number,
+            Act::Idle(number) | Act::Finished(number) => *number,
+        };
+        if !self.ranks.contains(&number) {
+            self.ranks.push(number);
+        }
+        let rank = self.ranks.iter().position(|known| *known == number).unwrap() as u16;
+        let source = &mut self.sources[usize::from(rank)];
+        let new = matches!(act, Act::Hello(_, true));
+        if !source.0 || matches!(act, Act::Hello(..)) {
+            if !source.0 || new {
+                *source = (true, source.1 + 1, 0, 0, 0);
+            }
+            let name = format!("source-{number}");
+            assert!(batch.source(rank, 100 + u64::from(number), source.1, source.2 == 0, &name, "desk"));
+        }
+        match act {
+            Act::Names(_, count, over) => {
+                // Names of sources overlap, and each session begins with other ones.
+                let names: Vec<String> =
+                    (0..*count).map(|at| format!("K{}", (source.3 + at) * 3 + source.1 as u32 % 2)).collect();
+                // Behind a key without a name none has one.
+                let (names, over) =
+                    if source.3 == source.4 { (names, *over) } else { (Vec::new(), *over + *count) };
+                let texts: Vec<&str> = names.iter().map(String::as_str).collect();
+                assert!(batch.names(rank, source.3, over, &texts));
+                source.4 += names.len() as u32;
+                source.3 += names.len() as u32 + over;
+            }
+            Act::Trades(_, trades) => {
+                let (keys, first) = (source.3, source.2 + 1);
+                let events: Vec<Event> = trades
+                    .iter()
+                    .filter(|_| keys > 0)
+                    .map(|&(key, step, price)| {
+                        self.now += step;
+                        // A little out of order.
+                        let ts = START_NS + self.now - price * 10_000;
+                        let price = Price(1_000_000_000 * (1_000 + price as i64));
+                        Event::trade(ts, key % keys, rank, price, Size(100 + step % 1_000), flag::BUY)
+                    })
+                    .collect();
+                if !events.is_empty() {
+                    assert!(batch.events(rank, first, source.4, &events));
+                    source.2 += events.len() as u64;
+                }
+            }
+            Act::Lost(_, count) => {
+                source.2 += count;
+                assert!(batch.lost(rank, source.2, *count));
+            }
+            Act::Idle(_) => assert!(batch.idle(rank)),
+            Act::Finished(_) => assert!(batch.finished(rank)),
+            Act::Hello(..) => {}
+        }
+        batch
+    }
+}
+
+fn write(folder: &Path, batches: &[Batch]) {
+    let (mut journal, _) =
+        Journal::open(Disk::open(folder).unwrap(), journal_options(), START_NS, |_| {}).unwrap();
+    for batch in batches {
+        journal.append(batch, 1, START_NS).unwrap();
+    }
+    journal.sync().unwrap();
+}
+
+fn batches(acts: &[Act]) -> Vec<Batch> {
+    let mut pen = Pen::default();
+    acts.iter().map(|act| pen.batch(act)).filter(|batch| !batch.is_empty()).collect()
+}
+
+/// What must be the same, however the server came to it.
+fn account(report: &LiveReport) -> String {
+    assert_eq!(report.imbalance(), 0);
+    let (ingest, runtime) = (&report.ingest, &report.runtime);
+    let results = (runtime.digest.short(), runtime.digest.outputs(), runtime.events, &runtime.stages);
+    let sources = (&ingest.stats.sources, ingest.stats.names, ingest.stats.logged, ingest.stats.fenced);
+    let log = (ingest.span, ingest.controls, ingest.gaps_made);
+    format!("{results:?} {sources:?} {log:?} {} {}", report.hub.keys, report.hub.lookback)
+}
+
+fn newest(folder: &Path) -> SnapshotFile {
+    SnapshotFolder::new(folder).list().unwrap().remove(0)
+}
+
+const LAYOUTS: [Layout; 3] = [
+    Layout { shards: 1, threads: Threads::Fused },
+    Layout { shards: 3, threads: Threads::Separate },
+    Layout { shards: 2, threads: Threads::Fused },
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_snapshot_and_the_tail_are_the_whole_log(
+        acts in prop::collection::vec(act(), 10..60),
+        cuts in prop::collection::vec(0.0f64..1.0, 1..4),
+        layout in prop::sample::select(&LAYOUTS[..]),
+    ) {
+        let batches = batches(&acts);
+        let whole = tempfile::tempdir().unwrap();
+        write(whole.path(), &batches);
+        let (recovered, calm) = live(whole.path(), layout, false).unwrap();
+        prop_assert_eq!(recovered.snapshot, None);
+
+        let folder = tempfile::tempdir().unwrap();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| (cut * batches.len() as f64) as usize).collect();
+        cuts.sort_unstable();
+        let (mut from, mut snapshot) = (0, None);
+        for cut in cuts.into_iter().chain([batches.len()]) {
+            write(folder.path(), &batches[from..cut]);
+            let written: u64 = batches[from..cut].iter().map(|batch| u64::from(batch.count())).sum();
+            from = cut;
+            let (recovered, report) = live(folder.path(), layout, true).unwrap();
+            prop_assert_eq!(recovered.snapshot, snapshot);
+            // Beside what was written since: the word that the server had stopped, behind each snapshot.
+            prop_assert!(recovered.records <= written + 2, "{} of {}", recovered.records, written);
+            let stats = report.ingest.stats.snapshots.clone().unwrap();
+            prop_assert_eq!((stats.failed, stats.problem.clone()), (0, None));
+            snapshot = stats.offset;
+            if cut == batches.len() {
+                prop_assert_eq!(account(&report), account(&calm));
+            }
+        }
+    }
+}
+
+/// A log, and its snapshots at two places.
+fn sample(folder: &Path, layout: Layout) -> Vec<Batch> {
+    let trades = |at: u32| (0..200).map(|nth| (nth % 7, 900_000, u64::from((at + nth) % 40))).collect();
+    let mut acts = vec![Act::Hello(0, false), Act::Names(0, 7, 0)];
+    acts.extend((0..30).map(|at| Act::Trades(0, trades(at))));
+    let batches = batches(&acts);
+    for part in [&batches[..12], &batches[12..24]] {
+        write(folder, part);
+        live(folder, layout, true).unwrap();
+    }
+    write(folder, &batches[24..]);
+    batches
+}
+
+#[test]
+fn a_damaged_snapshot_is_told_and_the_one_before_is_taken() {
+    let layout = LAYOUTS[0];
+    let whole = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let batches = sample(folder.path(), layout);
+    write(whole.path(), &batches);
+    let (_, calm) = live(whole.path(), layout, false).unwrap();
+
+    let files = SnapshotFolder::new(folder.path()).list().unwrap();
+    assert_eq!(files.len(), 2);
+    for damaged in 1..=2 {
+        // A copy for each: a life writes a snapshot of its own.
+        let copy = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        for file in &files[..damaged] {
+            let path = copy.path().join(file.path.file_name().unwrap());
+            let mut bytes = std::fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+        let (recovered, report) = live(copy.path(), layout, true).unwrap();
+        assert_eq!(recovered.snapshot, files.get(damaged).map(|file| file.offset));
+        assert_eq!(recovered.notes.len(), damaged);
+        assert!(
+            recovered.notes[0].contains("is damaged: the checksum does not match"),
+            "{:?}",
+            recovered.notes
+        );
+        assert_eq!(account(&report), account(&calm));
+        let aside = files[0].path.file_name().unwrap().to_str().unwrap().to_owned() + ".damaged";
+        assert!(copy.path().join(aside).exists(), "kept under another name");
+    }
+}
+
+#[test]
+fn a_snapshot_of_another_log_or_beyond_it_is_refused() {
+    let layout = LAYOUTS[0];
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path(), layout);
+    let point_error = |folder: &Path| match live(folder, layout, true) {
+        Err(LiveError::Journal(JournalError::Open { source: OpenError::Point(error), .. })) => error,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it started"),
+    };
+    let put = |into: &Path| {
+        let file = newest(folder.path());
+        std::fs::copy(&file.path, into.join(file.path.file_name().unwrap())).unwrap();
+        file.offset
+    };
+
+    let other = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(
+        Disk::open(other.path()).unwrap(),
+        JournalOptions { lineage: 43, ..journal_options() },
+        START_NS,
+        |_| {},
+    )
+    .unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    put(other.path());
+    assert_eq!(point_error(other.path()), PointError::Lineage { point: 42, log: 43 });
+
+    // The same lineage: a log that is shorter, and one with other records.
+    let shorter = tempfile::tempdir().unwrap();
+    let batches = batches(&[Act::Hello(0, false), Act::Names(0, 3, 0), Act::Trades(0, vec![(1, 5, 5); 50])]);
+    write(shorter.path(), &batches);
+    let offset = put(shorter.path());
+    assert_eq!(point_error(shorter.path()), PointError::Beyond { offset, end: 52 });
+    let mut more = batches;
+    for at in 0..60u64 {
+        let mut batch = Batch::new();
+        let trade = Event::trade(START_NS + at, 1, 0, Price(5_000_000_000), Size(1), flag::BUY);
+        assert!(batch.events(0, 51 + at * 100, 3, &vec![trade; 100]));
+        more.push(batch);
+    }
+    let foreign = tempfile::tempdir().unwrap();
+    write(foreign.path(), &more);
+    put(foreign.path());
+    assert_eq!(point_error(foreign.path()), PointError::Chain { offset });
+    assert!(live(foreign.path(), layout, true).is_err(), "nothing was changed that would let it start");
+}
+
+#[test]
+fn a_snapshot_of_other_settings_is_passed_over_unless_the_log_begins_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let batches = sample(folder.path(), LAYOUTS[0]);
+    let whole = tempfile::tempdir().unwrap();
+    write(whole.path(), &batches);
+    let (_, calm) = live(whole.path(), LAYOUTS[2], false).unwrap();
+    let (recovered, report) = live(folder.path(), LAYOUTS[2], true).unwrap();
+    assert_eq!((recovered.snapshot, recovered.notes.len()), (None, 2));
+    assert!(recovered.notes[0].contains("1 shards"), "{:?}", recovered.notes);
+    assert_eq!(account(&report), account(&calm));
+
+    // Without its first segment only what is behind the snapshots can be had.
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path(), LAYOUTS[0]);
+    std::fs::remove_file(folder.path().join("0000000000000000.tgj")).unwrap();
+    match live(folder.path(), LAYOUTS[2], true) {
+        Err(LiveError::Journal(JournalError::Headless { first, notes, .. })) => {
+            assert!(first > 0 && notes.len() == 2, "{first} {notes:?}");
+        }
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it started without what was in front of its log"),
+    }
+    let (recovered, report) = live(folder.path(), LAYOUTS[0], true).unwrap();
+    assert!(recovered.snapshot.is_some());
+    let (_, calm) = live(whole.path(), LAYOUTS[0], false).unwrap();
+    assert_eq!(account(&report), account(&calm));
+}
+
+/// A snapshot of version 1 with its journal, as version 1 wrote them. `UPDATE_GOLDEN=1` writes them anew, which nobody should have to: a
+/// new version gets files of its own.
+#[test]
+fn version_1_is_gone_on_from() {
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/1"));
+    let layout = LAYOUTS[0];
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let _ = std::fs::remove_dir_all(golden);
+        std::fs::create_dir_all(golden).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        sample(folder.path(), layout);
+        std::fs::remove_file(newest(folder.path()).path).unwrap();
+        let kept = newest(folder.path()).path;
+        let snapshot = kept.file_name().unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name();
+            // The segments from the one that holds the snapshot's point on.
+            if name != "lock" && name.to_str() >= Some("0000000000000004.tgj") || name == snapshot {
+                std::fs::copy(entry.path(), golden.join(name)).unwrap();
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let (recovered, report) = live(folder.path(), layout, true).unwrap();
+    assert_eq!((recovered.snapshot, recovered.notes), (Some(2_002), Vec::new()));
+    // What this version makes of the whole log.
+    let (other, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(whole.path(), &sample(other.path(), layout));
+    let (_, calm) = live(whole.path(), layout, false).unwrap();
+    assert_eq!(account(&report), account(&calm));
+}
