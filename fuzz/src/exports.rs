@@ -42,7 +42,10 @@ pub fn run(bytes: &[u8]) {
     assert_eq!((counts.datagrams, counts.flows), (number, given), "{counts:?}");
     assert!(counts.flows <= counts.records && refused <= counts.malformed, "{counts:?}");
     for alert in detectors.alerts() {
-        assert!((0.0..=1.0).contains(&alert.probability) && alert.range.first_ns <= alert.range.last_ns, "{alert:?}");
+        assert!(
+            (0.0..=1.0).contains(&alert.probability) && alert.range.first_ns <= alert.range.last_ns,
+            "{alert:?}"
+        );
     }
 }
 

@@ -79,16 +79,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let append = |prev_offset, entries, commit| {
         let (from, to) = (member(1), member(2));
         let prev_epoch = u32::from(prev_offset > 0);
-        Message::Append(Append {
-            epoch: 1,
-            lineage: 1,
-            from,
-            to,
-            prev_offset,
-            prev_epoch,
-            entries,
-            commit,
-        })
+        Message::Append(Append { epoch: 1, lineage: 1, from, to, prev_offset, prev_epoch, entries, commit })
     };
     let digest = Entry { epoch: 1, body: Body::Digest { at: 4, value: 9 } };
     let all = [

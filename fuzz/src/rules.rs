@@ -1,7 +1,7 @@
 //! Rules of users and rows of logs: whatever comes is taken whole or refused with a place, and runs within its bounds.
 
 use tidegate_alert::State;
-use tidegate_rules::{Kind, Origin, Pattern, Record, RuleSet, Rows, sigma};
+use tidegate_rules::{Kind, Origin, Pattern, Record, Rows, RuleSet, sigma};
 
 /// Records of each kind with values that rules may ask for.
 fn records() -> Vec<Record> {

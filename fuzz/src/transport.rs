@@ -52,7 +52,7 @@ pub fn frames(bytes: &[u8]) {
     // Byte by byte through two buffers, as a driver hands them on.
     let (mut buffer, mut other, mut again) = (FrameBuffer::new(1), FrameBuffer::new(1), Vec::new());
     let step = 1 + bytes.len() / 64;
-    let mut error = None;
+    let (mut error, mut events) = (None, Vec::new());
     for part in bytes.chunks(step) {
         let mut part = part;
         while !part.is_empty() && error.is_none() {
@@ -61,10 +61,14 @@ pub fn frames(bytes: &[u8]) {
                 buffer.split_rest(&mut other);
                 loop {
                     match buffer.next_frame() {
-                        Ok(Some((offset, head, body))) => match Frame::read(offset, &head, body) {
-                            Ok(frame) => again.push((offset, frame.kind())),
-                            Err(found) => error = Some(found),
-                        },
+                        Ok(Some((offset, head, body))) => {
+                            let frame = Frame::read(offset, &head, body);
+                            match frame.as_ref().map(|frame| frame.unpacked(&mut events)) {
+                                Ok(Ok(frame)) => again.push((offset, frame.kind())),
+                                Ok(Err(found)) => error = Some(found),
+                                Err(found) => error = Some(found.clone()),
+                            }
+                        }
                         Ok(None) => break,
                         Err(found) => error = Some(found),
                     }
