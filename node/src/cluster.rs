@@ -198,7 +198,7 @@ fn render(
             Err(why) => table.toned([
                 (Tone::Plain, name.as_str()),
                 (Tone::Plain, &clients),
-                (Tone::Bad, &format!("no answer: {why}")),
+                (Tone::Bad, &why.to_string()),
                 (Tone::Plain, ""),
                 (Tone::Plain, ""),
                 (Tone::Plain, ""),

@@ -1,84 +1,18 @@
 //! Three nodes as real processes on this machine, the leader killed again and again while a feed publishes: nothing that was
 //! acknowledged is lost or applied twice, and every node has the results of a server that was never disturbed.
 
+mod common;
+
+use common::{Running, command, ends, fails, write_trades};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const EVENTS: u64 = 60_000;
 const KILLS: u64 = 4;
-/// 2026-01-05T00:00:00Z.
-const START_NS: u64 = 1_767_571_200_000_000_000;
 /// How long anything may take before the test gives up; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn tidegate(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.current_dir(folder).args(line.split_whitespace());
-    command
-}
-
-fn once(folder: &Path, line: &str) -> Output {
-    tidegate(folder, line).output().expect("the binary starts")
-}
-
-/// A process that does not outlive its test.
-struct Running(Child, BufReader<std::process::ChildStdout>);
-
-impl Running {
-    fn start(folder: &Path, line: &str) -> Self {
-        let mut child = tidegate(folder, line)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self(child, out)
-    }
-
-    #[track_caller]
-    fn json(&mut self) -> Value {
-        let mut line = String::new();
-        self.1.read_line(&mut line).expect("text");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}` {}", self.words()))
-    }
-
-    fn words(&mut self) -> String {
-        let mut words = String::new();
-        self.0.kill().expect("it can be ended");
-        self.0.stderr.take().expect("a pipe").read_to_string(&mut words).expect("text");
-        words
-    }
-
-    /// Ends it in order; its summary.
-    fn end(mut self) -> Value {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
-        let summary = self.json();
-        assert_eq!(self.0.wait().expect("it ends").code(), Some(0), "{}", self.words());
-        summary
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn write_trades(path: &Path) {
-    let mut out = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
-    writeln!(out, "ts,symbol,price,size").expect("room");
-    for at in 0..EVENTS {
-        let ts = START_NS + at * 5_000_000;
-        writeln!(out, "{ts},{},{},{}", ["A", "B", "C"][at as usize % 3], 900 + at % 77, 1 + at % 13)
-            .expect("room");
-    }
-}
 
 /// What every server of these tests computes.
 const WORK: &str = "--json --http off --bars 1s,1m --ind rsi:14";
@@ -99,8 +33,7 @@ impl Cluster {
             sockets.iter().map(|socket| socket.local_addr().expect("an address").port()).collect();
         let nodes: Vec<String> =
             (0..3).map(|at| format!("--node {}=127.0.0.1:{}:{}", at + 1, ports[at], ports[at + 3])).collect();
-        let made = once(folder.path(), &format!("cluster init lab {}", nodes.join(" ")));
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        ends(folder.path(), &format!("cluster init lab {}", nodes.join(" ")), 0);
         drop(sockets);
         let servers: Vec<String> = ports[3..].iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let mut cluster = Self { folder, nodes: vec![None, None, None], servers: servers.join(",") };
@@ -120,13 +53,11 @@ impl Cluster {
     }
 
     fn kill(&mut self, node: u64) {
-        let mut running = self.nodes[node as usize - 1].take().expect("it runs");
-        running.0.kill().expect("it runs");
-        running.0.wait().expect("it ends");
+        self.nodes[node as usize - 1].take().expect("it runs").kill();
     }
 
     fn status(&self) -> Value {
-        let shown = once(self.path(), "cluster status lab --json");
+        let shown = command(self.path(), "cluster status lab --json").output().expect("the binary starts");
         serde_json::from_slice(&shown.stdout).unwrap_or(Value::Null)
     }
 
@@ -169,18 +100,16 @@ fn calm(path: &Path) -> Value {
     let address = server.json()["listening"].as_str().expect("an address").to_owned();
     let mut feed = Running::start(path, &format!("publish all.csv --json --server {address} --data calm"));
     assert_eq!(feed.json()["acked"], EVENTS);
-    server.end()
+    server.summary()
 }
 
 #[test]
 fn a_leader_killed_again_and_again_loses_nothing() {
     let mut cluster = Cluster::start();
-    write_trades(&cluster.path().join("all.csv"));
+    write_trades(&cluster.path().join("all.csv"), EVENTS);
     let calm = calm(cluster.path());
-    let refused = once(
-        cluster.path(),
-        &format!("publish all.csv --ack durable --server {} --ca lab/ca-cert.pem", cluster.servers),
-    );
+    let durable = format!("publish all.csv --ack durable --server {} --ca lab/ca-cert.pem", cluster.servers);
+    let refused = command(cluster.path(), &durable).output().expect("the binary starts");
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && words.contains("none, leader and committed"), "{words}");
 
@@ -223,7 +152,7 @@ fn a_leader_killed_again_and_again_loses_nothing() {
         status["nodes"].as_array().expect("nodes").iter().map(|node| &node["replica"]["digest"]).collect();
     assert!(digests.iter().all(|digest| *digest == digests[0]), "{status:#}");
     for node in std::mem::take(&mut cluster.nodes).into_iter().flatten() {
-        let summary = node.end();
+        let summary = node.summary();
         let source = &summary["sources"][0];
         assert_eq!(
             [&source["accepted"], &source["declared_lost"], &source["refused"]],
@@ -239,23 +168,17 @@ fn a_leader_killed_again_and_again_loses_nothing() {
 #[test]
 fn what_makes_no_cluster_is_refused_in_words() {
     let folder = tempfile::tempdir().expect("a folder for the test");
-    let refused = |line: &str, code: i32, says: &str| {
-        let output = once(folder.path(), line);
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{line}: {words}");
-        assert!(words.contains(says), "{line}: {words}");
-    };
+    let refused = |line: &str, code, says| fails(folder.path(), line, code, &[says]);
     refused("cluster init lab", 2, "--node");
     refused("cluster init lab --node 1=here", 2, "is no node such as 1=10.0.0.1");
     refused("cluster init lab --node 1=10.0.0.1 --node 1=10.0.0.2", 2, "node 1 is named twice");
     refused("cluster init lab --local 3 --min-isr 4", 2, "4 replicas are to commit, allowed are 1 to 3");
     refused("cluster status lab", 3, "cannot read `lab/cluster.json`");
-    let made = once(folder.path(), "cluster init lab --local 3");
-    assert!(made.status.success());
+    ends(folder.path(), "cluster init lab --local 3", 0);
     refused("cluster init lab --local 3", 2, "is a cluster's folder already");
     refused("serve --cluster lab --http off", 2, "is no node's folder");
     refused("serve --cluster lab/node-1 --listen 127.0.0.1:0", 2, "cannot be used with");
-    let config: PathBuf = folder.path().join("lab/node-1/cluster.json");
+    let config = folder.path().join("lab/node-1/cluster.json");
     std::fs::write(&config, "{").expect("room");
     refused("serve --cluster lab/node-1 --http off", 3, "describes no cluster");
 }

@@ -1,72 +1,14 @@
 //! `serve --journal` killed again and again while a feed publishes: nothing that was acknowledged is lost or applied twice, and the results are
 //! those of a server that was never disturbed.
 
+mod common;
+
+use common::{Running, command, ends, write_trades};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 const EVENTS: u64 = 60_000;
 const KILLS: usize = 4;
-/// 2026-01-05T00:00:00Z.
-const START_NS: u64 = 1_767_571_200_000_000_000;
-
-/// A process that does not outlive its test.
-struct Running(Child, BufReader<std::process::ChildStdout>);
-
-impl Running {
-    fn start(folder: &Path, line: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .current_dir(folder)
-            .args(line.split_whitespace())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self(child, out)
-    }
-
-    #[track_caller]
-    fn json(&mut self) -> Value {
-        let mut line = String::new();
-        self.1.read_line(&mut line).expect("text");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}` {}", self.words()))
-    }
-
-    fn words(&mut self) -> String {
-        let mut words = String::new();
-        self.0.kill().expect("it can be ended");
-        self.0.stderr.take().expect("a pipe").read_to_string(&mut words).expect("text");
-        words
-    }
-
-    /// Ends it in order; its summary.
-    fn end(mut self) -> Value {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
-        let summary = self.json();
-        assert_eq!(self.0.wait().expect("it ends").code(), Some(0));
-        summary
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn write_trades(path: &Path) {
-    let mut out = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
-    writeln!(out, "ts,symbol,price,size").expect("room");
-    for at in 0..EVENTS {
-        let ts = START_NS + at * 5_000_000;
-        writeln!(out, "{ts},{},{},{}", ["A", "B", "C"][at as usize % 3], 900 + at % 77, 1 + at % 13)
-            .expect("room");
-    }
-}
 
 fn serve(folder: &Path, listen: &str, data: &str, how: &str) -> (Running, String, Value) {
     let line = format!(
@@ -79,11 +21,7 @@ fn serve(folder: &Path, listen: &str, data: &str, how: &str) -> (Running, String
 
 /// Events on disk, as the journal's own reader counts them.
 fn journalled(folder: &Path) -> u64 {
-    let shown = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .current_dir(folder)
-        .args(["journal", "inspect", "data/journal", "--json"])
-        .output()
-        .expect("the binary starts");
+    let shown = command(folder, "journal inspect data/journal --json").output().expect("the binary starts");
     serde_json::from_slice::<Value>(&shown.stdout)
         .map_or(0, |shown| shown["entries"]["events"].as_u64().unwrap_or(0))
 }
@@ -91,13 +29,13 @@ fn journalled(folder: &Path) -> u64 {
 fn killed(how: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = folder.path();
-    write_trades(&path.join("all.csv"));
+    write_trades(&path.join("all.csv"), EVENTS);
 
     let (calm, address, _) = serve(path, "127.0.0.1:0", "calm", how);
     let mut feed =
         Running::start(path, &format!("publish all.csv --ack durable --json --server {address} --data calm"));
     assert_eq!(feed.json()["acked"], EVENTS);
-    let calm = calm.end();
+    let calm = calm.summary();
     assert_eq!((&calm["journal"]["health"], &calm["imbalance"]), (&Value::from("working"), &Value::from(0)));
     assert_eq!(calm["journal"]["durable"], calm["journal"]["taken"]);
 
@@ -113,15 +51,14 @@ fn killed(how: &str) {
         while journalled(path) < enough {
             std::thread::yield_now();
         }
-        server.0.kill().expect("it runs");
-        server.0.wait().expect("it ends");
+        server.kill();
         let recovered;
         (server, _, recovered) = serve(path, &address, "data", how);
         assert_eq!(recovered["notes"], Value::Array(Vec::new()), "{recovered}");
         begun.extend(recovered["snapshot"].as_u64());
     }
     let account = feed.json();
-    let summary = server.end();
+    let summary = server.summary();
     assert_eq!(
         [&account["offered"], &account["acked"], &account["lost_by_server"]],
         [EVENTS, EVENTS, 0],
@@ -148,7 +85,7 @@ fn killed(how: &str) {
     } else {
         assert_eq!((begun.len(), &recovered["events"]), (0, &Value::from(EVENTS)));
     }
-    let again = again.end();
+    let again = again.summary();
     assert_eq!((&again["digest"], &again["imbalance"]), (&calm["digest"], &Value::from(0)));
     assert_eq!((&again["events"], &again["names"]), (&calm["events"], &calm["names"]));
 }
@@ -172,23 +109,17 @@ fn killed_again_and_again_it_loses_nothing_without_snapshots() {
 fn a_damaged_journal_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let path = folder.path();
-    write_trades(&path.join("all.csv"));
+    write_trades(&path.join("all.csv"), EVENTS);
     let (server, address, _) = serve(path, "127.0.0.1:0", "data", "--journal-snapshot off");
     let mut feed =
         Running::start(path, &format!("publish all.csv --count 5000 --json --server {address} --data data"));
     assert_eq!(feed.json()["acked"], 5_000);
-    server.end();
+    server.summary();
     let segment = path.join("data/journal/0000000000000000.tgj");
     let mut bytes = std::fs::read(&segment).expect("a journal");
     bytes[3_000] ^= 1;
     std::fs::write(&segment, &bytes).expect("room");
-    let refused = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .current_dir(path)
-        .args("serve --listen 127.0.0.1:0 --http off --data data --bars 1s --journal".split_whitespace())
-        .output()
-        .expect("the binary starts");
-    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(3), "{words}");
+    let (_, words) = ends(path, "serve --listen 127.0.0.1:0 --http off --data data --bars 1s --journal", 3);
     assert!(
         words.contains("cannot be recovered") && words.contains("segment 0 is damaged at byte"),
         "{words}"

@@ -4,7 +4,8 @@
 pub mod http;
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -89,6 +90,13 @@ impl Running {
             .unwrap_or_else(|_| panic!("it ended: {}", self.err.iter().collect::<Vec<_>>().join("\n")))
     }
 
+    /// The next line as JSON, when it comes.
+    #[track_caller]
+    pub fn json(&mut self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: `{line}`"))
+    }
+
     /// The next line of its notes, when it comes.
     #[track_caller]
     pub fn note(&self) -> String {
@@ -130,6 +138,30 @@ impl Running {
     pub fn interrupted(self) -> String {
         self.signal("-INT");
         self.well()
+    }
+
+    /// The same, as JSON: its summary.
+    #[track_caller]
+    pub fn summary(self) -> Value {
+        serde_json::from_str(&self.interrupted()).expect("a summary in JSON")
+    }
+
+    /// Ends it as nobody should.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+/// Trades of three symbols, five milliseconds apart, as CSV.
+pub fn write_trades(path: &Path, events: u64) {
+    /// 2026-01-05T00:00:00Z.
+    const START_NS: u64 = 1_767_571_200_000_000_000;
+    let mut out = BufWriter::new(File::create(path).expect("a file"));
+    writeln!(out, "ts,symbol,price,size").expect("room");
+    for at in 0..events {
+        let ts = START_NS + at * 5_000_000;
+        writeln!(out, "{ts},{},{},{}", ["A", "B", "C"][at as usize % 3], 900 + at % 77, 1 + at % 13)
+            .expect("room");
     }
 }
 
