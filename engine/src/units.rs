@@ -354,6 +354,12 @@ pub struct Notional(pub i128);
 /// million trades of that size, so no bar of real trades overflows.
 pub const TRADE_NOTIONAL_MAX: i128 = 100_000_000_000_000 * PRICE_SCALE as i128 * SIZE_SCALE as i128;
 
+/// Two factors below this make no product beyond [`TRADE_NOTIONAL_MAX`], whatever they are of: one comparison of many factors
+/// at once in place of a product of each two.
+pub const MODEST_FACTOR: u64 = 1 << 51;
+
+const _: () = assert!((MODEST_FACTOR as i128 - 1) * (MODEST_FACTOR as i128 - 1) <= TRADE_NOTIONAL_MAX);
+
 impl Notional {
     /// The exact product, in 1e-17.
     ///

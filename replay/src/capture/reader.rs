@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidegate_engine::units::TRADE_NOTIONAL_MAX;
+use tidegate_engine::units::MODEST_FACTOR;
 use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind};
 use zerocopy::IntoBytes;
 
@@ -191,15 +191,13 @@ impl<R: Read + Seek> CaptureReader<R> {
     /// Leaves out trades that no other reader would let in: a checksum says that a file is as it was written, not that whoever
     /// wrote it was right.
     fn check(&mut self, events: &mut Vec<Event>, start: usize) {
-        // Two factors below this are no immense product, and times are mostly right: one pass of sums for nearly all runs.
-        const MODEST: u64 = 1 << 51;
-        const { assert!((MODEST as i128 - 1) * (MODEST as i128 - 1) <= TRADE_NOTIONAL_MAX) };
+        // One pass of sums for nearly all runs.
         let (mut magnitude, mut newest) = (0, 0);
         for event in &events[start..] {
             magnitude |= event.price().unsigned_abs() | event.size();
             newest = newest.max(event.ts_event);
         }
-        if magnitude < MODEST && newest <= EventTime::MAX.0 {
+        if magnitude < MODEST_FACTOR && newest <= EventTime::MAX.0 {
             return;
         }
         let account = &mut self.account;

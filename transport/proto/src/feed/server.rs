@@ -10,7 +10,7 @@ use crate::wire::{FRAME_EVENTS_MAX, FrameError};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use tidegate_engine::units::TRADE_NOTIONAL_MAX;
+use tidegate_engine::units::MODEST_FACTOR;
 use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind, name_hash};
 
 /// Bounds of the server's side.
@@ -935,10 +935,7 @@ fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, Strin
     let endless = |event: &Event| event.ts_event > EventTime::MAX.0;
     let notional = |event: &Event| Notional::of(Price(event.price()), Size(event.size()));
     let immense = |event: &Event| event.kind == kind::TRADE && notional(event).is_err();
-    // One pass of sums over what is nearly always right, then a search for who was wrong. Two factors below this are no immense
-    // product, whatever they are of.
-    const MODEST: u64 = 1 << 51;
-    const { assert!((MODEST as i128 - 1) * (MODEST as i128 - 1) <= TRADE_NOTIONAL_MAX) };
+    // One pass of sums over what is nearly always right, then a search for who was wrong.
     let (mut strange, mut key, mut newest, mut magnitude) = (false, 0, 0, 0);
     for event in events {
         strange |= unknown(event);
@@ -947,7 +944,7 @@ fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, Strin
         magnitude |= event.price().unsigned_abs() | event.size();
     }
     let named = key < keys || events.iter().all(Event::is_control);
-    if !strange && named && newest <= EventTime::MAX.0 && magnitude < MODEST {
+    if !strange && named && newest <= EventTime::MAX.0 && magnitude < MODEST_FACTOR {
         return None;
     }
     let (at, event) =

@@ -266,6 +266,22 @@ fn a_state_that_cannot_be_is_refused() {
     assert_eq!(error, StateError::Names { rank: 0, names: 1, keys: 0 });
 }
 
+/// What a server of this version says first.
+fn welcome(version: u8) -> Frame<'static> {
+    Frame::HelloAck(crate::frame::HelloAck {
+        version,
+        ack_mode: AckMode::Leader,
+        incarnation: 1,
+        last: 0,
+        credit: 9,
+        names: 0,
+        names_max: 9,
+        heartbeat_ms: 1_000,
+        streams: 0,
+        server: "",
+    })
+}
+
 #[test]
 fn who_shows_a_token_speaks_to_those_who_can_read_it() {
     let offered = |credential: Option<crate::Credential<'_>>| {
@@ -280,21 +296,8 @@ fn who_shows_a_token_speaks_to_those_who_can_read_it() {
         let Frame::Hello(hello) = Frame::read(offset, &head, body).unwrap() else { panic!("no hello") };
         assert_eq!(hello.credential, credential);
         let versions = (hello.version_min, hello.version_max);
-        let mut answer = |version| {
-            let ack = crate::frame::HelloAck {
-                version,
-                ack_mode: AckMode::Leader,
-                incarnation: 1,
-                last: 0,
-                credit: 9,
-                names: 0,
-                names_max: 9,
-                heartbeat_ms: 1_000,
-                streams: 0,
-                server: "",
-            };
-            client.handle(MonoTime(0), 0, &Frame::HelloAck(ack)).map(drop).map_err(|close| close.code)
-        };
+        let mut answer =
+            |version| client.handle(MonoTime(0), 0, &welcome(version)).map(drop).map_err(|close| close.code);
         (versions, answer(4), answer(1))
     };
     assert_eq!(offered(None), ((1, 3), Err(CloseCode::VERSION), Ok(())));
@@ -307,20 +310,8 @@ fn events_are_packed_for_those_who_can_unpack_them() {
     let sent = |packed, version| {
         let mut client = FeedClient::new(FeedClientOptions { packed, ..FeedClientOptions::default() });
         client.connected(MonoTime(0));
-        let ack = crate::frame::HelloAck {
-            version,
-            ack_mode: AckMode::Leader,
-            incarnation: 1,
-            last: 0,
-            credit: 9,
-            names: 0,
-            names_max: 9,
-            heartbeat_ms: 1_000,
-            streams: 0,
-            server: "",
-        };
         client.transmit(MonoTime(0), 1_000, &mut Vec::new()).unwrap();
-        client.handle(MonoTime(0), 0, &Frame::HelloAck(ack)).unwrap();
+        client.handle(MonoTime(0), 0, &welcome(version)).unwrap();
         let event = |kind| Event { ts_event: 7, kind, payload: [5, 6], ..Event::default() };
         let events = [event(1), event(1), event(2)].repeat(2);
         assert_eq!(client.offer(&events[..2]), 2);
