@@ -10,7 +10,7 @@ use tidegate_actors::runtime::IdleStrategy;
 use tidegate_engine::{Event, Price, Size as Amount};
 use tidegate_live::Threads;
 use tidegate_proto::subscription::{Start, Subscription};
-use tidegate_quic::{ClientOptions, Publisher, PublisherOptions, Subscriber, Update};
+use tidegate_quic::{Arrival, ClientOptions, Publisher, PublisherOptions, Subscriber, Update};
 
 /// Ticks a second of the latency figures.
 pub(super) const RATE: u64 = 100_000;
@@ -210,15 +210,21 @@ fn readers(
                     let mut subscriber =
                         Subscriber::connect(client.clone(), &format!("r{at}"), subscription(&stream)).await?;
                     tasks.spawn(async move {
-                        let (mut seen, mut lost) = (0u64, 0u64);
+                        let (mut seen, mut lost, mut bytes) = (0u64, 0u64, 0);
                         while seen + lost < each {
-                            match subscriber.next().await {
-                                Ok(Some(Update::Record { .. })) => seen += 1,
-                                Ok(Some(Update::Loss(loss))) => lost += loss.count,
-                                Ok(Some(_)) => {}
-                                Ok(None) | Err(_) => break,
+                            let read = subscriber.read(|arrival| match arrival {
+                                Arrival::Record { output, .. } => {
+                                    seen += 1;
+                                    bytes += output.record_bytes().len();
+                                }
+                                Arrival::Other(Update::Loss(loss)) => lost += loss.count,
+                                Arrival::Other(_) => {}
+                            });
+                            if !matches!(read.await, Ok(true)) {
+                                break;
                             }
                         }
+                        std::hint::black_box(bytes);
                         (seen, Instant::now(), subscriber)
                     });
                 }
@@ -245,15 +251,20 @@ fn readers(
 /// As [`super::run`].
 pub fn fan_out(size: Size) -> Outcome<Vec<Measurement>> {
     const READERS: usize = 64;
-    let mut found = [("fan_out_64", Threads::Separate), ("fan_out_64_fused", Threads::Fused)]
-        .map(|(name, threads)| (Measurement::new(name, "messages/s"), threads));
+    let mut found = [
+        ("fan_out_64", "bars.10t", Threads::Separate, 1_200),
+        ("fan_out_64_fused", "bars.10t", Threads::Fused, 1_200),
+        ("fan_out_64_rows_fused", "ind.10t", Threads::Fused, 1_200),
+        ("fan_out_64_rows_separate_6500", "ind.10t", Threads::Separate, 6_500),
+        ("fan_out_64_rows_fused_6500", "ind.10t", Threads::Fused, 6_500),
+    ]
+    .map(|(name, stream, threads, mtu)| (Measurement::new(name, "messages/s"), stream, threads, mtu));
     for _ in 0..size.rounds {
-        for (rate, threads) in &mut found {
-            let server = Server::start("10t", *threads, IdleStrategy::default(), 1_200)?;
+        for (rate, stream, threads, mtu) in &mut found {
+            let server = Server::with_rows("10t", *threads, *mtu)?;
             // The hub's ring keeps what a reader may be behind; the feed is slower than what it can take.
             let results = 20_000 * size.seconds;
-            let (seconds, got) =
-                readers(&server, "bars.10t", READERS, results, 2_000_000, results * PER_BAR)?;
+            let (seconds, got) = readers(&server, stream, READERS, results, 2_000_000, results * PER_BAR)?;
             server.end()?;
             if got != results * READERS as u64 {
                 return Err(format!("{got} of {} messages came", results * READERS as u64).into());
@@ -261,7 +272,7 @@ pub fn fan_out(size: Size) -> Outcome<Vec<Measurement>> {
             rate.runs.push(got as f64 / seconds);
         }
     }
-    Ok(found.map(|(rate, _)| rate).into())
+    Ok(found.map(|(rate, ..)| rate).into())
 }
 
 /// A thousand subscribers of a stream of 100 results a second.
