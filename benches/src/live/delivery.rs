@@ -103,8 +103,21 @@ pub(super) fn subscription(stream: &str) -> Subscription {
 /// Ticks at 100,000 a second, a bar from every ten, to one subscriber: from the intended time of the tick that closes a bar.
 fn tick_to_subscriber(threads: Threads, idle: IdleStrategy, seconds: u64) -> Outcome<Histogram<u64>> {
     let server = Server::start(&format!("{PER_BAR}t"), threads, idle, 1_200)?;
-    let client = server.client.clone();
-    let histogram = paced(&server, seconds, move |start, count, ready| reader(client, start, count, ready))?;
+    let (start, total) = (Instant::now() + Duration::from_millis(300), RATE * seconds);
+    // Both clients on one thread: with one each there would be three threads that want two cores, and the slowest percent would be
+    // that of the system's scheduler.
+    let histogram = party()?.block_on(async {
+        let (ready_in, ready) = tokio::sync::oneshot::channel();
+        let reading =
+            read_all(server.client.clone(), start, total / PER_BAR, move || drop(ready_in.send(())));
+        let publishing = async {
+            ready.await?;
+            publish(server.client.clone(), start, RATE, total, 16).await
+        };
+        let (histogram, published) = tokio::join!(reading, publishing);
+        published?;
+        histogram
+    })?;
     server.end()?;
     Ok(histogram)
 }
@@ -135,25 +148,38 @@ pub(super) fn reader(
     count: u64,
     ready: Sender<()>,
 ) -> Outcome<Histogram<u64>> {
-    party()?.block_on(async {
-        let stream = format!("bars.{PER_BAR}t");
-        let mut subscriber = Subscriber::connect(client, "bench", subscription(&stream)).await?;
-        ready.send(())?;
-        let mut histogram = histogram();
-        while histogram.len() < count {
-            match subscriber.next().await? {
-                Some(Update::Record { output, .. }) => {
-                    let since = output.ts - T0;
-                    histogram.saturating_record(nanos(start.elapsed()).saturating_sub(since));
-                }
-                Some(Update::Loss(loss)) => return Err(format!("lost: {loss:?}").into()),
-                Some(_) => {}
-                None => return Err("the subscription ended".into()),
+    party()?.block_on(read_all(client, start, count, move || drop(ready.send(()))))
+}
+
+async fn read_all(
+    client: ClientOptions,
+    start: Instant,
+    count: u64,
+    ready: impl FnOnce(),
+) -> Outcome<Histogram<u64>> {
+    let stream = format!("bars.{PER_BAR}t");
+    let mut subscriber = Subscriber::connect(client, "bench", subscription(&stream)).await?;
+    ready();
+    let mut histogram = histogram();
+    let mut lost = None;
+    while histogram.len() < count {
+        let read = subscriber.read(|arrival| match arrival {
+            Arrival::Record { output, .. } => {
+                let since = output.ts - T0;
+                histogram.saturating_record(nanos(start.elapsed()).saturating_sub(since));
             }
+            Arrival::Other(Update::Loss(loss)) => lost = Some(loss),
+            Arrival::Other(_) => {}
+        });
+        if !read.await? {
+            return Err("the subscription ended".into());
         }
-        subscriber.close().await;
-        Ok(histogram)
-    })
+        if let Some(loss) = lost {
+            return Err(format!("lost: {loss:?}").into());
+        }
+    }
+    subscriber.close().await;
+    Ok(histogram)
 }
 
 /// Latencies of the server on threads and fused, each also without ever sleeping, and of the bare loop.
