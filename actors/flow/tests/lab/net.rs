@@ -236,20 +236,7 @@ AuthorizedKeysFile {at}/user.pub\nPasswordAuthentication yes\nMaxStartups 200\nL
     /// Starts tcpdump on the switch, which sees every frame once.
     pub(crate) fn record(&mut self) -> Result<(), String> {
         let mut command = self.inside(SWITCH);
-        command.args([
-            "tcpdump",
-            "-i",
-            "br0",
-            "-s",
-            "1600",
-            "-B",
-            "65536",
-            "--immediate-mode",
-            "-U",
-            "-Z",
-            "root",
-            "-w",
-        ]);
+        command.args(["tcpdump", "-i", "br0", "-s", "1600", "-B", "65536", "-U", "-Z", "root", "-w"]);
         command.arg(self.folder().join("lab.pcap")).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let said = child.stderr.take().map(BufReader::new).ok_or("tcpdump has no voice")?;
