@@ -57,6 +57,16 @@ fn connect(from: Ipv4Addr, to: Ipv4Addr, port: u16, patience: Duration) -> std::
     Ok(stream)
 }
 
+/// Begins a connection and waits for nothing.
+fn knock(from: Ipv4Addr, to: Ipv4Addr, port: u16) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(SocketAddrV4::new(from, 0)))?;
+    // It says that it is on its way.
+    let _ = socket.connect(&SockAddr::from(SocketAddrV4::new(to, port)));
+    Ok(socket)
+}
+
 /// Says something, hears an answer, hangs up.
 fn talk(from: Ipv4Addr, to: Ipv4Addr, port: u16, bytes: &[u8]) {
     if let Ok(mut stream) = connect(from, to, port, Duration::from_secs(5))
@@ -266,12 +276,11 @@ fn attackers(folder: &str) {
                 .for_each(|host| drop(connect(site(104), Ipv4Addr::new(10, 77, 1, host), 445, millis(200))));
         }),
         Box::new(move || {
-            // Hosts that are not there: nothing but questions of ARP is seen.
-            let threads = (1..=60u8).map(|host| {
-                sleep(millis(10));
-                spawn(move || drop(connect(site(105), Ipv4Addr::new(10, 77, 2, host), 22, millis(100))))
-            });
-            threads.collect::<Vec<_>>().into_iter().for_each(|thread| drop(thread.join()));
+            // Hosts that are not there: nothing but questions of ARP is seen, in turn however busy the machine is.
+            let asked: Vec<_> =
+                (1..=60).map(|host| knock(site(105), Ipv4Addr::new(10, 77, 2, host), 22)).collect();
+            sleep(Duration::from_secs(2));
+            drop(asked);
         }),
         Box::new(move || {
             // A flood with made-up sources.
@@ -294,9 +303,11 @@ fn attackers(folder: &str) {
         Box::new(move || {
             let (socket, mut random) = (UdpSocket::bind((site(108), 0)), Random::new(6));
             let socket = socket.expect("an address of ours");
-            for _ in 0..3_000 {
+            for n in 1..=3_000 {
                 let _ = socket.send_to(&[0; 64], (site(24), 1_024 + random.below(60_000) as u16));
-                sleep(Duration::from_micros(300));
+                if n % 100 == 0 {
+                    sleep(millis(20));
+                }
             }
         }),
         Box::new(move || {
@@ -353,11 +364,11 @@ fn attackers(folder: &str) {
             talk(site(121), world(66), 443, &vec![b'z'; 30_000_000]);
         }),
         Box::new(move || {
-            // One host for the better part of an hour, then seven others, whether a login takes long or not.
+            // One host for the better part of an hour, then nine others, whether a login takes long or not.
             let visit = |host: u8| format!("ssh {key} -b {} root@{} true", site(122), site(host));
             rounds(4, 4_000, |_| client(&visit(30)));
             let mut visits = Vec::new();
-            rounds(7, 300, |round| {
+            rounds(9, 150, |round| {
                 let line = visit(31 + round as u8);
                 visits.push(spawn(move || client(&line)));
             });
