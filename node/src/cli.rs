@@ -247,6 +247,17 @@ pub(crate) struct ServeArgs {
     /// then ask for acks `committed`.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "journal", "demo"])]
     pub(crate) cluster: Option<PathBuf>,
+    /// Take exports of flows there (NetFlow v5 and v9, IPFIX, sFlow, over UDP) and look for attacks in them; again for further
+    /// addresses.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) flows: Vec<SocketAddr>,
+    /// Look for attacks in this capture or flow log, as `detect` does; again for more.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) traffic: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tell: TellArgs,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
+mod alerts;
 mod journal;
 
 use crate::cli::ServeArgs;
@@ -39,7 +40,7 @@ fn meta(stream: &StreamInfo) -> StreamMeta {
 }
 
 /// The time of day in nanoseconds since 1970.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -175,6 +176,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         (options.replication, replication) = (Some(port), Some(driver));
         listen = member.place.clients;
     }
+    let mut watch_alerts = alerts::Watch::start(&settings, &data, &streams, &interrupt, ui)?;
     let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
@@ -195,6 +197,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             let sources = Sources {
                 gate: Some(server.bearer_gate()),
                 refusals: Some(Arc::new(move || refusals(stats()))),
+                alerts: watch_alerts.as_ref().map(|watch| watch.board() as Arc<dyn tidegate_gateway::Alerts>),
                 ..sources(&live, &streams)
             };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
@@ -206,6 +209,10 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let (end_gateway, gateway_ends) = tokio::sync::oneshot::channel::<()>();
     let gateway =
         gateway.map(|gateway| network.handle().spawn(gateway.serve(async { drop(gateway_ends.await) })));
+    if let Some(watch) = &mut watch_alerts {
+        watch.follow(live.hub(), network.handle())?;
+        watch.serving(http.as_ref());
+    }
     if made {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
@@ -222,6 +229,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.print_json(&json!({
             "listening": listening, "http": http, "streams": names, "config": config,
             "threads": network.threads().to_string(), "node": member.as_ref().map(|member| member.node),
+            "exports": watch_alerts.as_ref().map(|watch| watch.addresses().iter().map(ToString::to_string).collect::<Vec<_>>()),
             "recovered": settings.config.journal.enabled.then(|| {
                 let found = live.recovered();
                 json!({
@@ -234,6 +242,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
             ui.print(&format!("open {http} for the dashboard, {http}/v1/docs for the API\n"));
+        }
+        for address in watch_alerts.iter().flat_map(alerts::Watch::addresses) {
+            ui.print(&format!("exports of NetFlow, IPFIX and sFlow at {address} (UDP)\n"));
         }
         if let (Some(member), Some(node)) = (&member, &node) {
             ui.print(&format!("node {} of a cluster, for other nodes on {}\n", member.node, node.address()));
@@ -268,6 +279,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         reloads.poll(args, (&live.hub(), &server), network.handle(), ui);
         lines.tick(&live, network.handle(), ui);
         journal.tick(&live, ui);
+        watch_alerts.iter().for_each(|watch| watch.tick(ui));
         if let Some(feed) = &mut demo
             && let Some(why) = network.block_on(feed.failure())
         {
@@ -284,6 +296,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         node.finish();
     }
     let report = live.finish().map_err(live_failure)?;
+    if let Some(watch) = watch_alerts {
+        watch.finish(ui);
+    }
     let stats = server.stats();
     network.block_on(server.close());
     // After the engine: its readers have had the last records by now.

@@ -12,7 +12,7 @@ use tidegate_proto::{Admission, Grant};
 use tokio::time::Instant;
 
 /// Routes that ask who is there.
-pub(crate) const GUARDED: [&str; 9] = [
+pub(crate) const GUARDED: [&str; 17] = [
     "/v1/streams",
     "/v1/keys",
     "/v1/latest",
@@ -20,6 +20,14 @@ pub(crate) const GUARDED: [&str; 9] = [
     "/v1/status",
     "/v1/sse",
     "/v1/arrow",
+    "/v1/alerts",
+    "/v1/alerts/{id}",
+    "/v1/alerts/{id}/ack",
+    "/v1/alerts/{id}/false-positive",
+    "/v1/alerts/{id}/suppress",
+    "/v1/alerts/quiets",
+    "/v1/alerts/quiets/{number}/lift",
+    "/v1/traffic",
     WEBSOCKET,
     "/metrics",
 ];
@@ -61,7 +69,8 @@ impl Shared {
         };
         let pass = Pass::of(admission);
         let reads = |stream| pass.grant.allows_some(Verb::Subscribe, stream);
-        if self.book.stream_names().any(reads) || pass.sees_server() {
+        let alerts = self.sources.alerts.is_some() && reads(crate::alerts::STREAM);
+        if self.book.stream_names().any(reads) || alerts || pass.sees_server() {
             return Ok(pass);
         }
         let message = format!("`{}` may read nothing here", pass.grant.principal());

@@ -23,6 +23,7 @@ mod query;
 mod book;
 mod record;
 
+mod alerts;
 mod arrow;
 mod assets;
 mod body;
@@ -36,6 +37,9 @@ mod ws;
 mod metrics;
 mod status;
 
+pub use alerts::{
+    Acting, AlertCounts, AlertError, AlertFilter, AlertNews, AlertState, AlertVerb, Alerts, Visible,
+};
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};
 pub use sources::{Gate, Latency, Refusals, Sources, StageNode};
