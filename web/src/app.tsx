@@ -4,6 +4,7 @@ import { format, go, PAGES, route, type Page } from "./lib/route";
 import { useCell } from "./lib/store";
 import { nextTheme, theme } from "./lib/theme";
 import { link, status } from "./node";
+import { Alerts } from "./pages/alerts";
 import { Hosts } from "./pages/hosts";
 import { Keys } from "./pages/keys";
 import { Overview } from "./pages/overview";
@@ -19,6 +20,7 @@ const TITLES: Record<Page, string> = {
   pipeline: "Pipeline",
   keys: "Keys",
   hosts: "Hosts",
+  alerts: "Alerts",
   subscribers: "Subscribers",
 };
 
@@ -27,6 +29,7 @@ const VIEWS: Record<Page, () => preact.JSX.Element> = {
   pipeline: Pipeline,
   keys: Keys,
   hosts: Hosts,
+  alerts: Alerts,
   subscribers: Subscribers,
 };
 
@@ -67,6 +70,7 @@ export function App() {
             <a key={name} href={format({ page: name })} aria-current={name === page ? "page" : undefined}>
               <Icon name={name as IconName} />
               <span>{TITLES[name]}</span>
+              {name === "alerts" && <OpenAlerts />}
             </a>
           ))}
         </nav>
@@ -101,6 +105,18 @@ export function App() {
       </main>
       {help && <Help onClose={() => setHelp(false)} />}
     </div>
+  );
+}
+
+/** How many alerts are open, beside the page's name. */
+function OpenAlerts() {
+  const open = useCell(status)?.alerts?.open;
+  const total = open ? open.high + open.medium + open.low : 0;
+  if (!open || !total) return null;
+  return (
+    <b class={`open-alerts ${open.high ? "bad" : open.medium ? "warn" : ""}`} aria-label={`${total} open`}>
+      {total > 99 ? "99+" : total}
+    </b>
   );
 }
 

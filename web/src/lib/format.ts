@@ -116,6 +116,13 @@ export function stamp(ts: string | null | undefined): string {
   return `${iso.slice(0, 10)} ${iso.slice(11, 19)}${fraction(ts)}`;
 }
 
+/** `14:30:05` of today, `2026-01-05 14:30` of any other day: for lists of what may be of any time. */
+export function when(ts: string | null | undefined, now_ms = Date.now()): string {
+  const text = stamp(ts);
+  if (text === DASH) return text;
+  return text.slice(0, 10) === new Date(now_ms).toISOString().slice(0, 10) ? text.slice(11, 19) : text.slice(0, 16);
+}
+
 function fraction(ts: string): string {
   const nanos = ts.padStart(9, "0").slice(-9).replace(/0+$/, "");
   return nanos ? `.${nanos}` : "";
