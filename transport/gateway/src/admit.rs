@@ -70,7 +70,7 @@ impl Shared {
         let pass = Pass::of(admission);
         let reads = |stream| pass.grant.allows_some(Verb::Subscribe, stream);
         let alerts = self.sources.alerts.is_some() && reads(crate::alerts::STREAM);
-        if self.book.stream_names().any(reads) || alerts || pass.sees_server() {
+        if self.book().stream_names().any(reads) || alerts || pass.sees_server() {
             return Ok(pass);
         }
         let message = format!("`{}` may read nothing here", pass.grant.principal());

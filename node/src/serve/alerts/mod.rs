@@ -32,12 +32,13 @@ use files::Files;
 use sending::Sending;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use streams::Watched;
+use streams::{Streams, Thresholds};
 use tidegate_alert::{DeskOptions, Group, Groups};
+use tidegate_config::Config;
 use tidegate_live::HubHandle;
 use tidegate_replay::StreamInfo;
 use tokio::runtime::Handle;
@@ -49,7 +50,7 @@ pub(crate) struct Watch {
     keeper: JoinHandle<()>,
     finders: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
-    watched: Vec<Watched>,
+    thresholds: Thresholds,
     addresses: Vec<SocketAddr>,
 }
 
@@ -68,8 +69,7 @@ impl Watch {
         ui: &Ui,
     ) -> Result<Option<Self>, Failure> {
         let (traffic, alerts) = (&settings.config.traffic, &settings.config.alerts);
-        let watched = streams::watched(&settings.config, streams);
-        if traffic.exports.is_empty() && traffic.files.is_empty() && watched.is_empty() {
+        if traffic.exports.is_empty() && traffic.files.is_empty() && !streams::any(streams) {
             if alerts.sigma.len() + alerts.patterns.len() + alerts.sinks.len() > 0 {
                 return Err(Failure::usage(
                     "rules and sinks have nothing to go with: add --flows, --traffic, --anomaly or --regime",
@@ -126,7 +126,8 @@ impl Watch {
             };
             finders.push(thread("tg-traffic").spawn(move || files.run()).map_err(no_thread)?);
         }
-        Ok(Some(Self { board, to_desk, keeper, finders, stop, watched, addresses }))
+        let thresholds = Arc::new(RwLock::new(streams::thresholds(&settings.config)));
+        Ok(Some(Self { board, to_desk, keeper, finders, stop, thresholds, addresses }))
     }
 
     /// Where exports are taken.
@@ -136,15 +137,23 @@ impl Watch {
 
     /// Looks at the streams from now on.
     pub(crate) fn follow(&mut self, hub: HubHandle, network: &Handle) -> Result<(), Failure> {
-        let watched = std::mem::take(&mut self.watched);
-        if watched.is_empty() {
-            return Ok(());
-        }
-        let (board, to_desk, network) = (Arc::clone(&self.board), self.to_desk.clone(), network.clone());
+        let streams = Streams {
+            hub,
+            thresholds: Arc::clone(&self.thresholds),
+            board: Arc::clone(&self.board),
+            to_desk: self.to_desk.clone(),
+            stop: Arc::clone(&self.stop),
+        };
+        let network = network.clone();
         let thread = std::thread::Builder::new().name("tg-watch".to_owned());
-        let reading = thread.spawn(move || network.block_on(streams::read(hub, watched, board, to_desk)));
+        let reading = thread.spawn(move || network.block_on(streams.run()));
         self.finders.push(reading.map_err(no_thread)?);
         Ok(())
+    }
+
+    /// A reload may have changed what streams hold for an anomaly.
+    pub(crate) fn reloaded(&self, config: &Config) {
+        *self.thresholds.write().unwrap_or_else(PoisonError::into_inner) = streams::thresholds(config);
     }
 
     /// What the gateway answers from.

@@ -5,19 +5,27 @@
 use super::board::Board;
 use super::desk::ToDesk;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tidegate_actors::anomaly::{AnomalySpec, Measure};
 use tidegate_alert::{Finding, Range, Reason, Severity};
-use tidegate_config::Config;
+use tidegate_config::{Config, Stream};
 use tidegate_engine::{BarState, Output};
 use tidegate_live::{Delivery, HubHandle, Origin};
+use tidegate_proto::hub::StreamMeta;
 use tidegate_proto::subscription::{LagPolicy, Subscription};
 use tidegate_proto::wire::HEAD_BYTES;
 use tidegate_proto::{Frame, FrameHead};
 use tidegate_replay::StreamInfo;
 
-/// Names and states remembered; beyond it all are forgotten and learnt anew.
+/// How often it is looked for streams that a reload has brought.
+const LOOK: Duration = Duration::from_secs(1);
+/// Names and states remembered each; beyond it all are forgotten and learnt anew.
 const NAMES_MAX: usize = 1 << 20;
 /// State of a row that says an anomaly goes on.
 const ALERT: f64 = 2.0;
@@ -32,30 +40,32 @@ pub(super) fn is_of_stream(kind: &str) -> bool {
 
 /// A stream that is looked at.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Watched {
+struct Watched {
     name: String,
     columns: Vec<String>,
     /// For anomalies, the score from which a bar is one.
     threshold: Option<f64>,
 }
 
-/// Of these streams, those that find something.
-pub(super) fn watched(config: &Config, streams: &[StreamInfo]) -> Vec<Watched> {
-    let thresholds: HashMap<String, f64> = config
-        .streams()
-        .iter()
-        .filter_map(|stream| Some((format!("anomaly.{}", stream.bars.as_ref()?.name()), stream.anomaly?)))
-        .map(|(name, spec)| (name, spec.threshold()))
-        .collect();
-    let of = |stream: &StreamInfo| {
-        let threshold = thresholds.get(&stream.name).copied();
-        (threshold.is_some() || stream.name.starts_with("regime.")).then(|| Watched {
-            name: stream.name.clone(),
-            columns: stream.columns.clone(),
-            threshold,
-        })
+/// The scores from which bars are anomalies, by stream. A reload changes them with the streams.
+pub(super) type Thresholds = Arc<RwLock<HashMap<String, f64>>>;
+
+/// Those of a configuration.
+pub(super) fn thresholds(config: &Config) -> HashMap<String, f64> {
+    let of = |stream: &Stream| {
+        let bars = stream.bars.as_ref()?.name();
+        Some((format!("anomaly.{bars}"), stream.anomaly?.threshold()))
     };
-    streams.iter().filter_map(of).collect()
+    config.streams().iter().filter_map(of).collect()
+}
+
+/// Whether any of these streams finds something.
+pub(super) fn any(streams: &[StreamInfo]) -> bool {
+    streams.iter().any(|stream| finds(&stream.name))
+}
+
+fn finds(stream: &str) -> bool {
+    stream.starts_with("anomaly.") || stream.starts_with("regime.")
 }
 
 /// What is remembered between rows.
@@ -66,58 +76,112 @@ struct Reader {
     states: HashMap<(u16, u64), u8>,
 }
 
-/// Reads the streams until the server ends.
-pub(super) async fn read(
-    hub: HubHandle,
-    watched: Vec<Watched>,
-    board: Arc<Board>,
-    to_desk: SyncSender<ToDesk>,
-) {
-    let subscription = Subscription {
-        policy: LagPolicy::DropOldest,
-        ..Subscription::to(watched.iter().map(|stream| stream.name.as_str()))
-    };
-    let origin = Origin { kind: "alerts", peer: "this node".into() };
-    let mut deliveries = match hub.subscribe_from(subscription, Some(origin)).await {
-        Ok(reader) => reader,
-        Err(error) => {
-            board.note(format!("warning: streams are not looked at for alerts: {error}"));
-            return;
-        }
-    };
-    let known = &hub.catalogue().streams;
-    let of = |stream: u16| {
-        let name = &known.get(usize::from(stream))?.name;
-        watched.iter().find(|watched| watched.name == *name)
-    };
-    let mut reader = Reader::default();
-    while let Some(Delivery::Frames(frames)) = deliveries.next().await {
-        for bytes in &frames {
-            let Ok(Some(head)) = FrameHead::read(bytes, 0) else { continue };
-            let Some(body) = bytes.get(HEAD_BYTES..head.frame_bytes()) else { continue };
-            match Frame::read(0, &head, body) {
-                Ok(Frame::Names(names)) => {
-                    if reader.names.len() > NAMES_MAX {
-                        reader = Reader::default();
-                    }
-                    reader.names.extend(names.iter().map(|(hash, name)| (hash, name.into())));
-                }
-                Ok(Frame::Records(records)) => {
-                    for output in records.iter() {
-                        let found = of(output.stream).and_then(|stream| reader.judge(stream, &output));
-                        if let Some(finding) = found {
-                            // This thread may wait; meanwhile nothing is taken off the hub.
-                            let _ = to_desk.send(ToDesk::Finding(Box::new(finding)));
-                        }
+/// A stream that is read.
+struct Following {
+    number: u16,
+    stream: Watched,
+    deliveries: tidegate_live::Reader,
+}
+
+/// What reads the streams.
+pub(super) struct Streams {
+    pub(super) hub: HubHandle,
+    pub(super) thresholds: Thresholds,
+    pub(super) board: Arc<Board>,
+    pub(super) to_desk: SyncSender<ToDesk>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Streams {
+    /// Reads them until the server ends, those that a reload brings included.
+    pub(super) async fn run(self) {
+        let mut following: Vec<Following> = Vec::new();
+        let mut known = None;
+        let mut reader = Reader::default();
+        loop {
+            let catalogue = self.hub.catalogue();
+            if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &catalogue)) {
+                for (number, stream) in catalogue.open() {
+                    if finds(&stream.name) && !following.iter().any(|one| one.number == number) {
+                        following.extend(self.follow(number, stream).await);
                     }
                 }
-                Ok(Frame::Loss(loss)) => {
-                    board.counts.records_lost.fetch_add(loss.count, Relaxed);
+                known = Some(catalogue);
+            }
+            let delivery = poll_fn(|context| poll(&mut following, context));
+            let Ok((at, delivery)) = tokio::time::timeout(LOOK, delivery).await else {
+                // Whoever reads something is told of the end by that.
+                if following.is_empty() && self.stop.load(Relaxed) {
+                    return;
                 }
-                _ => {}
+                continue;
+            };
+            match delivery {
+                Some(Delivery::Frames(frames)) => {
+                    let stream = &following[at].stream;
+                    frames.iter().for_each(|frame| self.take(stream, frame, &mut reader));
+                }
+                // It was changed or removed; another of its name is in the catalogue by then.
+                Some(Delivery::Closed(_)) => drop(following.swap_remove(at)),
+                None => return,
             }
         }
     }
+
+    async fn follow(&self, number: u16, stream: &StreamMeta) -> Option<Following> {
+        let name = stream.name.as_str();
+        let usual = AnomalySpec::new(Measure::Volume).threshold();
+        let threshold = name.starts_with("anomaly.").then(|| {
+            let thresholds = self.thresholds.read().unwrap_or_else(PoisonError::into_inner);
+            thresholds.get(name).copied().unwrap_or(usual)
+        });
+        let subscription = Subscription { policy: LagPolicy::DropOldest, ..Subscription::to([name]) };
+        let origin = Origin { kind: "alerts", peer: "this node".into() };
+        match self.hub.subscribe_from(subscription, Some(origin)).await {
+            Ok(deliveries) => {
+                let stream = Watched { name: name.to_owned(), columns: stream.columns.clone(), threshold };
+                Some(Following { number, stream, deliveries })
+            }
+            Err(error) => {
+                self.board.note(format!("warning: {name} is not looked at for alerts: {error}"));
+                None
+            }
+        }
+    }
+
+    fn take(&self, stream: &Watched, bytes: &[u8], reader: &mut Reader) {
+        let Ok(Some(head)) = FrameHead::read(bytes, 0) else { return };
+        let Some(body) = bytes.get(HEAD_BYTES..head.frame_bytes()) else { return };
+        match Frame::read(0, &head, body) {
+            Ok(Frame::Names(names)) => {
+                if reader.names.len() > NAMES_MAX {
+                    reader.names.clear();
+                }
+                reader.names.extend(names.iter().map(|(hash, name)| (hash, name.into())));
+            }
+            Ok(Frame::Records(records)) => {
+                for finding in records.iter().filter_map(|output| reader.judge(stream, &output)) {
+                    // This thread may wait; meanwhile nothing is taken off the hub.
+                    let _ = self.to_desk.send(ToDesk::Finding(Box::new(finding)));
+                }
+            }
+            Ok(Frame::Loss(loss)) => {
+                self.board.counts.records_lost.fetch_add(loss.count, Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The next thing that one of the streams has.
+fn poll(following: &mut [Following], context: &mut Context<'_>) -> Poll<(usize, Option<Delivery>)> {
+    for (at, one) in following.iter_mut().enumerate() {
+        // Nothing is lost when the future is dropped: a delivery is taken only when it is ready.
+        if let Poll::Ready(delivery) = pin!(one.deliveries.next()).poll(context) {
+            return Poll::Ready((at, delivery));
+        }
+    }
+    Poll::Pending
 }
 
 impl Reader {
@@ -134,6 +198,9 @@ impl Reader {
             Some(threshold) => anomaly(threshold, &value),
             None => {
                 let state = value("state")? as u8;
+                if self.states.len() > NAMES_MAX {
+                    self.states.clear();
+                }
                 let before = self.states.insert((output.stream, output.name), state)?;
                 (before != state).then(|| regime(before, state, &value)).flatten()
             }
