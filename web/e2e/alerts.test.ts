@@ -9,7 +9,7 @@ import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import type { AlertDetail, AlertList, Status, Traffic } from "../src/api/types";
-import { against, standing } from "../src/lib/alerts";
+import { against, standing } from "../src/lib/episode";
 import { count, float, when } from "../src/lib/format";
 import { Browser, complaints } from "./browser";
 import { Node } from "./node";

@@ -1,6 +1,7 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 import type { Alert, AlertQuery, Severity } from "../api/types";
-import { against, heldBack, isAddress, standing, TONES, useAlerts } from "../lib/alerts";
+import { useAlerts } from "../lib/alerts";
+import { against, heldBack, isAddress, standing, TONES } from "../lib/episode";
 import { count, DASH, stamp, when } from "../lib/format";
 import { useBindings } from "../lib/keyboard";
 import { format, go, route } from "../lib/route";

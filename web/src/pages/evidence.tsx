@@ -2,7 +2,8 @@
 import { useState } from "preact/hooks";
 import { rest, words } from "../api/rest";
 import type { AlertDetail, Flow } from "../api/types";
-import { against, heldBack, standing, technique, TONES, useAlert } from "../lib/alerts";
+import { useAlert } from "../lib/alerts";
+import { against, heldBack, standing, technique, TONES } from "../lib/episode";
 import { count, DASH, float, nanos, stamp, when } from "../lib/format";
 import { format, route } from "../lib/route";
 import { useCell } from "../lib/store";

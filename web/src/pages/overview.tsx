@@ -1,6 +1,6 @@
 import { useMemo } from "preact/hooks";
 import type { Feed, Status } from "../api/types";
-import { TONES } from "../lib/alerts";
+import { TONES } from "../lib/episode";
 import { axis, count, DASH, millis, nanos, percent, seconds, short, text } from "../lib/format";
 import { lagMax, type Sample } from "../lib/history";
 import { ledgerView } from "../lib/ledger";

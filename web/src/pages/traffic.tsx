@@ -1,7 +1,8 @@
 /** Who talks to whom: a picture of so many hosts, and one host's own. */
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Traffic, TrafficEdge, TrafficHost } from "../api/types";
-import { useAlerts, useTraffic, standing, TONES } from "../lib/alerts";
+import { useAlerts, useTraffic } from "../lib/alerts";
+import { standing, TONES } from "../lib/episode";
 import { brief, count, short, stamp, when } from "../lib/format";
 import { useBindings } from "../lib/keyboard";
 import { format, go, route } from "../lib/route";
