@@ -8,9 +8,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import type { AlertDetail, AlertList, Status, Traffic } from "../src/api/types";
+import type { AlertDetail, AlertList, Status, Stream, Traffic } from "../src/api/types";
 import { against, standing } from "../src/lib/episode";
-import { count, float, when } from "../src/lib/format";
+import { clock, count, float, when } from "../src/lib/format";
 import { Browser, complaints } from "./browser";
 import { Node } from "./node";
 
@@ -89,7 +89,7 @@ describe.skipIf(!BIN)("alerts of a real node", () => {
     const [one, two] = [join(folder, "one.pcap"), join(folder, "two.pcap")];
     await writeFile(one, capture("10.0.0.66", "10.0.0.10", 40));
     await writeFile(two, capture("10.0.0.67", "10.0.0.11", 300));
-    node = await Node.start(BIN!, "--flows", "127.0.0.1:0", "--traffic", one, "--traffic", two);
+    node = await Node.start(BIN!, "--flows", "127.0.0.1:0", "--traffic", one, "--traffic", two, "--anomaly", "volume");
     const [address, port] = node.exports[0]!.split(":") as [string, string];
     const socket = createSocket("udp4");
     for (const bytes of exports()) {
@@ -252,6 +252,34 @@ describe.skipIf(!BIN)("alerts of a real node", () => {
     await page.getByTestId("host-alerts").filter({ hasText: "vertical-scan" }).waitFor();
     await page.getByRole("listitem").filter({ hasText: "vertical-scan" }).getByRole("link").click();
     await page.getByTestId("alert-title").filter({ hasText: "vertical-scan" }).waitFor();
+  });
+
+  test("an anomaly shows its series as it was, also when the key has gone on", async () => {
+    const trade = (second: number) => {
+      const ts = 1_767_623_400_000_000_000n + BigInt(second) * 1_000_000_000n;
+      return `${ts},AAA,100.${10 + (second % 7)},${second === 1_500 ? 9_000 : 10 + ((second * 7) % 5)}`;
+    };
+    const csv = join(folder, "trades.csv");
+    await writeFile(csv, ["ts,symbol,price,size", ...Array.from({ length: 2_400 }, (_, i) => trade(i)), ""].join("\n"));
+    await node.publish("trades", csv);
+    const anomalies = async () => (await list("all")).alerts.filter((one) => one.kind === "anomaly");
+    await vi.waitFor(async () => expect((await anomalies()).length).toBeGreaterThan(0), { timeout: 20_000 });
+    const worst = (await anomalies())[0]!;
+    const alert = await api<AlertDetail>(`/v1/alerts/${worst.id}`);
+    await open(`#/alerts/${worst.id}`);
+    const sentence = page.getByTestId("sentence");
+    await sentence.filter({ hasText: `of AAA, in ${alert.series!.stream}` }).waitFor();
+    const legend = page.getByTestId("legend");
+    const columns = (await api<{ streams: Stream[] }>("/v1/streams")).streams.find(
+      (one) => one.name === alert.series!.stream,
+    )!.columns;
+    const row = alert.series!.rows.find((one) => one.ts === alert.range.last_ts)!;
+    for (const name of ["value", "expected", "score"]) {
+      expect(await legend.locator(`[data-field=${name}]`).innerText(), name).toBe(
+        float(row.values[columns.indexOf(name)]),
+      );
+    }
+    expect(await legend.locator("[data-field=ts]").innerText()).toBe(clock(row.ts));
   });
 
   test("everything fits a phone", async () => {

@@ -318,7 +318,11 @@ fn anomalies_and_regimes_of_streams_are_alerts_too() {
     let list = node.get("/v1/alerts?state=all&kind=anomaly");
     let id = list["alerts"][0]["id"].as_str().unwrap();
     let shown = node.get(&format!("/v1/alerts/{id}"));
-    assert_eq!(shown["series"], json!({"stream": "anomaly.1s", "key": "AAA"}));
+    let series = &shown["series"];
+    assert_eq!((&series["stream"], &series["key"]), (&json!("anomaly.1s"), &json!("AAA")));
+    // The row that it was found in is there, with what came before.
+    let rows = series["rows"].as_array().unwrap();
+    assert!(rows.len() > 10 && rows.iter().any(|row| row["ts"] == shown["range"]["last_ts"]));
     node.server.summary();
     // It is in the store.
     let kept = json(path, "alert list --all --data data --json", 0);

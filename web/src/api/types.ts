@@ -249,7 +249,7 @@ export interface AlertDetail extends Alert {
   /** The command that reaches the score again. */
   replay: string | null;
   /** The stream and key that it was found in. */
-  series: { stream: string; key: string } | null;
+  series: { stream: string; key: string; rows: { seq: number; ts: string; values: (number | null)[] }[] } | null;
   /** The score that the feedback of this alert demands. */
   required: number | null;
   flows: Flow[];

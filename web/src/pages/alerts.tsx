@@ -83,7 +83,7 @@ function List() {
       {
         id: "kind",
         title: "Kind",
-        width: "minmax(8.5rem, 1fr)",
+        width: "minmax(8rem, 1fr)",
         by: (row) => row.kind,
         cell: (row) => (
           <span class="name" title={row.method ? `${row.kind} (${row.method})` : row.kind}>
@@ -102,7 +102,7 @@ function List() {
       {
         id: "against",
         title: "Against",
-        width: "minmax(10.5rem, 1.2fr)",
+        width: "minmax(9rem, 1.2fr)",
         by: against,
         cell: (row) => <span title={against(row)}>{against(row) || DASH}</span>,
       },
@@ -128,7 +128,7 @@ function List() {
         id: "last",
         title: "Last seen",
         hint: "UTC, by the time of the traffic",
-        width: "9.8rem",
+        width: "7rem",
         by: (row) => Number(BigInt(row.last_ts) / 1_000_000n),
         cell: (row) => (
           <span class="muted" title={stamp(row.last_ts)}>

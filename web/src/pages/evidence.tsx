@@ -1,15 +1,17 @@
 /** Everything about one alert: why, on what it rests, what can be done. */
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { rest, words } from "../api/rest";
-import type { AlertDetail, Flow } from "../api/types";
+import type { AlertDetail, Flow, Row } from "../api/types";
 import { useAlert } from "../lib/alerts";
 import { against, heldBack, standing, technique, TONES } from "../lib/episode";
-import { count, DASH, float, nanos, stamp, when } from "../lib/format";
+import { rowsDrawing } from "../lib/drawing";
+import { DASH, clock, count, float, nanos, stamp, when } from "../lib/format";
 import { format, route } from "../lib/route";
 import { useCell } from "../lib/store";
 import { streams } from "../node";
 import { Icon } from "../ui/icon";
 import { Badge, Card, Empty, Failure } from "../ui/parts";
+import { Plot } from "../ui/plot";
 import { Table, type Column } from "../ui/table";
 import { HostLink } from "./alerts";
 import { Rows } from "./rows";
@@ -69,10 +71,11 @@ function Facts({ alert }: { alert: AlertDetail }) {
     <div class="card facts">
       <p class="sentence" data-testid="sentence">
         {alert.method && !alert.series ? `${alert.method}, ` : ""}
-        {alert.spoofed ? "against " : "by "}
+        {alert.series ? "of " : alert.spoofed ? "against " : "by "}
         <b>
           <HostLink name={alert.entity} />
         </b>
+        {alert.series && `, in ${alert.series.stream}`}
         {alert.spoofed && ", from made-up or many sources"}
         {!alert.spoofed && against(alert) && (
           <>
@@ -268,6 +271,8 @@ function Behind({ alert }: { alert: AlertDetail }) {
   if (alert.series) {
     const { stream: name, key } = alert.series;
     const stream = Array.isArray(known) ? known.find((one) => one.name === name) : undefined;
+    if (stream && alert.series.rows.length)
+      return <Series alert={alert} series={alert.series} columns={stream.columns} />;
     if (stream) return <Rows stream={stream} name={key} />;
     return (
       <Card title="Series">
@@ -286,6 +291,59 @@ function Behind({ alert }: { alert: AlertDetail }) {
   );
 }
 
+/** What is drawn of a stream, where it has it, in this order. */
+const DRAWN = ["value", "expected", "score", "state", "deviation", "change_probability"];
+
+/** The series as it was when the alert was made. */
+function Series(props: { alert: AlertDetail; series: NonNullable<AlertDetail["series"]>; columns: string[] }) {
+  const { alert, series, columns } = props;
+  const rows = useMemo(
+    () =>
+      series.rows.map((row): Row => {
+        const values = Object.fromEntries(columns.map((name, i) => [name, row.values[i] ?? null]));
+        const head = { key: series.key, stream: series.stream, slot: null, seq: row.seq, ts: row.ts };
+        return { ...head, state: "final", cause: null, values };
+      }),
+    [series, columns],
+  );
+  const [hover, setHover] = useState<number | null>(null);
+  const drawn = DRAWN.filter((name) => columns.includes(name)).slice(0, 4);
+  const drawing = useMemo(() => rowsDrawing(rows, drawn), [rows]);
+  const found = rows.findIndex((row) => row.ts === alert.range.last_ts);
+  const at = hover ?? (found < 0 ? rows.length - 1 : found);
+  const row = rows[at];
+  return (
+    <div class="card chart series">
+      <header>
+        <h2>
+          {series.stream} of {series.key}
+        </h2>
+        <div class="note">
+          <a href={format({ page: "keys", item: series.key })}>the key as it is now</a>
+        </div>
+      </header>
+      <dl class="ohlc" data-testid="legend">
+        <div class="when">
+          <dt>{at === found ? "found at" : "at"}</dt>
+          <dd data-field="ts">{row ? clock(row.ts) : DASH}</dd>
+        </div>
+        {drawn.map((name) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd data-field={name}>{float(row?.values[name])}</dd>
+          </div>
+        ))}
+      </dl>
+      <Plot
+        label={`${series.stream} of ${series.key}, as it was`}
+        class="candles"
+        drawing={drawing}
+        options={{ view_count: 120, record_px: 6, fit_least: 12, interactive: true, pad_right: 1, onHover: setHover }}
+      />
+    </div>
+  );
+}
+
 /** Flows, newest first. */
 export function Flows({ flows, of }: { flows: Flow[]; of: string }) {
   const rows = [...flows].reverse();
@@ -294,7 +352,7 @@ export function Flows({ flows, of }: { flows: Flow[]; of: string }) {
     {
       id: "ts",
       title: "Time (UTC)",
-      width: "9.8rem",
+      width: "7rem",
       cell: (row) => (
         <span class="muted" title={stamp(row.ts)}>
           {when(row.ts)}
@@ -378,7 +436,7 @@ function Proof({ alert }: { alert: AlertDetail }) {
       <Card title="Proof" class="proof">
         <p class="under">
           {alert.series
-            ? `The records above are the evidence: numbers ${count(Number(alert.range.first))} of its slot in ${alert.series.stream}.`
+            ? `It was found in record ${count(Number(alert.range.last))} of its slot in ${alert.series.stream}; the same log gives the same record.`
             : "It was found in live exports, which are not recorded, so there is nothing to judge again."}
         </p>
       </Card>

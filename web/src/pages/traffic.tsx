@@ -335,7 +335,7 @@ function Pairs({ traffic, chosen }: { traffic: Traffic; chosen: string | null })
     {
       id: "last",
       title: "Last (UTC)",
-      width: "9.8rem",
+      width: "7rem",
       by: (row) => row.last_ts,
       cell: (row) => <span class="muted">{when(row.last_ts)}</span>,
     },

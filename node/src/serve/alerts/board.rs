@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_alert::{Episode, EpisodeId, Hold, Severity, State, Target};
+use tidegate_engine::Output;
 use tidegate_flow::FlowRecord;
 use tidegate_gateway::{
     Acting, AlertCounts, AlertError, AlertFilter, AlertNews, AlertState, AlertVerb, Alerts, Visible,
@@ -34,6 +35,8 @@ pub(super) struct Counts {
     pub(super) datagrams: AtomicU64,
     pub(super) datagrams_taken: AtomicU64,
     pub(super) datagrams_dropped: Arc<AtomicU64>,
+    /// Ports of the sockets, whose drops the system counts.
+    pub(super) ports: std::sync::OnceLock<Vec<u16>>,
     pub(super) unheard: AtomicU64,
     pub(super) flows: AtomicU64,
     pub(super) records_lost: AtomicU64,
@@ -42,6 +45,29 @@ pub(super) struct Counts {
     pub(super) sinks_room: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) unsent: AtomicU64,
+}
+
+impl Row {
+    pub(super) fn of(output: &Output) -> Self {
+        Self { sequence: output.sequence, ts: output.ts, values: output.values().collect() }
+    }
+}
+
+impl Counts {
+    /// Datagrams that the system dropped because a socket was full.
+    fn socket_drops(&self) -> u64 {
+        let ports = self.ports.get().map_or(&[][..], Vec::as_slice);
+        super::exports::socket_drops(ports)
+    }
+}
+
+/// A row of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Row {
+    pub(super) sequence: u64,
+    /// ns since 1970.
+    pub(super) ts: u64,
+    pub(super) values: Vec<f64>,
 }
 
 /// An alert as it is shown, and the flows behind it.
@@ -57,6 +83,9 @@ struct Shown {
     episodes: BTreeMap<EpisodeId, Kept>,
     /// Those with flows, oldest first.
     evidence: VecDeque<EpisodeId>,
+    /// Rows of the streams that alerts were found in, by alert and oldest first.
+    rows: BTreeMap<EpisodeId, Arc<[Row]>>,
+    rows_order: VecDeque<EpisodeId>,
     /// The state but for its episodes.
     rest: Arc<State>,
     open: [u64; 3],
@@ -164,6 +193,20 @@ impl Board {
         shown.open = Severity::ALL.map(count);
     }
 
+    /// Remembers the rows that an alert was found in: the first, which have what came before.
+    pub(super) fn rows_behind(&self, id: EpisodeId, rows: Vec<Row>) {
+        let mut shown = lock(&self.shown);
+        if rows.is_empty() || shown.rows.contains_key(&id) {
+            return;
+        }
+        shown.rows.insert(id, rows.into());
+        shown.rows_order.push_back(id);
+        while shown.rows_order.len() > EVIDENCE_MAX {
+            let oldest = shown.rows_order.pop_front();
+            oldest.and_then(|id| shown.rows.remove(&id));
+        }
+    }
+
     /// Tells subscribers.
     pub(super) fn tell(&self, episode: &Episode, event: &'static str) {
         // Nobody may listen.
@@ -204,6 +247,11 @@ fn behind(episode: &Episode, talkers: &Talkers) -> Vec<FlowRecord> {
     };
     let close: Vec<FlowRecord> = all.iter().filter(fits).copied().collect();
     if close.is_empty() { all } else { close }
+}
+
+/// A row as JSON; what is not defined is null.
+fn row(row: &Row) -> Value {
+    json!({"seq": row.sequence, "ts": row.ts.to_string(), "values": row.values})
 }
 
 fn news(episode: &Episode, event: &'static str) -> AlertNews {
@@ -264,7 +312,10 @@ impl Alerts for Board {
 
     fn show(&self, id: &str) -> Result<Value, AlertError> {
         let Kept { episode, flows } = self.kept(id)?;
-        let rest = Arc::clone(&lock(&self.shown).rest);
+        let (rest, rows) = {
+            let shown = lock(&self.shown);
+            (Arc::clone(&shown.rest), shown.rows.get(&episode.id).cloned().unwrap_or_default())
+        };
         let input = episode.proof.as_ref().and_then(|proof| rest.inputs.get(&proof.input));
         let mut value = episode.document();
         value["input"] = serde_json::to_value(input).unwrap_or_default();
@@ -273,7 +324,9 @@ impl Alerts for Board {
             None => Value::Null,
         };
         value["series"] = match super::streams::is_of_stream(&episode.kind) {
-            true => json!({"stream": episode.method, "key": episode.entity}),
+            true => {
+                json!({"stream": episode.method, "key": episode.entity, "rows": rows.iter().map(row).collect::<Vec<_>>()})
+            }
             false => Value::Null,
         };
         let calibration = rest.calibrations.get(&episode.id);
@@ -368,12 +421,15 @@ impl Alerts for Board {
             queues: vec![
                 (
                     "datagrams",
-                    get(&of.datagrams).saturating_sub(get(&of.datagrams_taken)),
+                    get(&of.datagrams)
+                        .saturating_sub(get(&of.datagrams_dropped))
+                        .saturating_sub(get(&of.datagrams_taken)),
                     crate::collect::QUEUE_MAX as u64,
                 ),
                 ("sinks", get(&of.to_sinks).saturating_sub(get(&of.from_sinks)), get(&of.sinks_room)),
             ],
             dropped: vec![
+                ("socket", self.counts.socket_drops()),
                 ("datagrams", get(&of.datagrams_dropped)),
                 ("findings", get(&of.unheard)),
                 ("records", get(&of.records_lost)),

@@ -1,6 +1,6 @@
 //! The thread that keeps alerts: findings become episodes, episodes go to the store, to subscribers and to sinks.
 
-use super::board::{Board, refused};
+use super::board::{Board, Row, refused};
 use super::sending::Sending;
 use crate::alert::act::Act;
 use crate::alert::folder::{Holder, Store};
@@ -16,8 +16,8 @@ use tidegate_alert::{Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Hold
 use tidegate_gateway::AlertError;
 use tokio::sync::oneshot;
 
-/// Findings and words of operators that wait; whoever has more waits, or is told so.
-pub(super) const QUEUE_MAX: usize = 1_024;
+/// Findings and words of operators that wait, as long as the disk takes; whoever has more waits, or is told so.
+pub(super) const QUEUE_MAX: usize = 16_384;
 /// How long what is told may wait to be written, so that what comes together is written together.
 const TOLD_WAIT: Duration = Duration::from_millis(100);
 /// The same for what only counts up.
@@ -27,8 +27,10 @@ const GONE_MAX: usize = 1_000;
 
 /// What the desk is told.
 pub(super) enum ToDesk {
-    /// Something was found: by live detectors, or in a stream.
+    /// Live detectors found something.
     Finding(Box<Finding>),
+    /// Something was found in a stream; the last rows of its key, where they were asked for.
+    InStream(Box<Finding>, Vec<Row>),
     /// A file is about to be judged: has it been before?
     Begin { input: Option<Input>, reply: Sender<Option<bool>> },
     /// Something was found in the file.
@@ -115,8 +117,16 @@ impl Keeper {
 
     fn take(&mut self, said: ToDesk) {
         match said {
-            ToDesk::Finding(finding) => self.offer(*finding, false),
-            ToDesk::InFile(finding) => self.offer(*finding, true),
+            ToDesk::Finding(finding) => {
+                self.offer(*finding, false);
+            }
+            ToDesk::InStream(finding, rows) => {
+                let id = self.offer(*finding, false);
+                self.board.rows_behind(id, rows);
+            }
+            ToDesk::InFile(finding) => {
+                self.offer(*finding, true);
+            }
             ToDesk::Begin { input, reply } => {
                 let known = input.as_ref().and_then(|input| judged_before(&self.store.state, input));
                 if known == Some(false) {
@@ -142,7 +152,7 @@ impl Keeper {
         }
     }
 
-    fn offer(&mut self, finding: Finding, in_file: bool) {
+    fn offer(&mut self, finding: Finding, in_file: bool) -> EpisodeId {
         let own = self.own.as_mut().filter(|_| in_file);
         let desk = own.unwrap_or(&mut self.desk);
         let verdict = desk.offer(finding);
@@ -177,6 +187,7 @@ impl Keeper {
         }
         let due = Instant::now() + if event.is_some() { TOLD_WAIT } else { COUNTED_WAIT };
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
+        verdict.id
     }
 
     /// The file has been judged.

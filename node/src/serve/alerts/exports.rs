@@ -38,6 +38,26 @@ impl Listening {
     }
 }
 
+/// Datagrams that the system dropped because sockets at these ports were full, as `/proc` counts them; 0 where it does not.
+pub(super) fn socket_drops(ports: &[u16]) -> u64 {
+    if ports.is_empty() {
+        return 0;
+    }
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .map(|text| text.lines().skip(1).filter_map(|line| drops_of(line, ports)).sum::<u64>())
+        .sum()
+}
+
+/// The drops of a line, if its socket is at one of these ports.
+fn drops_of(line: &str, ports: &[u16]) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let (_, port) = words.nth(1)?.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok().filter(|port| ports.contains(port));
+    port.and(words.last()?.parse().ok())
+}
+
 /// Starts the threads. They end when `stop` is raised.
 pub(super) fn start(
     listening: Listening,
@@ -46,6 +66,8 @@ pub(super) fn start(
     (board, to_desk): (&Arc<Board>, &SyncSender<ToDesk>),
     stop: &Arc<AtomicBool>,
 ) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
+    // Set once: there is one start.
+    let _ = board.counts.ports.set(listening.addresses.iter().map(SocketAddr::port).collect());
     let (sender, receiver) = sync_channel(collect::QUEUE_MAX);
     let mut threads = Vec::new();
     for socket in listening.sockets {
@@ -104,4 +126,20 @@ fn judge_all(
     judge.finish(found);
     judge.take_flows(&mut flows);
     board.talked(&mut flows);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_of_a_socket_are_read_as_the_system_writes_them() {
+        let line = " 1234: 0100007F:0807 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 55 2 0000000000000000 64479";
+        assert_eq!(drops_of(line, &[2055, 7]), Some(64_479));
+        assert_eq!(drops_of(line, &[2056]), None);
+        for odd in ["", "1:", "1: x y", "1: 0100007F:zz 0"] {
+            assert_eq!(drops_of(odd, &[2055]), None, "{odd}");
+        }
+        assert_eq!(socket_drops(&[]), 0);
+    }
 }

@@ -2,16 +2,16 @@
 //!
 //! The reader is a subscriber like any other: what it cannot keep up with is dropped by the hub, and counted.
 
-use super::board::Board;
+use super::board::{Board, Row};
 use super::desk::ToDesk;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_actors::anomaly::{AnomalySpec, Measure};
 use tidegate_alert::{Finding, Range, Reason, Severity};
 use tidegate_config::{Config, Stream};
@@ -25,6 +25,11 @@ use tidegate_replay::StreamInfo;
 
 /// How often it is looked for streams that a reload has brought.
 const LOOK: Duration = Duration::from_secs(1);
+/// Rows of a key that an alert is about, and how many keys are asked for in a second.
+const ROWS_MAX: usize = 60;
+const ROWS_A_SECOND: u32 = 20;
+/// Keys whose rows are remembered here: with twelve columns under 16 MiB. Rows of others are asked for when something was found.
+const KEYS_MAX: usize = 2_048;
 /// Names and states remembered each; beyond it all are forgotten and learnt anew.
 const NAMES_MAX: usize = 1 << 20;
 /// State of a row that says an anomaly goes on.
@@ -74,6 +79,8 @@ struct Reader {
     names: HashMap<u64, Box<str>>,
     /// The last state of each key, by stream and name.
     states: HashMap<(u16, u64), u8>,
+    /// The last rows of the first keys, which show what a finding is about.
+    rows: HashMap<(u16, u64), VecDeque<Row>>,
 }
 
 /// A stream that is read.
@@ -98,6 +105,7 @@ impl Streams {
         let mut following: Vec<Following> = Vec::new();
         let mut known = None;
         let mut reader = Reader::default();
+        let mut asked = (Instant::now(), 0);
         loop {
             let catalogue = self.hub.catalogue();
             if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &catalogue)) {
@@ -118,8 +126,16 @@ impl Streams {
             };
             match delivery {
                 Some(Delivery::Frames(frames)) => {
-                    let stream = &following[at].stream;
-                    frames.iter().for_each(|frame| self.take(stream, frame, &mut reader));
+                    let Following { number, stream, .. } = &following[at];
+                    for frame in &frames {
+                        for (finding, mut rows) in self.take(stream, frame, &mut reader) {
+                            if rows.is_empty() {
+                                rows = self.rows(*number, &finding, &mut asked).await;
+                            }
+                            // This thread may wait; meanwhile nothing is taken off the hub.
+                            let _ = self.to_desk.send(ToDesk::InStream(Box::new(finding), rows));
+                        }
+                    }
                 }
                 // It was changed or removed; another of its name is in the catalogue by then.
                 Some(Delivery::Closed(_)) => drop(following.swap_remove(at)),
@@ -149,9 +165,24 @@ impl Streams {
         }
     }
 
-    fn take(&self, stream: &Watched, bytes: &[u8], reader: &mut Reader) {
-        let Ok(Some(head)) = FrameHead::read(bytes, 0) else { return };
-        let Some(body) = bytes.get(HEAD_BYTES..head.frame_bytes()) else { return };
+    /// The last rows of a key that none were remembered of: for a few findings a second, since whoever answers has results to deliver
+    /// first. Where much has come since they are later ones.
+    async fn rows(&self, number: u16, finding: &Finding, asked: &mut (Instant, u32)) -> Vec<Row> {
+        if asked.0.elapsed() >= LOOK {
+            *asked = (Instant::now(), 0);
+        }
+        asked.1 += 1;
+        if asked.1 > ROWS_A_SECOND {
+            return Vec::new();
+        }
+        let key = finding.entity.clone();
+        let found = self.hub.ask(move |hub, _| hub.lookback(number, &key, ROWS_MAX).map(Row::of).collect());
+        found.await.unwrap_or_default()
+    }
+
+    fn take(&self, stream: &Watched, bytes: &[u8], reader: &mut Reader) -> Vec<(Finding, Vec<Row>)> {
+        let Ok(Some(head)) = FrameHead::read(bytes, 0) else { return Vec::new() };
+        let Some(body) = bytes.get(HEAD_BYTES..head.frame_bytes()) else { return Vec::new() };
         match Frame::read(0, &head, body) {
             Ok(Frame::Names(names)) => {
                 if reader.names.len() > NAMES_MAX {
@@ -160,16 +191,14 @@ impl Streams {
                 reader.names.extend(names.iter().map(|(hash, name)| (hash, name.into())));
             }
             Ok(Frame::Records(records)) => {
-                for finding in records.iter().filter_map(|output| reader.judge(stream, &output)) {
-                    // This thread may wait; meanwhile nothing is taken off the hub.
-                    let _ = self.to_desk.send(ToDesk::Finding(Box::new(finding)));
-                }
+                return records.iter().filter_map(|output| reader.look(stream, &output)).collect();
             }
             Ok(Frame::Loss(loss)) => {
                 self.board.counts.records_lost.fetch_add(loss.count, Relaxed);
             }
             _ => {}
         }
+        Vec::new()
     }
 }
 
@@ -185,6 +214,21 @@ fn poll(following: &mut [Following], context: &mut Context<'_>) -> Poll<(usize, 
 }
 
 impl Reader {
+    /// Judges a row and remembers it; what was found, and the rows of its key up to it.
+    fn look(&mut self, stream: &Watched, output: &Output) -> Option<(Finding, Vec<Row>)> {
+        let key = (output.stream, output.name);
+        if self.rows.len() < KEYS_MAX || self.rows.contains_key(&key) {
+            let rows = self.rows.entry(key).or_default();
+            if rows.len() >= ROWS_MAX {
+                rows.pop_front();
+            }
+            rows.push_back(Row::of(output));
+        }
+        let finding = self.judge(stream, output)?;
+        let rows = self.rows.get(&key).map(|rows| rows.iter().cloned().collect());
+        Some((finding, rows.unwrap_or_default()))
+    }
+
     fn judge(&mut self, stream: &Watched, output: &Output) -> Option<Finding> {
         if output.state == BarState::Forming as u8 {
             return None;
@@ -298,7 +342,7 @@ mod tests {
     }
 
     fn reader() -> Reader {
-        Reader { names: HashMap::from([(7, "BTCUSD".into())]), states: HashMap::new() }
+        Reader { names: HashMap::from([(7, "BTCUSD".into())]), ..Reader::default() }
     }
 
     #[test]
@@ -325,6 +369,13 @@ mod tests {
         );
         assert_eq!((found.reasons[0].seen, found.reasons[0].expected), (90.0, 5.0));
         assert_eq!((found.range.first, found.ts), (2, 2_000));
+        let rows = (1..=100).filter_map(|at| {
+            let score = if at == 90 { 8.0 } else { 0.0 };
+            reader.look(&stream, &row(at, &[2.0, score, 1.0, 5.0, 5.0, 1.0]))
+        });
+        let rows: Vec<_> = rows.map(|(_, rows)| rows).collect();
+        assert_eq!((rows.len(), rows[0].len()), (1, ROWS_MAX));
+        assert_eq!((rows[0][0].sequence, rows[0][ROWS_MAX - 1].sequence), (31, 90));
         let forming = Output { state: BarState::Forming as u8, ..row(3, &[2.0, 8.0, 0.1, 9.0, 5.0, 1.0]) };
         assert_eq!(reader.judge(&stream, &forming), None);
     }
