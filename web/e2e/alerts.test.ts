@@ -162,8 +162,8 @@ describe.skipIf(!BIN)("alerts of a real node", () => {
     const alert = await api<AlertDetail>(`/v1/alerts/${id}`);
     await open("#/alerts");
     await row(id).click();
-    expect(await page.getByTestId("alert-title").innerText()).toBe(alert.kind);
     await page.getByTestId("reasons").waitFor();
+    expect(await page.getByTestId("alert-title").innerText()).toBe(alert.kind);
     const reasons = await page
       .getByTestId("reasons")
       .evaluate((one) =>
