@@ -137,8 +137,11 @@ impl Streams {
                         }
                     }
                 }
-                // It was changed or removed; another of its name is in the catalogue by then.
-                Some(Delivery::Closed(_)) => drop(following.swap_remove(at)),
+                // It was changed or removed; if it came back it is in the catalogue by then.
+                Some(Delivery::Closed(_)) => {
+                    following.swap_remove(at);
+                    known = None;
+                }
                 None => return,
             }
         }
