@@ -69,6 +69,12 @@ impl Judge {
         self.rules.take(record, |hit| found(of_hit(hit, proof)));
     }
 
+    /// Lets time pass without a packet.
+    pub(crate) fn advance(&mut self, now: u64, found: impl FnMut(Finding)) {
+        self.table.advance(now, &mut self.watchers);
+        self.drain(false, found);
+    }
+
     /// The input has ended.
     pub(crate) fn finish(&mut self, found: impl FnMut(Finding)) {
         self.table.finish(&mut self.watchers);

@@ -13,6 +13,7 @@ mod render;
 mod alert;
 mod batch;
 mod bench;
+mod capture;
 mod certs;
 mod cluster;
 mod collect;
