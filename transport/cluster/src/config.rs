@@ -55,6 +55,12 @@ pub enum ClusterError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process has the folder.
+    #[error("`{}` is in use by another process", path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
     /// What was asked for makes no cluster.
     #[error("{0}")]
     Asked(String),
