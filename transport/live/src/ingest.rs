@@ -71,10 +71,16 @@ pub(crate) enum Input {
     /// Other stages from here on; answered with the number of the barrier they begin behind.
     Restage {
         make: StageFactory,
-        kept: Vec<String>,
+        legacy: Legacy,
         reply: oneshot::Sender<u64>,
     },
     Stop,
+}
+
+/// What other stages have of those before them, by name, see [`Restage`].
+pub(crate) struct Legacy {
+    pub(crate) kept: Vec<String>,
+    pub(crate) behind: Vec<(String, Arc<[u64]>)>,
 }
 
 /// What the thread says to a connection.
@@ -192,9 +198,9 @@ impl IngestHandle {
     ///
     /// # Errors
     /// [`IngestGone`] while shutting down.
-    pub(crate) async fn restage(&self, make: StageFactory, kept: Vec<String>) -> Result<u64, IngestGone> {
+    pub(crate) async fn restage(&self, make: StageFactory, legacy: Legacy) -> Result<u64, IngestGone> {
         let (reply, barrier) = oneshot::channel();
-        self.inputs.send_async(Input::Restage { make, kept, reply }).await.map_err(|_| IngestGone)?;
+        self.inputs.send_async(Input::Restage { make, legacy, reply }).await.map_err(|_| IngestGone)?;
         barrier.await.map_err(|_| IngestGone)
     }
 
@@ -548,8 +554,8 @@ impl Ingest {
             Input::Journaled => self.journaled(now),
             // Whoever runs this looks at what there is of it before anything else.
             Input::Replicated => {}
-            Input::Restage { make, kept, reply } => {
-                let _ = reply.send(self.restage(make, kept));
+            Input::Restage { make, legacy, reply } => {
+                let _ = reply.send(self.restage(make, legacy));
             }
             Input::Stop => self.ended = true,
         }
@@ -557,10 +563,10 @@ impl Ingest {
     }
 
     /// Every shard runs other stages from this place of the log on.
-    fn restage(&mut self, make: StageFactory, kept: Vec<String>) -> u64 {
+    fn restage(&mut self, make: StageFactory, Legacy { kept, behind }: Legacy) -> u64 {
         self.restages += 1;
         let barrier = self.restages;
-        let to = Arc::new(Restage { barrier, make, kept });
+        let to = Arc::new(Restage { barrier, make, kept, behind });
         for shard in 0..self.commander.shards() {
             // One that has ended, or only counts, computes nothing either way.
             let _ = self.commander.control(shard, ShardCommand::Restage(Arc::clone(&to)));
