@@ -211,7 +211,7 @@ impl Node {
         incarnations.note(last + 1)?;
         let me = Member { node, incarnation: last + 1 };
         let lineage = consensus.state().borrow().group.lineage;
-        let begins = prepared.begin(lineage, snapshots.point)?;
+        let begins = prepared.begin(lineage, &snapshots)?;
         let recovered = begins.recovered;
         // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
         let lossy = last > 0 && (!recovered.whole || begins.lossy);
