@@ -622,6 +622,8 @@ pub(crate) enum ClusterCommand {
     Status(ClusterStatusArgs),
     /// Let another node in sync lead; feeds follow by themselves.
     Move(ClusterMoveArgs),
+    /// Let a node lead no more, as long as another one in sync can: it goes on to hold and apply everything. Before it is worked on, say.
+    Drain(ClusterDrainArgs),
     /// Go on with what one node has, when no node is left that has everything. What only others had is lost, and everybody is told by a
     /// new lineage.
     PromoteLoss(ClusterMoveArgs),
@@ -664,6 +666,19 @@ pub(crate) struct ClusterMoveArgs {
     /// The node.
     #[arg(long, value_name = "ID")]
     pub(crate) to: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterDrainArgs {
+    /// The cluster's folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The node.
+    #[arg(long, value_name = "ID")]
+    pub(crate) node: u16,
+    /// Let it lead again.
+    #[arg(long)]
+    pub(crate) undo: bool,
 }
 
 /// Ports of a node unless told otherwise.

@@ -19,10 +19,11 @@ use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tidegate_cluster::Ended;
 use tidegate_gateway::{Gateway, GatewayError, Refusals, Sources, StageNode};
 use tidegate_journal::SyncPolicy;
 use tidegate_journal::commit::CommitOptions;
-use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network};
+use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network, settings_fingerprint};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
@@ -127,9 +128,23 @@ fn security_failure(error: SecurityError) -> Failure {
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
-    let member = args.cluster.as_deref().map(Member::of).transpose()?;
+    let interrupt = Interrupt::listen()?;
+    let mut again = false;
+    loop {
+        match once(args, &interrupt, again, ui)? {
+            Some(exit) => return Ok(exit),
+            // A node has fetched the state of its leader, and goes on from that.
+            None => again = true,
+        }
+    }
+}
+
+/// Serves until the end, or until a node of a cluster is to be started `again`: then nothing is returned.
+fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result<Option<Exit>, Failure> {
     let settings = Settings::of(args, ui)?;
     let config = &settings.config;
+    let snapshots = map::snapshots(config);
+    let member = args.cluster.as_deref().map(|dir| Member::of(dir, snapshots)).transpose()?;
     let what = config.plan()?;
     let streams = what.streams()?;
     let data = settings.data_folder()?;
@@ -143,14 +158,19 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     if args.journal_sync.is_some() && !config.journal.enabled {
         return Err(Failure::usage("--journal-sync has no journal to bring to the disk: add --journal"));
     }
-    if args.journal_snapshot.is_some() && !config.journal.enabled {
-        return Err(Failure::usage("--journal-snapshot has no journal to go with: add --journal"));
+    if args.journal_snapshot.is_some() && !config.journal.enabled && member.is_none() {
+        return Err(Failure::usage(
+            "--journal-snapshot has no journal and no cluster to go with: add --journal or --cluster",
+        ));
     }
-    let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
     let incarnation = now_ns();
     let mut options = map::live(config, incarnation);
+    let text = {
+        let log = LogOptions { disorder_ns: options.disorder_ns, fence: options.fence };
+        describe(&what, &log).to_string()
+    };
     if config.journal.enabled {
         let sync = map::sync(config);
         options.feed.durable = sync != SyncPolicy::Never;
@@ -159,10 +179,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             journal: map::journal(config, lineage(incarnation)),
             commit: CommitOptions { sync, ..CommitOptions::default() },
             snapshots: map::snapshots(config),
-            settings: {
-                let log = LogOptions { disorder_ns: options.disorder_ns, fence: options.fence };
-                describe(&what, &log).to_string()
-            },
+            settings: text.clone(),
             wall_ns: now_ns,
             progress: journal::recovering,
         });
@@ -182,8 +199,10 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             ));
         }
         let (port, driver) = tidegate_live::replication::replication();
-        member.apply(&mut options, &mut limits);
-        (options.replication, replication) = (Some(port), Some(driver));
+        let prepared = member.prepare(&mut options, &mut limits, port, text.clone(), now_ns)?;
+        let metas: Vec<StreamMeta> = streams.iter().map(meta).collect();
+        let fingerprint = settings_fingerprint(&text, &metas, &options);
+        replication = Some((prepared, fingerprint, driver));
         listen = member.place.clients;
     }
     let mut watch_alerts = alerts::Watch::start(&settings, &data, &streams, &interrupt, ui)?;
@@ -198,7 +217,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;
     let node = match (&member, replication) {
-        (Some(member), Some(driver)) => Some(member.start(driver, live.ingest())?),
+        (Some(member), Some((prepared, fingerprint, driver))) => {
+            Some(member.start(prepared, fingerprint, driver, &live)?)
+        }
         _ => None,
     };
     let gateway = match config.listen.http.on() {
@@ -233,7 +254,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     // Before the words below, so that whoever waits for them may send the signal.
     let mut reloads = Reloads::listen(settings.clone(), &live, Arc::clone(&stages), network.handle())?;
     // On stdout, whole, before anything else: scripts wait for it.
-    if args.json {
+    if again {
+        ui.note("serving again");
+    } else if args.json {
         let config = settings.file.as_ref().map(|file| file.display().to_string());
         let listening = server.address().to_string();
         ui.print_json(&json!({
@@ -317,6 +340,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         let _ = network.block_on(gateway);
     }
     network.shutdown(Duration::from_secs(1));
+    if let Some(Ended::Snapshot(offset)) = ended
+        && !interrupt.raised()
+    {
+        ui.note(&format!("fetched the leader's snapshot behind {} entries of the log", thousands(offset)));
+        return Ok(None);
+    }
     if args.json {
         let mut summary = to_json(&report, stats, start.elapsed());
         if let Some(summary) = summary.as_object_mut() {
@@ -326,16 +355,16 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     } else {
         ui.print(&render(&report, stats, start.elapsed(), ui));
     }
-    if let Some(ended) = ended {
+    if let Some(ended) = ended.filter(|ended| !matches!(ended, Ended::Snapshot(_))) {
         return Err(Failure::internal(format!("the node cannot go on: {ended}")));
     }
     if report.runtime.panics > 0 {
-        return Ok(Exit::Internal);
+        return Ok(Some(Exit::Internal));
     }
     if report.imbalance() != 0 {
         return Err(Failure::internal(format!("the ledger is off by {}: this is a bug", report.imbalance())));
     }
-    Ok(Exit::Ok)
+    Ok(Some(Exit::Ok))
 }
 
 /// A client of the server in this process.

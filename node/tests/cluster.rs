@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What every server of these tests computes.
 const WORK: &str = "--json --http off --bars 1s,1m --ind rsi:14";
 
+/// Nodes take snapshots often, and cut their logs off behind them.
+const SNAPSHOTS: &str = "--journal-snapshot 500";
+
 struct Cluster {
     folder: tempfile::TempDir,
     nodes: Vec<Option<Running>>,
@@ -46,8 +49,10 @@ impl Cluster {
     }
 
     fn serve(&mut self, node: u64) {
-        let mut running =
-            Running::start(self.folder.path(), &format!("serve --cluster lab/node-{node} {WORK}"));
+        let mut running = Running::start(
+            self.folder.path(),
+            &format!("serve --cluster lab/node-{node} {SNAPSHOTS} {WORK}"),
+        );
         assert_eq!(running.json()["node"], node);
         self.nodes[node as usize - 1] = Some(running);
     }
@@ -88,6 +93,15 @@ fn leader(status: &Value) -> Option<u64> {
     status["meta"]["group"]["leader"]["node"].as_u64()
 }
 
+/// What the replica of a node says of itself.
+fn replica(status: &Value, node: u64) -> Value {
+    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+    nodes
+        .into_iter()
+        .find(|found| found["node"] == node)
+        .map_or(Value::Null, |found| found["replica"].clone())
+}
+
 /// Events that the engine of the leader has.
 fn logged(status: &Value) -> u64 {
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
@@ -121,6 +135,27 @@ fn a_leader_killed_again_and_again_loses_nothing() {
             cluster.servers
         ),
     );
+    // A follower is away until the leader's log has lost what it lacks, so it goes on from the leader's snapshot.
+    let status = cluster.until("some events", |status| logged(status) >= EVENTS / 20);
+    let old = leader(&status).expect("somebody leads");
+    let away = (1..=3).find(|node| *node != old).expect("three nodes");
+    let end = replica(&status, away)["end"].as_u64().expect("a number");
+    cluster.kill(away);
+    cluster.until("a log that was cut off", |status| {
+        let leads = leader(status).unwrap_or(0);
+        replica(status, leads)["log_base"].as_u64().is_some_and(|base| base > end + 200)
+    });
+    cluster.serve(away);
+    let status = cluster.all_in_sync();
+    let base = replica(&status, away)["log_base"].as_u64().expect("a number");
+    assert!(base > end, "its log begins at {base} and ended at {end}: {status:#}");
+    // Nobody drained leads while another one can.
+    let old = leader(&status).expect("somebody leads");
+    ends(cluster.path(), &format!("cluster drain lab --node {old}"), 0);
+    let status = cluster.until("another leader", |status| leader(status).is_some_and(|new| new != old));
+    assert_eq!(status["meta"]["drained"], serde_json::json!([old]));
+    ends(cluster.path(), &format!("cluster drain lab --node {old} --undo"), 0);
+    fails(cluster.path(), "cluster drain lab --node 9", 2, &["there is no node 9"]);
     let mut epochs = Vec::new();
     for kill in 1..=KILLS {
         let enough = EVENTS * kill / (KILLS + 2);

@@ -145,6 +145,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
         hub: hub(config),
         journal: None,
         replication: None,
+        snapshots: None,
     }
 }
 
