@@ -1,5 +1,5 @@
 import { believed, forbidden, refused } from "../lib/session";
-import type { AnyRecord, ApiError, KeyPage, Status, Stream } from "./types";
+import type { AnyRecord, ApiError, Cluster, KeyPage, Status, Stream } from "./types";
 
 /** An answer that is not a success, with the server's own words where it had some. */
 export class RequestError extends Error {
@@ -56,6 +56,7 @@ async function read<T>(
 export const rest = {
   streams: async (signal?: AbortSignal) => (await read<{ streams: Stream[] }>("/v1/streams", {}, signal)).streams,
   status: (signal?: AbortSignal) => read<Status>("/v1/status", {}, signal),
+  cluster: (signal?: AbortSignal) => read<Cluster>("/v1/cluster", {}, signal),
   /** Names with a record in `stream` that contain `search`, page by page. */
   keys: (
     query: { stream: string; search?: string | undefined; limit?: number; after?: string | undefined },
