@@ -117,9 +117,17 @@ fn security_failure(error: SecurityError) -> Failure {
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
-    let member = args.cluster.as_deref().map(Member::of).transpose()?;
     let settings = Settings::of(args, ui)?;
     let config = &settings.config;
+    let member = settings.cluster_folder().as_deref().map(Member::of).transpose()?;
+    // Beside `--cluster` the command line takes none of these; beside a configuration it cannot know.
+    if member.is_some()
+        && let Some(option) = args.listen.map(|_| "--listen").or(args.demo.then_some("--demo"))
+    {
+        return Err(Failure::usage(format!(
+            "{option} cannot be used on a node of a cluster, which `cluster.folder` says this is"
+        )));
+    }
     let what = config.plan()?;
     let streams = what.streams()?;
     let data = settings.data_folder()?;
