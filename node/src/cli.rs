@@ -172,6 +172,12 @@ pub(crate) enum Command {
                       for."
     )]
     Top(TopArgs),
+    /// Say of a key of a running server where it is computed, who holds it, what it costs, and in which streams it is.
+    #[command(
+        after_help = "Examples:\n  tidegate explain BTCUSD\n  tidegate explain 10.0.0.7 --url http://127.0.0.1:8081 --json\n\nEvents and cost are \
+                      counted in bars since the server's start. A key that there is not ends it with 2, and names like it."
+    )]
+    Explain(ExplainArgs),
     /// Look whether this machine is fit: clock, UDP, cores, limits, memory, certificates, ports; and say what mends it.
     #[command(
         after_help = "Examples:\n  tidegate doctor\n  tidegate doctor --json\n\nExits with 1 when something is bad; what could only be \
@@ -790,6 +796,19 @@ pub(crate) struct TopArgs {
     /// Ask once and end; exit code 3 when there is no answer.
     #[arg(long)]
     pub(crate) once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The key: a symbol or host, as it is written.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// Where the server answers HTTP.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The server's own document.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
+mod cluster;
 mod journal;
 
 use crate::cli::ServeArgs;
@@ -203,6 +204,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             let sources = Sources {
                 gate: Some(server.bearer_gate()),
                 refusals: Some(Arc::new(move || refusals(stats()))),
+                cluster: node.as_ref().map(|node| cluster::source(node.observer())),
                 ..sources(&live, &streams)
             };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));

@@ -22,8 +22,11 @@ mod driver;
 mod kept;
 mod machine;
 
+pub mod view;
+
 pub mod node;
 pub mod operate;
 
 pub use config::{ClusterConfig, ClusterError, NodePlace};
 pub use node::{Ended, Node, NodeStatus, Recovered, ReplicaStatus};
+pub use view::{ClusterView, Observer};

@@ -33,9 +33,12 @@ pub mod ops;
 
 mod ws;
 
+mod cluster;
+mod explain;
 mod metrics;
 mod status;
 
+pub use cluster::{ClusterChange, ClusterMember, ClusterReplica, ClusterState};
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};
 pub use sources::{Gate, Latency, Refusals, Sources, StageNode};

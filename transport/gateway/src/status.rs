@@ -180,6 +180,7 @@ async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
         "subscribers_total": hub.subscribers_total,
         "causes": FATE_NAMES,
         "ledger": ledger,
+        "cluster": crate::cluster::brief(shared),
         // Nothing looks for anomalies yet, so nobody knows of any.
         "alerts": null,
         "stages": stages(shared, &hub.streams),
