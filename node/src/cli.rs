@@ -185,7 +185,9 @@ pub(crate) enum Command {
     )]
     Doctor(DoctorArgs),
     /// Measure the engine on this machine, beside hand-written loops on the same work.
-    #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
+    #[command(
+        after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json\n  tidegate bench --cluster --part kills"
+    )]
     Bench(BenchArgs),
     /// Sweep indicators over ranges of parameters: last values, signals, and what the signals were worth.
     #[command(
@@ -835,6 +837,13 @@ pub(crate) struct BenchArgs {
     /// Measure the server instead of the engine: ingest, delivery and fan-out over QUIC on loopback, answers over HTTP.
     #[arg(long)]
     pub(crate) network: bool,
+    /// Measure a cluster of processes on this machine instead: acknowledgements, hand-offs and killed leaders as readers see them, and
+    /// ingest with a follower.
+    #[arg(long, conflicts_with = "network")]
+    pub(crate) cluster: bool,
+    /// Of these, only this; may be given several times.
+    #[arg(long, value_enum, requires = "cluster", value_name = "PART")]
+    pub(crate) part: Vec<crate::bench::cluster::Part>,
     /// Print an object of figures instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
