@@ -10,6 +10,7 @@ use crate::snapshot::{self, SnapshotError};
 use crate::watermark::WatermarkTracker;
 use rkyv::with::AsOwned;
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// Declared losses kept: enough for a feed that gaps every second over the longest default window.
 const GAPS_MAX: usize = 1_024;
@@ -21,6 +22,8 @@ pub struct Stage {
     analyzers: Vec<AnalyzerStage>,
     /// Kept out of [`Ledger`] on purpose: control records are nobody's input.
     name: String,
+    /// Events that the shard had applied before this stage was there.
+    since: u64,
 }
 
 /// An analyzer over its upstream's outputs, with further analyzers behind it.
@@ -35,7 +38,7 @@ impl Stage {
     /// A stage writing to stream number `stream`.
     #[must_use]
     pub fn new(name: impl Into<String>, stream: u16, operator: Box<dyn Operator>) -> Self {
-        Self { operator, lane: Lane::new(stream), analyzers: Vec::new(), name: name.into() }
+        Self { operator, lane: Lane::new(stream), analyzers: Vec::new(), name: name.into(), since: 0 }
     }
 
     /// Adds an analyzer over this stage's outputs.
@@ -61,6 +64,12 @@ impl Stage {
     #[must_use]
     pub fn cut(&self) -> u64 {
         self.operator.cut()
+    }
+
+    /// Events that the shard had applied before this stage was there; of those it knows nothing.
+    #[must_use]
+    pub fn since(&self) -> u64 {
+        self.since
     }
 }
 
@@ -481,6 +490,69 @@ impl Shard {
             self.context.keys.extend_from_slice(newer);
         }
         self.context.gaps.clone_from(&known.gaps);
+    }
+}
+
+/// What a stage leaves to its successor of the same name.
+enum Part {
+    Operator(Box<dyn Operator>, Lane, u64),
+    Analyzer(Box<dyn Analyzer>, Lane),
+}
+
+impl Part {
+    fn lane(&self) -> &Lane {
+        match self {
+            Self::Operator(_, lane, _) | Self::Analyzer(_, lane) => lane,
+        }
+    }
+}
+
+impl AnalyzerStage {
+    fn take_apart(self, parts: &mut HashMap<String, Part>) {
+        parts.insert(self.name, Part::Analyzer(self.analyzer, self.lane));
+        self.children.into_iter().for_each(|child| child.take_apart(parts));
+    }
+
+    fn take_over(&mut self, parts: &mut HashMap<String, Part>, kept: &dyn Fn(&str) -> bool) {
+        match parts.remove(&self.name) {
+            Some(Part::Analyzer(analyzer, lane)) if kept(&self.name) => {
+                (self.analyzer, self.lane) = (analyzer, lane);
+            }
+            Some(part) => self.lane.restore(part.lane().accounts(), part.lane().emitted()),
+            None => {}
+        }
+        self.children.iter_mut().for_each(|child| child.take_over(parts, kept));
+    }
+}
+
+impl Shard {
+    /// Runs other stages from here on. Those that `kept` names go on with their state and stream; others of a name that there was
+    /// begin with nothing, but number their outputs on, so that nobody takes a new record for an old one. What has no successor
+    /// ends without a word: the windows it held open are of no stream any more.
+    ///
+    /// To be called between two turns, everything flushed, at the same record of the log on every shard.
+    pub fn restage(&mut self, stages: Vec<Stage>, kept: &dyn Fn(&str) -> bool) {
+        let mut parts = HashMap::new();
+        for stage in std::mem::replace(&mut self.stages, stages) {
+            parts.insert(stage.name, Part::Operator(stage.operator, stage.lane, stage.since));
+            stage.analyzers.into_iter().for_each(|analyzer| analyzer.take_apart(&mut parts));
+        }
+        for stage in &mut self.stages {
+            stage.since = self.events;
+            match parts.remove(&stage.name) {
+                Some(Part::Operator(operator, lane, since)) if kept(&stage.name) => {
+                    (stage.operator, stage.lane, stage.since) = (operator, lane, since);
+                }
+                Some(part) => stage.lane.restore(part.lane().accounts(), part.lane().emitted()),
+                None => {}
+            }
+            stage.analyzers.iter_mut().for_each(|analyzer| analyzer.take_over(&mut parts, kept));
+        }
+    }
+
+    /// Says of each stage, in order, how many events the shard had applied before it was there: what a snapshot does not hold.
+    pub fn set_since(&mut self, since: &[u64]) {
+        self.stages.iter_mut().zip(since).for_each(|(stage, since)| stage.since = *since);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The wire: bytes of a peer, on every state machine that reads them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidegate_engine::{Event, Output, kind, name_hash, output_kind, slot_of};
 use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedServer, FeedServerOptions, Taken};
@@ -95,6 +96,7 @@ fn catalogue() -> Arc<Catalogue> {
     ];
     Arc::new(Catalogue {
         streams,
+        ended: BTreeSet::new(),
         server: "fuzz".into(),
         incarnation: 1,
         heartbeat_ms: 1_000,

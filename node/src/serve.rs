@@ -17,7 +17,7 @@ use crate::settings::{Reloads, Settings, map};
 use crate::summary;
 use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_gateway::{Gateway, GatewayError, Refusals, Sources, StageNode};
 use tidegate_journal::SyncPolicy;
@@ -28,8 +28,11 @@ use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
 use tidegate_replay::{LogOptions, StreamInfo};
 
+/// The stages as the gateway shows them.
+pub(crate) type Stages = Arc<RwLock<Vec<StageNode>>>;
+
 /// A stream as subscribers are told of it.
-fn meta(stream: &StreamInfo) -> StreamMeta {
+pub(crate) fn meta(stream: &StreamInfo) -> StreamMeta {
     let kind = match stream.kind {
         tidegate_replay::StreamKind::Bars => StreamKind::Bars,
         tidegate_replay::StreamKind::MeasureBars => StreamKind::MeasureBars,
@@ -63,8 +66,8 @@ fn refusals(stats: ServerStats) -> Vec<Refusals> {
     reasons.map(|(reason, count)| Refusals { front: "quic", reason, count }).into()
 }
 
-/// What the gateway answers from.
-fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
+/// The stages of streams, and what feeds them.
+pub(crate) fn stages(streams: &[StreamInfo]) -> Vec<StageNode> {
     let stage = |stream: &StreamInfo| {
         // Indicators, regimes, anomalies and roll-ups read bars, everything else events.
         let over = ["ind.", "regime.", "anomaly."].iter().find_map(|prefix| stream.name.strip_prefix(prefix));
@@ -75,10 +78,16 @@ fn sources(live: &Live, streams: &[StreamInfo]) -> Sources {
         };
         StageNode { name: stream.name.clone(), upstream, stream: stream.name.clone() }
     };
+    streams.iter().map(stage).collect()
+}
+
+/// What the gateway answers from.
+fn sources(live: &Live, stages: &Stages) -> Sources {
+    let stages = Arc::clone(stages);
     Sources {
         now_ns: Some(now_ns),
         ring_capacity: Some(live.ring_events() as u64),
-        stages: streams.iter().map(stage).collect(),
+        stages: Some(Arc::new(move || stages.read().unwrap_or_else(PoisonError::into_inner).clone())),
         ..Sources::of(live)
     }
 }
@@ -166,10 +175,11 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             progress: journal::recovering,
         });
     }
-    let stages = {
+    let maker = {
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
     };
+    let stages: Stages = Arc::new(RwLock::new(stages(&streams)));
     let mut limits = map::quic(config);
     let mut listen = config.listen.quic;
     let mut replication = None;
@@ -186,7 +196,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     }
     let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
-    let live = network.live(stages, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
+    let live = network.live(maker, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     let took = start.elapsed();
     if config.journal.enabled {
         journal::note_recovered(&live, &data, took, ui);
@@ -205,7 +215,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
                 gate: Some(server.bearer_gate()),
                 refusals: Some(Arc::new(move || refusals(stats()))),
                 cluster: node.as_ref().map(|node| cluster::source(node.observer())),
-                ..sources(&live, &streams)
+                ..sources(&live, &stages)
             };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
             Some(gateway.map_err(gateway_failure)?)
@@ -224,7 +234,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.note(&format!("the configuration is {}", file.display()));
     }
     // Before the words below, so that whoever waits for them may send the signal.
-    let mut reloads = Reloads::listen(settings.clone(), network.handle())?;
+    let mut reloads = Reloads::listen(settings.clone(), &live, Arc::clone(&stages), network.handle())?;
     // On stdout, whole, before anything else: scripts wait for it.
     if args.json {
         let config = settings.file.as_ref().map(|file| file.display().to_string());
@@ -275,7 +285,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             ended = node.ended();
             watch.look(node, ui);
         }
-        reloads.poll(args, (&live.hub(), &server), network.handle(), ui);
+        reloads.poll(args, &server, network.handle(), ui);
         lines.tick(&live, network.handle(), ui);
         journal.tick(&live, ui);
         if let Some(feed) = &mut demo
@@ -303,13 +313,13 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     }
     network.shutdown(Duration::from_secs(1));
     if args.json {
-        let mut summary = to_json(&report, stats, &streams, start.elapsed());
+        let mut summary = to_json(&report, stats, start.elapsed());
         if let Some(summary) = summary.as_object_mut() {
             summary.insert("cluster".to_owned(), json!(last.map(|last| last.replica)));
         }
         ui.print_json(&summary);
     } else {
-        ui.print(&render(&report, stats, &streams, start.elapsed(), ui));
+        ui.print(&render(&report, stats, start.elapsed(), ui));
     }
     if let Some(ended) = ended {
         return Err(Failure::internal(format!("the node cannot go on: {ended}")));
@@ -382,13 +392,7 @@ impl Lines {
     }
 }
 
-fn render(
-    report: &LiveReport,
-    stats: ServerStats,
-    streams: &[StreamInfo],
-    elapsed: Duration,
-    ui: &Ui,
-) -> String {
+fn render(report: &LiveReport, stats: ServerStats, elapsed: Duration, ui: &Ui) -> String {
     let (ingest, hub) = (&report.ingest, &report.hub);
     let mut facts = Table::facts();
     let names = thousands(ingest.stats.names);
@@ -477,20 +481,15 @@ fn render(
         text += &format!("{} {} feeds: {reason}\n", ui.paint(Tone::Warn, "closed"), thousands(*count));
     }
     let mut table = Table::new(&["stream", ">results"]);
-    for (stream, lane) in streams.iter().zip(&report.runtime.lanes) {
-        table.row([&stream.name, &thousands(lane.emitted)]);
+    for lane in &report.runtime.lanes {
+        table.row([&lane.name, &thousands(lane.emitted)]);
     }
     text += &format!("\n{}", table.render(ui, 0));
     text += &format!("\n{}", summary::ledger(&report.runtime.stages, ui));
     text
 }
 
-fn to_json(
-    report: &LiveReport,
-    stats: ServerStats,
-    streams: &[StreamInfo],
-    elapsed: Duration,
-) -> serde_json::Value {
+fn to_json(report: &LiveReport, stats: ServerStats, elapsed: Duration) -> serde_json::Value {
     let sources = report.ingest.stats.sources.iter().map(|source| {
         let ledger = &source.ledger;
         json!({
@@ -500,7 +499,6 @@ fn to_json(
             "overflowed": ledger.overflowed, "principal": &*source.principal, "throttled": source.throttled,
         })
     });
-    let lanes = streams.iter().zip(&report.runtime.lanes);
     json!({
         "events": report.runtime.events,
         "fenced": report.ingest.stats.fenced,
@@ -511,7 +509,7 @@ fn to_json(
         "closed": report.ingest.stats.closed.iter().map(|(name, count)| json!({ "reason": name, "feeds": count })).collect::<Vec<_>>(),
         "connections": { "accepted": stats.accepted, "refused": stats.refused, "failed": stats.failed,
             "unauthorized": stats.unauthorized, "over_quota": stats.over_quota, "throttled": stats.throttled, "expired": stats.expired },
-        "streams": lanes.map(|(stream, lane)| json!({ "name": stream.name, "results": lane.emitted })).collect::<Vec<_>>(),
+        "streams": report.runtime.lanes.iter().map(|lane| json!({ "name": lane.name, "results": lane.emitted })).collect::<Vec<_>>(),
         "journal": report.ingest.stats.journal.as_ref().map(|journal| json!({
             "health": journal.health.name(), "taken": journal.positions.taken, "written": journal.positions.written,
             "durable": journal.positions.durable, "segments": journal.segments, "bytes": journal.bytes,

@@ -50,6 +50,7 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
     let mut printer = Printer::new(args.output);
     let (mut records, mut lost) = (0u64, 0u64);
     let mut silent = Duration::ZERO;
+    let mut changed = false;
     let idle = args.idle_exit.map(Duration::from_nanos);
     let outcome = loop {
         if interrupt.raised() || args.count.is_some_and(|count| records >= count) {
@@ -92,6 +93,7 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
             Some(Update::Reconnected(continuation)) => {
                 silent = Duration::ZERO;
                 ui.note(match continuation {
+                    Continuation::Resumed if std::mem::take(&mut changed) => "it goes on where it stopped",
                     Continuation::Resumed => "the connection broke; another one goes on where it stopped",
                     Continuation::Anew => {
                         "the connection broke before it had caught up; another one begins as asked for, records may come again"
@@ -105,6 +107,12 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
                 });
             }
             Some(Update::Live(_) | Update::Conflated(_)) => {}
+            Some(Update::Changed(close)) => {
+                // Other columns, perhaps, under other numbers.
+                printer = Printer::new(args.output);
+                changed = true;
+                ui.note(&close.reason);
+            }
             Some(Update::Ended(close)) => {
                 ui.note(&format!("the server ended the subscription ({close})"));
                 let orderly = matches!(close.code, CloseCode::SHUTTING_DOWN | CloseCode::FINISHED);
@@ -175,7 +183,13 @@ fn info(id: u16, stream: &StreamMeta) -> StreamInfo {
         StreamKind::Values | StreamKind::Integers => tidegate_replay::StreamKind::Indicators,
         StreamKind::Hosts => tidegate_replay::StreamKind::Hosts,
     };
-    StreamInfo { id, name: stream.name.clone(), kind, columns: stream.columns.clone() }
+    StreamInfo {
+        id,
+        name: stream.name.clone(),
+        kind,
+        columns: stream.columns.clone(),
+        definition: String::new(),
+    }
 }
 
 /// A line for people.

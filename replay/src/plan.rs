@@ -1,5 +1,6 @@
 //! What to compute: the streams of a replay and the stages that make them.
 
+use std::collections::BTreeMap;
 use tidegate_actors::WindowSpec;
 use tidegate_actors::anomaly::{AnomalyAnalyzer, AnomalySpec};
 use tidegate_actors::bars::{BarOptions, BarSpec};
@@ -62,7 +63,7 @@ pub enum StreamKind {
 /// One stream of results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
-    /// Number in every output of it: its place in [`Plan::streams`].
+    /// Number in every output of it: its place in [`Plan::streams`], unless told otherwise.
     pub id: u16,
     /// Name for people: `bars.1s`, `ind.1s`, `regime.1s`, `anomaly.1s`, `hosts.1m`.
     pub name: String,
@@ -70,6 +71,8 @@ pub struct StreamInfo {
     pub kind: StreamKind,
     /// Columns of indicator, regime, anomaly and host rows; empty for bars.
     pub columns: Vec<String>,
+    /// Everything that its records depend on beside the log: equal for two streams that give the same.
+    pub definition: String,
 }
 
 /// Why a plan cannot be built.
@@ -127,7 +130,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] when the plan cannot be built.
     pub fn streams(&self) -> Result<Vec<StreamInfo>, PlanError> {
-        Ok(self.build()?.0)
+        Ok(self.build(&BTreeMap::new())?.0)
     }
 
     /// The stages of one shard.
@@ -135,7 +138,15 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] as [`Plan::streams`].
     pub fn stages(&self) -> Result<Vec<Stage>, PlanError> {
-        Ok(self.build()?.1)
+        Ok(self.build(&BTreeMap::new())?.1)
+    }
+
+    /// The stages of one shard, whose streams have numbers of their own by name: those of a pipeline whose plan was another one before.
+    ///
+    /// # Errors
+    /// [`PlanError`] as [`Plan::streams`].
+    pub fn stages_numbered(&self, numbers: &BTreeMap<String, u16>) -> Result<Vec<Stage>, PlanError> {
+        Ok(self.build(numbers)?.1)
     }
 
     /// The longest time after its end that any bar can be amended, in nanoseconds.
@@ -148,7 +159,7 @@ impl Plan {
             .unwrap_or(self.bar_options.horizon_ns)
     }
 
-    fn build(&self) -> Result<(Vec<StreamInfo>, Vec<Stage>), PlanError> {
+    fn build(&self, numbers: &BTreeMap<String, u16>) -> Result<(Vec<StreamInfo>, Vec<Stage>), PlanError> {
         if self.bars.is_empty()
             && (!self.indicators.is_empty() || self.regime.is_some() || self.anomaly.is_some())
         {
@@ -158,25 +169,27 @@ impl Plan {
         if let Some((bars, over)) = orphan.and_then(|bars| Some((bars, bars.over()?))) {
             return Err(PlanError::NoFiner { bars: bars.to_string(), finer: over.to_string() });
         }
-        let mut streams = Streams(Vec::new());
+        let mut streams = Streams { infos: Vec::new(), numbers };
         let mut stages = Vec::new();
         for bars in &self.bars {
             let Some(operator) = bars.operator(self.options_of(bars)).map_err(|why| refused(bars, why))?
             else {
                 continue; // a roll-up stands behind the bars it reads
             };
-            let (id, name) = streams.add_bars(bars)?;
+            let definition = format!("{bars:?} {:?}", self.options_of(bars));
+            let (id, name) = streams.add_bars(bars, definition)?;
             let stage = Stage::new(name, id, operator);
             stages.push(self.analyzers(bars, id, &mut streams)?.into_iter().fold(stage, Stage::with));
         }
         for &width in &self.hosts {
             let name = format!("hosts.{}", BarSpec::Time(width));
             let columns = HOST_COLUMNS.iter().map(ToString::to_string).collect();
-            let (id, name) = streams.add(name, StreamKind::Hosts, columns)?;
-            let operator = HostWindows::new(HostOptions { width, open_max: HOST_WINDOWS_MAX });
+            let options = HostOptions { width, open_max: HOST_WINDOWS_MAX };
+            let (id, name) = streams.add(name, StreamKind::Hosts, columns, format!("{options:?}"))?;
+            let operator = HostWindows::new(options);
             stages.push(Stage::new(name, id, Box::new(operator)));
         }
-        if stages.is_empty() { Err(PlanError::Empty) } else { Ok((streams.0, stages)) }
+        if stages.is_empty() { Err(PlanError::Empty) } else { Ok((streams.infos, stages)) }
     }
 
     fn own_of(&self, bars: &WindowSpec) -> Option<&Own> {
@@ -192,25 +205,30 @@ impl Plan {
         &self,
         bars: &WindowSpec,
         id: u16,
-        streams: &mut Streams,
+        streams: &mut Streams<'_>,
     ) -> Result<Vec<AnalyzerStage>, PlanError> {
         let mut analyzers = Vec::new();
+        // What reads other bars than before is another stream, whatever it is called.
+        let over = streams.definition(id);
         let indicators = self.own_of(bars).map_or(&self.indicators, |own| &own.indicators);
         if !indicators.is_empty() {
+            let definition = format!("{indicators:?} over {over}");
             let indicators = IndicatorAnalyzer::new(id, indicators)?;
             let name = format!("ind.{}", bars.name());
-            let (id, name) = streams.add(name, StreamKind::Indicators, indicators.columns())?;
+            let (id, name) = streams.add(name, StreamKind::Indicators, indicators.columns(), definition)?;
             analyzers.push(AnalyzerStage::new(name, id, Box::new(indicators)));
         }
         if let Some(spec) = self.own_of(bars).map_or(self.regime, |own| own.regime) {
             let name = format!("regime.{}", bars.name());
-            let (own, name) = streams.add(name, StreamKind::Indicators, spec.columns())?;
+            let definition = format!("{spec:?} over {over}");
+            let (own, name) = streams.add(name, StreamKind::Indicators, spec.columns(), definition)?;
             analyzers.push(AnalyzerStage::new(name, own, Box::new(RegimeAnalyzer::new(id, spec))));
         }
         if let Some(spec) = self.own_of(bars).map_or(self.anomaly, |own| own.anomaly) {
             let name = format!("anomaly.{}", bars.name());
             let columns = AnomalySpec::COLUMNS.map(str::to_owned).to_vec();
-            let (own, name) = streams.add(name, StreamKind::Indicators, columns)?;
+            let definition = format!("{spec:?} over {over}");
+            let (own, name) = streams.add(name, StreamKind::Indicators, columns, definition)?;
             analyzers.push(AnalyzerStage::new(name, own, Box::new(AnomalyAnalyzer::new(id, spec))));
         }
         for wider in self.bars.iter().filter(|wider| wider.over() == Some(bars)) {
@@ -219,7 +237,8 @@ impl Plan {
             else {
                 continue;
             };
-            let (id, name) = streams.add_bars(wider)?;
+            let definition = format!("{wider:?} {:?} over {over}", self.options_of(wider));
+            let (id, name) = streams.add_bars(wider, definition)?;
             let stage = AnalyzerStage::new(name, id, Box::new(roll_up));
             analyzers.push(self.analyzers(wider, id, streams)?.into_iter().fold(stage, AnalyzerStage::with));
         }
@@ -227,30 +246,39 @@ impl Plan {
     }
 }
 
-/// Streams as they get their numbers: in the order in which a shard lists its lanes.
-struct Streams(Vec<StreamInfo>);
+/// Streams as they get their numbers: in the order in which a shard lists its lanes, unless they have numbers already.
+struct Streams<'n> {
+    infos: Vec<StreamInfo>,
+    numbers: &'n BTreeMap<String, u16>,
+}
 
-impl Streams {
+impl Streams<'_> {
     fn add(
         &mut self,
         name: String,
         kind: StreamKind,
         columns: Vec<String>,
+        definition: String,
     ) -> Result<(u16, String), PlanError> {
-        if self.0.iter().any(|stream| stream.name == name) {
+        if self.infos.iter().any(|stream| stream.name == name) {
             return Err(PlanError::Twice { name });
         }
-        if self.0.len() == Plan::STREAMS_MAX {
+        if self.infos.len() == Plan::STREAMS_MAX {
             return Err(PlanError::TooMany);
         }
-        let id = self.0.len() as u16;
-        self.0.push(StreamInfo { id, name: name.clone(), kind, columns });
+        let id = self.numbers.get(&name).copied().unwrap_or(self.infos.len() as u16);
+        self.infos.push(StreamInfo { id, name: name.clone(), kind, columns, definition });
         Ok((id, name))
     }
 
-    fn add_bars(&mut self, bars: &WindowSpec) -> Result<(u16, String), PlanError> {
+    fn add_bars(&mut self, bars: &WindowSpec, definition: String) -> Result<(u16, String), PlanError> {
         let kind = if bars.is_by_measure() { StreamKind::MeasureBars } else { StreamKind::Bars };
-        self.add(format!("bars.{}", bars.name()), kind, Vec::new())
+        self.add(format!("bars.{}", bars.name()), kind, Vec::new(), definition)
+    }
+
+    fn definition(&self, id: u16) -> String {
+        let stream = self.infos.iter().find(|stream| stream.id == id);
+        stream.map(|stream| stream.definition.clone()).unwrap_or_default()
     }
 }
 

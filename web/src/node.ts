@@ -32,13 +32,22 @@ export function leave(): void {
   location.reload();
 }
 
+// One of its streams has other columns, or is gone.
+socket.onChanged = () => void loadStreams();
+
 socket.onLink = (now) => {
   link.set(now);
   if (now.phase === "live") void loadStreams();
 };
 
+/** The streams that the node named last, so that others are noticed. */
+let named = "";
+
 socket.onStatus = (now) => {
   heard_at_ms = Date.now();
+  const names = now.stages?.map((stage) => stage.stream).join(" ") ?? "";
+  if (named !== "" && names !== "" && names !== named) void loadStreams();
+  named = names;
   history.get().push(now, heard_at_ms);
   history.touch();
   status.set(now);

@@ -8,7 +8,9 @@ use super::options::{FailurePolicy, Placement, RuntimeError, RuntimeOptions};
 use super::stats::{Cells, Phase, StatsHandle, add};
 use super::times::Stopwatch;
 use super::worker::{ShardOutcome, Step, Worker, WorkerParts};
-use super::{BarrierWatch, COMMANDS_MAX, RuntimeReport, ShardCommand, ShardSnapshot, StageFactory};
+use super::{
+    BarrierWatch, COMMANDS_MAX, Commander, RuntimeReport, ShardCommand, ShardSnapshot, StageFactory,
+};
 use crate::supervision::back_off;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
@@ -165,6 +167,12 @@ impl InlineShards {
     #[must_use]
     pub fn stats_handle(&self) -> StatsHandle {
         self.stats.clone()
+    }
+
+    /// The way to the shards for commands, also for who does not run them.
+    #[must_use]
+    pub fn commander(&self) -> Commander {
+        Commander { commands: self.commands.clone(), wakers: Vec::new() }
     }
 
     /// Gives one shard a command, which it does in its next turn.

@@ -44,6 +44,8 @@ pub enum ShardCommand {
     /// From now on snapshot at each BARRIER record of the log, exactly there, for this watcher, who replaces an earlier one. A
     /// barrier routed after this was sent is not missed.
     WatchBarriers(BarrierWatch),
+    /// Run other stages from a barrier of the log on. One routed after this was sent is not missed.
+    Restage(Arc<Restage>),
     /// End without reading the ring empty.
     Stop,
 }
@@ -55,6 +57,53 @@ pub struct BarrierWatch {
     pub snapshots: flume::Sender<ShardSnapshot>,
     /// Memory of earlier ones: to get as much anew would take longer than to fill it.
     pub spare: flume::Receiver<Vec<u8>>,
+}
+
+/// Other stages for a shard, see [`tidegate_engine::Shard::restage`].
+pub struct Restage {
+    /// Number of the BARRIER they begin behind.
+    pub barrier: u64,
+    /// What makes them.
+    pub make: StageFactory,
+    /// Names of those that go on as they are.
+    pub kept: Vec<String>,
+}
+
+impl std::fmt::Debug for Restage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Restage")
+            .field("barrier", &self.barrier)
+            .field("kept", &self.kept)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The way to shards for commands, for any thread.
+#[derive(Clone, Debug)]
+pub struct Commander {
+    commands: Vec<flume::Sender<ShardCommand>>,
+    /// Of the shards' threads, if they have any.
+    wakers: Vec<Waker>,
+}
+
+impl Commander {
+    /// Shards there are.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        self.commands.len() as u32
+    }
+
+    /// Gives one shard a command.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Command`] when there is no such shard, it has ended, or its commands pile up.
+    pub fn control(&self, shard: u32, command: ShardCommand) -> Result<(), RuntimeError> {
+        command_to(&self.commands, shard, command)?;
+        if let Some(waker) = self.wakers.get(shard as usize) {
+            waker.wake();
+        }
+        Ok(())
+    }
 }
 
 /// A shard's state at one point of its log.
@@ -81,12 +130,18 @@ pub struct StageReport {
     pub ledger: Ledger,
     /// See [`tidegate_engine::Operator::cut`].
     pub cut: u64,
+    /// Events that the shards had applied before it was there, which its ledger knows nothing of.
+    pub since: u64,
 }
 
 impl StageReport {
     fn of(stages: &[Stage]) -> Vec<Self> {
-        let report =
-            |stage: &Stage| Self { name: stage.name().to_string(), ledger: stage.ledger(), cut: stage.cut() };
+        let report = |stage: &Stage| Self {
+            name: stage.name().to_string(),
+            ledger: stage.ledger(),
+            cut: stage.cut(),
+            since: stage.since(),
+        };
         stages.iter().map(report).collect()
     }
 
@@ -97,6 +152,7 @@ impl StageReport {
                 Some(sum) => {
                     sum.ledger.merge(&stage.ledger);
                     sum.cut += stage.cut;
+                    sum.since += stage.since;
                 }
                 None => sum.push(stage),
             }
@@ -321,6 +377,12 @@ impl Runtime {
         command_to(&self.commands, shard, command)?;
         self.wakers[shard as usize].wake();
         Ok(())
+    }
+
+    /// The way to the shards for commands, for any thread.
+    #[must_use]
+    pub fn commander(&self) -> Commander {
+        Commander { commands: self.commands.clone(), wakers: self.wakers.clone() }
     }
 
     /// Sends every shard's state at each further BARRIER to `watch`, which needs room for one per shard.

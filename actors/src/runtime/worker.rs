@@ -5,9 +5,10 @@ use super::idle::Idle;
 use super::options::{FailurePolicy, Placement, RuntimeOptions};
 use super::stats::{Cells, Phase, add};
 use super::times::Stopwatch;
-use super::{BarrierWatch, ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
+use super::{BarrierWatch, Restage, ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
 use crossbeam_utils::CachePadded;
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,7 +111,15 @@ impl Outlet {
 
 /// Why [`Worker::step`] handed the shard back.
 pub(super) enum Pause {
-    Snapshot { barrier: Option<u64>, replies: Vec<flume::Sender<ShardSnapshot>> },
+    Snapshot {
+        barrier: Option<u64>,
+        replies: Vec<flume::Sender<ShardSnapshot>>,
+    },
+    /// Other stages from here on; then a snapshot for those who asked for one.
+    Restage {
+        to: Arc<Restage>,
+        replies: Vec<flume::Sender<ShardSnapshot>>,
+    },
     Ended,
     Failed(String),
 }
@@ -143,6 +152,10 @@ pub(crate) struct Worker {
     outlet: Outlet,
     commands: flume::Receiver<ShardCommand>,
     barriers: Option<BarrierWatch>,
+    /// Stages to change to at barriers that have not come yet, in their order.
+    restages: VecDeque<Arc<Restage>>,
+    /// Events before each stage was there, once stages were changed: a snapshot does not have it.
+    since: Vec<u64>,
     snapshot: Option<Vec<u8>>,
     /// Keys and losses the failed shard knew.
     known: Option<Context>,
@@ -207,6 +220,8 @@ impl Worker {
             outlet,
             commands,
             barriers: None,
+            restages: VecDeque::new(),
+            since: Vec::new(),
             snapshot,
             known: None,
             failed_before: false,
@@ -249,7 +264,7 @@ impl Worker {
                 Placement::Fused => self.with_outlet(|worker, outlet| worker.turns(&mut shard, outlet)),
                 Placement::Staged => self.staged_turns(&mut shard),
             };
-            match self.settle(&shard, pause) {
+            match self.settle(&mut shard, pause) {
                 Ok(None) => {}
                 Ok(outcome) => return Exit::Ended(outcome),
                 Err(message) => {
@@ -266,10 +281,11 @@ impl Worker {
     /// The message of a panic. The shard is to be abandoned then.
     pub(super) fn settle(
         &mut self,
-        shard: &Shard,
+        shard: &mut Shard,
         pause: Pause,
     ) -> Result<Option<Box<ShardOutcome>>, String> {
         match pause {
+            Pause::Restage { to, replies } => self.restage(shard, &to, &replies).map(|()| None),
             Pause::Snapshot { barrier, replies } => {
                 self.take_snapshot(shard, barrier, &replies).map(|()| None)
             }
@@ -279,6 +295,28 @@ impl Worker {
             }),
             Pause::Failed(message) => Err(message),
         }
+    }
+
+    /// Runs other stages from here on.
+    ///
+    /// # Errors
+    /// The message of a panic while they were made.
+    fn restage(
+        &mut self,
+        shard: &mut Shard,
+        to: &Restage,
+        replies: &[flume::Sender<ShardSnapshot>],
+    ) -> Result<(), String> {
+        guarded(|| shard.restage((to.make)(), &|name| to.kept.iter().any(|kept| kept == name)))?;
+        self.make = Arc::clone(&to.make);
+        self.since = shard.stages().iter().map(tidegate_engine::Stage::since).collect();
+        self.cells.ledgers().clear();
+        // A snapshot of the stages before could not be loaded into these.
+        self.snapshot = None;
+        if !replies.is_empty() || matches!(self.options.failure, FailurePolicy::Restart { .. }) {
+            self.take_snapshot(shard, None, replies)?;
+        }
+        Ok(())
     }
 
     /// Drops a shard that failed; what it knew of keys and time is kept for its successor.
@@ -304,9 +342,10 @@ impl Worker {
             add(&self.cells.lost, self.since_snapshot + self.failing);
             (self.since_snapshot, self.failing) = (0, 0);
         }
-        let (make, snapshot, known) = (&self.make, &self.snapshot, &self.known);
+        let (make, snapshot, known, since) = (&self.make, &self.snapshot, &self.known, &self.since);
         let shard = guarded(|| {
             let mut shard = Shard::new(make());
+            shard.set_since(since);
             if let Some(bytes) = snapshot {
                 shard.load(bytes).map_err(|error| format!("snapshot refused: {error}"))?;
             }
@@ -420,6 +459,11 @@ impl Worker {
         if let Some(barrier) = turn.barrier {
             // Whoever asked for barriers before routing this one must be heard, so look once more.
             let mut replies = self.poll_commands();
+            if self.restages.front().is_some_and(|to| to.barrier == barrier)
+                && let Some(to) = self.restages.pop_front()
+            {
+                return Step::Paused(Pause::Restage { to, replies });
+            }
             replies.extend(self.barriers.as_ref().map(|watch| watch.snapshots.clone()));
             if !replies.is_empty() {
                 return Step::Paused(Pause::Snapshot { barrier: Some(barrier), replies });
@@ -498,6 +542,7 @@ impl Worker {
             match command {
                 ShardCommand::Snapshot(reply) => replies.push(reply),
                 ShardCommand::WatchBarriers(watch) => self.barriers = Some(watch),
+                ShardCommand::Restage(to) => self.restages.push_back(to),
                 ShardCommand::Stop => self.stop.store(true, Ordering::Release),
             }
         }

@@ -1,7 +1,8 @@
 //! From one configuration to another: the plan that is printed before anything happens.
 
-use crate::sections::{Config, Stream};
+use crate::sections::Config;
 use std::fmt;
+use tidegate_replay::StreamInfo;
 
 /// One step from one configuration to another.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,12 +16,14 @@ pub enum Change {
         /// What it becomes.
         new: Option<String>,
     },
-    /// A stream is added, removed or changed, which only a restart can.
+    /// A stream is added, removed or changed.
     Streams {
         /// Its name.
         name: String,
-        /// `added`, `removed` or `changed`.
-        what: &'static str,
+        /// What happens to it.
+        what: StreamStep,
+        /// Whether only a restart can.
+        restart: bool,
     },
     /// What can only be had by a restart.
     Restart {
@@ -33,6 +36,27 @@ pub enum Change {
     },
 }
 
+/// What happens to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStep {
+    /// It begins, with what comes from then on.
+    Added,
+    /// It ends.
+    Removed,
+    /// It ends, and another one of its name begins, whose numbers go on.
+    Changed,
+}
+
+impl StreamStep {
+    fn sign_and_word(self) -> (char, &'static str) {
+        match self {
+            Self::Added => ('+', "added"),
+            Self::Removed => ('-', "removed"),
+            Self::Changed => ('~', "changed"),
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "unset".to_owned());
@@ -41,7 +65,14 @@ impl fmt::Display for Change {
             Self::Restart { key, old, new } => {
                 write!(f, "! {key} {} -> {} needs a restart", value(old), value(new))
             }
-            Self::Streams { name, what } => write!(f, "! stream {name} {what} needs a restart"),
+            Self::Streams { name, what, restart: true } => {
+                write!(f, "! stream {name} {} needs a restart", what.sign_and_word().1)
+            }
+            Self::Streams { name, what, .. } => {
+                let (sign, word) = what.sign_and_word();
+                let anew = if *what == StreamStep::Changed { ": it begins anew" } else { "" };
+                write!(f, "{sign} stream {name} {word}{anew}")
+            }
         }
     }
 }
@@ -68,12 +99,45 @@ impl Changes {
                 running.adopt(section, key, new);
             }
         }
+        if self.streams().next().is_some() {
+            running.stream.clone_from(&new.stream);
+        }
+    }
+
+    /// The streams that change without a restart, and how.
+    pub fn streams(&self) -> impl Iterator<Item = (&str, StreamStep)> {
+        self.0.iter().filter_map(|change| match change {
+            Change::Streams { name, what, restart: false } => Some((name.as_str(), *what)),
+            _ => None,
+        })
+    }
+
+    /// The same where streams cannot change while the server runs.
+    #[must_use]
+    pub fn with_fixed_streams(self) -> Self {
+        let fix = |change| match change {
+            Change::Streams { name, what, .. } => Change::Streams { name, what, restart: true },
+            // What all bars have is a part of each of them.
+            Change::Set { key, old, new } if key.starts_with(BARS) => Change::Restart { key, old, new },
+            other => other,
+        };
+        let (mut now, later): (Vec<_>, Vec<_>) =
+            self.0.into_iter().map(fix).partition(|change| !needs_restart(change));
+        now.extend(later);
+        Self(now)
     }
 
     /// Those that only a restart brings.
     pub fn restarts(&self) -> impl Iterator<Item = &Change> {
-        self.0.iter().filter(|change| !matches!(change, Change::Set { .. }))
+        self.0.iter().filter(|change| needs_restart(change))
     }
+}
+
+/// Keys about all bars.
+const BARS: &str = "bars.";
+
+fn needs_restart(change: &Change) -> bool {
+    matches!(change, Change::Restart { .. } | Change::Streams { restart: true, .. })
 }
 
 impl fmt::Display for Changes {
@@ -118,27 +182,30 @@ pub fn changes(old: &Config, new: &Config) -> Changes {
             }
         }
     }
-    streams(old, new, &mut restarts);
+    changes.extend(streams(old, new));
     changes.extend(restarts);
-    Changes(changes)
+    let changes = Changes(changes);
+    // What is in a journal must lead to the same results wherever it is read.
+    if old.journal.enabled { changes.with_fixed_streams() } else { changes }
 }
 
-fn streams(old: &Config, new: &Config, restarts: &mut Vec<Change>) {
-    let (before, after) = (old.streams(), new.streams());
-    let find = |streams: &[Stream], wanted: &Stream| {
-        streams.iter().find(|stream| stream.name() == wanted.name()).cloned()
-    };
-    let restart = |stream: &Stream, what| Change::Streams { name: stream.name().unwrap_or_default(), what };
+/// What happens to the streams, by what they compute: however it was written.
+fn streams(old: &Config, new: &Config) -> Vec<Change> {
+    let streams = |config: &Config| config.plan().and_then(|plan| plan.streams()).unwrap_or_default();
+    let (before, after) = (streams(old), streams(new));
+    let find =
+        |streams: &[StreamInfo], name: &str| streams.iter().find(|stream| stream.name == name).cloned();
+    let step =
+        |stream: &StreamInfo, what| Change::Streams { name: stream.name.clone(), what, restart: false };
+    let mut steps = Vec::new();
     for stream in &before {
-        match find(&after, stream) {
-            None => restarts.push(restart(stream, "removed")),
-            Some(now) if now != *stream => restarts.push(restart(stream, "changed")),
+        match find(&after, &stream.name) {
+            None => steps.push(step(stream, StreamStep::Removed)),
+            Some(now) if now.definition != stream.definition => steps.push(step(stream, StreamStep::Changed)),
             Some(_) => {}
         }
     }
-    for stream in &after {
-        if find(&before, stream).is_none() {
-            restarts.push(restart(stream, "added"));
-        }
-    }
+    let fresh = after.iter().filter(|stream| find(&before, &stream.name).is_none());
+    steps.extend(fresh.map(|stream| step(stream, StreamStep::Added)));
+    steps
 }

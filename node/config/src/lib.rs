@@ -21,7 +21,7 @@ mod read;
 mod schema;
 mod templates;
 
-pub use change::{Change, Changes, changes};
+pub use change::{Change, Changes, StreamStep, changes};
 pub use problem::{Problem, ProblemKind, Problems};
 pub use read::{BYTES_MAX, Read, read};
 pub use schema::schema;

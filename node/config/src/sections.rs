@@ -284,18 +284,18 @@ section! {
     Bars {
         /// What a trade does whose bar has closed: amend the bar, stand beside it in the stream (side), or be dropped. Each is
         /// counted.
-        late: LatePolicy = LatePolicy::Amend, Kind::Choice(&["amend", "side", "drop"]);
+        late: LatePolicy = LatePolicy::Amend, Kind::Choice(&["amend", "side", "drop"]), live;
         /// How long after its end, in event time, a bar can still be amended.
-        horizon: Span = Span(10 * SECOND), span(0, 366 * DAY);
+        horizon: Span = Span(10 * SECOND), span(0, 366 * DAY), live;
         /// Keeps trades, so that cancels and corrections can rebuild a bar. Without it they are counted as unmatched, and bars are
         /// faster.
-        history: bool = true, Kind::Switch;
+        history: bool = true, Kind::Switch, live;
         /// How long, in event time, bars by trades, volume or value keep trades for that.
-        history_span: Span = Span(600 * SECOND), span(0, 366 * DAY);
+        history_span: Span = Span(600 * SECOND), span(0, 366 * DAY), live;
         /// Most trades a shard keeps for that, 32 bytes each; beyond it the oldest go first.
-        history_events_max: usize = 8 << 20, count(0, 1 << 30);
+        history_events_max: usize = 8 << 20, count(0, 1 << 30), live;
         /// Most closed bars a shard keeps for amendments, about 160 bytes each; beyond it the oldest go first.
-        retained_bars_max: usize = 1 << 20, count(1, 1 << 28);
+        retained_bars_max: usize = 1 << 20, count(1, 1 << 28), live;
     }
 }
 
@@ -305,21 +305,21 @@ section! {
     Stream {
         /// Bars by time, trades, volume, value or session, sliding windows, or a roll-up of finer bars, which are then a stream
         /// themselves. Either this or `hosts`.
-        bars: Option<WindowSpec> = None, Kind::Bars;
+        bars: Option<WindowSpec> = None, Kind::Bars, live;
         /// Windows of traffic per host, of this width. Either this or `bars`.
-        hosts: Option<WindowWidth> = None, Kind::Width;
+        hosts: Option<WindowWidth> = None, Kind::Width, live;
         /// Indicators over these bars; they are a stream `ind.` of their own.
-        indicators: Vec<IndicatorSpec> = Vec::new(), Kind::List(&Kind::Indicator, 64);
+        indicators: Vec<IndicatorSpec> = Vec::new(), Kind::List(&Kind::Indicator, 64), live;
         /// Regimes over these bars, a hidden Markov model of so many states; they are a stream `regime.` of their own.
-        regime: Option<RegimeSpec> = None, Kind::Choice(&["hmm:2", "hmm:3", "hmm:4"]);
+        regime: Option<RegimeSpec> = None, Kind::Choice(&["hmm:2", "hmm:3", "hmm:4"]), live;
         /// Anomalies of these bars; they are a stream `anomaly.` of their own.
-        anomaly: Option<AnomalySpec> = None, Kind::Anomaly;
+        anomaly: Option<AnomalySpec> = None, Kind::Anomaly, live;
         /// In place of `bars.late`, for these bars.
-        late: Option<LatePolicy> = None, Kind::Choice(&["amend", "side", "drop"]);
+        late: Option<LatePolicy> = None, Kind::Choice(&["amend", "side", "drop"]), live;
         /// In place of `bars.horizon`, for these bars.
-        horizon: Option<Span> = None, span(0, 366 * DAY);
+        horizon: Option<Span> = None, span(0, 366 * DAY), live;
         /// In place of `bars.history`, for these bars.
-        history: Option<bool> = None, Kind::Switch;
+        history: Option<bool> = None, Kind::Switch, live;
     }
 }
 

@@ -140,15 +140,25 @@ fn a_plan_says_what_changes_and_what_needs_a_restart() {
     let [old, new] = [old, new].map(|text| read(text.as_bytes()).unwrap().config);
     let text = changes(&old, &new).to_string();
     assert!(text.contains("engine.shards 2 -> 3"), "{text}");
-    let expected = "~ subscribers.subscriptions_max 10000 -> 7\n! engine.shards 2 -> 3 needs a restart\n\
-                    ! stream bars.1s removed needs a restart\n! stream bars.1m changed needs a restart\n\
-                    ! stream hosts.1m added needs a restart\n";
+    let expected = "~ subscribers.subscriptions_max 10000 -> 7\n- stream bars.1s removed\n\
+                    ~ stream bars.1m changed: it begins anew\n+ stream hosts.1m added\n\
+                    ! engine.shards 2 -> 3 needs a restart\n";
     assert_eq!(text, expected);
+    let fixed = "~ subscribers.subscriptions_max 10000 -> 7\n! stream bars.1s removed needs a restart\n\
+                 ! stream bars.1m changed needs a restart\n! stream hosts.1m added needs a restart\n\
+                 ! engine.shards 2 -> 3 needs a restart\n";
+    assert_eq!(changes(&old, &new).with_fixed_streams().to_string(), fixed);
     let mut running = old.clone();
     changes(&old, &new).apply(&mut running, &new);
     assert_eq!(running.subscribers.subscriptions_max, 7);
-    assert_eq!((running.engine.shards, &running.stream), (2, &old.stream));
-    assert_eq!(changes(&running, &new).restarts().count(), changes(&running, &new).0.len());
+    assert_eq!((running.engine.shards, &running.stream), (2, &new.stream));
+    let left = changes(&running, &new);
+    assert_eq!(left.restarts().count(), left.0.len(), "what was applied is not said again: {left}");
+    let mut running = old.clone();
+    changes(&old, &new).with_fixed_streams().apply(&mut running, &new);
+    assert_eq!(running.stream, old.stream);
+    let left = changes(&running, &new).with_fixed_streams();
+    assert_eq!(left.restarts().count(), left.0.len());
     assert!(changes(&old, &old).is_empty());
     let unset = changes(&old, &Config::default());
     assert!(unset.0.iter().any(|change| matches!(change, Change::Restart { .. })), "{unset}");

@@ -217,16 +217,17 @@ fn plan(old: &PathBuf, new: &PathBuf, as_json: bool, ui: &Ui) -> Outcome {
     let read =
         |path: &PathBuf| Ok::<_, Failure>(load(path).map_err(|error| refused(path, error, ui))?.config);
     let plan = changes(&read(old)?, &read(new)?);
+    let later: Vec<&Change> = plan.restarts().collect();
     if as_json {
         let steps: Vec<Value> = plan
             .0
             .iter()
             .map(|change| {
-                let restart = !matches!(change, Change::Set { .. });
+                let restart = later.contains(&change);
                 json!({ "step": change.to_string(), "restart": restart })
             })
             .collect();
-        ui.print_json(&json!({ "steps": steps, "restart": plan.restarts().count() > 0 }));
+        ui.print_json(&json!({ "steps": steps, "restart": !later.is_empty() }));
     } else if plan.is_empty() {
         ui.print("nothing changes\n");
     } else {

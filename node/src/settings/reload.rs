@@ -6,10 +6,14 @@ use crate::cli::ServeArgs;
 use crate::exit::Failure;
 use crate::place::now_s;
 use crate::render::Ui;
-use std::sync::Arc;
+use crate::serve::{Stages, meta, stages};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidegate_config::{Changes, changes};
-use tidegate_live::HubHandle;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tidegate_actors::runtime::StageFactory;
+use tidegate_config::{Changes, Config, StreamStep, changes};
+use tidegate_live::{HubHandle, Live, NewStreams, StreamChanges};
 use tidegate_quic::QuicServer;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,12 +22,27 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) struct Reloads {
     asked: Arc<AtomicBool>,
     running: Settings,
+    hub: HubHandle,
+    streams: StreamChanges,
+    /// The numbers of streams by name.
+    numbers: BTreeMap<String, u16>,
+    /// Numbers given so far, those of streams that have ended included.
+    given: u16,
+    stages: Stages,
 }
+
+/// How long a reload waits until readers can have new streams. They come all the same, however long that takes.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Reloads {
     /// From now on SIGHUP asks for a reload in place of ending the process. Without a file there is nothing to read again, and the
     /// signal keeps its meaning.
-    pub(crate) fn listen(running: Settings, network: &Handle) -> Result<Self, Failure> {
+    pub(crate) fn listen(
+        running: Settings,
+        live: &Live,
+        stages: Stages,
+        network: &Handle,
+    ) -> Result<Self, Failure> {
         let asked = Arc::new(AtomicBool::new(false));
         if running.file.is_some() {
             let raise = Arc::clone(&asked);
@@ -36,17 +55,15 @@ impl Reloads {
                 }
             });
         }
-        Ok(Self { asked, running })
+        let catalogue = live.hub().catalogue();
+        let numbers = catalogue.open().map(|(number, stream)| (stream.name.clone(), number)).collect();
+        let given = catalogue.streams.len() as u16;
+        let (hub, streams) = (live.hub(), live.changes().clone());
+        Ok(Self { asked, running, hub, streams, numbers, given, stages })
     }
 
     /// Does what was asked for since the last call.
-    pub(crate) fn poll(
-        &mut self,
-        args: &ServeArgs,
-        (hub, server): (&HubHandle, &QuicServer),
-        network: &Handle,
-        ui: &Ui,
-    ) {
+    pub(crate) fn poll(&mut self, args: &ServeArgs, server: &QuicServer, network: &Handle, ui: &Ui) {
         if !self.asked.swap(false, Ordering::Relaxed) {
             return;
         }
@@ -68,9 +85,12 @@ impl Reloads {
             ui.report(&format!("error: {error}\nreload: refused, nothing changed\n"));
             return;
         }
-        let plan = changes(&self.running.config, &wanted.config);
+        let mut plan = changes(&self.running.config, &wanted.config);
+        if self.streams.possible().is_err() {
+            plan = plan.with_fixed_streams();
+        }
         ui.report(&format!("reload: {file_name}\n{plan}"));
-        match self.apply(&plan, wanted, (hub, server), network) {
+        match self.apply(&plan, wanted, server, network) {
             Ok(()) => ui.report(&format!("reload: {}\n", summary(&plan))),
             Err(why) => ui.report(&format!("error: {why}\nreload: refused, nothing changed\n")),
         }
@@ -81,7 +101,7 @@ impl Reloads {
         &mut self,
         plan: &Changes,
         wanted: Settings,
-        (hub, server): (&HubHandle, &QuicServer),
+        server: &QuicServer,
         network: &Handle,
     ) -> Result<(), String> {
         let mut config = self.running.config.clone();
@@ -93,17 +113,66 @@ impl Reloads {
         let loaded = security.load(&data, now_s).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         let (security, _) = loaded?;
         // First what can still be refused, such as a key that is not its certificate's: then nothing has changed.
+        let streams = self.new_streams(plan, &config)?;
         server.reload(security).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
         let options = map::hub(&config);
         if options != map::hub(&self.running.config) {
             network
-                .block_on(hub.ask(move |hub, _| hub.set_options(options)))
+                .block_on(self.hub.ask(move |hub, _| hub.set_options(options)))
                 .map_err(|gone| gone.to_string())?
                 .map_err(|error| error.to_string())?;
+        }
+        if let Some((new, after)) = streams {
+            // A task of its own: it must not stop half-way.
+            let changes = self.streams.clone();
+            let task = network.spawn(async move { changes.change(new).await });
+            let waited = network.block_on(async { tokio::time::timeout(PATIENCE, task).await });
+            if let Ok(outcome) = waited {
+                outcome.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+            }
+            self.numbers = after.numbers;
+            self.given = after.given;
+            *self.stages.write().unwrap_or_else(PoisonError::into_inner) = after.stages;
         }
         self.running = next;
         Ok(())
     }
+
+    /// What to tell the engine of other streams, and what holds once it has them; `None` when they stay.
+    fn new_streams(&self, plan: &Changes, config: &Config) -> Result<Option<(NewStreams, After)>, String> {
+        let steps: BTreeMap<&str, StreamStep> = plan.streams().collect();
+        if steps.is_empty() {
+            return Ok(None);
+        }
+        let what = config.plan().map_err(|error| error.to_string())?;
+        let streams = what.streams().map_err(|error| error.to_string())?;
+        let ends = |name: &str| matches!(steps.get(name), Some(StreamStep::Removed | StreamStep::Changed));
+        let (gone, mut numbers): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.numbers.clone().into_iter().partition(|(name, _)| ends(name));
+        let ended = gone.into_values().collect();
+        let kept = numbers.keys().cloned().collect();
+        let coming: Vec<_> = streams.iter().filter(|stream| !numbers.contains_key(&stream.name)).collect();
+        let mut given = self.given;
+        for stream in &coming {
+            numbers.insert(stream.name.clone(), given);
+            given += 1;
+        }
+        let (coming, nodes) = (coming.into_iter().map(meta).collect(), stages(&streams));
+        let (first, numbered) = (self.given, numbers.clone());
+        let make = move |number: u16| -> StageFactory {
+            debug_assert_eq!(number, first, "nobody else gives numbers");
+            Arc::new(move || what.stages_numbered(&numbered).unwrap_or_default())
+        };
+        let new = NewStreams { ended, coming, kept, stages: Box::new(make) };
+        Ok(Some((new, After { numbers, given, stages: nodes })))
+    }
+}
+
+/// What holds once the streams have changed.
+struct After {
+    numbers: BTreeMap<String, u16>,
+    given: u16,
+    stages: Vec<tidegate_gateway::StageNode>,
 }
 
 fn summary(plan: &Changes) -> String {

@@ -216,6 +216,7 @@ mod tests {
 
     fn streams() -> Vec<StreamInfo> {
         let stream = |id, name: &str, kind, columns: &[&str]| StreamInfo {
+            definition: String::new(),
             id,
             name: name.into(),
             kind,

@@ -63,7 +63,7 @@ impl Shared {
         };
         let pass = Pass::of(admission);
         let reads = |stream| pass.grant.allows_some(Verb::Subscribe, stream);
-        if self.book.stream_names().any(reads) || pass.sees_server() {
+        if self.book().stream_names().any(reads) || pass.sees_server() {
             return Ok(pass);
         }
         let message = format!("`{}` may read nothing here", pass.grant.principal());

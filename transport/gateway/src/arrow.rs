@@ -33,9 +33,9 @@ pub(crate) async fn stream(
     let (number, stream) = shared.stream_of(&query)?;
     let key = query.need("key")?;
     let limit = query.count("limit", 10_000, 1, RECORDS_MAX)?;
-    may_read(grant, stream, Symbols::Name(key))?;
+    may_read(grant, &stream, Symbols::Name(key))?;
     let records = shared.lookback(number, key, limit).await?;
-    let bytes = encode(stream, key, &records).map_err(|error| {
+    let bytes = encode(&stream, key, &records).map_err(|error| {
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",

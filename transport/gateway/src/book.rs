@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tidegate_engine::Output;
-use tidegate_proto::hub::StreamMeta;
+use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::wire::HEAD_BYTES;
 use tidegate_proto::{Frame, FrameError, FrameHead, Loss, LossCause};
 
@@ -49,31 +49,40 @@ type Shared = (Bytes, Arc<[Piece]>);
 
 #[derive(Debug)]
 pub(crate) struct Book {
-    streams: Vec<StreamView>,
+    /// By number, those that have ended included: what was sent of them may still be on its way.
+    streams: Vec<Arc<StreamView>>,
     /// Quoted, by hash. The hub's names and no others, so the hub's bound on keys bounds it.
-    names: RwLock<HashMap<u64, Box<str>>>,
+    names: Arc<RwLock<HashMap<u64, Box<str>>>>,
     shared: Mutex<VecDeque<Shared>>,
 }
 
 impl Book {
-    pub(crate) fn new(streams: &[StreamMeta]) -> Self {
+    /// The streams of a catalogue; names go on from the book before, if there is one.
+    pub(crate) fn new(catalogue: &Catalogue, before: Option<&Self>) -> Self {
+        let view = |(number, meta)| Arc::new(StreamView::new(meta, !catalogue.ended.contains(&number)));
         Self {
-            streams: streams.iter().map(StreamView::new).collect(),
-            names: RwLock::default(),
+            streams: (0u16..).zip(&catalogue.streams).map(view).collect(),
+            names: before.map_or_else(Arc::default, |before| Arc::clone(&before.names)),
             shared: Mutex::default(),
         }
     }
 
-    pub(crate) fn streams(&self) -> &[StreamView] {
-        &self.streams
+    /// Streams that there ever were: their numbers are below this.
+    pub(crate) fn numbers(&self) -> u16 {
+        self.streams.len() as u16
+    }
+
+    /// Those that can be asked for, with their numbers.
+    pub(crate) fn open(&self) -> impl Iterator<Item = (u16, &Arc<StreamView>)> {
+        (0u16..).zip(&self.streams).filter(|(_, stream)| stream.open)
     }
 
     pub(crate) fn stream_names(&self) -> impl Iterator<Item = &str> {
-        self.streams.iter().map(|stream| stream.meta.name.as_str())
+        self.open().map(|(_, stream)| stream.meta.name.as_str())
     }
 
-    pub(crate) fn stream(&self, name: &str) -> Option<(u16, &StreamView)> {
-        (0u16..).zip(&self.streams).find(|(_, stream)| stream.meta.name == name)
+    pub(crate) fn stream(&self, name: &str) -> Option<(u16, &Arc<StreamView>)> {
+        self.open().find(|(_, stream)| stream.meta.name == name)
     }
 
     /// Reads a frame of a delivery.
@@ -176,8 +185,9 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use tidegate_engine::{name_hash, output_kind, slot_of};
-    use tidegate_proto::hub::{Hub, HubOptions};
+    use tidegate_proto::hub::{Hub, HubOptions, StreamMeta};
     use tidegate_proto::subscription::Subscription;
     use tidegate_proto::{MonoTime, StreamKind};
 
@@ -185,7 +195,16 @@ mod tests {
     fn shared_frames_are_written_once_and_say_the_same() {
         let meta = StreamMeta { name: "v.1s".into(), kind: StreamKind::Integers, columns: vec!["a".into()] };
         let mut hub = Hub::new(vec![meta.clone()], HubOptions::default()).unwrap();
-        let book = Book::new(&[meta]);
+        let catalogue = Catalogue {
+            streams: vec![meta],
+            ended: BTreeSet::new(),
+            server: String::new(),
+            incarnation: 1,
+            heartbeat_ms: 1,
+            silence_ns: 1,
+            hello_ns: 1,
+        };
+        let book = Book::new(&catalogue, None);
         let readers = [(); 2].map(|()| hub.subscribe(&Subscription::to(["v.1s"]), MonoTime(0)).unwrap());
         let publish = |hub: &mut Hub, from: u64, count: u64| {
             let outputs: Vec<Output> = (from..from + count)

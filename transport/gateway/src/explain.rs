@@ -25,9 +25,13 @@ pub(crate) async fn document(
 ) -> Result<Value, ApiError> {
     let query = Query::parse(query, &["key"])?;
     let key = query.need("key")?.to_owned();
-    let streams = (0u16..).zip(shared.book.streams());
+    let book = shared.book();
     let may = |name: &str| pass.grant.allows(Verb::Subscribe, name, Symbols::Name(&key));
-    let readable: Vec<u16> = streams.filter(|(_, stream)| may(&stream.meta.name)).map(|(at, _)| at).collect();
+    let readable: Vec<(u16, String)> = book
+        .open()
+        .filter(|(_, stream)| may(&stream.meta.name))
+        .map(|(at, stream)| (at, stream.meta.name.clone()))
+        .collect();
     if readable.is_empty() {
         let message = format!("`{}` may not read `{}` in any stream", pass.grant.principal(), echo(&key));
         return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message));
@@ -41,7 +45,7 @@ pub(crate) async fn document(
                 // Names say something too: whoever may read only some is told none.
                 return Err(if whole { near(hub, &name) } else { Vec::new() });
             }
-            let stats = |stream| Some((stream, hub.key_stats(stream, &name)?));
+            let stats = |(number, stream)| Some((stream, hub.key_stats(number, &name)?));
             Ok(readable.into_iter().filter_map(stats).collect::<Vec<_>>())
         })
         .await?;
@@ -59,8 +63,8 @@ pub(crate) async fn document(
         "events": found.iter().map(|(_, stats)| stats.events).max().filter(|events| *events > 0),
         "cost": cost(&found),
         "last": found.iter().map(|(_, stats)| stats.newest.ts).max().map(time),
-        "streams": found.iter().map(|(at, stats)| json!({
-            "stream": shared.book.streams()[usize::from(*at)].meta.name,
+        "streams": found.iter().map(|(stream, stats)| json!({
+            "stream": stream,
             "records": stats.records,
             "kept": stats.kept,
             "events": (stats.all_events > 0).then_some(stats.events),
@@ -78,7 +82,7 @@ fn time(ts: u64) -> Value {
 
 /// What part of the work the key is, and its slot: what share of all keys' events, in the stream that has seen most of its own. Null
 /// where no stream has bars.
-fn cost(found: &[(u16, KeyStats)]) -> Value {
+fn cost(found: &[(String, KeyStats)]) -> Value {
     let most = found.iter().map(|(_, stats)| stats).max_by_key(|stats| stats.events);
     let Some(stats) = most.filter(|stats| stats.events > 0) else { return Value::Null };
     let share = |events: u64| events as f64 / stats.all_events.max(1) as f64;

@@ -197,7 +197,8 @@ fn journal(ingest: &IngestStats, now_ns: Option<fn() -> u64>) {
 
 /// All counters as they stand.
 pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
-    let streams = shared.book.streams().len() as u16;
+    let book = shared.book();
+    let streams = book.numbers();
     let hub = shared
         .ask(move |hub, _| {
             let published: Vec<u64> = (0..streams)
@@ -249,8 +250,10 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
         }
         // While the hub does not answer, its counters stay as they were.
         if let Ok((stats, published, lag)) = hub {
-            for (stream, count) in std::iter::zip(shared.book.stream_names(), published) {
-                counter!("tidegate_stream_records_total", "stream" => stream.to_owned()).absolute(count);
+            for (number, stream) in book.open() {
+                let count = published.get(usize::from(number)).copied().unwrap_or(0);
+                counter!("tidegate_stream_records_total", "stream" => stream.meta.name.clone())
+                    .absolute(count);
             }
             gauge!("tidegate_keys").set(stats.keys as f64);
             counter!("tidegate_keys_refused_total").absolute(stats.keys_refused);

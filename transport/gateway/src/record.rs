@@ -11,6 +11,8 @@ use tidegate_proto::hub::StreamMeta;
 #[derive(Debug)]
 pub(crate) struct StreamView {
     pub(crate) meta: StreamMeta,
+    /// Whether it can be asked for.
+    pub(crate) open: bool,
     /// The name, quoted.
     quoted: String,
     /// Columns, quoted.
@@ -20,8 +22,9 @@ pub(crate) struct StreamView {
 }
 
 impl StreamView {
-    pub(crate) fn new(meta: &StreamMeta) -> Self {
+    pub(crate) fn new(meta: &StreamMeta, open: bool) -> Self {
         Self {
+            open,
             quoted: quote(&meta.name),
             columns: meta.columns.iter().map(|column| quote(column)).collect(),
             width_ns: meta.name.rsplit_once('.').and_then(|(_, width)| width_ns(width)),
@@ -191,7 +194,7 @@ mod tests {
 
     fn stream(kind: StreamKind, columns: &[&str]) -> StreamView {
         let columns = columns.iter().map(ToString::to_string).collect();
-        StreamView::new(&StreamMeta { name: "s\"x.250ms".into(), kind, columns })
+        StreamView::new(&StreamMeta { name: "s\"x.250ms".into(), kind, columns }, true)
     }
 
     fn json(stream: &StreamView, output: &Output) -> Value {

@@ -101,10 +101,12 @@ impl Shared {
     }
 
     /// The stream that a query names.
-    pub(crate) fn stream_of(&self, query: &Query<'_>) -> Result<(u16, &StreamView), ApiError> {
-        let known = || self.book.stream_names();
+    pub(crate) fn stream_of(&self, query: &Query<'_>) -> Result<(u16, Arc<StreamView>), ApiError> {
+        let book = self.book();
+        let known = || book.stream_names();
         let name = query.need("stream").map_err(|error| error.allowed(known()))?;
-        self.book.stream(name).ok_or_else(|| ApiError::unknown_stream(name, known()))
+        let found = book.stream(name).map(|(number, stream)| (number, Arc::clone(stream)));
+        found.ok_or_else(|| ApiError::unknown_stream(name, known()))
     }
 
     /// The last records of a key, oldest first.
@@ -137,8 +139,9 @@ async fn streams(
 ) -> Answer {
     Query::parse(query.as_deref(), &[])?;
     let mut out = String::from("{\"streams\":[");
-    let readable = |stream: &&StreamView| pass.grant.allows_some(Verb::Subscribe, &stream.meta.name);
-    for (at, stream) in shared.book.streams().iter().filter(readable).enumerate() {
+    let book = shared.book();
+    let readable = |stream: &&Arc<StreamView>| pass.grant.allows_some(Verb::Subscribe, &stream.meta.name);
+    for (at, stream) in book.open().map(|(_, stream)| stream).filter(readable).enumerate() {
         let comma = if at > 0 { "," } else { "" };
         let columns: Vec<String> = stream.meta.columns.iter().map(|column| quote(column)).collect();
         let _ = write!(
@@ -164,8 +167,8 @@ async fn keys(
 ) -> Answer {
     let query = Query::parse(query.as_deref(), &["stream", "search", "prefix", "limit", "after"])?;
     let limit = query.count("limit", 50, 1, PAGE_MAX)?;
-    let stream =
-        query.text("stream").map(|_| shared.stream_of(&query)).transpose()?.map(|(number, _)| number);
+    let named = query.text("stream").map(|_| shared.stream_of(&query)).transpose()?;
+    let stream = named.as_ref().map(|(number, _)| *number);
     let text = |name| query.text(name).unwrap_or_default().to_owned();
     let (search, prefix, after) = (text("search"), text("prefix"), query.text("after").map(str::to_owned));
     if !search.is_empty() && !prefix.is_empty() {
@@ -173,12 +176,12 @@ async fn keys(
         return Err(ApiError::bad("bad_parameter", message));
     }
     // Names say something too: only those that may be read are told.
-    let of = shared.book.streams().iter().enumerate();
-    let of = of.filter(|(number, _)| stream.is_none_or(|stream| usize::from(stream) == *number));
+    let book = shared.book();
+    let of = book.open().filter(|(number, _)| stream.is_none_or(|stream| stream == *number));
     let of = of.filter(|(_, stream)| pass.grant.allows_some(Verb::Subscribe, &stream.meta.name));
     let of: Vec<Arc<str>> = of.map(|(_, stream)| stream.meta.name.as_str().into()).collect();
-    if let (Some(stream), true) = (stream, of.is_empty()) {
-        may_read(&pass.grant, &shared.book.streams()[usize::from(stream)], Symbols::All)?;
+    if let (Some((_, stream)), true) = (&named, of.is_empty()) {
+        may_read(&pass.grant, stream, Symbols::All)?;
     }
     let all = of.iter().any(|stream| pass.grant.allows(Verb::Subscribe, stream, Symbols::All));
     let grant = pass.grant.clone();
@@ -259,7 +262,7 @@ async fn latest(
                 "`key` asks for one record: `limit` and `after` have no meaning",
             ));
         }
-        may_read(&pass.grant, stream, Symbols::Name(key))?;
+        may_read(&pass.grant, &stream, Symbols::Name(key))?;
         let records = shared.lookback(number, key, 1).await?;
         let Some(output) = records.first() else {
             let message = format!("`{}` has no record in this stream yet", echo(key));
@@ -267,20 +270,20 @@ async fn latest(
         };
         let key = quote(key);
         let _ = write!(out, ",\"key\":{key},\"record\":");
-        write_record(&mut out, stream, &key, output);
+        write_record(&mut out, &stream, &key, output);
         out.push('}');
         return json(&shared, out).await;
     }
     let limit = query.count("limit", 100, 1, PAGE_MAX)?;
     let after = query.text("after").map(str::to_owned);
-    may_read(&pass.grant, stream, Symbols::All)?;
+    may_read(&pass.grant, &stream, Symbols::All)?;
     let (records, next) = shared.ask(move |hub, _| page(hub, number, after, limit)).await?;
     out.push_str(",\"records\":[");
     for (at, (key, output)) in records.iter().enumerate() {
         if at > 0 {
             out.push(',');
         }
-        write_record(&mut out, stream, &quote(key), output);
+        write_record(&mut out, &stream, &quote(key), output);
     }
     let next = next.map_or_else(|| "null".to_owned(), |next| quote(&next));
     let _ = write!(out, "],\"next\":{next}}}");
@@ -327,7 +330,7 @@ async fn bars(
     let (number, stream) = shared.stream_of(&query)?;
     let key = query.need("key")?;
     let limit = query.count("limit", 500, 1, BARS_MAX)?;
-    may_read(&pass.grant, stream, Symbols::Name(key))?;
+    may_read(&pass.grant, &stream, Symbols::Name(key))?;
     let records = shared.lookback(number, key, limit).await?;
     let key = quote(key);
     let mut out = format!("{{\"stream\":{},\"key\":{key},\"records\":[", quote(&stream.meta.name));
@@ -335,7 +338,7 @@ async fn bars(
         if at > 0 {
             out.push(',');
         }
-        write_record(&mut out, stream, &key, output);
+        write_record(&mut out, &stream, &key, output);
     }
     out.push_str("]}");
     json(&shared, out).await

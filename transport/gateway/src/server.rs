@@ -15,11 +15,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tidegate_live::{Origin, Reader};
+use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::Start;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -63,7 +64,8 @@ pub struct GatewayReport {
 pub(crate) struct Shared {
     pub(crate) options: GatewayOptions,
     pub(crate) sources: Sources,
-    pub(crate) book: Book,
+    /// What is known of the streams of a catalogue, until there is another one.
+    book: RwLock<(Arc<Catalogue>, Arc<Book>)>,
     pub(crate) assets: Assets,
     pub(crate) metrics: Metrics,
     pub(crate) status: Status,
@@ -82,6 +84,22 @@ pub(crate) struct Connection {
 }
 
 impl Shared {
+    /// The streams as they are now.
+    pub(crate) fn book(&self) -> Arc<Book> {
+        let catalogue = self.sources.hub.catalogue();
+        let held = self.book.read().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&held.0, &catalogue) {
+            return Arc::clone(&held.1);
+        }
+        drop(held);
+        let mut held = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&held.0, &catalogue) {
+            let book = Arc::new(Book::new(&catalogue, Some(&held.1)));
+            *held = (catalogue, book);
+        }
+        Arc::clone(&held.1)
+    }
+
     /// A subscription, known by its peer. One that wants no hole is refused when there is one.
     pub(crate) async fn subscribe(
         &self,
@@ -124,8 +142,10 @@ impl Gateway {
         let listener = listening(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let (stop, stopped) = watch::channel(false);
+        let catalogue = sources.hub.catalogue();
+        let book = Arc::new(Book::new(&catalogue, None));
         let shared = Arc::new(Shared {
-            book: Book::new(&sources.hub.catalogue().streams),
+            book: RwLock::new((catalogue, book)),
             assets: Assets::embedded(),
             metrics: Metrics::new(),
             status: Status::new(&sources),

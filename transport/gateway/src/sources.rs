@@ -22,8 +22,8 @@ pub struct Sources {
     pub now_ns: Option<fn() -> u64>,
     /// Records that fit a shard's ring.
     pub ring_capacity: Option<u64>,
-    /// The stages and what feeds them, for a picture of the pipeline. Empty: the streams, without what feeds them.
-    pub stages: Vec<StageNode>,
+    /// The stages and what feeds them as they are now, for a picture of the pipeline. Without it, the streams, without what feeds them.
+    pub stages: Option<Arc<dyn Fn() -> Vec<StageNode> + Send + Sync>>,
     /// Where the events of each stage went; empty while that is not known. Asked every second.
     pub ledger: Option<Arc<dyn Fn() -> Vec<StageReport> + Send + Sync>>,
     /// How long events take from their arrival to their results.
@@ -52,7 +52,7 @@ impl Sources {
             ingest: Arc::new(ingest),
             now_ns: None,
             ring_capacity: None,
-            stages: Vec::new(),
+            stages: None,
             ledger: None,
             latency: None,
             refusals: None,

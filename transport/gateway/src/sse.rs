@@ -162,7 +162,7 @@ impl Events {
     }
 
     fn write(&self, frame: &[u8], out: &mut String) {
-        let read = self.shared.book.read(frame, &mut |item| match item {
+        let read = self.shared.book().read(frame, &mut |item| match item {
             Item::Record { key, stream, output, .. } => {
                 out.push_str("event: record\ndata: ");
                 write_record(out, stream, key, output);

@@ -136,7 +136,7 @@ struct HubSide {
 }
 
 async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
-    let streams = shared.book.streams().len() as u16;
+    let streams = shared.book().numbers();
     let handle = shared.sources.hub.clone();
     let hub = shared
         .ask(move |hub, _| {
@@ -347,8 +347,9 @@ fn subscriber((stats, origin): &(SubscriberStats, Option<Origin>)) -> Value {
 }
 
 fn stages(shared: &Shared, streams: &[StreamStats]) -> Vec<Value> {
+    let book = shared.book();
     let stage = |name: &str, upstream: Option<&str>, stream: &str| {
-        let stats = shared.book.stream(stream).and_then(|(number, _)| streams.get(usize::from(number)));
+        let stats = book.stream(stream).and_then(|(number, _)| streams.get(usize::from(number)));
         json!({
             "name": name,
             "upstream": upstream,
@@ -357,9 +358,9 @@ fn stages(shared: &Shared, streams: &[StreamStats]) -> Vec<Value> {
             "keys": stats.map(|stats| stats.keys),
         })
     };
-    let known = &shared.sources.stages;
+    let known = shared.sources.stages.as_ref().map(|stages| stages()).unwrap_or_default();
     if known.is_empty() {
-        return shared.book.stream_names().map(|name| stage(name, None, name)).collect();
+        return book.stream_names().map(|name| stage(name, None, name)).collect();
     }
     known.iter().map(|one| stage(&one.name, Some(&one.upstream), &one.stream)).collect()
 }

@@ -333,7 +333,7 @@ impl Talk {
                 let mut conflated = 0;
                 for frame in frames {
                     // Frames come from our own hub; one that cannot be read ends the connection rather than losing records.
-                    let Ok(pieces) = self.shared.book.pieces(&frame) else {
+                    let Ok(pieces) = self.shared.book().pieces(&frame) else {
                         let error = ApiError::new(
                             StatusCode::INTERNAL_SERVER_ERROR,
                             "internal",

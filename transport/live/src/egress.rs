@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::latency::Tracer;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle, Stopwatch, ThreadTimes, TimeCells};
 use tidegate_engine::{Output, Receiver, Sleeper, Waker};
@@ -54,6 +54,11 @@ enum Command {
         reply: oneshot::Sender<Result<(SubscriberId, u64), SubscriptionError>>,
     },
     Unsubscribe(SubscriberId),
+    /// Streams that were announced begin, these end.
+    Switch {
+        ended: Vec<u16>,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// What a reader gets.
@@ -76,13 +81,19 @@ pub struct Origin {
 }
 
 /// What front ends and the thread share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     origins: Mutex<HashMap<SubscriberId, Origin>>,
+    /// Changed by the thread only, together with the hub's streams.
+    catalogue: RwLock<Arc<Catalogue>>,
     times: TimeCells,
 }
 
 impl Shared {
+    fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.catalogue.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn origins(&self) -> MutexGuard<'_, HashMap<SubscriberId, Origin>> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,7 +120,6 @@ pub enum SubscribeError {
 pub struct HubHandle {
     commands: flume::Sender<Command>,
     waker: Wake,
-    catalogue: Arc<Catalogue>,
     shared: Arc<Shared>,
     clock: Clock,
 }
@@ -131,6 +141,7 @@ impl std::fmt::Debug for Command {
             Self::Ask(_) => "Ask",
             Self::Subscribe { .. } => "Subscribe",
             Self::Unsubscribe(_) => "Unsubscribe",
+            Self::Switch { .. } => "Switch",
         })
     }
 }
@@ -170,10 +181,17 @@ impl Drop for Reader {
 }
 
 impl HubHandle {
-    /// What the server tells subscribers: streams, its name, its times.
+    /// What the server tells subscribers: streams, its name, its times. Another one once streams have changed.
     #[must_use]
-    pub fn catalogue(&self) -> &Arc<Catalogue> {
-        &self.catalogue
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.shared.catalogue()
+    }
+
+    /// Has the streams begin that were announced to the hub, and these end; see [`Hub::switch`].
+    pub(crate) async fn switch(&self, ended: Vec<u16>) -> Result<(), HubGone> {
+        let (done, switched) = oneshot::channel();
+        self.command(Command::Switch { ended, done }).await?;
+        switched.await.map_err(|_| HubGone)
     }
 
     /// The clock that the hub's times are of.
@@ -283,10 +301,13 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new(waker: Wake, catalogue: Arc<Catalogue>, clock: Clock) -> (Self, HubHandle) {
         let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            origins: Mutex::default(),
+            catalogue: RwLock::new(catalogue),
+            times: TimeCells::default(),
+        });
         let commands_kept = commands_in.clone();
-        let handle =
-            HubHandle { commands: commands_in, waker, catalogue, shared: Arc::clone(&shared), clock };
+        let handle = HubHandle { commands: commands_in, waker, shared: Arc::clone(&shared), clock };
         (Self { commands, _keep: commands_kept, seats: Vec::new(), shared }, handle)
     }
 
@@ -319,9 +340,24 @@ impl Desk {
                     }
                 }
                 Command::Unsubscribe(id) => self.leave(hub, id),
+                Command::Switch { ended, done } => {
+                    self.switch(hub, &ended);
+                    let _ = done.send(());
+                }
             }
         }
         worked
+    }
+
+    /// Other streams for those who ask from now on; readers of those that end are told.
+    fn switch(&mut self, hub: &mut Hub, ended: &[u16]) {
+        hub.switch(ended);
+        let (streams, open): (Vec<_>, Vec<_>) =
+            hub.all_streams().map(|(meta, open)| (meta.clone(), open)).unzip();
+        let ended = (0u16..).zip(open).filter(|(_, open)| !open).map(|(number, _)| number).collect();
+        let next = Catalogue { streams, ended, ..(*self.shared.catalogue()).clone() };
+        *self.shared.catalogue.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        self.published();
     }
 
     fn leave(&mut self, hub: &mut Hub, id: SubscriberId) {

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tidegate_actors::runtime::{ThreadTimes, TimeCells};
+use tidegate_actors::runtime::{Commander, Restage, ShardCommand, StageFactory, ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
 use tidegate_journal::entry::Entries;
 use tidegate_journal::{Batch, BatchView, Disk, Entry, Point, SyncStats};
@@ -68,6 +68,12 @@ pub(crate) enum Input {
     Journaled,
     /// The log of the cluster went on.
     Replicated,
+    /// Other stages from here on; answered with the number of the barrier they begin behind.
+    Restage {
+        make: StageFactory,
+        kept: Vec<String>,
+        reply: oneshot::Sender<u64>,
+    },
     Stop,
 }
 
@@ -180,6 +186,16 @@ impl IngestHandle {
         let mut stats = self.shared.stats().clone();
         stats.logged = self.shared.logged.load(Relaxed);
         stats
+    }
+
+    /// Has every shard run other stages from one place of the log on; returns the number of the BARRIER there.
+    ///
+    /// # Errors
+    /// [`IngestGone`] while shutting down.
+    pub(crate) async fn restage(&self, make: StageFactory, kept: Vec<String>) -> Result<u64, IngestGone> {
+        let (reply, barrier) = oneshot::channel();
+        self.inputs.send_async(Input::Restage { make, kept, reply }).await.map_err(|_| IngestGone)?;
+        barrier.await.map_err(|_| IngestGone)
     }
 
     /// There are orders for a node of a cluster.
@@ -340,6 +356,9 @@ pub(crate) struct Ingest {
     texts: Vec<u8>,
     snapshots: Option<Snapshotting>,
     replica: Option<Box<Replicating>>,
+    /// The way to the shards, and how often their stages were changed. Without a journal and a cluster only, which have barriers of their own.
+    commander: Commander,
+    restages: u64,
 }
 
 /// When the next snapshot is due, and whom to ask for it.
@@ -376,7 +395,7 @@ impl Stopper {
 impl Ingest {
     pub(crate) fn new(
         options: LiveOptions,
-        router: Router,
+        (router, commander): (Router, Commander),
         downstream: Downstream,
         clock: Clock,
     ) -> (Self, IngestHandle, Stopper) {
@@ -417,6 +436,8 @@ impl Ingest {
             texts: Vec::new(),
             snapshots: None,
             replica: options.replication.clone().map(|port| Box::new(Replicating::new(port, &options.feed))),
+            commander,
+            restages: 0,
             options,
         };
         (ingest, handle, Stopper(inputs_in))
@@ -527,9 +548,25 @@ impl Ingest {
             Input::Journaled => self.journaled(now),
             // Whoever runs this looks at what there is of it before anything else.
             Input::Replicated => {}
+            Input::Restage { make, kept, reply } => {
+                let _ = reply.send(self.restage(make, kept));
+            }
             Input::Stop => self.ended = true,
         }
         self.snapshot_when_due(now);
+    }
+
+    /// Every shard runs other stages from this place of the log on.
+    fn restage(&mut self, make: StageFactory, kept: Vec<String>) -> u64 {
+        self.restages += 1;
+        let barrier = self.restages;
+        let to = Arc::new(Restage { barrier, make, kept });
+        for shard in 0..self.commander.shards() {
+            // One that has ended, or only counts, computes nothing either way.
+            let _ = self.commander.control(shard, ShardCommand::Restage(Arc::clone(&to)));
+        }
+        self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
+        barrier
     }
 
     /// From now on snapshots are taken.

@@ -27,6 +27,7 @@ mod recovery;
 pub mod replication;
 mod service;
 mod snapshot;
+mod streams;
 
 pub use clock::Clock;
 pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
@@ -39,5 +40,6 @@ pub use network::Network;
 pub use replication::Replication;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
 pub use snapshot::{SavedNames, SnapshotStats, saved_names};
+pub use streams::{ChangeError, NewStreams, StreamChanges};
 pub use tidegate_actors::runtime::{Threads, ThreadsError};
 pub use tidegate_journal::{Health, SyncStats, WriterStats};

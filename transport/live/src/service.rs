@@ -10,13 +10,15 @@ use crate::latency::{LatencyHandle, Percentiles, measure};
 use crate::recovery::{Base, Loaded, Pipeline};
 use crate::replication::Replication;
 use crate::snapshot::{Ends, Maker};
+use crate::streams::StreamChanges;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tidegate_actors::runtime::{
     Idle, InlineShards, Outputs, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
-    ShardSnapshot, StageFactory, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
+    ShardSnapshot, StageFactory, StageReport, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
 };
 use tidegate_engine::FenceOptions;
 use tidegate_journal::SnapshotFolder;
@@ -115,14 +117,12 @@ impl LiveReport {
         let sent_controls = self.ingest.controls - self.ingest.gaps_made;
         let log = i128::from(accepted) - i128::from(events) - i128::from(sent_controls);
         let lost = self.runtime.quarantined + self.runtime.lost_in_restart;
-        let undelivered = |delivered: u64| {
-            if lost > 0 { 0 } else { (i128::from(self.runtime.events) - i128::from(delivered)).abs() }
+        let undelivered = |stage: &StageReport| {
+            let events = self.runtime.events.saturating_sub(stage.since);
+            if lost > 0 { 0 } else { (i128::from(events) - i128::from(stage.ledger.delivered)).abs() }
         };
-        let stages = self
-            .runtime
-            .stages
-            .iter()
-            .map(|stage| stage.ledger.imbalance().abs() + undelivered(stage.ledger.delivered));
+        let stages =
+            self.runtime.stages.iter().map(|stage| stage.ledger.imbalance().abs() + undelivered(stage));
         feeds + log.abs() + stages.sum::<i128>()
     }
 }
@@ -138,6 +138,7 @@ pub struct Live {
     recovered: Recovered,
     ingest: IngestHandle,
     hub: HubHandle,
+    changes: StreamChanges,
     stopper: Stopper,
     engine: Engine,
 }
@@ -151,6 +152,7 @@ enum Engine {
 fn catalogue(streams: Vec<StreamMeta>, options: &LiveOptions) -> Arc<Catalogue> {
     Arc::new(Catalogue {
         streams,
+        ended: BTreeSet::new(),
         server: options.feed.server.clone(),
         incarnation: options.feed.incarnation,
         heartbeat_ms: options.feed.heartbeat_ms,
@@ -312,7 +314,9 @@ impl Live {
             watch: Stopwatch::start(),
         });
         let ring_events = options.runtime.ring_events;
-        let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
+        let logged = options.journal.is_some() || options.replication.is_some();
+        let ways = (router, runtime.commander());
+        let (mut ingest, ingest_handle, stopper) = Ingest::new(options, ways, downstream, clock);
         let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
         let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, maker)?;
@@ -320,7 +324,9 @@ impl Live {
             runtime.watch_barriers(&ends.watch)?;
         }
         let thread = std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
+        let changes = StreamChanges::new(&ingest_handle, &hub_handle, &stats, logged);
         Ok(Self {
+            changes,
             stats,
             latency,
             ring_events,
@@ -362,9 +368,12 @@ impl Live {
         let notify = Arc::new(tokio::sync::Notify::new());
         let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
         let (percentiles, latency) = Percentiles::new(clock.now());
+        let commander = shards.commander();
         let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
         let idle = options.runtime.idle;
-        let (mut ingest, ingest_handle, stopper) = Ingest::new(options, router, downstream, clock);
+        let logged = options.journal.is_some() || options.replication.is_some();
+        let (mut ingest, ingest_handle, stopper) =
+            Ingest::new(options, (router, commander), downstream, clock);
         let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
         let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, maker)?;
         if let (Some(ends), Downstream::Here(here)) = (ends, &ingest.downstream) {
@@ -379,7 +388,9 @@ impl Live {
             }
         });
         let engine = Engine::Task { report: reported, runtime: runtime.clone() };
+        let changes = StreamChanges::new(&ingest_handle, &hub_handle, &stats, logged);
         Ok(Self {
+            changes,
             stats,
             latency,
             ring_events,
@@ -407,6 +418,12 @@ impl Live {
     #[must_use]
     pub fn hub(&self) -> HubHandle {
         self.hub.clone()
+    }
+
+    /// The way to other streams while all runs.
+    #[must_use]
+    pub fn changes(&self) -> &StreamChanges {
+        &self.changes
     }
 
     /// Counters of the shards.

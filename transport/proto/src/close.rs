@@ -45,6 +45,9 @@ impl CloseCode {
     /// The connection has stood for as long as one may without showing again who it is.
     pub const EXPIRED: Self = Self(17);
 
+    /// A stream of the subscription was changed or removed while the server runs: ask again, for what there is now.
+    pub const CHANGED: Self = Self(19);
+
     /// Another node leads. The reason begins with where feeds find it, see [`Close::leader`].
     pub const NOT_LEADER: Self = Self(18);
 
@@ -71,6 +74,7 @@ impl CloseCode {
             Self::QUOTA => "quota",
             Self::EXPIRED => "expired",
             Self::NOT_LEADER => "not_leader",
+            Self::CHANGED => "changed",
             _ => "unknown",
         }
     }
@@ -88,6 +92,7 @@ impl CloseCode {
                 | Self::QUOTA
                 | Self::EXPIRED
                 | Self::NOT_LEADER
+                | Self::CHANGED
         )
     }
 }

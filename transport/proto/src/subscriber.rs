@@ -3,19 +3,21 @@
 use crate::close::{Close, CloseCode};
 use crate::credential::{self, Shown};
 use crate::frame::{Credential, Frame, FrameWriter, Hello, HelloAck, Loss, Plane, StreamKind};
-use crate::hub::StreamMeta;
+use crate::hub::{STREAM_NUMBERS_MAX, StreamMeta};
 use crate::subscription::{Start, Subscription, SubscriptionError};
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::FrameError;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tidegate_engine::{Output, SLOT_COUNT};
 
 /// What the server tells every subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue {
-    /// The streams, in the order of their numbers.
+    /// The streams by number, those that have ended included.
     pub streams: Vec<StreamMeta>,
+    /// Numbers of those that have ended: nobody is told of them any more.
+    pub ended: BTreeSet<u16>,
     /// What the server calls itself.
     pub server: String,
     /// Another number for each start of the server.
@@ -26,6 +28,13 @@ pub struct Catalogue {
     pub silence_ns: u64,
     /// How long a connection may take until it has subscribed, in nanoseconds.
     pub hello_ns: u64,
+}
+
+impl Catalogue {
+    /// The streams that can be asked for, with their numbers.
+    pub fn open(&self) -> impl Iterator<Item = (u16, &StreamMeta)> {
+        (0u16..).zip(&self.streams).filter(|(number, _)| !self.ended.contains(number))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +149,7 @@ impl SubscriberSession {
     }
 
     fn greet(&self, version: u8, out: &mut Vec<u8>) {
-        let Catalogue { streams, server, incarnation, heartbeat_ms, .. } = &*self.catalogue;
+        let Catalogue { server, incarnation, heartbeat_ms, .. } = &*self.catalogue;
         FrameWriter::new(out).hello_ack(&HelloAck {
             version,
             ack_mode: crate::AckMode::None,
@@ -150,10 +159,10 @@ impl SubscriberSession {
             names: 0,
             names_max: 0,
             heartbeat_ms: *heartbeat_ms,
-            streams: streams.len() as u32,
+            streams: self.catalogue.open().count() as u32,
             server,
         });
-        for (id, stream) in (0u16..).zip(streams) {
+        for (id, stream) in self.catalogue.open() {
             FrameWriter::new(out).stream(id, stream.kind, &stream.name, &stream.columns);
         }
     }
@@ -175,7 +184,7 @@ impl SubscriberSession {
         })?;
         self.stage = Stage::Live;
         self.told = now;
-        FrameWriter::new(out).subscribed(lag_budget, self.catalogue.streams.len() as u32);
+        FrameWriter::new(out).subscribed(lag_budget, self.catalogue.open().count() as u32);
         Ok(())
     }
 
@@ -236,7 +245,7 @@ pub enum Continuation {
 pub enum SubscriberEvent<'a> {
     /// The catalogue is complete and the request was sent.
     Ready {
-        /// The server's streams, in the order of their numbers.
+        /// The server's streams by number; where there is none, one without a name.
         streams: &'a [StreamMeta],
         /// How it goes on from the connection before; `None` for the first that got this far.
         continuation: Option<Continuation>,
@@ -286,8 +295,9 @@ pub struct SubscriberClient {
     subscription: Subscription,
     names_max: usize,
     names: HashMap<u64, Box<str>>,
+    /// By number; where there is none, one without a name.
     streams: Vec<StreamMeta>,
-    streams_due: usize,
+    streams_due: u32,
     /// By place in the subscription.
     known: Vec<Option<Known>>,
     stage: Stage,
@@ -427,20 +437,23 @@ impl SubscriberClient {
                     return Err(Close::new(CloseCode::VERSION, reason));
                 }
                 self.heartbeat_ns = u64::from(ack.heartbeat_ms) * MILLISECOND_NS;
-                self.streams_due = ack.streams as usize;
+                self.streams_due = ack.streams;
                 self.greeted_by = ack.incarnation;
                 self.stage = Stage::Choosing;
             }
-            Frame::Stream(stream)
-                if self.stage == Stage::Choosing && self.streams.len() < self.streams_due =>
-            {
-                if usize::from(stream.id) != self.streams.len() {
+            Frame::Stream(stream) if self.stage == Stage::Choosing && self.streams_due > 0 => {
+                let number = usize::from(stream.id);
+                if number < self.streams.len() || number >= STREAM_NUMBERS_MAX {
                     return Err(Close::new(CloseCode::PROTOCOL, "streams out of order"));
                 }
+                // Numbers of streams that have ended are left out.
+                let none = || StreamMeta { name: String::new(), kind: stream.kind, columns: Vec::new() };
+                self.streams.resize_with(number, none);
+                self.streams_due -= 1;
                 let mut texts = stream.texts.iter().map(str::to_owned);
                 let name = texts.next().unwrap_or_default();
                 self.streams.push(StreamMeta { name, kind: stream.kind, columns: texts.collect() });
-                if self.streams.len() == self.streams_due {
+                if self.streams_due == 0 {
                     self.choose(out)?;
                     self.told = now;
                     let continuation = self.continuation;
@@ -500,6 +513,13 @@ impl SubscriberClient {
         let request = self.request();
         let stream_id =
             |name: &str| self.streams.iter().position(|stream| stream.name == name).map(|at| at as u16);
+        if let Some(name) = request.streams.iter().find(|name| stream_id(name).is_none()) {
+            let named =
+                self.streams.iter().map(|stream| stream.name.as_str()).filter(|name| !name.is_empty());
+            let known = named.collect::<Vec<_>>().join(", ");
+            let error = SubscriptionError::UnknownStream { name: name.clone(), known };
+            return Err(Close::new(CloseCode::SUBSCRIPTION, error.to_string()));
+        }
         self.by_number = matches!(request.start, Start::Sequence { .. });
         request
             .encode(stream_id, out)
@@ -524,7 +544,8 @@ impl SubscriberClient {
         past: bool,
         each: &mut dyn FnMut(SubscriberEvent<'_>),
     ) -> Result<(), Close> {
-        let Some(stream) = self.streams.get(usize::from(output.stream)) else {
+        let stream = self.streams.get(usize::from(output.stream)).filter(|stream| !stream.name.is_empty());
+        let Some(stream) = stream else {
             return Err(unknown_stream(output.stream));
         };
         if (!past || self.by_number)
@@ -560,7 +581,7 @@ impl SubscriberClient {
         self.told.after(self.heartbeat_ns).min(self.heard.after(SILENCE_NS))
     }
 
-    /// The server's streams, as far as it has named them.
+    /// The server's streams by number, as far as it has named them; where there is none, one without a name.
     #[must_use]
     pub fn streams(&self) -> &[StreamMeta] {
         &self.streams
@@ -608,6 +629,7 @@ mod tests {
         Arc::new(Catalogue {
             streams: vec![stream("bars.1s"), stream("bars.1m")],
             server: "here".into(),
+            ended: BTreeSet::new(),
             incarnation: 3,
             heartbeat_ms: 1_000,
             silence_ns: 5_000 * MILLISECOND_NS,

@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 );
             }
             Update::Loss(loss) => println!("{} records missed: {:?}", loss.count, loss.cause),
+            Update::Changed(close) => println!("{close}"),
             Update::Ended(close) => println!("the server ended it: {close}"),
             other => println!("{other:?}"),
         }

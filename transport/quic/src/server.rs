@@ -490,7 +490,8 @@ async fn serve_subscriber(mut send: SendStream, mut receive: RecvStream, peer: &
 async fn subscription(send: &mut SendStream, receive: &mut RecvStream, peer: &Peer) -> Result<(), Close> {
     let shared = &peer.shared;
     let clock = shared.hub.clock();
-    let mut session = SubscriberSession::new(Arc::clone(shared.hub.catalogue()), clock.now());
+    let catalogue = shared.hub.catalogue();
+    let mut session = SubscriberSession::new(Arc::clone(&catalogue), clock.now());
     let mut buffer = FrameBuffer::new(1);
     let grant = peer.greeting(receive, &mut buffer).await?;
     let mut seat = None;
@@ -520,6 +521,10 @@ async fn subscription(send: &mut SendStream, receive: &mut RecvStream, peer: &Pe
                             return Err(Close::new(CloseCode::SHUTTING_DOWN, error.to_string()));
                         }
                     };
+                    // Numbers of streams are those of the catalogue that the peer was given.
+                    if outcome.is_ok() && !Arc::ptr_eq(&catalogue, &shared.hub.catalogue()) {
+                        return Err(Close::new(CloseCode::CHANGED, "the streams have changed meanwhile"));
+                    }
                     session.subscribed(clock.now(), answer, &mut out)?;
                     reader = outcome.ok();
                 }
@@ -540,7 +545,6 @@ async fn subscription(send: &mut SendStream, receive: &mut RecvStream, peer: &Pe
     }
     let _seat = seat;
     let Some(mut reader) = reader else { return Ok(()) };
-    let catalogue = Arc::clone(shared.hub.catalogue());
     let heartbeat = Duration::from_millis(catalogue.heartbeat_ms.into());
     let writing = async {
         loop {

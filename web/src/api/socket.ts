@@ -93,6 +93,8 @@ const NO_WAY_BACK = new Set(["sequence_cut", "other_incarnation"]);
 export class Socket {
   onLink: (link: Link) => void = () => {};
   onStatus: (status: Status) => void = () => {};
+  /** A stream that was subscribed to has changed or is gone. */
+  onChanged: () => void = () => {};
 
   #link: Link = { phase: "connecting", attempt: 1 };
   #socket: WebSocket | null = null;
@@ -227,6 +229,7 @@ export class Socket {
         this.#wanted.get(message.id)?.reader.loss?.(message.count, message.cause);
         break;
       case "closed":
+        if (message.code === "changed") this.onChanged();
         if (message.code === "forbidden") this.#bar(message.id, message);
         else this.#again(message.id);
         break;

@@ -1,7 +1,7 @@
 //! One reader: where it stands in each stream, what it skips, what waits for it.
 
 use super::keys::Keyring;
-use super::{Item, Polled, StreamState, SubscriberId, SubscriberStats, loss};
+use super::{Item, Phase, Polled, StreamState, SubscriberId, SubscriberStats, loss};
 use crate::close::{Close, CloseCode};
 use crate::frame::{FrameWriter, LossCause};
 use crate::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
@@ -10,6 +10,9 @@ use crate::wire::BODY_BYTES_MAX;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
 use tidegate_engine::{Output, SLOT_COUNT, name_hash, output_kind, slot_of};
+
+/// How often a reader is served between the last record of a stream that ended and being told, at most.
+const LAST_POLLS: u32 = 64;
 
 /// Which keys a reader wants, as far as names are known.
 pub(super) enum Filter {
@@ -136,6 +139,8 @@ pub(super) struct Subscriber {
     /// Keys whose names were looked at for this reader.
     named: u32,
     closed: Option<Close>,
+    /// What it is told once it has what is left of streams that ended, and how often it may be asked before that.
+    ending: Option<(Close, u32)>,
     matched: u64,
     pub(super) delivered: u64,
     pub(super) conflated: u64,
@@ -170,6 +175,7 @@ impl Subscriber {
             conflated_unsaid: 0,
             named: 0,
             closed: None,
+            ending: None,
             matched: 0,
             delivered: 0,
             conflated: 0,
@@ -187,6 +193,7 @@ impl Subscriber {
         matches!(self.filter, Filter::All)
             && !self.conflates()
             && self.closed.is_none()
+            && self.ending.is_none()
             && self.past.is_empty()
             && self.pending.is_empty()
             && self.cursors.iter().all(|cursor| {
@@ -194,6 +201,31 @@ impl Subscriber {
                     && cursor.floor.is_none()
                     && cursor.dropped + cursor.conflated + cursor.expired == 0
             })
+    }
+
+    pub(super) fn reads(&self, stream: u16) -> bool {
+        self.cursors.iter().any(|cursor| cursor.stream == stream)
+    }
+
+    /// If it reads this stream, that ends, it is closed with these words once it has what is left.
+    pub(super) fn end_with(&mut self, stream: u16, close: impl FnOnce() -> Close) {
+        if self.reads(stream) && self.ending.is_none() {
+            self.ending = Some((close(), LAST_POLLS));
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Whether everything of streams that ended has been handed over.
+    fn has_last_words(&self, streams: &[StreamState]) -> bool {
+        let drained = |cursor: &Cursor| {
+            let state = &streams[usize::from(cursor.stream)];
+            state.phase != Phase::Ended
+                || (cursor.next >= state.head() && cursor.dropped + cursor.conflated + cursor.expired == 0)
+        };
+        self.past.is_empty() && self.pending.is_empty() && self.cursors.iter().all(drained)
     }
 
     /// Records up to `end` of its `at`-th stream went to it as they are.
@@ -342,6 +374,27 @@ impl Subscriber {
     }
 
     pub(super) fn poll(
+        &mut self,
+        streams: &[StreamState],
+        keys: &Keyring,
+        now: MonoTime,
+        records_max: usize,
+        each: &mut dyn FnMut(Item<'_>),
+    ) -> Polled {
+        let polled = self.hand_over(streams, keys, now, records_max, each);
+        if self.ending.is_none() || !self.has_last_words(streams) {
+            return polled;
+        }
+        // The other streams' records too, unless they come as fast as they go.
+        match (&polled, &mut self.ending) {
+            (Polled::More, Some((_, left))) if *left > 0 => *left -= 1,
+            (Polled::More | Polled::Idle { .. }, Some((close, _))) => return Polled::Closed(close.clone()),
+            _ => {}
+        }
+        polled
+    }
+
+    fn hand_over(
         &mut self,
         streams: &[StreamState],
         keys: &Keyring,

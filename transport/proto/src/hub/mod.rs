@@ -150,6 +150,12 @@ pub enum HubError {
         /// The name.
         name: String,
     },
+    /// Streams to go on, to end or to begin that are not as said.
+    #[error("there is no stream {number} that could end")]
+    NoStream {
+        /// Its number.
+        number: u16,
+    },
 }
 
 /// One reader. Never given twice.
@@ -296,9 +302,20 @@ pub struct HubStats {
     pub conflated: u64,
 }
 
+/// Where a stream is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Its records are kept, and nobody can ask for them yet.
+    Coming,
+    Open,
+    /// No more records come, and nobody can ask for them. Readers that are there get what is left.
+    Ended,
+}
+
 /// One stream's records.
 struct StreamState {
     meta: StreamMeta,
+    phase: Phase,
     ring: VecDeque<Output>,
     /// Place of the ring's front among all records of the stream.
     first: u64,
@@ -320,6 +337,31 @@ struct StreamState {
 const SHARED_FRAMES: usize = 16;
 
 impl StreamState {
+    fn new(meta: StreamMeta, phase: Phase, options: &HubOptions) -> Self {
+        Self {
+            meta,
+            phase,
+            // Growing would copy all of it, again and again; what is not used yet is no memory but addresses.
+            ring: VecDeque::with_capacity(options.ring_records.min(RESERVED_MAX)),
+            first: 0,
+            heads: vec![0; SLOT_COUNT].into_boxed_slice(),
+            evicted: vec![0; SLOT_COUNT].into_boxed_slice(),
+            newest: 0,
+            history: Vec::new(),
+            keyed: 0,
+            events: 0,
+            slot_events: vec![0; SLOT_COUNT].into_boxed_slice(),
+            shared: VecDeque::new(),
+        }
+    }
+
+    /// Gives back the memory of a stream that has ended and that nobody reads any more.
+    fn forget(&mut self) {
+        self.first = self.head();
+        (self.ring, self.shared) = (VecDeque::new(), VecDeque::new());
+        (self.heads, self.evicted, self.slot_events) = (Box::default(), Box::default(), Box::default());
+    }
+
     fn head(&self) -> u64 {
         self.first + self.ring.len() as u64
     }
@@ -362,6 +404,9 @@ impl StreamState {
     }
 }
 
+/// Most streams over the life of a hub, those that ended included: their numbers are not given again.
+pub const STREAM_NUMBERS_MAX: usize = 1_024;
+
 /// Most places of a stream's ring that are reserved before they are used.
 const RESERVED_MAX: usize = 1 << 18;
 
@@ -394,34 +439,10 @@ impl Hub {
     /// [`HubError`] when an option, a name or a number of streams is out of range.
     pub fn new(streams: Vec<StreamMeta>, options: HubOptions) -> Result<Self, HubError> {
         options.check()?;
-        check("streams", streams.len(), 1, Subscription::STREAMS_MAX)?;
-        for (at, stream) in streams.iter().enumerate() {
-            check("length of a stream's name", stream.name.len(), 1, NAME_BYTES_MAX)?;
-            check("columns", stream.columns.len(), 0, OUTPUT_WORDS)?;
-            for column in &stream.columns {
-                check("length of a column's name", column.len(), 1, NAME_BYTES_MAX)?;
-            }
-            if streams[..at].iter().any(|other| other.name == stream.name) {
-                return Err(HubError::Twice { name: stream.name.clone() });
-            }
-        }
-        let state = |meta| StreamState {
-            meta,
-            // Growing would copy all of it, again and again; what is not used yet is no memory but addresses.
-            ring: VecDeque::with_capacity(options.ring_records.min(RESERVED_MAX)),
-            first: 0,
-            heads: vec![0; SLOT_COUNT].into_boxed_slice(),
-            evicted: vec![0; SLOT_COUNT].into_boxed_slice(),
-            newest: 0,
-            history: Vec::new(),
-            keyed: 0,
-            events: 0,
-            slot_events: vec![0; SLOT_COUNT].into_boxed_slice(),
-            shared: VecDeque::new(),
-        };
+        check_streams(&streams.iter().collect::<Vec<_>>())?;
         Ok(Self {
             options,
-            streams: streams.into_iter().map(state).collect(),
+            streams: streams.into_iter().map(|meta| StreamState::new(meta, Phase::Open, &options)).collect(),
             keys: Keyring::new(options.keys_max),
             places: Vec::new(),
             free: Vec::new(),
@@ -449,6 +470,80 @@ impl Hub {
         Ok(())
     }
 
+    /// Announces a change of streams: `ended` are the numbers of those that are to end, `coming` those that are to begin, numbered behind
+    /// all that there ever were. From now on records of the new ones are kept, but nobody can ask for them before [`Hub::switch`]. Returns
+    /// the number of the first.
+    ///
+    /// # Errors
+    /// [`HubError`] when that is not possible; then nothing has changed.
+    pub fn announce(&mut self, ended: &[u16], coming: Vec<StreamMeta>) -> Result<u16, HubError> {
+        let open = |number: u16| {
+            self.streams.get(usize::from(number)).is_some_and(|state| state.phase == Phase::Open)
+        };
+        if let Some(&number) = ended.iter().find(|&&number| !open(number)) {
+            return Err(HubError::NoStream { number });
+        }
+        let stay = (0u16..)
+            .zip(&self.streams)
+            .filter(|(at, state)| state.phase == Phase::Open && !ended.contains(at));
+        check_streams(&stay.map(|(_, state)| &state.meta).chain(&coming).collect::<Vec<_>>())?;
+        check("streams since the start", self.streams.len() + coming.len(), 1, STREAM_NUMBERS_MAX)?;
+        let first = self.streams.len() as u16;
+        let options = self.options;
+        self.streams.extend(coming.into_iter().map(|meta| StreamState::new(meta, Phase::Coming, &options)));
+        Ok(first)
+    }
+
+    /// No more records of `ended` come: their readers get what is left and are told [`CloseCode::CHANGED`]. Those that were announced
+    /// begin; where one has the name of one that ends, its numbers go on.
+    pub fn switch(&mut self, ended: &[u16]) {
+        for &number in ended {
+            let Some(old) = self.streams.get_mut(usize::from(number)) else { continue };
+            if old.phase != Phase::Open {
+                continue;
+            }
+            old.phase = Phase::Ended;
+            // What is kept per key is of no use without the stream.
+            let kept: usize = old.history.iter().map(|history| history.len().max(1) - 1).sum();
+            (old.history, old.keyed) = (Vec::new(), 0);
+            self.lookback -= kept;
+            let (name, heads, published) = (old.meta.name.clone(), old.heads.clone(), old.head());
+            let same = |state: &&mut StreamState| state.phase == Phase::Coming && state.meta.name == name;
+            if let Some(new) = self.streams.iter_mut().find(same) {
+                new.evicted.copy_from_slice(&heads);
+                new.heads.iter_mut().zip(&heads).for_each(|(new, old)| *new = (*new).max(*old));
+                // Nobody stands anywhere in it yet, so its places may begin where the old one's ended.
+                new.first += published;
+            }
+            let reason = format!("stream `{name}` was changed or removed while the server runs");
+            for place in &mut self.places {
+                if let Some(subscriber) = &mut place.subscriber {
+                    subscriber.end_with(number, || Close::new(CloseCode::CHANGED, reason.clone()));
+                }
+            }
+        }
+        self.streams
+            .iter_mut()
+            .filter(|state| state.phase == Phase::Coming)
+            .for_each(|state| state.phase = Phase::Open);
+        self.forget_unread();
+    }
+
+    /// Whether a stream has ended.
+    #[must_use]
+    pub fn has_ended(&self, stream: u16) -> bool {
+        self.streams.get(usize::from(stream)).is_none_or(|state| state.phase == Phase::Ended)
+    }
+
+    fn forget_unread(&mut self) {
+        for (number, state) in (0u16..).zip(&mut self.streams) {
+            let reads = |place: &Place| place.subscriber.as_ref().is_some_and(|reader| reader.reads(number));
+            if state.phase == Phase::Ended && !state.heads.is_empty() && !self.places.iter().any(reads) {
+                state.forget();
+            }
+        }
+    }
+
     /// Makes a name known, before the first record about it. Known names are left as they are; names that are empty or longer
     /// than 255 bytes, or beyond [`HubOptions::keys_max`], are refused and counted.
     pub fn define(&mut self, name: &str) {
@@ -467,7 +562,7 @@ impl Hub {
                 continue;
             }
             let stream = usize::from(output.stream);
-            let Some(state) = self.streams.get(stream) else {
+            let Some(state) = self.streams.get(stream).filter(|state| state.phase != Phase::Ended) else {
                 self.stats.strays += 1;
                 continue;
             };
@@ -545,15 +640,21 @@ impl Hub {
         self.watermark
     }
 
-    /// The streams, in the order of their numbers.
-    pub fn streams(&self) -> impl ExactSizeIterator<Item = &StreamMeta> {
-        self.streams.iter().map(|state| &state.meta)
+    /// The streams that can be asked for, in the order of their numbers.
+    pub fn streams(&self) -> impl Iterator<Item = &StreamMeta> {
+        self.streams.iter().filter(|state| state.phase == Phase::Open).map(|state| &state.meta)
     }
 
-    /// The number of a stream.
+    /// Every stream that there was, by number, and whether it can be asked for.
+    pub fn all_streams(&self) -> impl ExactSizeIterator<Item = (&StreamMeta, bool)> {
+        self.streams.iter().map(|state| (&state.meta, state.phase == Phase::Open))
+    }
+
+    /// The number of a stream that can be asked for.
     #[must_use]
     pub fn stream(&self, name: &str) -> Option<u16> {
-        self.streams.iter().position(|state| state.meta.name == name).map(|at| at as u16)
+        let is = |state: &StreamState| state.phase == Phase::Open && state.meta.name == name;
+        self.streams.iter().position(is).map(|at| at as u16)
     }
 
     /// How a stream stands.
@@ -793,6 +894,9 @@ impl Hub {
         self.stats.delivered += stats.delivered + stats.past;
         self.stats.dropped += stats.dropped;
         self.stats.conflated += stats.conflated;
+        if subscriber.is_ending() {
+            self.forget_unread();
+        }
         stats
     }
 
@@ -889,6 +993,22 @@ impl Hub {
         self.past -= past - subscriber.past.len();
         self.put_back(subscriber, polled)
     }
+}
+
+/// Whether streams may be together.
+fn check_streams(streams: &[&StreamMeta]) -> Result<(), HubError> {
+    check("streams", streams.len(), 1, Subscription::STREAMS_MAX)?;
+    for (at, stream) in streams.iter().enumerate() {
+        check("length of a stream's name", stream.name.len(), 1, NAME_BYTES_MAX)?;
+        check("columns", stream.columns.len(), 0, OUTPUT_WORDS)?;
+        for column in &stream.columns {
+            check("length of a column's name", column.len(), 1, NAME_BYTES_MAX)?;
+        }
+        if streams[..at].iter().any(|other| other.name == stream.name) {
+            return Err(HubError::Twice { name: stream.name.clone() });
+        }
+    }
+    Ok(())
 }
 
 fn gone() -> Polled {

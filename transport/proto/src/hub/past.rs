@@ -48,6 +48,16 @@ impl Hub {
         self.barrier.1 += u32::from(barrier == self.barrier.0);
     }
 
+    /// How many shards have handed over everything in front of a barrier of the log; all of them when a later one's marker came.
+    #[must_use]
+    pub fn reached_by(&self, barrier: u64) -> u32 {
+        match self.barrier.0.cmp(&barrier) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => self.barrier.1,
+            std::cmp::Ordering::Greater => u32::MAX,
+        }
+    }
+
     /// Whether so many shards have handed over everything in front of a barrier of the log.
     #[must_use]
     pub fn is_past(&self, barrier: u64, shards: u32) -> bool {

@@ -34,6 +34,9 @@ pub enum Update {
     Conflated(u64),
     /// The connection broke and another one stands. How it goes on decides what may be missing and what may come twice.
     Reconnected(Continuation),
+    /// The server changed or removed a stream of the subscription. It is asked for again, from where it stopped, and another connection
+    /// tells how that goes on; a stream that is no more is an error then.
+    Changed(Close),
     /// The server ended the subscription. Nothing follows.
     Ended(Close),
 }
@@ -102,7 +105,7 @@ impl Subscriber {
         self.outlives_server = outlive;
     }
 
-    /// The server's streams.
+    /// The server's streams by number; where there is none, one without a name.
     #[must_use]
     pub fn streams(&self) -> &[Arc<StreamMeta>] {
         &self.streams
@@ -224,11 +227,22 @@ impl Subscriber {
                 SubscriberEvent::Conflated(count) => updates.push_back(Update::Conflated(count)),
                 SubscriberEvent::Closed(close) => closed = Some(close.clone()),
             };
-            self.client.handle(now(), offset, &frame, &mut out, &mut each).map_err(ClientError::Rule)?;
+            self.client.handle(now(), offset, &frame, &mut out, &mut each).map_err(|close| {
+                match close.code {
+                    // What was asked for is not there, which is nobody's mistake.
+                    CloseCode::SUBSCRIPTION => ClientError::Closed(close),
+                    _ => ClientError::Rule(close),
+                }
+            })?;
         }
         if let Some(close) = closed {
             if let Some(link) = self.link.take() {
                 link.connection.close(quinn::VarInt::from_u32(0), b"");
+            }
+            // What there is now goes on where this ended; what is no longer there is refused.
+            if close.code == CloseCode::CHANGED {
+                self.updates.push_back(Update::Changed(close));
+                return Ok(());
             }
             if self.outlives_server && close.code == CloseCode::SHUTTING_DOWN {
                 return Ok(());
