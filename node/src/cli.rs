@@ -128,7 +128,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  tidegate publish day.tgc\n  tidegate publish trades.csv.gz --speed 10 --count 1M\n  tail -f trades.csv | \
                       tidegate publish -\n  tidegate publish generate market --events 2M --speed 10\n\nStarted again after a crash, it \
-                      goes on where the server stands: nothing is lost, nothing doubled."
+                      goes on where the server stands: nothing is lost, nothing doubled. Options of `generate` stand behind it."
     )]
     Publish(Box<PublishArgs>),
     /// Print results of a server as they come.

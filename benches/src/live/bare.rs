@@ -221,15 +221,16 @@ pub fn echo(rate: u64, per: u64, seconds: u64) -> Outcome<Histogram<u64>> {
             })
         });
         let address = address.recv()?;
-        let (ready_in, ready) = std::sync::mpsc::channel();
-        let reader_config = client.clone();
-        let reader = scope.spawn(move || -> Outcome<Histogram<u64>> {
-            party()?.block_on(async {
+        // Reader and feed on one thread, as beside the server.
+        party()?.block_on(async {
+            let (ready_in, ready) = tokio::sync::oneshot::channel();
+            let reader_config = client.clone();
+            let reading = async {
                 let (endpoint, connection) = dial(address, reader_config, mtu).await?;
                 let mut stream = connection.accept_uni().await?;
                 let mut answer = [0; 64];
                 stream.read_exact(&mut answer).await?;
-                ready_in.send(())?;
+                let _ = ready_in.send(());
                 let mut histogram = super::delivery::histogram();
                 while stream.read_exact(&mut answer).await.is_ok() {
                     let sent = u64::from_le_bytes(answer[..8].try_into()?);
@@ -238,22 +239,25 @@ pub fn echo(rate: u64, per: u64, seconds: u64) -> Outcome<Histogram<u64>> {
                 connection.close(0u32.into(), b"");
                 endpoint.wait_idle().await;
                 Ok(histogram)
-            })
-        });
-        ready.recv()?;
-        party()?.block_on(async {
-            let (_endpoint, connection) = dial(address, client, mtu).await?;
-            let mut stream = connection.open_uni().await?;
-            let mut pace = super::delivery::Pace::new(start, rate, rate * seconds);
-            while let Some(due) = pace.due().await {
-                let events: Vec<Event> =
-                    due.map(|at| Event { ts_event: at * 1_000_000_000 / rate, ..Event::default() }).collect();
-                stream.write_chunk(Bytes::copy_from_slice(events.as_bytes())).await?;
-            }
-            stream.finish()?;
-            let _ = stream.stopped().await;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-        })?;
-        reader.join().map_err(|_| "the reader panicked")?
+            };
+            let publishing = async {
+                ready.await?;
+                let (_endpoint, connection) = dial(address, client, mtu).await?;
+                let mut stream = connection.open_uni().await?;
+                let mut pace = super::delivery::Pace::new(start, rate, rate * seconds);
+                while let Some(due) = pace.due().await {
+                    let events: Vec<Event> = due
+                        .map(|at| Event { ts_event: at * 1_000_000_000 / rate, ..Event::default() })
+                        .collect();
+                    stream.write_chunk(Bytes::copy_from_slice(events.as_bytes())).await?;
+                }
+                stream.finish()?;
+                let _ = stream.stopped().await;
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            };
+            let (histogram, published) = tokio::join!(reading, publishing);
+            published?;
+            histogram
+        })
     })
 }

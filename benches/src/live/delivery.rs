@@ -10,7 +10,7 @@ use tidegate_actors::runtime::IdleStrategy;
 use tidegate_engine::{Event, Price, Size as Amount};
 use tidegate_live::Threads;
 use tidegate_proto::subscription::{Start, Subscription};
-use tidegate_quic::{ClientOptions, Publisher, PublisherOptions, Subscriber, Update};
+use tidegate_quic::{Arrival, ClientOptions, Publisher, PublisherOptions, Subscriber, Update};
 
 /// Ticks a second of the latency figures.
 pub(super) const RATE: u64 = 100_000;
@@ -103,8 +103,21 @@ pub(super) fn subscription(stream: &str) -> Subscription {
 /// Ticks at 100,000 a second, a bar from every ten, to one subscriber: from the intended time of the tick that closes a bar.
 fn tick_to_subscriber(threads: Threads, idle: IdleStrategy, seconds: u64) -> Outcome<Histogram<u64>> {
     let server = Server::start(&format!("{PER_BAR}t"), threads, idle, 1_200)?;
-    let client = server.client.clone();
-    let histogram = paced(&server, seconds, move |start, count, ready| reader(client, start, count, ready))?;
+    let (start, total) = (Instant::now() + Duration::from_millis(300), RATE * seconds);
+    // Both clients on one thread: with one each there would be three threads that want two cores, and the slowest percent would be
+    // that of the system's scheduler.
+    let histogram = party()?.block_on(async {
+        let (ready_in, ready) = tokio::sync::oneshot::channel();
+        let reading =
+            read_all(server.client.clone(), start, total / PER_BAR, move || drop(ready_in.send(())));
+        let publishing = async {
+            ready.await?;
+            publish(server.client.clone(), start, RATE, total, 16).await
+        };
+        let (histogram, published) = tokio::join!(reading, publishing);
+        published?;
+        histogram
+    })?;
     server.end()?;
     Ok(histogram)
 }
@@ -135,25 +148,38 @@ pub(super) fn reader(
     count: u64,
     ready: Sender<()>,
 ) -> Outcome<Histogram<u64>> {
-    party()?.block_on(async {
-        let stream = format!("bars.{PER_BAR}t");
-        let mut subscriber = Subscriber::connect(client, "bench", subscription(&stream)).await?;
-        ready.send(())?;
-        let mut histogram = histogram();
-        while histogram.len() < count {
-            match subscriber.next().await? {
-                Some(Update::Record { output, .. }) => {
-                    let since = output.ts - T0;
-                    histogram.saturating_record(nanos(start.elapsed()).saturating_sub(since));
-                }
-                Some(Update::Loss(loss)) => return Err(format!("lost: {loss:?}").into()),
-                Some(_) => {}
-                None => return Err("the subscription ended".into()),
+    party()?.block_on(read_all(client, start, count, move || drop(ready.send(()))))
+}
+
+async fn read_all(
+    client: ClientOptions,
+    start: Instant,
+    count: u64,
+    ready: impl FnOnce(),
+) -> Outcome<Histogram<u64>> {
+    let stream = format!("bars.{PER_BAR}t");
+    let mut subscriber = Subscriber::connect(client, "bench", subscription(&stream)).await?;
+    ready();
+    let mut histogram = histogram();
+    let mut lost = None;
+    while histogram.len() < count {
+        let read = subscriber.read(|arrival| match arrival {
+            Arrival::Record { output, .. } => {
+                let since = output.ts - T0;
+                histogram.saturating_record(nanos(start.elapsed()).saturating_sub(since));
             }
+            Arrival::Other(Update::Loss(loss)) => lost = Some(loss),
+            Arrival::Other(_) => {}
+        });
+        if !read.await? {
+            return Err("the subscription ended".into());
         }
-        subscriber.close().await;
-        Ok(histogram)
-    })
+        if let Some(loss) = lost {
+            return Err(format!("lost: {loss:?}").into());
+        }
+    }
+    subscriber.close().await;
+    Ok(histogram)
 }
 
 /// Latencies of the server on threads and fused, each also without ever sleeping, and of the bare loop.
@@ -210,15 +236,21 @@ fn readers(
                     let mut subscriber =
                         Subscriber::connect(client.clone(), &format!("r{at}"), subscription(&stream)).await?;
                     tasks.spawn(async move {
-                        let (mut seen, mut lost) = (0u64, 0u64);
+                        let (mut seen, mut lost, mut bytes) = (0u64, 0u64, 0);
                         while seen + lost < each {
-                            match subscriber.next().await {
-                                Ok(Some(Update::Record { .. })) => seen += 1,
-                                Ok(Some(Update::Loss(loss))) => lost += loss.count,
-                                Ok(Some(_)) => {}
-                                Ok(None) | Err(_) => break,
+                            let read = subscriber.read(|arrival| match arrival {
+                                Arrival::Record { output, .. } => {
+                                    seen += 1;
+                                    bytes += output.record_bytes().len();
+                                }
+                                Arrival::Other(Update::Loss(loss)) => lost += loss.count,
+                                Arrival::Other(_) => {}
+                            });
+                            if !matches!(read.await, Ok(true)) {
+                                break;
                             }
                         }
+                        std::hint::black_box(bytes);
                         (seen, Instant::now(), subscriber)
                     });
                 }
@@ -245,15 +277,20 @@ fn readers(
 /// As [`super::run`].
 pub fn fan_out(size: Size) -> Outcome<Vec<Measurement>> {
     const READERS: usize = 64;
-    let mut found = [("fan_out_64", Threads::Separate), ("fan_out_64_fused", Threads::Fused)]
-        .map(|(name, threads)| (Measurement::new(name, "messages/s"), threads));
+    let mut found = [
+        ("fan_out_64", "bars.10t", Threads::Separate, 1_200),
+        ("fan_out_64_fused", "bars.10t", Threads::Fused, 1_200),
+        ("fan_out_64_rows_fused", "ind.10t", Threads::Fused, 1_200),
+        ("fan_out_64_rows_separate_6500", "ind.10t", Threads::Separate, 6_500),
+        ("fan_out_64_rows_fused_6500", "ind.10t", Threads::Fused, 6_500),
+    ]
+    .map(|(name, stream, threads, mtu)| (Measurement::new(name, "messages/s"), stream, threads, mtu));
     for _ in 0..size.rounds {
-        for (rate, threads) in &mut found {
-            let server = Server::start("10t", *threads, IdleStrategy::default(), 1_200)?;
+        for (rate, stream, threads, mtu) in &mut found {
+            let server = Server::with_rows("10t", *threads, *mtu)?;
             // The hub's ring keeps what a reader may be behind; the feed is slower than what it can take.
             let results = 20_000 * size.seconds;
-            let (seconds, got) =
-                readers(&server, "bars.10t", READERS, results, 2_000_000, results * PER_BAR)?;
+            let (seconds, got) = readers(&server, stream, READERS, results, 2_000_000, results * PER_BAR)?;
             server.end()?;
             if got != results * READERS as u64 {
                 return Err(format!("{got} of {} messages came", results * READERS as u64).into());
@@ -261,7 +298,7 @@ pub fn fan_out(size: Size) -> Outcome<Vec<Measurement>> {
             rate.runs.push(got as f64 / seconds);
         }
     }
-    Ok(found.map(|(rate, _)| rate).into())
+    Ok(found.map(|(rate, ..)| rate).into())
 }
 
 /// A thousand subscribers of a stream of 100 results a second.

@@ -13,9 +13,10 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_actors::runtime::{IdleStrategy, RuntimeOptions};
+use tidegate_actors::indicators::{IndicatorAnalyzer, IndicatorSpec};
+use tidegate_actors::runtime::{IdleStrategy, RuntimeOptions, StageFactory};
 use tidegate_actors::{BarSpec, bars::BarOptions};
-use tidegate_engine::Stage;
+use tidegate_engine::{AnalyzerStage, Stage};
 use tidegate_gateway::{Gateway, GatewayOptions, GatewayReport, Sources};
 use tidegate_live::{Live, LiveOptions, LiveReport, Network, Threads};
 use tidegate_proto::StreamKind;
@@ -47,13 +48,43 @@ impl Server {
         let kind = if matches!(spec, BarSpec::Time(_)) { StreamKind::Bars } else { StreamKind::MeasureBars };
         let meta = StreamMeta { name: name.clone(), kind, columns: Vec::new() };
         let stages = Arc::new(move || vec![Stage::new(&name, 0, spec.operator(BarOptions::default()))]);
+        Self::of(stages, vec![meta], threads, idle, mtu)
+    }
+
+    /// With rows of four indicators over the bars as its second stream, `ind.` and what the bars are: records of 64 bytes.
+    fn with_rows(bars: &str, threads: Threads, mtu: u16) -> Outcome<Self> {
+        let spec: BarSpec = bars.parse()?;
+        let names = [format!("bars.{bars}"), format!("ind.{bars}")];
+        let wanted: Vec<IndicatorSpec> =
+            ["sma:2", "sma:3", "ema:2", "ema:3"].iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+        let rows = IndicatorAnalyzer::new(0, &wanted)?;
+        let meta = |at: usize, kind, columns| StreamMeta { name: names[at].clone(), kind, columns };
+        let metas =
+            vec![meta(0, StreamKind::MeasureBars, Vec::new()), meta(1, StreamKind::Values, rows.columns())];
+        let stages = Arc::new(move || {
+            // It could be made a moment ago.
+            let rows = IndicatorAnalyzer::new(0, &wanted).ok();
+            let stage = Stage::new(&names[0], 0, spec.operator(BarOptions::default()));
+            let rows = rows.map(|rows| AnalyzerStage::new(&names[1], 1, Box::new(rows)));
+            vec![rows.into_iter().fold(stage, Stage::with)]
+        });
+        Self::of(stages, metas, threads, IdleStrategy::default(), mtu)
+    }
+
+    fn of(
+        stages: StageFactory,
+        metas: Vec<StreamMeta>,
+        threads: Threads,
+        idle: IdleStrategy,
+        mtu: u16,
+    ) -> Outcome<Self> {
         let options = LiveOptions {
             runtime: RuntimeOptions { idle, ..RuntimeOptions::default() },
             ..LiveOptions::default()
         };
         // As `tidegate serve` has it.
         let network = Network::start(threads, &options.runtime)?;
-        let live = network.live(stages, vec![meta], options)?;
+        let live = network.live(stages, metas, options)?;
         let data = tempfile::tempdir()?;
         let (identity, _) = Identity::of_data(data.path())?;
         let limits = Limits { mtu, ..Limits::default() };

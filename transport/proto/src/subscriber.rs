@@ -7,6 +7,7 @@ use crate::hub::{STREAM_NUMBERS_MAX, StreamMeta};
 use crate::subscription::{Start, Subscription, SubscriptionError};
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::FrameError;
+use foldhash::fast::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tidegate_engine::{Output, SLOT_COUNT};
@@ -294,12 +295,14 @@ pub struct SubscriberClient {
     name: String,
     subscription: Subscription,
     names_max: usize,
-    names: HashMap<u64, Box<str>>,
+    names: HashMap<u64, Box<str>, RandomState>,
     /// By number; where there is none, one without a name.
     streams: Vec<StreamMeta>,
     streams_due: u32,
     /// By place in the subscription.
     known: Vec<Option<Known>>,
+    /// By number of the stream, its place in the subscription.
+    places: Vec<Option<usize>>,
     stage: Stage,
     heartbeat_ns: u64,
     heard: MonoTime,
@@ -330,7 +333,8 @@ impl SubscriberClient {
         Ok(Self {
             name: name.to_owned(),
             names_max: Self::NAMES_MAX,
-            names: HashMap::new(),
+            names: HashMap::default(),
+            places: Vec::new(),
             streams: Vec::new(),
             streams_due: 0,
             known: vec![None; subscription.streams.len()],
@@ -490,7 +494,7 @@ impl SubscriberClient {
                 let Some(meta) = self.streams.get(usize::from(edge.stream)) else {
                     return Err(unknown_stream(edge.stream));
                 };
-                if let Some(known) = known(&self.subscription, &mut self.known, meta) {
+                if let Some(known) = known(&self.places, &mut self.known, edge.stream) {
                     if !known.resumable {
                         edge.iter()
                             .for_each(|(slot, next)| known.next[usize::from(slot) % SLOT_COUNT] = next);
@@ -520,6 +524,8 @@ impl SubscriberClient {
             let error = SubscriptionError::UnknownStream { name: name.clone(), known };
             return Err(Close::new(CloseCode::SUBSCRIPTION, error.to_string()));
         }
+        let place = |stream: &StreamMeta| request.streams.iter().position(|name| *name == stream.name);
+        self.places = self.streams.iter().map(place).collect();
         self.by_number = matches!(request.start, Start::Sequence { .. });
         request
             .encode(stream_id, out)
@@ -549,7 +555,7 @@ impl SubscriberClient {
             return Err(unknown_stream(output.stream));
         };
         if (!past || self.by_number)
-            && let Some(known) = known(&self.subscription, &mut self.known, stream)
+            && let Some(known) = known(&self.places, &mut self.known, output.stream)
         {
             let next = &mut known.next[usize::from(output.slot) % SLOT_COUNT];
             *next = (*next).max(output.sequence.saturating_add(1));
@@ -594,13 +600,8 @@ impl SubscriberClient {
     }
 }
 
-fn known<'k>(
-    subscription: &Subscription,
-    known: &'k mut [Option<Known>],
-    meta: &StreamMeta,
-) -> Option<&'k mut Known> {
-    let place = subscription.streams.iter().position(|stream| *stream == meta.name)?;
-    known.get_mut(place)?.as_mut()
+fn known<'k>(places: &[Option<usize>], known: &'k mut [Option<Known>], stream: u16) -> Option<&'k mut Known> {
+    known.get_mut((*places.get(usize::from(stream))?)?)?.as_mut()
 }
 
 fn unknown_stream(stream: u16) -> Close {

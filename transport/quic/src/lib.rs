@@ -22,8 +22,8 @@ pub mod client;
 
 #[cfg(feature = "client")]
 pub use client::{
-    ClientError, ClientOptions, Continuation, CredentialSource, PublishStats, Publisher, PublisherOptions,
-    Subscriber, Update,
+    Arrival, ClientError, ClientOptions, Continuation, CredentialSource, PublishStats, Publisher,
+    PublisherOptions, Subscriber, Update,
 };
 pub use limits::Limits;
 #[cfg(feature = "server")]

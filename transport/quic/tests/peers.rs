@@ -16,7 +16,8 @@ use tidegate_proto::subscription::{LagPolicy, Start, Subscription};
 use tidegate_proto::{CloseCode, StreamKind};
 use tidegate_quic::tls::Identity;
 use tidegate_quic::{
-    ClientError, ClientOptions, Limits, Publisher, PublisherOptions, QuicServer, Subscriber, Trust, Update,
+    Arrival, ClientError, ClientOptions, Limits, Publisher, PublisherOptions, QuicServer, Subscriber, Trust,
+    Update,
 };
 
 struct Server {
@@ -102,16 +103,33 @@ async fn records_come_in_order_and_the_end_is_told(threads: Threads) {
         Subscriber::connect(server.client.clone(), "test", Subscription::to(["bars.1s"])).await.unwrap();
     // The edge first: from here on nothing is missed.
     assert!(matches!(subscriber.next().await.unwrap(), Some(Update::Live(_))));
+    let mut in_place =
+        Subscriber::connect(server.client.clone(), "test", Subscription::to(["bars.1s"])).await.unwrap();
+    assert!(matches!(in_place.next().await.unwrap(), Some(Update::Live(_))));
+    let shown = tokio::spawn(async move {
+        let (mut records, mut ended) = (Vec::new(), None);
+        let mut show = |arrival: Arrival<'_>| match arrival {
+            Arrival::Record { name, stream, output, past } => {
+                assert!(!past && stream.name == "bars.1s" && ended.is_none());
+                records.push((name.to_owned(), output.sequence));
+            }
+            Arrival::Other(Update::Ended(close)) => ended = Some(close.code),
+            Arrival::Other(other) => panic!("{other:?}"),
+        };
+        while in_place.read(&mut show).await.unwrap() {}
+        assert_eq!(ended, Some(CloseCode::SHUTTING_DOWN));
+        records
+    });
     let publisher = publisher(&server, 1).await;
     publisher.send(&trades(10_000)).await.unwrap();
     let stats = publisher.finish().await.unwrap();
     assert_eq!((stats.acked, stats.unacked, stats.connections), (10_000, 0, 1));
     let reading = tokio::spawn(async move {
-        let (mut records, mut last) = (0, std::collections::HashMap::new());
+        let (mut records, mut last) = (Vec::new(), std::collections::HashMap::new());
         loop {
             match subscriber.next().await.unwrap() {
                 Some(Update::Record { name, output, .. }) => {
-                    records += 1;
+                    records.push((name.to_string(), output.sequence));
                     let last = last.entry(name).or_insert(0);
                     assert_eq!(output.sequence, *last + 1, "one key a slot here, so no number is left out");
                     *last = output.sequence;
@@ -127,8 +145,10 @@ async fn records_come_in_order_and_the_end_is_told(threads: Threads) {
     });
     let report = server.end().await;
     // 500 s of trades, three names, every second each.
-    assert_eq!(reading.await.unwrap(), 1_500);
-    assert_eq!(report.hub.delivered, 1_500);
+    let records = reading.await.unwrap();
+    assert_eq!(records.len(), 1_500);
+    assert_eq!(shown.await.unwrap(), records);
+    assert_eq!(report.hub.delivered, 3_000);
 }
 
 both!(the_newest_connection_of_a_source_wins);

@@ -5,7 +5,7 @@ mod redirect;
 mod subscriber;
 
 pub use publisher::{PublishStats, Publisher, PublisherOptions};
-pub use subscriber::{Subscriber, Update};
+pub use subscriber::{Arrival, Subscriber, Update};
 pub use tidegate_proto::subscriber::Continuation;
 
 use crate::limits::{LimitError, Limits};
