@@ -288,7 +288,9 @@ impl Reader {
                     self.seen.push((Instant::now(), sequence));
                     return Ok(sequence);
                 }
-                Some(Update::Live(_) | Update::Conflated(_) | Update::Reconnected(_)) => {}
+                Some(
+                    Update::Live(_) | Update::Conflated(_) | Update::Reconnected(_) | Update::Changed(_),
+                ) => {}
                 Some(Update::Loss(loss)) => {
                     return Err(Failure::internal(format!("results were lost: {loss:?}")));
                 }
