@@ -41,7 +41,7 @@ pub(crate) async fn document(
     let found = shared
         .ask(move |hub, _| {
             let first = hub.keys(None, KeySearch::Prefix(&name), None, 1);
-            if !first.first().is_some_and(|first| *first.name == *name) {
+            if first.first().is_none_or(|first| *first.name != *name) {
                 // Names say something too: whoever may read only some is told none.
                 return Err(if whole { near(hub, &name) } else { Vec::new() });
             }

@@ -279,7 +279,12 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
                 match next {
                     Next::To(leader) => dialer.prefer(leader),
                     Next::Same => {}
-                    Next::Turn => dialer.turn(),
+                    Next::Turn => {
+                        dialer.turn();
+                        if redirects.avoids(dialer.server(), Instant::now()) {
+                            dialer.turn();
+                        }
+                    }
                 }
             }
             End::Failed(error) => {

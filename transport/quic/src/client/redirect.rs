@@ -47,6 +47,11 @@ impl Redirects {
         self.gone = Some((server, now, None));
     }
 
+    /// Whether a server has just fallen silent, so that others are asked first.
+    pub(super) fn avoids(&self, server: SocketAddr, now: Instant) -> bool {
+        self.gone.is_some_and(|(gone, at, _)| gone == server && now.duration_since(at) < GONE)
+    }
+
     /// A node said that it does not lead: where to go, and after which pause.
     pub(super) fn elsewhere(&mut self, close: &Close, now: Instant) -> (Next, Duration) {
         let Some(leader) = close.leader() else { return (Next::Turn, self.longer(ASK)) };
@@ -115,6 +120,7 @@ mod tests {
             heard.elsewhere(&Close::not_leader(None, 5), now),
             (Next::Turn, Duration::from_millis(50))
         );
+        assert!(heard.avoids(at(1), now) && !heard.avoids(at(2), now) && !heard.avoids(at(1), now + GONE));
         // It came back and was made leader again, or enough time has passed.
         assert_eq!(heard.elsewhere(&same, now + GONE).0, Next::To(at(1)));
         heard.broke(at(1), now);
