@@ -312,8 +312,8 @@ impl Member {
 }
 
 /// Silence after which a connection of a feed or subscriber counts as gone, and how often something is said.
-const CLIENT_SILENCE: Duration = Duration::from_millis(1_000);
-const CLIENT_ALIVE: Duration = Duration::from_millis(250);
+const CLIENT_SILENCE: Duration = Duration::from_millis(500);
+const CLIENT_ALIVE: Duration = Duration::from_millis(125);
 
 /// What the node found of its log.
 pub(crate) fn note_recovered(found: &Recovered, ui: &Ui) {

@@ -1,6 +1,7 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
 pub(crate) mod alerts;
+mod cluster;
 mod journal;
 
 use crate::cli::ServeArgs;
@@ -144,7 +145,15 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     let settings = Settings::of(args, ui)?;
     let config = &settings.config;
     let snapshots = map::snapshots(config);
-    let member = args.cluster.as_deref().map(|dir| Member::of(dir, snapshots)).transpose()?;
+    let member = settings.cluster_folder().map(|dir| Member::of(&dir, snapshots)).transpose()?;
+    // Beside `--cluster` the command line takes none of these; beside a configuration it cannot know.
+    if member.is_some()
+        && let Some(option) = args.listen.map(|_| "--listen").or(args.demo.then_some("--demo"))
+    {
+        return Err(Failure::usage(format!(
+            "{option} cannot be used on a node of a cluster, which `cluster.folder` says this is"
+        )));
+    }
     let what = config.plan()?;
     let streams = what.streams()?;
     let data = settings.data_folder()?;
@@ -205,7 +214,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         replication = Some((prepared, fingerprint, driver));
         listen = member.place.clients;
     }
-    let mut watch_alerts = alerts::Watch::start(&settings, &data, &streams, &interrupt, ui)?;
+    let mut watch_alerts = alerts::Watch::start(&settings, &data, &streams, interrupt, ui)?;
     let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(maker, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
@@ -229,6 +238,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
                 gate: Some(server.bearer_gate()),
                 refusals: Some(Arc::new(move || refusals(stats()))),
                 alerts: watch_alerts.as_ref().map(|watch| watch.board() as Arc<dyn tidegate_gateway::Alerts>),
+                cluster: node.as_ref().map(|node| cluster::source(node.observer())),
                 ..sources(&live, &stages)
             };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));

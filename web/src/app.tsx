@@ -5,6 +5,7 @@ import { useCell } from "./lib/store";
 import { nextTheme, theme } from "./lib/theme";
 import { link, status } from "./node";
 import { Alerts } from "./pages/alerts";
+import { Cluster } from "./pages/cluster";
 import { Hosts } from "./pages/hosts";
 import { Keys } from "./pages/keys";
 import { Overview } from "./pages/overview";
@@ -22,6 +23,7 @@ const TITLES: Record<Page, string> = {
   hosts: "Hosts",
   alerts: "Alerts",
   subscribers: "Subscribers",
+  cluster: "Cluster",
 };
 
 const VIEWS: Record<Page, () => preact.JSX.Element> = {
@@ -31,6 +33,7 @@ const VIEWS: Record<Page, () => preact.JSX.Element> = {
   hosts: Hosts,
   alerts: Alerts,
   subscribers: Subscribers,
+  cluster: Cluster,
 };
 
 export function App() {
@@ -40,13 +43,16 @@ export function App() {
   const [help, setHelp] = useState(false);
   const [token, setToken] = useState(false);
   const View = VIEWS[page];
+  const cluster = useCell(status)?.cluster;
+  // A node that stands alone has no such page.
+  const pages = PAGES.filter((name) => name !== "cluster" || cluster);
 
   useEffect(() => {
     document.title = `${item ?? TITLES[page]} · Tidegate`;
   }, [page, item]);
 
   useBindings("Everywhere", [
-    ...PAGES.map((name, i) => ({ key: String(i + 1), what: TITLES[name], run: () => go({ page: name }) })),
+    ...pages.map((name, i) => ({ key: String(i + 1), what: TITLES[name], run: () => go({ page: name }) })),
     { key: "t", what: "Theme: automatic, light, dark", run: nextTheme },
     { key: "?", what: "This help", run: () => setHelp(true) },
   ]);
@@ -66,11 +72,14 @@ export function App() {
           <span>Tidegate</span>
         </a>
         <nav aria-label="Pages">
-          {PAGES.map((name) => (
+          {pages.map((name) => (
             <a key={name} href={format({ page: name })} aria-current={name === page ? "page" : undefined}>
               <Icon name={name as IconName} />
               <span>{TITLES[name]}</span>
               {name === "alerts" && <OpenAlerts />}
+              {name === "cluster" && cluster && cluster.warnings > 0 && (
+                <i class={`dot ${cluster.bad ? "bad" : "warn"}`} title="There is something to mind" />
+              )}
             </a>
           ))}
         </nav>

@@ -175,6 +175,7 @@ config! {
         listen: Listen = "listen";
         data: Data = "data";
         journal: Journal = "journal";
+        cluster: Cluster = "cluster";
         engine: Engine = "engine";
         bars: Bars = "bars";
         feed: Feed = "feed";
@@ -235,6 +236,15 @@ section! {
         keep_bytes: Off<Bytes> = Off::Off, Kind::Off(&bytes(MIB, 1 << 50));
         /// Segments that no kept snapshot needs are removed once their newest record is older than this.
         keep_age: Off<Span> = Off::Off, Kind::Off(&span(SECOND, 3_660 * DAY));
+    }
+}
+
+section! {
+    /// The cluster that the server is a node of. Left out, it holds its log alone.
+    Cluster {
+        /// The node's folder, as `tidegate cluster init` makes it. The address for feeds and subscribers comes from there, so `listen.quic`
+        /// has no meaning beside it, and so does the certificate unless `[tls]` names another one. Not together with a journal.
+        folder: Option<PathBuf> = None, Kind::Path;
     }
 }
 

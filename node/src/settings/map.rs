@@ -36,6 +36,11 @@ impl Settings {
         data_folder(self.config.data.folder.as_ref().map(|folder| self.beside(folder)).as_ref())
     }
 
+    /// The folder of the node that the server is, in a cluster.
+    pub(crate) fn cluster_folder(&self) -> Option<PathBuf> {
+        self.config.cluster.folder.as_ref().map(|folder| self.beside(folder))
+    }
+
     /// Who may connect, how they show who they are, and what they may do.
     ///
     /// # Errors

@@ -145,14 +145,19 @@ impl Settings {
         if let Some(threads) = args.threads {
             self.set("engine.threads", "--threads", |config| config.engine.threads = threads);
         }
+        if let Some(folder) = &args.cluster {
+            let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+            self.set("cluster.folder", "--cluster", |config| config.cluster.folder = Some(folder));
+        }
         let mut settings = self.with_security(&args.security).with_alerts(args).with_plan(&args.plan);
-        if let Some(folder) = &args.cluster
+        if let Some(folder) = settings.config.cluster.folder.clone()
             && settings.config.tls.cert.is_none()
         {
             // Clients see the node's own certificate, unless another one is named.
-            let file = |name| Some(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).join(name));
-            settings.set("tls.cert", "--cluster", |config| config.tls.cert = file("node-cert.pem"));
-            settings.set("tls.key", "--cluster", |config| config.tls.key = file("node-key.pem"));
+            let by = if args.cluster.is_some() { "--cluster" } else { "cluster.folder" };
+            let file = |name| Some(folder.join(name));
+            settings.set("tls.cert", by, |config| config.tls.cert = file("node-cert.pem"));
+            settings.set("tls.key", by, |config| config.tls.key = file("node-key.pem"));
         }
         // The demo has hosts too; whoever names streams gets those.
         if args.demo && settings.config.stream.is_empty() {

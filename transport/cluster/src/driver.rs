@@ -7,6 +7,7 @@ use crate::machine::Inputs;
 use crate::metadata::{Proposals, Refused};
 use crate::node::{Ended, ReplicaStatus};
 use crate::snapshots::Snapshots;
+use crate::view::Acks;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,6 +77,8 @@ pub(crate) struct Work {
     flight: VecDeque<(u64, usize)>,
     flight_bytes: usize,
     outputs: Vec<Output<Bytes>>,
+    /// What followers acknowledged, to be shown.
+    acks: Acks,
 }
 
 impl Work {
@@ -89,6 +92,7 @@ impl Work {
             flight: VecDeque::new(),
             flight_bytes: 0,
             outputs: Vec::new(),
+            acks: Acks::default(),
         }
     }
 }
@@ -111,6 +115,7 @@ impl Driver {
                     self.work.tick += 1;
                     self.replica.tick(self.work.tick);
                     self.register();
+                    self.tell_followers();
                 }
                 changed = self.proposals.watched.changed() => {
                     if changed.is_err() {
@@ -128,9 +133,11 @@ impl Driver {
                     self.keep();
                 }
                 Some((_, message)) = self.inbox.recv() => {
+                    self.work.acks.note(&message);
                     self.replica.receive(message);
                     for _ in 0..MESSAGES_TURN {
                         let Ok((_, message)) = self.inbox.try_recv() else { break };
+                        self.work.acks.note(&message);
                         self.replica.receive(message);
                     }
                 }
@@ -399,6 +406,14 @@ impl Driver {
     fn leader(&self) -> Option<Member> {
         let group = &self.proposals.state().group;
         group.leader.filter(|_| group.epoch == self.replica.epoch())
+    }
+
+    /// How far the others are, while this node leads.
+    fn tell_followers(&self) {
+        let leads = self.replica.role() == Role::Leader;
+        let of = || self.work.acks.followers(self.replica.epoch(), self.replica.log());
+        let followers = if leads { of() } else { Vec::new() };
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).followers = followers;
     }
 
     fn tell(&self) {

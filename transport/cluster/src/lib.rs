@@ -24,9 +24,12 @@ mod machine;
 mod prepared;
 mod snapshots;
 
+pub mod view;
+
 pub mod node;
 pub mod operate;
 
 pub use config::{ClusterConfig, ClusterError, NodePlace};
 pub use node::{Ended, Node, NodeStatus, Recovered, ReplicaStatus, Snapshotting};
 pub use prepared::Prepared;
+pub use view::{ClusterView, Observer};

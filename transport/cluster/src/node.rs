@@ -6,6 +6,7 @@ use crate::links::{Kind, Links, Serve};
 use crate::metadata::{Consensus, ConsensusStatus, Undecided, Verdict};
 use crate::prepared::Prepared;
 use crate::snapshots::Snapshots;
+use crate::view::{FollowerStatus, Observer};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -66,6 +67,9 @@ pub struct ReplicaStatus {
     pub digest: String,
     /// Whether it counts for what is committed.
     pub in_sync: bool,
+    /// How far the others are, of a leader. A node of an earlier version does not say.
+    #[serde(default)]
+    pub followers: Vec<FollowerStatus>,
 }
 
 impl ReplicaStatus {
@@ -147,6 +151,7 @@ pub struct Node {
     links: Arc<Links>,
     consensus: Consensus,
     service: Arc<Service>,
+    observer: Observer,
     stop: Option<oneshot::Sender<()>>,
     ended: watch::Receiver<Option<Ended>>,
     recovered: Recovered,
@@ -225,6 +230,15 @@ impl Node {
             links: Arc::clone(&links),
             ingest: ingest.clone(),
         });
+        let observer = {
+            let _here = runtime.enter();
+            let (links, consensus) = (Arc::clone(&links), consensus.clone());
+            let logged = {
+                let ingest = ingest.clone();
+                Arc::new(move || ingest.stats().logged)
+            };
+            Observer::start(config.clone(), node, links, consensus, Arc::clone(&status), logged)
+        };
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = watch::channel(None);
         runtime.block_on(async {
@@ -255,7 +269,16 @@ impl Node {
                 ending.send_replace(Some(why));
             });
         });
-        Ok(Self { runtime: Some(runtime), links, consensus, service, stop: Some(stop), ended, recovered })
+        Ok(Self {
+            runtime: Some(runtime),
+            links,
+            consensus,
+            service,
+            observer,
+            stop: Some(stop),
+            ended,
+            recovered,
+        })
     }
 
     /// What it found of its log.
@@ -274,6 +297,12 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         self.service.status()
+    }
+
+    /// Sees the cluster from here, for as long as the node runs.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
     }
 
     /// Why its replica ended, once it has.

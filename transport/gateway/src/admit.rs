@@ -12,12 +12,14 @@ use tidegate_proto::{Admission, Grant};
 use tokio::time::Instant;
 
 /// Routes that ask who is there.
-pub(crate) const GUARDED: [&str; 17] = [
+pub(crate) const GUARDED: [&str; 19] = [
     "/v1/streams",
     "/v1/keys",
     "/v1/latest",
     "/v1/bars",
     "/v1/status",
+    "/v1/cluster",
+    "/v1/explain",
     "/v1/sse",
     "/v1/arrow",
     "/v1/alerts",

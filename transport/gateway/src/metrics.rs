@@ -130,6 +130,7 @@ fn describe() {
         "How long the shard that took longest stood still for the last snapshot."
     );
     describe_counter!("tidegate_snapshots_total", "Snapshots, by what became of them.");
+    crate::cluster::describe();
     describe_gauge!("tidegate_keys", "Keys known.");
     describe_counter!(
         "tidegate_keys_refused_total",
@@ -231,6 +232,7 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
             }
         }
         journal(&ingest, shared.sources.now_ns);
+        crate::cluster::measure(shared);
         for stage in &*shared.status.ledger() {
             for (fate, count) in FATE_NAMES.iter().zip(stage.ledger.by_fate) {
                 counter!("tidegate_stage_events_total", "stage" => stage.name.clone(), "fate" => *fate)

@@ -180,6 +180,7 @@ async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
         "subscribers_total": hub.subscribers_total,
         "causes": FATE_NAMES,
         "ledger": ledger,
+        "cluster": crate::cluster::brief(shared),
         "alerts": crate::alerts::status(shared),
         "stages": stages(shared, &hub.streams),
     }))

@@ -32,8 +32,8 @@ const QUEUE_MAX: usize = 32;
 const ANSWERS_MAX: usize = 64;
 /// Inputs of other nodes taken between two looks at the feeds of this one.
 const ORDERED_TURN: usize = 64;
-/// How long to wait for a journal that takes nothing.
-const STALL: Duration = Duration::from_millis(5);
+/// How long to wait for a journal or cluster that takes nothing.
+const STALL: Duration = Duration::from_millis(1);
 /// How long an end in order waits for the last snapshot.
 pub(crate) const LAST_SNAPSHOT: Duration = Duration::from_secs(30);
 /// Frames that fit a buffer at least.

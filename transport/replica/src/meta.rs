@@ -256,8 +256,8 @@ impl Meta {
             self.drained.remove(&node);
         }
         let leads = self.group.leader.filter(|leader| self.drained.contains(&leader.node));
-        let heirs = self.group.isr.iter().copied();
-        let heir = heirs.filter(|heir| self.is_live(*heir) && !self.drained.contains(&heir.node)).next();
+        let mut heirs = self.group.isr.iter().copied();
+        let heir = heirs.find(|heir| self.is_live(*heir) && !self.drained.contains(&heir.node));
         if let (Some(_), Some(heir)) = (leads, heir) {
             self.group.leader = Some(heir);
             self.group.epoch += 1;

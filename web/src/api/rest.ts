@@ -5,6 +5,7 @@ import type {
   AlertQuery,
   AnyRecord,
   ApiError,
+  Cluster,
   KeyPage,
   Status,
   Stream,
@@ -72,6 +73,7 @@ async function read<T>(
 export const rest = {
   streams: async (signal?: AbortSignal) => (await read<{ streams: Stream[] }>("/v1/streams", {}, signal)).streams,
   status: (signal?: AbortSignal) => read<Status>("/v1/status", {}, signal),
+  cluster: (signal?: AbortSignal) => read<Cluster>("/v1/cluster", {}, signal),
   /** Names with a record in `stream` that contain `search`, page by page. */
   keys: (
     query: { stream: string; search?: string | undefined; limit?: number; after?: string | undefined },

@@ -149,6 +149,78 @@ export interface Latency {
   samples?: number | null;
 }
 
+/** The cluster in a few words. */
+export interface ClusterBrief {
+  node: number;
+  nodes: number;
+  role: string | null;
+  leader: number | null;
+  epoch: number;
+  in_sync: number;
+  min_isr: number;
+  warnings: number;
+  /** Whether one of them is that something does not work. */
+  bad: boolean;
+}
+
+export interface ClusterMember {
+  node: number;
+  self: boolean;
+  peers: string;
+  clients: string;
+  incarnation: number;
+  fenced: boolean;
+  connected: boolean;
+  heard_ms: number | null;
+  in_sync: boolean;
+  eligible: boolean;
+  status_age_ms: number | null;
+  role: string | null;
+  epoch: number | null;
+  end: number | null;
+  committed: number | null;
+  log_bytes: number | null;
+  events: number | null;
+  digest: string | null;
+  /** Null for the leader, and while the leader does not know. */
+  lag: { entries: number; bytes: number } | null;
+}
+
+export interface ClusterChange {
+  kind: string;
+  epoch: number;
+  lineage: number;
+  from: number | null;
+  to: number | null;
+  reason: string;
+  age_ms: number;
+  time: string | null;
+}
+
+/** The cluster as the node that serves this page sees it. */
+export interface Cluster {
+  cluster: string;
+  node: number;
+  role: string | null;
+  leader: number | null;
+  epoch: number;
+  lineage: number;
+  revision: number;
+  min_isr: number;
+  isr: number[];
+  eligible: number[];
+  consensus: { leader: number | null; term: number };
+  end: number | null;
+  committed: number | null;
+  digest: { value: string; offset: number } | null;
+  log_bytes: number | null;
+  log_bytes_max: number;
+  members: ClusterMember[];
+  /** The newest first. */
+  changes: ClusterChange[];
+  warnings: { code: string; severity: "bad" | "warn"; text: string }[];
+}
+
 export interface Status {
   version: string | null;
   uptime_s: number | null;
@@ -165,6 +237,8 @@ export interface Status {
   /** Names of what may become of an event, in the engine's order. */
   causes?: string[] | null;
   ledger: LedgerEntry[] | null;
+  /** Null on a node that stands alone. */
+  cluster?: ClusterBrief | null;
   /** Null: nothing in the node looks for anything. */
   alerts?: AlertCounts | null;
   stages: Stage[] | null;

@@ -33,6 +33,22 @@ function three(value: number): string {
   return value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
 }
 
+const POWERS: [number, string][] = [
+  [2 ** 40, "TiB"],
+  [2 ** 30, "GiB"],
+  [2 ** 20, "MiB"],
+  [2 ** 10, "KiB"],
+];
+
+/** Bytes with a binary prefix: 17 B, 4.05 MiB. */
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return DASH;
+  for (const [scale, unit] of POWERS) {
+    if (value >= scale * 0.9995) return `${three(value / scale)}${GROUP}${unit}`;
+  }
+  return `${Math.round(value)}${GROUP}B`;
+}
+
 /** Nanoseconds as a person says them: 850 ns, 56.2 µs, 1.07 ms, 2.5 s. */
 export function nanos(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return DASH;

@@ -32,6 +32,9 @@ pub(super) struct Replicating {
     /// When what is on its way arrived here; nothing for what came by another leader.
     arrived: VecDeque<Option<MonoTime>>,
     received: MonoTime,
+    /// Inputs that were in the log when leading began and are not committed yet, as far as is known here. Feeds may have been told that
+    /// they are, so until then nobody can be told how far they are.
+    unsettled: usize,
 }
 
 impl Replicating {
@@ -46,6 +49,7 @@ impl Replicating {
             ranks: HashMap::new(),
             arrived: VecDeque::new(),
             received: MonoTime(0),
+            unsettled: 0,
         }
     }
 
@@ -73,7 +77,8 @@ impl Replicating {
         self.push();
     }
 
-    /// Hands on what waits. Returns whether something still does: then nothing more may be accepted.
+    /// Hands on what waits. Returns whether something still does, or the beginning of leading is not settled: then nothing more may be
+    /// accepted.
     pub(super) fn push(&mut self) -> bool {
         while let Some(submission) = self.waiting.pop_front() {
             match self.port.submissions.try_send(submission) {
@@ -86,7 +91,7 @@ impl Replicating {
                 Err(flume::TrySendError::Disconnected(_)) => self.waiting.clear(),
             }
         }
-        false
+        self.unsettled > 0
     }
 }
 
@@ -119,7 +124,7 @@ impl Ingest {
     /// Leads no longer: from here on the committed log is all there is to tell.
     pub(super) fn leave(&mut self) {
         if let Some(replica) = &mut self.replica {
-            replica.leads = None;
+            (replica.leads, replica.unsettled) = (None, 0);
         }
     }
 
@@ -216,6 +221,7 @@ impl Ingest {
                 self.server.committed(rank, session, last);
             }
         }
+        replica.unsettled = replica.unsettled.saturating_sub(1);
         if replica.leads.is_some()
             && let Some(Some(received)) = replica.arrived.pop_front()
         {
@@ -320,6 +326,7 @@ impl Ingest {
         self.begin_anew(&Close::not_leader(None, epoch));
         let Some(replica) = &mut self.replica else { return };
         replica.leads = Some(epoch);
+        replica.unsettled = tail.len();
         replica.arrived.extend(tail.iter().map(|_| None));
         let mut ranks = replica.ranks.clone();
         for entry in tail.iter().flat_map(Input::entries).flatten() {
@@ -335,7 +342,7 @@ impl Ingest {
     fn follow(&mut self, leader: Option<SocketAddr>, epoch: u32) {
         self.begin_anew(&Close::not_leader(leader, epoch));
         let Some(replica) = &mut self.replica else { return };
-        (replica.leads, replica.leader) = (None, (leader, epoch));
+        (replica.leads, replica.leader, replica.unsettled) = (None, (leader, epoch), 0);
         for source in &mut self.sources {
             (source.connected, source.left) = (false, None);
         }
