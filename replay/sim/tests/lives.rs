@@ -32,7 +32,7 @@ fn no_life_breaks_a_promise_and_lives_are_not_dull() {
 fn a_missing_rule_is_noticed() {
     let slow = [
         Rule::JoinCounts,
-        Rule::OvertakenStays,
+        Rule::SnapshotLineage,
         Rule::ProposalIncarnation,
         Rule::SnapshotNewer,
         Rule::VersionCheck,

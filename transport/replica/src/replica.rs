@@ -753,7 +753,7 @@ impl<M: Machine> Replica<M> {
 
     /// Metadata refused a proposal of this replica, for good; `overtaken` as [`crate::meta::Rejection::is_overtaken`] says.
     pub fn rejected(&mut self, command: &Command, overtaken: bool) {
-        if !self.holds(Rule::ExplicitReject) || overtaken && self.holds(Rule::OvertakenStays) {
+        if overtaken || !self.holds(Rule::ExplicitReject) {
             return;
         }
         if let Command::AlterIsr { epoch, version, isr } = command
@@ -1004,6 +1004,43 @@ mod tests {
         follower.synced(1);
         settle(&mut leader, &mut follower);
         assert_eq!(leader.commit(), 1);
+    }
+
+    /// The same proposal twice: the second one's refusal says nothing about the first, which may have added somebody.
+    #[test]
+    fn a_refusal_of_what_was_accepted_before_lets_nothing_be_committed_without_the_joiner() {
+        let mut meta = Meta::new(&[1, 2, 3], 2, Rules::default());
+        let mut leader = new(1, options());
+        let lossy = Command::Register { member: member(3, 2), lossy: true };
+        meta.apply(&lossy).unwrap();
+        leader.on_meta(&meta);
+        let ack =
+            |node, incarnation, matched| Message::Ack { epoch: 1, from: member(node, incarnation), matched };
+        leader.receive(ack(3, 2, 0));
+        let mut outputs = Vec::new();
+        leader.drain(&mut outputs);
+        let proposed = outputs.iter().find_map(|output| match output {
+            Output::Propose(command) => Some(command.clone()),
+            _ => None,
+        });
+        let proposed = proposed.expect("node 3 has all there is");
+        meta.apply(&proposed).unwrap();
+        let refused = meta.apply(&proposed).unwrap_err();
+        assert_eq!(leader.submit(1, 1, 5), Submitted::Accepted);
+        leader.receive(ack(2, 1, 1));
+        leader.rejected(&proposed, refused.is_overtaken());
+        assert_eq!(leader.commit(), 0, "node 3 may lead by now");
+        leader.on_meta(&meta);
+        assert_eq!(leader.commit(), 0);
+        leader.receive(ack(3, 2, 1));
+        assert_eq!(leader.commit(), 1);
+        // What holds for ever of the proposal itself drops it.
+        let over = Command::AlterIsr {
+            epoch: 1,
+            version: meta.group.version,
+            isr: vec![member(1, 1), member(3, 1)],
+        };
+        assert!(!meta.apply(&over).unwrap_err().is_overtaken());
     }
 
     #[test]

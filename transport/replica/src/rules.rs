@@ -27,11 +27,9 @@ pub enum Rule {
     PrevCheck,
     /// A follower's commit is bounded by what it knows to be the same as the leader's.
     CommitBounded,
-    /// A refused proposal is answered, so that its leader can drop it.
+    /// A refused proposal is answered, so that its leader can drop it. (One that was refused because the sets have changed is dropped when
+    /// metadata tells how: it may have been accepted before, and refused when it came a second time.)
     ExplicitReject,
-    /// A proposal refused because the sets have changed is dropped when metadata tells how: it may have been accepted, and refused when
-    /// it came a second time.
-    OvertakenStays,
     /// A proposal that names an older incarnation of a node is refused.
     ProposalIncarnation,
     /// What an older incarnation of a follower acknowledged does not count for the new one.
@@ -64,7 +62,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 26] = [
         Self::CleanElection,
         Self::LossyLeaves,
         Self::DedupeFromLog,
@@ -77,7 +75,6 @@ impl Rule {
         Self::PrevCheck,
         Self::CommitBounded,
         Self::ExplicitReject,
-        Self::OvertakenStays,
         Self::ProposalIncarnation,
         Self::AckIncarnation,
         Self::VersionCheck,
