@@ -310,6 +310,11 @@ impl Lane {
         &self.accounts
     }
 
+    /// Goes on behind these numbers, one per slot: those of a stream of the same name that ended before.
+    pub fn begin_behind(&mut self, last: &[u64]) {
+        self.accounts.iter_mut().zip(last).for_each(|(account, last)| account.sequence = *last);
+    }
+
     /// Puts numbering and digests back as a snapshot had them.
     ///
     /// # Panics

@@ -11,6 +11,7 @@ use crate::watermark::WatermarkTracker;
 use rkyv::with::AsOwned;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Declared losses kept: enough for a feed that gaps every second over the longest default window.
 const GAPS_MAX: usize = 1_024;
@@ -507,31 +508,48 @@ impl Part {
     }
 }
 
+/// What a stage has of those that ran before it under its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Legacy {
+    /// State, stream and numbers: it goes on as if nothing had happened.
+    All,
+    /// Numbers, if there is one just now: it begins with nothing, but nobody takes a new record for an old one.
+    Numbers,
+    /// The last number per slot of one that ended earlier.
+    Behind(Arc<[u64]>),
+}
+
+fn number_on(lane: &mut Lane, before: Option<&Part>, legacy: &Legacy) {
+    match (before, legacy) {
+        (Some(part), _) => lane.restore(part.lane().accounts(), part.lane().emitted()),
+        (None, Legacy::Behind(last)) => lane.begin_behind(last),
+        (None, _) => {}
+    }
+}
+
 impl AnalyzerStage {
     fn take_apart(self, parts: &mut HashMap<String, Part>) {
         parts.insert(self.name, Part::Analyzer(self.analyzer, self.lane));
         self.children.into_iter().for_each(|child| child.take_apart(parts));
     }
 
-    fn take_over(&mut self, parts: &mut HashMap<String, Part>, kept: &dyn Fn(&str) -> bool) {
-        match parts.remove(&self.name) {
-            Some(Part::Analyzer(analyzer, lane)) if kept(&self.name) => {
+    fn take_over(&mut self, parts: &mut HashMap<String, Part>, of: &dyn Fn(&str) -> Legacy) {
+        match (of(&self.name), parts.remove(&self.name)) {
+            (Legacy::All, Some(Part::Analyzer(analyzer, lane))) => {
                 (self.analyzer, self.lane) = (analyzer, lane);
             }
-            Some(part) => self.lane.restore(part.lane().accounts(), part.lane().emitted()),
-            None => {}
+            (legacy, part) => number_on(&mut self.lane, part.as_ref(), &legacy),
         }
-        self.children.iter_mut().for_each(|child| child.take_over(parts, kept));
+        self.children.iter_mut().for_each(|child| child.take_over(parts, of));
     }
 }
 
 impl Shard {
-    /// Runs other stages from here on. Those that `kept` names go on with their state and stream; others of a name that there was
-    /// begin with nothing, but number their outputs on, so that nobody takes a new record for an old one. What has no successor
-    /// ends without a word: the windows it held open are of no stream any more.
+    /// Runs other stages from here on; what each takes over is said by its name. What has no successor ends without a word: the
+    /// windows it held open are of no stream any more.
     ///
     /// To be called between two turns, everything flushed, at the same record of the log on every shard.
-    pub fn restage(&mut self, stages: Vec<Stage>, kept: &dyn Fn(&str) -> bool) {
+    pub fn restage(&mut self, stages: Vec<Stage>, of: &dyn Fn(&str) -> Legacy) {
         let mut parts = HashMap::new();
         for stage in std::mem::replace(&mut self.stages, stages) {
             parts.insert(stage.name, Part::Operator(stage.operator, stage.lane, stage.since));
@@ -539,14 +557,13 @@ impl Shard {
         }
         for stage in &mut self.stages {
             stage.since = self.events;
-            match parts.remove(&stage.name) {
-                Some(Part::Operator(operator, lane, since)) if kept(&stage.name) => {
+            match (of(&stage.name), parts.remove(&stage.name)) {
+                (Legacy::All, Some(Part::Operator(operator, lane, since))) => {
                     (stage.operator, stage.lane, stage.since) = (operator, lane, since);
                 }
-                Some(part) => stage.lane.restore(part.lane().accounts(), part.lane().emitted()),
-                None => {}
+                (legacy, part) => number_on(&mut stage.lane, part.as_ref(), &legacy),
             }
-            stage.analyzers.iter_mut().for_each(|analyzer| analyzer.take_over(&mut parts, kept));
+            stage.analyzers.iter_mut().for_each(|analyzer| analyzer.take_over(&mut parts, of));
         }
     }
 

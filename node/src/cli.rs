@@ -255,6 +255,17 @@ pub(crate) struct ServeArgs {
     /// then ask for acks `committed`.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "journal", "demo"])]
     pub(crate) cluster: Option<PathBuf>,
+    /// Take exports of flows there (NetFlow v5 and v9, IPFIX, sFlow, over UDP) and look for attacks in them; again for further
+    /// addresses.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) flows: Vec<SocketAddr>,
+    /// Look for attacks in this capture or flow log, as `detect` does; again for more.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) traffic: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tell: TellArgs,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -619,6 +630,8 @@ pub(crate) enum ClusterCommand {
     Status(ClusterStatusArgs),
     /// Let another node in sync lead; feeds follow by themselves.
     Move(ClusterMoveArgs),
+    /// Let a node lead no more, as long as another one in sync can: it goes on to hold and apply everything. Before it is worked on, say.
+    Drain(ClusterDrainArgs),
     /// Go on with what one node has, when no node is left that has everything. What only others had is lost, and everybody is told by a
     /// new lineage.
     PromoteLoss(ClusterMoveArgs),
@@ -661,6 +674,19 @@ pub(crate) struct ClusterMoveArgs {
     /// The node.
     #[arg(long, value_name = "ID")]
     pub(crate) to: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterDrainArgs {
+    /// The cluster's folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The node.
+    #[arg(long, value_name = "ID")]
+    pub(crate) node: u16,
+    /// Let it lead again.
+    #[arg(long)]
+    pub(crate) undo: bool,
 }
 
 /// Ports of a node unless told otherwise.
@@ -1092,11 +1118,13 @@ pub(crate) struct JournalExportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
     /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
-    #[arg(required_unless_present = "listen", value_name = "FILE")]
+    #[arg(required_unless_present_any = ["listen", "interface"], value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Take exports over UDP until Ctrl-C: NetFlow v5, v9 and IPFIX, or sFlow v5. May be given several times.
-    #[arg(long, value_name = "netflow:ADDR|sflow:ADDR", conflicts_with = "files")]
+    #[arg(long, value_name = "netflow:ADDR|sflow:ADDR", conflicts_with_all = ["files", "interface"])]
     pub(crate) listen: Vec<ListenArg>,
+    #[command(flatten)]
+    pub(crate) capture: CaptureArgs,
     /// How records are written.
     #[arg(long, value_enum, default_value_t = PrintArg::Table)]
     pub(crate) output: PrintArg,
@@ -1110,11 +1138,27 @@ pub(crate) struct FlowsArgs {
     pub(crate) read: TrafficArgs,
 }
 
+/// Packets off the network.
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// Take packets off a network interface until Ctrl-C (Linux; needs the capability CAP_NET_RAW).
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["files", "format", "exports", "sampling", "from", "to", "strict"])]
+    pub(crate) interface: Option<String>,
+    /// Bytes of each packet that are kept: the rest of longer ones is not looked at.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_535, requires = "interface", conflicts_with = "files", value_parser = clap::value_parser!(u32).range(64..=262_144))]
+    pub(crate) snapshot_length: u32,
+    /// Also take packets that are meant for other hosts, as they come by at a mirror port: the interface listens to all while this runs.
+    #[arg(long, requires = "interface", conflicts_with = "files")]
+    pub(crate) promiscuous: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DetectArgs {
     /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "interface", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) capture: CaptureArgs,
     /// How alerts are written.
     #[arg(long, value_enum, default_value_t = AlertsArg::Table)]
     pub(crate) output: AlertsArg,

@@ -1,6 +1,7 @@
 //! `tidegate detect`: attacks in captures and flow logs, with their reasons.
 
 use crate::alert::{folder, input, list, open};
+use crate::capture::{self, Captured};
 use crate::cli::{AlertsArg, DetectArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
@@ -16,8 +17,9 @@ use std::path::Path;
 use tidegate_alert::render::Event;
 use tidegate_alert::store::HeldRow;
 use tidegate_alert::{
-    Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Groups, Hold, Input, Severity, Told,
+    Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Groups, Hold, Input, Severity, State, Told,
 };
+use tidegate_replay::decode::Traffic;
 
 /// Forgotten episodes that wait to be written.
 const GONE_MAX: usize = 1_000;
@@ -35,11 +37,18 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     if let Some(store) = &store {
         store.state.onto(&mut common, true);
     }
+    if args.capture.interface.is_some() {
+        let mut judge = Judge::new(args.flows_max, rules.set, String::new());
+        let told = live(args, &interrupt, &mut judge, &mut common, &mut sinks, store.as_mut(), ui)?;
+        exit = if told { Exit::Differs } else { Exit::Ok };
+        return Ok(if sinks.end(ui) { exit } else { Exit::Output });
+    }
     for path in &args.files {
         if interrupt.raised() {
             break;
         }
-        let input = match input::of(path, args, &rules) {
+        let reading = Reading::of(&args.read);
+        let input = match input::of(path, args.flows_max, &reading, &rules) {
             Ok(input) => input,
             // The other files are still worth a look.
             Err(failure) => {
@@ -62,9 +71,10 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
         let mut judge = Judge::new(args.flows_max, rules.set.clone(), name);
         let mut round = Round::default();
-        let reading = Reading::of(&args.read);
         let read = traffic::read(path, &reading, !rules.set.is_empty(), &interrupt, ui, |unit| {
-            unit.give(&mut judge, |finding| round.take(desk, finding, &mut sinks, least));
+            unit.give(&mut judge, |finding| {
+                let _ = round.take(desk, finding, &mut sinks, least);
+            });
         });
         let read = match read {
             Ok(read) => read,
@@ -77,7 +87,9 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         if !rules.set.is_empty() && read.format == "eve" {
             ui.note("with --sigma or --pattern the rows of EVE go to the rules alone; without them the detectors judge its flows");
         }
-        judge.finish(|finding| round.take(desk, finding, &mut sinks, least));
+        judge.finish(|finding| {
+            let _ = round.take(desk, finding, &mut sinks, least);
+        });
         let alerts: Vec<&Episode> = desk
             .episodes()
             .into_iter()
@@ -113,9 +125,74 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     Ok(exit)
 }
 
+/// Judges what comes by at an interface until the user wants no more; alerts are told as they come. Whether there were any.
+fn live(
+    args: &DetectArgs,
+    interrupt: &Interrupt,
+    judge: &mut Judge,
+    desk: &mut Desk,
+    sinks: &mut Sinks,
+    store: Option<&mut Store>,
+    ui: &Ui,
+) -> Result<bool, Failure> {
+    let name = args.capture.interface.as_deref().unwrap_or_default();
+    let least = Severity::from(args.min_severity);
+    let mut round = Round::default();
+    let held = held(desk);
+    let mut found = |desk: &mut Desk, finding: Finding| {
+        let Some(id) = round.take(desk, finding, sinks, least) else { return };
+        let Some(episode) = desk.episode(id).filter(|_| !args.json) else { return };
+        match args.output {
+            AlertsArg::Jsonl => {
+                let mut value = episode.document();
+                value["interface"] = json!(name);
+                ui.print_json(&value);
+            }
+            AlertsArg::Table => ui.print(&list::body(episode, ui)),
+        }
+    };
+    let taken = capture::receive(&args.capture, interrupt, ui, |captured| {
+        match captured {
+            Captured::Frame(frame) => {
+                judge.take(&Traffic::Frame(frame), |finding| found(desk, finding));
+            }
+            Captured::Pause(now) => judge.advance(now, |finding| found(desk, finding)),
+        }
+        true
+    })?;
+    judge.finish(|finding| found(desk, finding));
+    let alerts: Vec<&Episode> = desk
+        .episodes()
+        .into_iter()
+        .filter(|episode| round.touched.contains(&episode.id) && episode.told.is_some())
+        .filter(|episode| episode.severity >= least)
+        .collect();
+    let any = !alerts.is_empty();
+    let read = Read { format: "live", account: taken.account.clone(), exports: None, ended_early: None };
+    if args.json {
+        tell(Path::new(name), args, &read, judge, &alerts, &round, ui);
+    } else {
+        remarks(&read, args, judge, &round, ui);
+        let packets = thousands(taken.account.units);
+        let count = thousands(alerts.len() as u64);
+        let what = if alerts.len() == 1 { "alert" } else { "alerts" };
+        ui.note(&format!("{}: {count} {what} in {packets} packets", clean(name)));
+    }
+    taken.note(ui);
+    if let Some(store) = store {
+        let held = since(&held, desk);
+        store.append(entries(None, desk, &mut round, held))?;
+    }
+    Ok(any)
+}
+
 /// Whether the store has judged these bytes before: `Some(true)` if it did in the very same way and to the end.
 fn known(store: Option<&Store>, input: Option<&Input>) -> Option<bool> {
-    let (state, input) = (&store?.state, input?);
+    judged_before(&store?.state, input?)
+}
+
+/// Whether the state says that these bytes were judged: `Some(true)` in the very same way and to the end.
+pub(crate) fn judged_before(state: &State, input: &Input) -> Option<bool> {
     if state.inputs.get(&input.name).is_some_and(|known| known.whole) {
         return Some(true);
     }
@@ -132,17 +209,26 @@ struct Round {
 }
 
 impl Round {
-    fn take(&mut self, desk: &mut Desk, finding: Finding, sinks: &mut Sinks, least: Severity) {
+    /// The episode, where it is to be told now.
+    fn take(
+        &mut self,
+        desk: &mut Desk,
+        finding: Finding,
+        sinks: &mut Sinks,
+        least: Severity,
+    ) -> Option<EpisodeId> {
         let verdict = desk.offer(finding);
         let event = match verdict.told {
             Told::New => Some(Event::New),
             Told::Worse { .. } => Some(Event::Worse),
             Told::Again | Told::Held(_) => None,
         };
+        let mut told = None;
         if let (Some(event), Some(episode)) = (event, desk.episode(verdict.id))
             && episode.severity >= least
         {
             sinks.tell(episode, event);
+            told = Some(verdict.id);
         }
         self.touched.insert(verdict.id);
         if let Told::Held(hold) = verdict.told {
@@ -157,15 +243,17 @@ impl Round {
                 self.unkept += 1;
             }
         }
+        told
     }
 }
 
-fn held(desk: &Desk) -> BTreeMap<(u64, String, Hold), u64> {
+/// Findings that a desk has held back, by day, group and reason.
+pub(crate) fn held(desk: &Desk) -> BTreeMap<(u64, String, Hold), u64> {
     desk.held().map(|(day, group, hold, count)| ((day, group.to_owned(), hold), count)).collect()
 }
 
 /// What was held back since `before`.
-fn since(before: &BTreeMap<(u64, String, Hold), u64>, desk: &Desk) -> Vec<HeldRow> {
+pub(crate) fn since(before: &BTreeMap<(u64, String, Hold), u64>, desk: &Desk) -> Vec<HeldRow> {
     held(desk)
         .into_iter()
         .map(|(key, count)| {
@@ -195,11 +283,8 @@ fn tell(
     round: &Round,
     ui: &Ui,
 ) {
-    let counts = judge.counts();
-    let unkept = round.unkept
-        + if args.store.alerts.is_none() && args.store.data.is_none() { round.gone.len() as u64 } else { 0 };
     if args.json {
-        ui.print_json(&whole(path, read, judge, alerts, round, unkept));
+        ui.print_json(&whole(path, read, judge, alerts, round, unkept(args, round)));
         return;
     }
     if args.output == AlertsArg::Jsonl {
@@ -211,7 +296,19 @@ fn tell(
     } else {
         ui.print(&render(path, read, alerts, ui));
     }
-    traffic::notes(read, counts, ui);
+    remarks(read, args, judge, round, ui);
+}
+
+/// Alerts that are told nowhere.
+fn unkept(args: &DetectArgs, round: &Round) -> u64 {
+    let nowhere = args.store.alerts.is_none() && args.store.data.is_none();
+    round.unkept + if nowhere { round.gone.len() as u64 } else { 0 }
+}
+
+/// What was lost, forgotten or held back, in words.
+fn remarks(read: &Read, args: &DetectArgs, judge: &Judge, round: &Round, ui: &Ui) {
+    let unkept = unkept(args, round);
+    traffic::notes(read, judge.counts(), ui);
     if judge.forgotten() > 0 {
         ui.note(&format!(
             "{} hosts, pairs or names were forgotten for lack of room",

@@ -1,5 +1,6 @@
 //! `tidegate flows`: the flows of captures.
 
+use crate::capture::{self, Captured};
 use crate::cli::{FlowsArgs, PrintArg};
 use crate::collect;
 use crate::exit::{Exit, Failure, Outcome};
@@ -32,6 +33,10 @@ pub(crate) fn run(args: &FlowsArgs, ui: &Ui) -> Outcome {
     let mut writer = Writer::new(args.output, several);
     if !args.listen.is_empty() {
         listen(args, &interrupt, &mut writer, ui)?;
+        return Ok(exit);
+    }
+    if args.capture.interface.is_some() {
+        live(args, &interrupt, &mut writer, ui)?;
         return Ok(exit);
     }
     for path in &args.files {
@@ -96,6 +101,37 @@ fn listen(args: &FlowsArgs, interrupt: &Interrupt, writer: &mut Writer, ui: &Ui)
             thousands(dropped)
         ));
     }
+    Ok(())
+}
+
+/// Flows of what comes by at an interface until the user wants no more.
+fn live(args: &FlowsArgs, interrupt: &Interrupt, writer: &mut Writer, ui: &Ui) -> Result<(), Failure> {
+    let name = args.capture.interface.as_deref().unwrap_or_default();
+    writer.begin(name);
+    let mut table = traffic::table(args.flows_max, args.interim);
+    let taken = capture::receive(&args.capture, interrupt, ui, |captured| {
+        match captured {
+            Captured::Frame(Frame::Ip(packet)) => table.packet(&packet, writer),
+            Captured::Frame(_) => {}
+            Captured::Pause(now) => {
+                table.advance(now, writer);
+                writer.flush();
+            }
+        }
+        writer.open
+    })?;
+    table.finish(writer);
+    writer.end(ui)?;
+    traffic::account_notes(&taken.account, "live", ui);
+    traffic::table_notes(table.counts(), ui);
+    taken.note(ui);
+    ui.note(&format!(
+        "{}: {} flows from {} of {} packets",
+        clean(name),
+        thousands(writer.count),
+        thousands(taken.account.accepted),
+        thousands(taken.account.units)
+    ));
     Ok(())
 }
 
@@ -286,7 +322,7 @@ fn csv(record: &FlowRecord, shown: Option<&Shown>) -> String {
 }
 
 /// A record with times as text, since they do not fit a double.
-fn to_json(record: &FlowRecord, shown: Option<&Shown>) -> serde_json::Value {
+pub(crate) fn to_json(record: &FlowRecord, shown: Option<&Shown>) -> serde_json::Value {
     let shows = shown.map(|shown| match shown {
         Shown::Tls { ja4, name } => json!({ "tls": { "ja4": ja4, "server_name": name } }),
         Shown::Http { request, host } => json!({ "http": { "request": request, "host": host } }),

@@ -14,6 +14,7 @@ mod render;
 mod alert;
 mod batch;
 mod bench;
+mod capture;
 mod certs;
 mod cluster;
 mod collect;

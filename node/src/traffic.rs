@@ -223,24 +223,34 @@ pub(crate) fn read(
 
 /// What must be said of the reading, in words.
 pub(crate) fn notes(read: &Read, counts: TableCounts, ui: &Ui) {
-    let faults = read.account.faults();
+    account_notes(&read.account, read.format, ui);
+    if let Some(exports) = &read.exports {
+        export_notes(exports, ui);
+    }
+    table_notes(counts, ui);
+}
+
+/// What could not be read, in words.
+pub(crate) fn account_notes(account: &ReadAccount, format: &str, ui: &Ui) {
+    let faults = account.faults();
     if faults > 0 {
-        let examples = read.account.examples.iter();
+        let examples = account.examples.iter();
         let example = examples.map(|(_, place, why)| format!("{place}: {why}")).next().unwrap_or_default();
         ui.note(&format!(
             "{} of {} units cannot be read; the first: {example}",
             thousands(faults),
-            thousands(read.account.units)
+            thousands(account.units)
         ));
     }
-    let foreign = read.account.refused(RejectCause::NotAnEvent);
+    let foreign = account.refused(RejectCause::NotAnEvent);
     if foreign > 0 {
-        let what = if read.format == "eve" { "lines are no flows" } else { "packets are neither IP nor ARP" };
+        let what = if format == "eve" { "lines are no flows" } else { "packets are neither IP nor ARP" };
         ui.note(&format!("{} {what}", thousands(foreign)));
     }
-    if let Some(exports) = &read.exports {
-        export_notes(exports, ui);
-    }
+}
+
+/// What the flow table had to do, in words.
+pub(crate) fn table_notes(counts: TableCounts, ui: &Ui) {
     if counts.evicted > 0 {
         ui.note(&format!(
             "the table was full: {} flows were ended early (--flows-max)",

@@ -19,6 +19,9 @@ const WORK: &str = "--json --http off --bars 1s,1m --ind rsi:14";
 /// The same with a gateway.
 const WITH_GATEWAY: &str = "--json --http 127.0.0.1:0 --bars 1s,1m --ind rsi:14";
 
+/// Nodes take snapshots often, and cut their logs off behind them.
+const SNAPSHOTS: &str = "--journal-snapshot 500";
+
 struct Cluster {
     folder: tempfile::TempDir,
     nodes: Vec<Option<Running>>,
@@ -63,10 +66,10 @@ impl Cluster {
     /// How a node is started: the third by a configuration.
     fn line(&self, node: u64) -> String {
         if node < 3 {
-            return format!("serve --cluster lab/node-{node} {}", self.work);
+            return format!("serve --cluster lab/node-{node} {SNAPSHOTS} {}", self.work);
         }
         std::fs::write(self.path().join("lab/third.toml"), "[cluster]\nfolder = \"node-3\"\n").expect("room");
-        format!("serve --config lab/third.toml {}", self.work)
+        format!("serve --config lab/third.toml {SNAPSHOTS} {}", self.work)
     }
 
     fn kill(&mut self, node: u64) {
@@ -124,6 +127,15 @@ fn leader(status: &Value) -> Option<u64> {
     status["meta"]["group"]["leader"]["node"].as_u64()
 }
 
+/// What the replica of a node says of itself.
+fn replica(status: &Value, node: u64) -> Value {
+    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+    nodes
+        .into_iter()
+        .find(|found| found["node"] == node)
+        .map_or(Value::Null, |found| found["replica"].clone())
+}
+
 /// Events that the engine of the leader has.
 fn logged(status: &Value) -> u64 {
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
@@ -157,6 +169,27 @@ fn a_leader_killed_again_and_again_loses_nothing() {
             cluster.servers
         ),
     );
+    // A follower is away until the leader's log has lost what it lacks, so it goes on from the leader's snapshot.
+    let status = cluster.until("some events", |status| logged(status) >= EVENTS / 20);
+    let old = leader(&status).expect("somebody leads");
+    let away = (1..=3).find(|node| *node != old).expect("three nodes");
+    let end = replica(&status, away)["end"].as_u64().expect("a number");
+    cluster.kill(away);
+    cluster.until("a log that was cut off", |status| {
+        let leads = leader(status).unwrap_or(0);
+        replica(status, leads)["log_base"].as_u64().is_some_and(|base| base > end + 200)
+    });
+    cluster.serve(away);
+    let status = cluster.all_in_sync();
+    let base = replica(&status, away)["log_base"].as_u64().expect("a number");
+    assert!(base > end, "its log begins at {base} and ended at {end}: {status:#}");
+    // Nobody drained leads while another one can.
+    let old = leader(&status).expect("somebody leads");
+    ends(cluster.path(), &format!("cluster drain lab --node {old}"), 0);
+    let status = cluster.until("another leader", |status| leader(status).is_some_and(|new| new != old));
+    assert_eq!(status["meta"]["drained"], serde_json::json!([old]));
+    ends(cluster.path(), &format!("cluster drain lab --node {old} --undo"), 0);
+    fails(cluster.path(), "cluster drain lab --node 9", 2, &["there is no node 9"]);
     let mut epochs = Vec::new();
     for kill in 1..=KILLS {
         let enough = EVENTS * kill / (KILLS + 2);

@@ -4,6 +4,8 @@ mod common;
 
 use common::{Running, ends, folder, json};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 /// A capture of raw IPv4 packets: TCP, (from, to, flags), a packet every 10 ms.
 fn capture(packets: impl Iterator<Item = ((u8, u16), (u8, u16), u8)>) -> Vec<u8> {
@@ -180,4 +182,170 @@ fn exports_are_taken_over_udp_until_interrupted() {
     {
         assert!(notes.contains(words), "`{words}` is not in: {notes}");
     }
+}
+
+/// Talks with itself over the loopback of whatever namespace it runs in: connections that go well, one refused, datagrams. The test below calls this
+/// test in a namespace of its own.
+#[test]
+#[ignore = "the test of captures calls it"]
+fn some_traffic_on_the_loopback() {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    for size in 1..=20 {
+        let mut client = TcpStream::connect(address).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&vec![b'q'; size * 100]).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        server.read_to_end(&mut Vec::new()).unwrap();
+        server.write_all(&vec![b'a'; size * 3_000]).unwrap();
+        drop(server);
+        client.read_to_end(&mut Vec::new()).unwrap();
+    }
+    drop(listener);
+    for port in 1..=40 {
+        TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+    }
+    let (asks, answers) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("[::1]:0").unwrap());
+    asks.send_to(b"nobody hears this", ("127.0.0.1", 9)).unwrap();
+    answers.send_to(b"to itself", answers.local_addr().unwrap()).unwrap();
+}
+
+/// A namespace with a loopback and nothing else; gone when dropped.
+struct Namespace(String);
+
+impl Namespace {
+    /// `None`, and why, where this is not allowed.
+    fn new() -> Result<Self, String> {
+        let name = format!("tidegate-capture-{}", std::process::id());
+        let ip = |line: &str| match Command::new("ip").args(line.split(' ')).output() {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Err(format!("iproute2: {error}")),
+        };
+        ip(&format!("netns add {name}"))?;
+        let made = Self(name);
+        ip(&format!("-n {} link set lo up", made.0))?;
+        Ok(made)
+    }
+
+    fn inside(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0]).arg(program);
+        command
+    }
+
+    /// Starts something that listens and says so in its notes.
+    fn listening(&self, mut command: Command, word: &str) -> Listening {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut notes = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains(word) {
+            assert!(notes.read_line(&mut said).unwrap() > 0, "it ended: {said}");
+        }
+        Listening { child, notes }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+struct Listening {
+    child: Child,
+    notes: BufReader<ChildStderr>,
+}
+
+impl Listening {
+    /// Ctrl-C; what it printed and noted, and its exit code.
+    fn interrupted(mut self) -> (String, String, Option<i32>) {
+        // `ip netns exec` has become what it started.
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let (mut out, mut notes) = (String::new(), String::new());
+        self.notes.read_to_string(&mut notes).unwrap();
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        (out, notes, self.child.wait().unwrap().code())
+    }
+}
+
+/// Columns of flows that do not depend on the clock that stamped them, in order of flows.
+fn timeless(csv: &str) -> Vec<String> {
+    let mut rows: Vec<_> = csv.lines().skip(1).collect();
+    rows.sort_by_key(|row| row.split(',').next().and_then(|id| id.parse::<u64>().ok()));
+    let keeps = |at: &usize| !matches!(at, 1..=3 | 21);
+    let row = |row: &str| {
+        let fields: Vec<_> = row.split(',').enumerate().filter(|(at, _)| keeps(at)).map(|(_, f)| f).collect();
+        fields.join(",")
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// What `flows` and `detect` take off an interface is what tcpdump wrote of the same traffic.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interface_tells_what_its_capture_tells() {
+    let space = match Namespace::new() {
+        Ok(space) => space,
+        Err(why) => return eprintln!("SKIPPED: no namespace to capture in: {why}"),
+    };
+    let folder = folder();
+    let binary = |line: &str| {
+        let mut command = space.inside(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(line.split(' ')).current_dir(folder.path());
+        command
+    };
+    let flows = space.listening(binary("flows --interface lo --output csv"), "packets on lo");
+    let detect = space.listening(binary("detect --interface lo --snapshot-length 128"), "packets on lo");
+    let mut tcpdump = space.inside("tcpdump");
+    tcpdump
+        .args([
+            "-i",
+            "lo",
+            "--immediate-mode",
+            "-s",
+            "256",
+            "-B",
+            "16384",
+            "-U",
+            "-Z",
+            "root",
+            "-w",
+            "lo.pcap",
+        ])
+        .current_dir(folder.path());
+    let tcpdump = Command::new("tcpdump")
+        .arg("--version")
+        .output()
+        .ok()
+        .map(|_| space.listening(tcpdump, "listening on"));
+    let mut traffic = space.inside(std::env::current_exe().unwrap());
+    traffic.args(["--exact", "some_traffic_on_the_loopback", "--ignored"]);
+    assert!(traffic.stdout(Stdio::null()).status().unwrap().success());
+    // A wrong name, and what there is instead.
+    let wrong = binary("flows --interface nowhere0").output().unwrap();
+    assert_eq!(wrong.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(said.contains("no network interface nowhere0; there are lo"), "{said}");
+
+    ends(folder.path(), "flows lo.pcap --promiscuous", 2);
+    ends(folder.path(), "detect --interface lo --snapshot-length 3", 2);
+    let (live, notes, code) = flows.interrupted();
+    assert_eq!(code, Some(0), "{notes}");
+    // Twenty connections, forty refused, a datagram that nobody heard and what came back, one to itself.
+    assert!(notes.contains("lo: 63 flows") && !notes.contains("dropped"), "{notes}");
+    let (told, notes, code) = detect.interrupted();
+    assert_eq!(code, Some(1), "{notes}");
+    assert!(
+        told.contains("vertical-scan (syn) by 127.0.0.1") && notes.contains("lo: 1 alert in"),
+        "{told}{notes}"
+    );
+    let Some(tcpdump) = tcpdump else { return eprintln!("SKIPPED: no tcpdump to compare with") };
+    let (_, notes, _) = tcpdump.interrupted();
+    assert!(notes.contains("\n0 packets dropped by kernel"), "{notes}");
+    let (recorded, _) = ends(folder.path(), "flows lo.pcap --output csv", 0);
+    assert_eq!(timeless(&live), timeless(&recorded));
 }

@@ -289,7 +289,12 @@ fn refused(bars: &WindowSpec, why: RollUpError) -> PlanError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_engine::Shard;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+    use tidegate_engine::{
+        Event, Legacy, Output, Price, SLOT_COUNT, Sequencer, SequencerOptions, Shard, Size, flag, kind,
+        name_hash, output_kind, slot_of,
+    };
 
     fn plan(bars: &str) -> Plan {
         let bars = bars.split(',').map(|text| text.parse().unwrap()).collect();
@@ -356,6 +361,135 @@ mod tests {
         let long =
             Plan { own: vec![own("sliding:2s/1s", &[], 1 << 60)], ..super::tests::plan("sliding:2s/1s") };
         assert!(matches!(long.streams(), Err(PlanError::Windows { .. })));
+    }
+
+    /// Results by stream name, in their order.
+    type Results = BTreeMap<String, Vec<Output>>;
+
+    /// A few keys' trades, some of them late or taken back, as a log.
+    fn log(seed: u64) -> Vec<Event> {
+        let mut state = seed | 1;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let names = ["A", "B", "C", "D", "E"].map(|name| name_hash(name.as_bytes()));
+        let mut log: Vec<Event> = (0u32..)
+            .zip(names)
+            .map(|(key, name)| Event::control(kind::DEFINE, 0, key, 0, [name, u64::from(slot_of(name))]))
+            .collect();
+        let options = SequencerOptions { disorder_ns: 300_000_000, ..SequencerOptions::default() };
+        let mut sequencer = Sequencer::new(options);
+        let mut now = 1_000_000_000_000u64;
+        for _ in 0..3_000 {
+            now += random(90_000_000);
+            let flags = if random(40) == 0 { flag::CANCEL } else { 0 };
+            let ts = now - random(20) / 19 * 4_000_000_000;
+            let (price, size) = (Price(1_000 + random(50) as i64), Size(1 + random(9)));
+            let event = Event::trade(ts, random(5) as u32, 0, price, size, flags);
+            sequencer.push(&[event], &mut |records| log.extend_from_slice(records));
+        }
+        sequencer.finish(&mut |records| log.extend_from_slice(records));
+        log
+    }
+
+    /// The names of a plan's streams by their numbers.
+    fn names(plan: &Plan, numbers: &BTreeMap<String, u16>) -> BTreeMap<u16, String> {
+        let streams = plan.streams().unwrap().into_iter();
+        streams.map(|stream| (numbers.get(&stream.name).copied().unwrap_or(stream.id), stream.name)).collect()
+    }
+
+    fn keep(names: &BTreeMap<u16, String>, results: &mut Results, outputs: &[Output]) {
+        for output in outputs.iter().filter(|output| output.kind < output_kind::WATERMARK) {
+            // Numbers of streams are the only thing that may differ.
+            let (name, output) = (names[&output.stream].clone(), Output { stream: 0, ..*output });
+            results.entry(name).or_default().push(output);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Wherever in the log the plan changes, streams that compute what they did before go on as if nothing had happened, and streams
+        /// of a name number their records without a gap.
+        #[test]
+        fn a_change_of_plan_leaves_alone_what_stays(seed: u64, at in 0usize..3_500, again in 0usize..3_500) {
+            let plans = ["1s,5s@1s,100t,sliding:2s/1s", "5s@1s,1s,7s,sliding:2s/1s", "1s,100t"];
+            let mut plans = plans.map(plan);
+            plans[1].indicators = vec!["rsi:14".parse().unwrap(), "sma:3".parse().unwrap()];
+            let log = log(seed);
+            let mut cuts = [at.min(log.len()), again.min(log.len())];
+            cuts.sort_unstable();
+
+            let mut calm: Vec<Results> = Vec::new();
+            for plan in &plans {
+                let (mut shard, mut results) = (Shard::new(plan.stages().unwrap()), Results::new());
+                let names = names(plan, &BTreeMap::new());
+                let mut sink = |outputs: &[Output]| keep(&names, &mut results, outputs);
+                prop_assert_eq!(shard.process(&log, &mut sink).consumed, log.len());
+                shard.flush(&mut sink);
+                calm.push(results);
+            }
+
+            let mut numbers: BTreeMap<String, u16> =
+                plans[0].streams().unwrap().into_iter().map(|stream| (stream.name, stream.id)).collect();
+            let mut given = numbers.len() as u16;
+            let (mut shard, mut results) = (Shard::new(plans[0].stages().unwrap()), Results::new());
+            let mut stayed: Vec<String> = numbers.keys().cloned().collect();
+            let (mut from, mut ended) = (0, BTreeMap::<String, Arc<[u64]>>::new());
+            for (step, plan) in plans.iter().enumerate() {
+                if step > 0 {
+                    let before = plans[step - 1].streams().unwrap();
+                    let kept: Vec<String> = plan
+                        .streams()
+                        .unwrap()
+                        .into_iter()
+                        .filter(|stream| before.iter().any(|old| (&old.name, &old.definition) == (&stream.name, &stream.definition)))
+                        .map(|stream| stream.name)
+                        .collect();
+                    for stream in plan.streams().unwrap().into_iter().filter(|stream| !kept.contains(&stream.name)) {
+                        numbers.insert(stream.name, given);
+                        given += 1;
+                    }
+                    stayed.retain(|name| kept.contains(name));
+                    let stages = plan.stages_numbered(&numbers).unwrap();
+                    let legacy = |name: &str| match ended.get(name) {
+                        _ if kept.iter().any(|kept| kept == name) => Legacy::All,
+                        Some(last) => Legacy::Behind(Arc::clone(last)),
+                        None => Legacy::Numbers,
+                    };
+                    // As the hub knows them: the last numbers of streams that ended before.
+                    let lasts = results.iter().map(|(name, records)| {
+                        let mut last = vec![0; SLOT_COUNT];
+                        records.iter().for_each(|record| last[usize::from(record.slot)] = record.sequence);
+                        (name.clone(), Arc::from(last))
+                    });
+                    let lasts: Vec<(String, Arc<[u64]>)> = lasts.collect();
+                    shard.restage(stages, &legacy);
+                    ended.extend(lasts);
+                }
+                let to = cuts.get(step).copied().unwrap_or(log.len());
+                let names = names(plan, &numbers);
+                let mut sink = |outputs: &[Output]| keep(&names, &mut results, outputs);
+                prop_assert_eq!(shard.process(&log[from..to], &mut sink).consumed, to - from);
+                shard.flush(&mut sink);
+                from = to;
+            }
+
+            prop_assert_eq!(&stayed, &["anomaly.1s", "bars.1s", "regime.1s"]);
+            for name in &stayed {
+                prop_assert_eq!(&results[name], &calm[0][name], "{}", name);
+            }
+            let lengths = |results: &Results| results.values().map(Vec::len).sum::<usize>();
+            prop_assert!(lengths(&results) > lengths(&calm[2]) / 2);
+            for (name, records) in &results {
+                let mut next = BTreeMap::new();
+                for record in records {
+                    let expected = next.entry(record.slot).or_insert(1);
+                    prop_assert_eq!(record.sequence, *expected, "{}", name);
+                    *expected += 1;
+                }
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ import { format, go, PAGES, route, type Page } from "./lib/route";
 import { useCell } from "./lib/store";
 import { nextTheme, theme } from "./lib/theme";
 import { link, status } from "./node";
+import { Alerts } from "./pages/alerts";
 import { Cluster } from "./pages/cluster";
 import { Hosts } from "./pages/hosts";
 import { Keys } from "./pages/keys";
@@ -20,6 +21,7 @@ const TITLES: Record<Page, string> = {
   pipeline: "Pipeline",
   keys: "Keys",
   hosts: "Hosts",
+  alerts: "Alerts",
   subscribers: "Subscribers",
   cluster: "Cluster",
 };
@@ -29,6 +31,7 @@ const VIEWS: Record<Page, () => preact.JSX.Element> = {
   pipeline: Pipeline,
   keys: Keys,
   hosts: Hosts,
+  alerts: Alerts,
   subscribers: Subscribers,
   cluster: Cluster,
 };
@@ -73,6 +76,7 @@ export function App() {
             <a key={name} href={format({ page: name })} aria-current={name === page ? "page" : undefined}>
               <Icon name={name as IconName} />
               <span>{TITLES[name]}</span>
+              {name === "alerts" && <OpenAlerts />}
               {name === "cluster" && cluster && cluster.warnings > 0 && (
                 <i class={`dot ${cluster.bad ? "bad" : "warn"}`} title="There is something to mind" />
               )}
@@ -110,6 +114,18 @@ export function App() {
       </main>
       {help && <Help onClose={() => setHelp(false)} />}
     </div>
+  );
+}
+
+/** How many alerts are open, beside the page's name. */
+function OpenAlerts() {
+  const open = useCell(status)?.alerts?.open;
+  const total = open ? open.high + open.medium + open.low : 0;
+  if (!open || !total) return null;
+  return (
+    <b class={`open-alerts ${open.high ? "bad" : open.medium ? "warn" : ""}`} aria-label={`${total} open`}>
+      {total > 99 ? "99+" : total}
+    </b>
   );
 }
 

@@ -81,6 +81,38 @@ pub fn hash_of<T: Hash + ?Sized>(value: &T) -> u64 {
     Fixed::default().hash_one(value)
 }
 
+/// One hash of two: what a part of a key is known by already need not be hashed again.
+#[inline]
+#[must_use]
+pub fn joined(one: u64, other: u64) -> u64 {
+    let mut fold = Fold(one);
+    fold.mix(other);
+    fold.finish()
+}
+
+/// 32 bits of a hash, as [`Index`] takes them.
+#[inline]
+#[must_use]
+pub fn shorter(hash: u64) -> u32 {
+    (hash >> 32) as u32 ^ hash as u32
+}
+
+/// Where an entry probably is: found ahead, and looked at before the index is asked. Wrong guesses cost time alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    hash: u32,
+    slot: u32,
+}
+
+impl Place {
+    /// No idea where, but for the hash.
+    #[inline]
+    #[must_use]
+    pub fn of(hash: u64) -> Self {
+        Self { hash: shorter(hash), slot: u32::MAX }
+    }
+}
+
 /// Where things are: places in a slab by 32 bits of a hash, with open addressing, so that a look-up reads one line of the index.
 ///
 /// Nothing lies further than [`Index::PROBE_MAX`] places from where its hash says, whoever chooses the keys: what finds no place takes
@@ -252,6 +284,33 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
         &mut self.slots[at].value
     }
 
+    /// As [`Recent::entry`], for a key whose place was looked for ahead.
+    #[inline]
+    pub fn entry_at(&mut self, place: Place, key: K, new: impl FnOnce() -> V) -> &mut V {
+        let guess = place.slot as usize;
+        if self.slots.get(guess).is_some_and(|slot| slot.key == key) {
+            self.touch(guess);
+            return &mut self.slots[guess].value;
+        }
+        self.entry_hashed(place.hash, key, new)
+    }
+
+    /// Where the entry of a hash probably is. Reads a line of the index and no entry.
+    #[inline]
+    #[must_use]
+    pub fn place(&self, hash: u64) -> Place {
+        let hash = shorter(hash);
+        Place { hash, slot: self.index.first(hash).unwrap_or(u32::MAX) }
+    }
+
+    /// Reads the lines of the entry at a place that `read` reads, so that several such waits overlap. Changes nothing.
+    #[inline]
+    pub fn read_ahead<R>(&self, place: Place, read: impl FnOnce(&V) -> R) {
+        if let Some(slot) = self.slots.get(place.slot as usize) {
+            std::hint::black_box((slot.hash, read(&slot.value)));
+        }
+    }
+
     /// As [`Recent::entry`], without counting as a touch: for what is looked up again for one and the same event.
     pub fn entry_again(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
         let hash = short_hash(&key);
@@ -327,16 +386,6 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
         self.lookup(short_hash(key), key).is_some()
     }
 
-    /// Reads the lines that a look-up of `key` will need, and what `read` reads of the value, so that several such waits overlap. Changes
-    /// nothing.
-    #[inline]
-    pub fn warm<R>(&self, key: &K, read: impl FnOnce(&V) -> R) {
-        if let Some(slot) = self.index.first(short_hash(key)) {
-            let slot = &self.slots[slot as usize];
-            std::hint::black_box((slot.hash, read(&slot.value)));
-        }
-    }
-
     /// Reads the lines of the index that making room for so many entries will need.
     #[inline]
     pub fn warm_room(&self, count: usize) {
@@ -379,8 +428,7 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
 /// 32 bits of a key's hash, as [`Index`] takes them.
 #[inline]
 pub fn short_hash<T: Hash + ?Sized>(value: &T) -> u32 {
-    let hash = hash_of(value);
-    (hash >> 32) as u32 ^ hash as u32
+    shorter(hash_of(value))
 }
 
 /// When something happened last, per hash and to the second: a few kilobytes that say for most keys that a look-up would find nothing

@@ -136,6 +136,13 @@ impl Few {
         false
     }
 
+    /// Reads what inserting will read; changes nothing.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self) -> u32 {
+        self.hashes[0] ^ self.hashes[Self::MAX - 1] ^ self.count
+    }
+
     /// How many different ones there were, at most [`Few::MAX`].
     #[must_use]
     pub fn count(&self) -> u32 {

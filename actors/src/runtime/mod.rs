@@ -30,7 +30,7 @@ use crossbeam_utils::CachePadded;
 pub(crate) use stats::{Cells, add};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidegate_engine::{Digest, FullPolicy, Ledger, Output, Receiver, Router, Stage, Waker, ring};
+use tidegate_engine::{Digest, FullPolicy, Ledger, Legacy, Output, Receiver, Router, Stage, Waker, ring};
 use worker::{Worker, WorkerParts};
 
 /// Makes the stages of one shard. Called once per shard and once more per restart; each time it must make the same.
@@ -67,6 +67,18 @@ pub struct Restage {
     pub make: StageFactory,
     /// Names of those that go on as they are.
     pub kept: Vec<String>,
+    /// Last numbers per slot of streams that ended earlier, by the names of those that come.
+    pub behind: Vec<(String, Arc<[u64]>)>,
+}
+
+impl Restage {
+    fn legacy(&self, name: &str) -> Legacy {
+        if self.kept.iter().any(|kept| kept == name) {
+            return Legacy::All;
+        }
+        let behind = self.behind.iter().find(|(coming, _)| coming == name);
+        behind.map_or(Legacy::Numbers, |(_, last)| Legacy::Behind(Arc::clone(last)))
+    }
 }
 
 impl std::fmt::Debug for Restage {

@@ -307,7 +307,7 @@ impl Worker {
         to: &Restage,
         replies: &[flume::Sender<ShardSnapshot>],
     ) -> Result<(), String> {
-        guarded(|| shard.restage((to.make)(), &|name| to.kept.iter().any(|kept| kept == name)))?;
+        guarded(|| shard.restage((to.make)(), &|name| to.legacy(name)))?;
         self.make = Arc::clone(&to.make);
         self.since = shard.stages().iter().map(tidegate_engine::Stage::since).collect();
         self.cells.ledgers().clear();

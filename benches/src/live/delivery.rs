@@ -108,8 +108,7 @@ fn tick_to_subscriber(threads: Threads, idle: IdleStrategy, seconds: u64) -> Out
     // that of the system's scheduler.
     let histogram = party()?.block_on(async {
         let (ready_in, ready) = tokio::sync::oneshot::channel();
-        let reading =
-            read_all(server.client.clone(), start, total / PER_BAR, move || drop(ready_in.send(())));
+        let reading = read_all(server.client.clone(), start, total / PER_BAR, || _ = ready_in.send(()));
         let publishing = async {
             ready.await?;
             publish(server.client.clone(), start, RATE, total, 16).await
@@ -148,7 +147,7 @@ pub(super) fn reader(
     count: u64,
     ready: Sender<()>,
 ) -> Outcome<Histogram<u64>> {
-    party()?.block_on(read_all(client, start, count, move || drop(ready.send(()))))
+    party()?.block_on(read_all(client, start, count, || _ = ready.send(())))
 }
 
 async fn read_all(

@@ -24,7 +24,7 @@ const SECOND: u64 = 1_000 * MS;
 
 impl Settings {
     /// A path of the configuration: one in the file is meant from the file's folder.
-    fn beside(&self, path: &PathBuf) -> PathBuf {
+    pub(crate) fn beside(&self, path: &PathBuf) -> PathBuf {
         match self.file.as_deref().and_then(std::path::Path::parent) {
             Some(beside) => beside.join(path),
             None => path.clone(),
@@ -150,6 +150,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
         hub: hub(config),
         journal: None,
         replication: None,
+        snapshots: None,
     }
 }
 

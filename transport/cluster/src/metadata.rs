@@ -279,15 +279,15 @@ impl Consensus {
     }
 
     /// A way to propose in passing; what is refused for good comes out of the receiver.
-    pub(crate) fn proposals(&self) -> (Proposals, mpsc::Receiver<Command>) {
+    pub(crate) fn proposals(&self) -> (Proposals, mpsc::Receiver<Refused>) {
         let (commands, mut proposed) = mpsc::channel::<Command>(PROPOSALS_MAX);
         let (refuse, refused) = mpsc::channel(PROPOSALS_MAX);
         let consensus = self.clone();
         tokio::spawn(async move {
             while let Some(command) = proposed.recv().await {
                 let verdict = tokio::time::timeout(DECIDE, consensus.decide(command.clone())).await;
-                if let Ok(Ok(Decision { rejected: Some(_) })) = verdict
-                    && refuse.send(command).await.is_err()
+                if let Ok(Ok(Decision { rejected: Some(_), overtaken })) = verdict
+                    && refuse.send(Refused { command, overtaken }).await.is_err()
                 {
                     return;
                 }
@@ -296,6 +296,12 @@ impl Consensus {
         let state = Arc::clone(&self.watched.borrow());
         (Proposals { commands, watched: self.watched.clone(), state }, refused)
     }
+}
+
+/// A proposal that came to nothing, for good.
+pub(crate) struct Refused {
+    pub(crate) command: Command,
+    pub(crate) overtaken: bool,
 }
 
 /// Metadata as a replica's driver uses it.

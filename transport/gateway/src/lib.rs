@@ -23,6 +23,7 @@ mod query;
 mod book;
 mod record;
 
+mod alerts;
 mod arrow;
 mod assets;
 mod body;
@@ -38,6 +39,9 @@ mod explain;
 mod metrics;
 mod status;
 
+pub use alerts::{
+    Acting, AlertCounts, AlertError, AlertFilter, AlertNews, AlertState, AlertVerb, Alerts, Visible,
+};
 pub use cluster::{ClusterChange, ClusterMember, ClusterReplica, ClusterState};
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};

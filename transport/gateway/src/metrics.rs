@@ -156,6 +156,7 @@ fn describe() {
     describe_counter!("tidegate_gateway_messages_total", "WebSocket messages written.");
     describe_counter!("tidegate_gateway_answers_total", "Requests answered.");
     describe_histogram!("tidegate_gateway_answer_seconds", Unit::Seconds, "Time to the head of an answer.");
+    crate::alerts::describe();
     describe_gauge!("tidegate_uptime_seconds", Unit::Seconds, "Time since the gateway was started.");
     describe_gauge!("tidegate_build_info", "Always 1; the label says which version runs.");
 }
@@ -275,6 +276,7 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
                 counter!("tidegate_refusals_total", "front" => front, "reason" => reason).absolute(count);
             }
         }
+        crate::alerts::publish(shared);
         counter!("tidegate_gateway_messages_total").absolute(shared.metrics.messages.load(Relaxed));
         gauge!("tidegate_uptime_seconds").set(shared.status.uptime().as_secs_f64());
         gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -22,7 +22,7 @@ use tidegate_proto::hub::{Hub, KeyInfo, KeySearch};
 use tidegate_proto::{Grant, MonoTime};
 
 /// Every route there is, for metrics and documentation.
-pub(crate) const ROUTES: [&str; 16] = [
+pub(crate) const ROUTES: [&str; 24] = [
     "/v1/streams",
     "/v1/keys",
     "/v1/latest",
@@ -35,6 +35,14 @@ pub(crate) const ROUTES: [&str; 16] = [
     "/v1/sse",
     "/v1/arrow",
     "/v1/ws",
+    "/v1/alerts",
+    "/v1/alerts/{id}",
+    "/v1/alerts/{id}/ack",
+    "/v1/alerts/{id}/false-positive",
+    "/v1/alerts/{id}/suppress",
+    "/v1/alerts/quiets",
+    "/v1/alerts/quiets/{number}/lift",
+    "/v1/traffic",
     "/v1/openapi.json",
     "/v1/docs",
     "/metrics",
@@ -56,11 +64,12 @@ type Answer = Result<Response<Body>, ApiError>;
 
 /// The route of a path, for counters: a bounded set, whatever is asked for.
 pub(crate) fn route_label(path: &str) -> &'static str {
-    ROUTES.into_iter().find(|route| *route == path).unwrap_or("other")
+    let alerts = || crate::alerts::route(path).map(|(route, _)| route);
+    ROUTES.into_iter().find(|route| *route == path).or_else(alerts).unwrap_or("other")
 }
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+    crate::alerts::routes(Router::new())
         .route("/v1/streams", get(streams))
         .route("/v1/keys", get(keys))
         .route("/v1/latest", get(latest))
@@ -84,8 +93,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn method_not_allowed() -> ApiError {
-    let message = "only GET and HEAD are answered here";
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).allowed(["GET", "HEAD"])
+    let message = "GET and HEAD are answered here, and POST where an operator says something to alerts";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        .allowed(["GET", "HEAD", "POST"])
 }
 
 impl Shared {

@@ -181,8 +181,7 @@ async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
         "causes": FATE_NAMES,
         "ledger": ledger,
         "cluster": crate::cluster::brief(shared),
-        // Nothing looks for anomalies yet, so nobody knows of any.
-        "alerts": null,
+        "alerts": crate::alerts::status(shared),
         "stages": stages(shared, &hub.streams),
     }))
 }

@@ -71,10 +71,16 @@ pub(crate) enum Input {
     /// Other stages from here on; answered with the number of the barrier they begin behind.
     Restage {
         make: StageFactory,
-        kept: Vec<String>,
+        legacy: Legacy,
         reply: oneshot::Sender<u64>,
     },
     Stop,
+}
+
+/// What other stages have of those before them, by name, see [`Restage`].
+pub(crate) struct Legacy {
+    pub(crate) kept: Vec<String>,
+    pub(crate) behind: Vec<(String, Arc<[u64]>)>,
 }
 
 /// What the thread says to a connection.
@@ -192,9 +198,9 @@ impl IngestHandle {
     ///
     /// # Errors
     /// [`IngestGone`] while shutting down.
-    pub(crate) async fn restage(&self, make: StageFactory, kept: Vec<String>) -> Result<u64, IngestGone> {
+    pub(crate) async fn restage(&self, make: StageFactory, legacy: Legacy) -> Result<u64, IngestGone> {
         let (reply, barrier) = oneshot::channel();
-        self.inputs.send_async(Input::Restage { make, kept, reply }).await.map_err(|_| IngestGone)?;
+        self.inputs.send_async(Input::Restage { make, legacy, reply }).await.map_err(|_| IngestGone)?;
         barrier.await.map_err(|_| IngestGone)
     }
 
@@ -352,7 +358,7 @@ pub(crate) struct Ingest {
     swept: MonoTime,
     ended: bool,
     journal: Option<Journaling>,
-    /// All names in the order of their keys, a length byte in front of each; with a journal only.
+    /// All names in the order of their keys, a length byte in front of each; with snapshots only.
     texts: Vec<u8>,
     snapshots: Option<Snapshotting>,
     replica: Option<Box<Replicating>>,
@@ -548,8 +554,8 @@ impl Ingest {
             Input::Journaled => self.journaled(now),
             // Whoever runs this looks at what there is of it before anything else.
             Input::Replicated => {}
-            Input::Restage { make, kept, reply } => {
-                let _ = reply.send(self.restage(make, kept));
+            Input::Restage { make, legacy, reply } => {
+                let _ = reply.send(self.restage(make, legacy));
             }
             Input::Stop => self.ended = true,
         }
@@ -557,10 +563,10 @@ impl Ingest {
     }
 
     /// Every shard runs other stages from this place of the log on.
-    fn restage(&mut self, make: StageFactory, kept: Vec<String>) -> u64 {
+    fn restage(&mut self, make: StageFactory, Legacy { kept, behind }: Legacy) -> u64 {
         self.restages += 1;
         let barrier = self.restages;
-        let to = Arc::new(Restage { barrier, make, kept });
+        let to = Arc::new(Restage { barrier, make, kept, behind });
         for shard in 0..self.commander.shards() {
             // One that has ended, or only counts, computes nothing either way.
             let _ = self.commander.control(shard, ShardCommand::Restage(Arc::clone(&to)));
@@ -600,7 +606,7 @@ impl Ingest {
         (snapshots.last, snapshots.at) = (journal.submitted(), now);
         snapshots.barrier += 1;
         let (barrier, taken_ns, begun) = (snapshots.barrier, (snapshots.wall_ns)(), Instant::now());
-        let state = self.state();
+        let state = self.state(&self.server);
         let ingest_pause_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
         if let Some(snapshots) = &self.snapshots {
@@ -628,7 +634,7 @@ impl Ingest {
         self.snapshots.as_ref().is_some_and(|snapshots| snapshots.shared.is_busy())
     }
 
-    fn state(&self) -> IngestState {
+    fn state(&self, server: &FeedServer) -> IngestState {
         let source = |source: &Source| SourceLog {
             sequencer: source.sequencer.state(),
             keys: source.keys.clone(),
@@ -637,7 +643,7 @@ impl Ingest {
             finished: source.state.finished,
         };
         IngestState {
-            server: self.server.state(),
+            server: server.state(),
             sources: self.sources.iter().map(source).collect(),
             names: self.texts.clone(),
             overflow: self.overflow,
@@ -652,7 +658,7 @@ impl Ingest {
     /// # Errors
     /// What is wrong with it; ingest is then of no use.
     fn restore(&mut self, state: &IngestState) -> Result<(), String> {
-        self.server.restore(&state.server).map_err(|error| error.to_string())?;
+        self.restore_sessions(&state.server).map_err(|error| error.to_string())?;
         for (rank, saved) in state.sources.iter().enumerate() {
             let options = SequencerOptions {
                 disorder_ns: self.options.disorder_ns,
@@ -826,6 +832,7 @@ impl Ingest {
             ranks.extend((0..self.sources.len() as u16).map(|rank| (rank, rank)));
             point = Some(info.point);
             (found.snapshot, found.snapshot_bytes) = (Some(info.point.offset), *bytes);
+            found.point = point;
         }
         let total_bytes = Journaling::bytes_from(&mut disk, point.map_or(0, |point| point.offset));
         let (mut read, mut stopped) = (0, 0);
@@ -1143,7 +1150,7 @@ impl Ingest {
     fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
         let key = self.router.defined() as u32;
         self.names.insert(hash, key);
-        if self.options.journal.is_some() {
+        if self.options.journal.is_some() || self.options.snapshots.is_some() {
             // No name is longer than a length byte can say: frames and entries have none.
             self.texts.push(name.len() as u8);
             self.texts.extend_from_slice(name.as_bytes());

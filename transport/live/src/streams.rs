@@ -2,12 +2,12 @@
 //! shards have passed it. No event is lost or counted twice on the way, and what goes on notices nothing.
 
 use crate::egress::{HubGone, HubHandle};
-use crate::ingest::{IngestGone, IngestHandle};
+use crate::ingest::{IngestGone, IngestHandle, Legacy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidegate_actors::runtime::{Phase, StageFactory, StatsHandle};
-use tidegate_proto::hub::{HubError, StreamMeta};
+use tidegate_proto::hub::{Announced, HubError, StreamMeta};
 
 /// How often it is looked whether all shards have passed the place.
 const LOOK: Duration = Duration::from_millis(2);
@@ -16,7 +16,8 @@ const LOOK: Duration = Duration::from_millis(2);
 pub struct NewStreams {
     /// Numbers of those that end: removed, or changed and to come again under the same name.
     pub ended: Vec<u16>,
-    /// Those that begin, in the order of their numbers. One with the name of one that ends numbers its records on.
+    /// Those that begin, in the order of their numbers. One with the name of one that ends, or has
+    /// ended before, numbers its records on.
     pub coming: Vec<StreamMeta>,
     /// Names of the stages that go on with what they know.
     pub kept: Vec<String>,
@@ -93,8 +94,8 @@ impl StreamChanges {
         let _under = Under(Arc::clone(&self.busy));
         let NewStreams { ended, coming, kept, stages } = new;
         let ending = ended.clone();
-        let first = self.hub.ask(move |hub, _| hub.announce(&ending, coming)).await??;
-        let barrier = self.ingest.restage(stages(first), kept).await?;
+        let Announced { first, behind } = self.hub.ask(move |hub, _| hub.announce(&ending, coming)).await??;
+        let barrier = self.ingest.restage(stages(first), Legacy { kept, behind }).await?;
         loop {
             let shards = self.stats.stats();
             let gone = shards.iter().filter(|shard| shard.phase >= Phase::Quarantined).count();

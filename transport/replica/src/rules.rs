@@ -29,6 +29,9 @@ pub enum Rule {
     CommitBounded,
     /// A refused proposal is answered, so that its leader can drop it.
     ExplicitReject,
+    /// A proposal refused because the sets have changed is dropped when metadata tells how: it may have been accepted, and refused when
+    /// it came a second time.
+    OvertakenStays,
     /// A proposal that names an older incarnation of a node is refused.
     ProposalIncarnation,
     /// What an older incarnation of a follower acknowledged does not count for the new one.
@@ -43,11 +46,25 @@ pub enum Rule {
     JoinWhenCaughtUp,
     /// A durable replica counts, and acknowledges, only what it has synced.
     AckAfterSync,
+    /// A snapshot holds committed entries only.
+    SnapshotCommitted,
+    /// A snapshot holds what of each source is committed.
+    SnapshotHasSources,
+    /// A snapshot is used only if all of it is there and has the hash that was offered.
+    SnapshotWhole,
+    /// A snapshot in front of the own commit is not fetched, and not put in place of what is newer.
+    SnapshotNewer,
+    /// What of a snapshot was sent counts for nothing: its receiver counts once it acknowledges, with the snapshot in place.
+    SnapshotInPlace,
+    /// A snapshot of an older lineage is used only where the log goes on from it.
+    SnapshotLineage,
+    /// The log is cut only behind a snapshot that is whole.
+    CutBehindSnapshot,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 27] = [
         Self::CleanElection,
         Self::LossyLeaves,
         Self::DedupeFromLog,
@@ -60,6 +77,7 @@ impl Rule {
         Self::PrevCheck,
         Self::CommitBounded,
         Self::ExplicitReject,
+        Self::OvertakenStays,
         Self::ProposalIncarnation,
         Self::AckIncarnation,
         Self::VersionCheck,
@@ -67,6 +85,13 @@ impl Rule {
         Self::DigestFences,
         Self::JoinWhenCaughtUp,
         Self::AckAfterSync,
+        Self::SnapshotCommitted,
+        Self::SnapshotHasSources,
+        Self::SnapshotWhole,
+        Self::SnapshotNewer,
+        Self::SnapshotInPlace,
+        Self::SnapshotLineage,
+        Self::CutBehindSnapshot,
     ];
 }
 

@@ -132,6 +132,15 @@ export function stamp(ts: string | null | undefined): string {
   return `${iso.slice(0, 10)} ${iso.slice(11, 19)}${fraction(ts)}`;
 }
 
+/** `14:30:05` of today, `01-05 14:30` of this year, `2025-01-05` of any other: for lists of what may be of any time. */
+export function when(ts: string | null | undefined, now_ms = Date.now()): string {
+  const text = stamp(ts);
+  if (text === DASH) return text;
+  const today = new Date(now_ms).toISOString();
+  if (text.slice(0, 10) === today.slice(0, 10)) return text.slice(11, 19);
+  return text.slice(0, 4) === today.slice(0, 4) ? text.slice(5, 16) : text.slice(0, 10);
+}
+
 function fraction(ts: string): string {
   const nanos = ts.padStart(9, "0").slice(-9).replace(/0+$/, "");
   return nanos ? `.${nanos}` : "";

@@ -6,7 +6,7 @@
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use crate::address::Ip;
-use crate::hash::Recent;
+use crate::hash::{Place, Recent};
 use crate::record::FlowRecord;
 use crate::table::SECOND;
 
@@ -76,14 +76,14 @@ impl Default for Beacons {
 
 impl Beacons {
     /// Takes a flow that ended and is not the `first` of its edge.
-    pub fn ended(&mut self, record: &FlowRecord, first: Call, now: u64, alerts: &mut Alerts) {
+    pub fn ended(&mut self, record: &FlowRecord, first: Call, edge: u64, now: u64, alerts: &mut Alerts) {
         let FlowRecord { originator, responder, responder_port, protocol, .. } = *record;
         // Inside a site regular connections are monitoring, far more often than not; calls home go out.
         if responder.is_private() || REGULAR.contains(&responder_port) {
             return;
         }
         let key = (originator, responder, responder_port, protocol);
-        let calls = self.calls.entry(key, || {
+        let calls = self.calls.entry_at(Place::of(edge), key, || {
             let mut ring = [Call::default(); STARTS_MAX];
             ring[0] = first;
             Calls { ring, count: 1 }

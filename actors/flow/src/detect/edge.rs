@@ -3,8 +3,8 @@
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use super::beacon::Call;
-use super::host::Hosts;
-use crate::hash::{Recent, hash_of, short_hash};
+use super::host::{Ends, Hosts};
+use crate::hash::{Place, Recent, shorter};
 use crate::packet::protocol;
 use crate::record::FlowRecord;
 use crate::sketch::Few;
@@ -57,16 +57,14 @@ impl Default for Edges {
     }
 }
 
-fn key(record: &FlowRecord) -> u64 {
-    hash_of(&(record.originator, record.responder, record.responder_port, record.protocol))
-}
-
 impl Edges {
     /// Takes a flow that ended. The first call of its edge where this is not the first; `None` where it is, or is no call: the middle of
     /// a connection has no start, and what carries nothing says nothing.
     pub fn ended(
         &mut self,
         record: &FlowRecord,
+        ends: &Ends,
+        edge: (u64, Place),
         now: u64,
         hosts: &mut Hosts,
         alerts: &mut Alerts,
@@ -80,11 +78,11 @@ impl Edges {
             return None;
         }
         let mut is_new = false;
-        let first = *self.first.entry(key(record), || {
+        let first = *self.first.entry_at(edge.1, edge.0, || {
             is_new = true;
             Call::of(record)
         });
-        let habits = &mut hosts.entry(record.originator, Default::default).habits;
+        let habits = &mut hosts.entry_at(ends.originator_at, record.originator, Default::default).habits;
         let before = *habits;
         if habits.since_ns == 0 {
             habits.since_ns = now.max(1);
@@ -95,13 +93,14 @@ impl Edges {
         }
         habits.services = habits.services.saturating_add(1);
         habits.new_ns = habits.new_ns.max(now);
-        self.judge(record, before, now, hosts, alerts);
+        self.judge(record, ends, before, now, hosts, alerts);
         None
     }
 
     fn judge(
         &mut self,
         record: &FlowRecord,
+        ends: &Ends,
         before: Habits,
         now: u64,
         hosts: &mut Hosts,
@@ -109,7 +108,7 @@ impl Edges {
     ) {
         let FlowRecord { originator, responder, responder_port: port, protocol: number, .. } = *record;
         let users = self.users.entry((port, number), Few::default);
-        let is_known = users.insert(short_hash(&originator));
+        let is_known = users.insert(shorter(ends.originator));
         let users = users.count();
         let settled = before.since_ns > 0
             && now.saturating_sub(before.since_ns) >= HISTORY_NS
@@ -142,9 +141,15 @@ impl Edges {
         );
     }
 
+    /// Where the first call of an edge probably is.
+    #[must_use]
+    pub fn place(&self, edge: u64) -> Place {
+        self.first.place(edge)
+    }
+
     /// Reads ahead what a flow's end will need; changes nothing.
-    pub fn warm(&self, record: &FlowRecord) {
-        self.first.warm(&key(record), |_| ());
+    pub fn read_ahead(&self, place: Place) {
+        self.first.read_ahead(place, |_| ());
     }
 
     /// Reads ahead what room for so many new edges will need; changes nothing.

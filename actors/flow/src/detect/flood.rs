@@ -1,8 +1,9 @@
 //! Floods: masses of half-open connections, UDP, pings or unasked-for answers to one host, and connections held open with nothing.
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::host::Ends;
 use crate::address::Ip;
-use crate::hash::{Lately, Recent, hash_of, short_hash};
+use crate::hash::{Lately, Recent, hash_of, shorter};
 use crate::packet::{Packet, protocol};
 use crate::sketch::Distinct;
 use crate::table::SECOND;
@@ -35,6 +36,8 @@ pub struct Datagram {
     pub source: Ip,
     /// To whom.
     pub target: Ip,
+    /// Hash of whom; 0 where nobody asks for it.
+    pub target_hash: u64,
     /// To which port.
     pub port: u16,
     /// Bytes of the IP packet.
@@ -156,7 +159,7 @@ impl Floods {
         let Datagram { source, target, port, number, now, .. } = *asked;
         let ts = now;
         let key = (target, port);
-        let service = short_hash(&key);
+        let service = shorter(Ends::with(asked.target_hash, port, 0));
         if !half_open {
             if self.half_open.may_be(service, now, WINDOW_NS)
                 && let Some(rate) = self.syn.find_hashed(service, &key)
@@ -213,7 +216,7 @@ impl Floods {
     /// A UDP packet that nothing came back for, or one whose flow has packets both ways. One way, and either over many ports or
     /// sources, or so fast that no call or film is.
     pub fn datagram(&mut self, datagram: &Datagram, answered: bool, alerts: &mut Alerts) {
-        let Datagram { source, target, port, bytes, number, now } = *datagram;
+        let Datagram { source, target, port, bytes, number, now, .. } = *datagram;
         if target.is_group() {
             return;
         }

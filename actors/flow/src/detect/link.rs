@@ -41,6 +41,10 @@ struct Asker {
     count: u32,
     in_turn: u32,
     last: u128,
+    /// Address that most of the questions name as their sender, by majority vote (Boyer and Moore), and its lead: a card has several
+    /// addresses where a host does, and one of them asks.
+    main: Ip,
+    lead: u32,
 }
 
 /// The detector.
@@ -153,6 +157,8 @@ impl Link {
             count: 0,
             in_turn: 0,
             last: 0,
+            main: sender,
+            lead: 0,
         };
         let asker = self.askers.entry(sender_mac, new);
         if ts.saturating_sub(asker.range.first_ns) > SCAN_NS {
@@ -165,12 +171,16 @@ impl Link {
         asker.count += 1;
         asker.in_turn += u32::from(target.0 == asker.last + 1);
         asker.last = target.0;
+        if asker.lead == 0 {
+            asker.main = sender;
+        }
+        asker.lead = if asker.main == sender { asker.lead + 1 } else { asker.lead - 1 };
         let asked = asker.asked.count();
         let in_turn = asker.in_turn * 5 >= asker.count * 3;
         let least = if in_turn { IN_TURN_MIN } else { ASKED_MIN };
         if asked >= least {
             alerts.raise(
-                Alert::new(Kind::HorizontalScan, sender, asker.range, ts)
+                Alert::new(Kind::HorizontalScan, asker.main, asker.range, ts)
                     .rated(Severity::Low, probability(f64::from(asked), f64::from(least)), "arp")
                     .because("addresses asked for in a minute", asked, least - 1)
                     .because("of them the next after the last", asker.in_turn, 0.0),

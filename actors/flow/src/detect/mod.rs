@@ -19,11 +19,11 @@ pub mod volume;
 pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity, probability};
 
 use self::flood::Datagram;
-use self::host::{HOSTS_MAX, Hosts};
+use self::host::{Ends, HOSTS_MAX, Hosts};
 use self::inspect::Finding;
-use self::scan::{Outcome, Probe};
+use self::scan::{Outcome, Probe, tried};
 use crate::dns;
-use crate::hash::{Recent, hash_of};
+use crate::hash::{Place, Recent, hash_of};
 use crate::packet::{Arp, Fragment, Packet, protocol, tcp_flag};
 use crate::record::{ConnState, EndCause, FlowRecord};
 use crate::table::{Answer, Flow, SECOND, Watch};
@@ -67,8 +67,26 @@ impl Default for Detectors {
     }
 }
 
+/// What is worked out for a record before its turn: hashes, and where the entries it will need probably are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ahead {
+    ends: Ends,
+    edge: u64,
+    edge_at: Place,
+    tried_at: Place,
+}
+
+impl Ahead {
+    fn of(record: &FlowRecord) -> Self {
+        let ends = Ends::of(record);
+        let edge = ends.edge(record);
+        let tried = tried(ends.originator, record.responder_port, Probe::Syn);
+        Self { ends, edge, edge_at: Place::of(edge), tried_at: Place::of(tried) }
+    }
+}
+
 /// Records read ahead together: more than a core has in flight gains nothing.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 /// Ends of UDP remembered.
 const TALKERS_MAX: usize = 1 << 16;
 
@@ -145,16 +163,20 @@ impl Detectors {
 
     /// Takes a record of a flow log, in the log's order. What only packets show is not seen: names, logins in clear, link addresses.
     pub fn logged(&mut self, record: &FlowRecord) {
+        self.take_logged(record, &Ahead::of(record));
+    }
+
+    fn take_logged(&mut self, record: &FlowRecord, ahead: &Ahead) {
         self.records += 1;
         let now = record.last_ns;
         // A part of a flow has no beginning of its own, and where packets were left out nobody can say what was answered: how much was sent
         // is all they tell.
         if record.cause == EndCause::Interim || record.sampling > 1 {
-            return self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+            return self.sized(record, &ahead.ends, &mut (0, 0), now);
         }
         if record.cause == EndCause::OneWay {
-            self.called(record, now);
-            return self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+            self.called(record, ahead, now);
+            return self.sized(record, &ahead.ends, &mut (0, 0), now);
         }
         let answer = match record.state {
             ConnState::Rej | ConnState::RstOS0 => Answer::Refused,
@@ -183,55 +205,92 @@ impl Detectors {
         if let Some(probe) = probe {
             let half_open = answer != Answer::Answered
                 || (record.state == ConnState::RstO && record.sent.bytes == 0 && history.starts_with("ShR"));
-            self.outcome(record, probe, answer, 0, now);
+            self.outcome(record, ahead, probe, answer, 0, now);
             if probe == Probe::Syn {
-                self.floods.connection(&datagram(record, now), half_open, &mut self.alerts);
+                let asked = datagram(record, ahead.ends.responder, now);
+                self.floods.connection(&asked, half_open, &mut self.alerts);
             }
         }
         self.logins.ended(None, record, &mut self.alerts);
-        self.called(record, now);
-        self.volumes.ended(record, &mut (0, 0), now, &mut self.hosts, &mut self.alerts);
+        self.called(record, ahead, now);
+        self.sized(record, &ahead.ends, &mut (0, 0), now);
     }
 
     /// Takes records of a flow log in order, as [`Detectors::logged`] does, but reads what several of them will need side by side, so
     /// that they wait for memory together.
     pub fn logged_all(&mut self, records: &[FlowRecord]) {
+        let mut room = [Ahead::default(); BATCH];
         for batch in records.chunks(BATCH) {
-            for record in batch {
-                self.hosts.warm(&record.originator, host::Host::touch);
-                self.hosts.warm(&record.responder, |host| host.callers.count());
-                self.scans.warm(record.originator, record.responder, record.responder_port);
-                self.edges.warm(record);
+            let ahead = &mut room[..batch.len()];
+            // In three rounds, so that what waits for memory in one is little enough for a core to have all of it in flight.
+            for (ahead, record) in ahead.iter_mut().zip(batch) {
+                *ahead = Ahead::of(record);
+            }
+            for (ahead, record) in ahead.iter_mut().zip(batch) {
+                let ends = &mut ahead.ends;
+                ends.originator_at = self.hosts.place(ends.originator);
+                ends.responder_at = self.hosts.place(ends.responder);
+                ahead.edge_at = self.edges.place(ahead.edge);
+                ahead.tried_at = self.scans.place(ends.originator, record.responder_port);
             }
             self.edges.warm_room(batch.len());
-            batch.iter().for_each(|record| self.logged(record));
+            for ahead in ahead.iter() {
+                self.hosts.read_ahead(ahead.ends.originator_at, host::Host::touch);
+                self.hosts.read_ahead(ahead.ends.responder_at, |host| host.callers.touch());
+                self.edges.read_ahead(ahead.edge_at);
+                self.scans.read_ahead(ahead.tried_at, ahead.ends.responder);
+            }
+            for (ahead, record) in ahead.iter().zip(batch) {
+                self.take_logged(record, ahead);
+            }
         }
     }
 
-    fn called(&mut self, record: &FlowRecord, now: u64) {
-        if let Some(first) = self.edges.ended(record, now, &mut self.hosts, &mut self.alerts) {
-            self.beacons.ended(record, first, now, &mut self.alerts);
+    fn called(&mut self, record: &FlowRecord, ahead: &Ahead, now: u64) {
+        let edge = (ahead.edge, ahead.edge_at);
+        let first = self.edges.ended(record, &ahead.ends, edge, now, &mut self.hosts, &mut self.alerts);
+        if let Some(first) = first {
+            self.beacons.ended(record, first, ahead.edge, now, &mut self.alerts);
         }
     }
 
-    fn outcome(&mut self, record: &FlowRecord, probe: Probe, answer: Answer, ttl: u8, now: u64) {
+    fn sized(&mut self, record: &FlowRecord, ends: &Ends, told: &mut volume::Told, now: u64) {
+        self.volumes.ended(record, ends, told, now, &mut self.hosts, &mut self.alerts);
+    }
+
+    fn outcome(
+        &mut self,
+        record: &FlowRecord,
+        ahead: &Ahead,
+        probe: Probe,
+        answer: Answer,
+        ttl: u8,
+        now: u64,
+    ) {
         if probe == Probe::Udp && answer != Answer::Answered {
             let target = hash_of(&(record.responder, record.responder_port));
             if self.talkers.find(&target).is_some_and(|at| now.saturating_sub(*at) <= 300 * SECOND) {
                 return;
             }
         }
+        let port = if probe == Probe::Ping { record.originator_port } else { record.responder_port };
+        let tried_at = match probe {
+            Probe::Syn => ahead.tried_at,
+            _ => Place::of(tried(ahead.ends.originator, port, probe)),
+        };
         let outcome = Outcome {
             source: record.originator,
             source_port: record.originator_port,
             target: record.responder,
-            port: if probe == Probe::Ping { record.originator_port } else { record.responder_port },
+            port,
             probe,
             answer,
             number: record.packets.0,
             ts: record.start_ns,
             now,
             ttl,
+            ends: ahead.ends,
+            tried_at,
         };
         self.scans.take(&outcome, &mut self.hosts, &mut self.alerts);
     }
@@ -241,10 +300,11 @@ impl Detectors {
     }
 }
 
-fn datagram(record: &FlowRecord, now: u64) -> Datagram {
+fn datagram(record: &FlowRecord, target_hash: u64, now: u64) -> Datagram {
     Datagram {
         source: record.originator,
         target: record.responder,
+        target_hash,
         port: record.responder_port,
         bytes: 0,
         number: record.packets.0,
@@ -270,7 +330,8 @@ impl Watch for Detectors {
                     && flow.first_flags & tcp_flag::SYN != 0
                 {
                     flow.inspection.completed = true;
-                    self.floods.connection(&datagram(&flow.record, packet.ts), false, &mut self.alerts);
+                    let asked = datagram(&flow.record, hash_of(&flow.record.responder), packet.ts);
+                    self.floods.connection(&asked, false, &mut self.alerts);
                 }
                 if packet.payload.is_empty() || packet.fragment == Fragment::Later {
                     return;
@@ -300,7 +361,7 @@ impl Watch for Detectors {
             protocol::UDP => {
                 let record = &flow.record;
                 if from_originator && record.sent.packets > 1 && record.received.packets == 0 {
-                    let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, packet.ts) };
+                    let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, 0, packet.ts) };
                     self.floods.datagram(&datagram, false, &mut self.alerts);
                 }
                 self.floods.packet(packet, &mut self.alerts);
@@ -337,15 +398,17 @@ impl Watch for Detectors {
         if matches!(probe, Probe::Ack | Probe::Stealth) && record.sent.bytes > 0 {
             return;
         }
-        self.outcome(&record, probe, answer, flow.first_ttl, now);
+        let ahead = Ahead::of(&record);
+        self.outcome(&record, &ahead, probe, answer, flow.first_ttl, now);
         match probe {
             Probe::Syn if answer != Answer::Answered => {
                 flow.inspection.completed = true;
-                self.floods.connection(&datagram(&record, now), true, &mut self.alerts);
+                let asked = datagram(&record, ahead.ends.responder, now);
+                self.floods.connection(&asked, true, &mut self.alerts);
             }
             Probe::Udp => {
                 let bytes = (record.sent.ip_bytes / record.sent.packets.max(1)) as u32;
-                let datagram = Datagram { bytes, ..datagram(&record, now) };
+                let datagram = Datagram { bytes, ..datagram(&record, ahead.ends.responder, now) };
                 self.floods.datagram(&datagram, answer == Answer::Answered, &mut self.alerts);
             }
             _ => {}
@@ -359,9 +422,13 @@ impl Watch for Detectors {
         let record = &flow.record;
         if !flow.inspection.completed {
             flow.inspection.completed = true;
-            self.floods.connection(&datagram(record, now), true, &mut self.alerts);
+            self.floods.connection(
+                &datagram(record, hash_of(&record.responder), now),
+                true,
+                &mut self.alerts,
+            );
         } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
-            self.floods.stalled(&datagram(record, now), &mut self.alerts);
+            self.floods.stalled(&datagram(record, 0, now), &mut self.alerts);
         }
     }
 
@@ -372,18 +439,18 @@ impl Watch for Detectors {
 
     fn record(&mut self, flow: &mut Flow, record: &FlowRecord) {
         let now = record.last_ns;
+        let ahead = Ahead::of(record);
         if record.cause != EndCause::Interim {
             if record.protocol == protocol::TCP
                 && flow.first_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
                 && !flow.inspection.completed
             {
                 flow.inspection.completed = true;
-                self.floods.connection(&datagram(record, now), true, &mut self.alerts);
+                self.floods.connection(&datagram(record, ahead.ends.responder, now), true, &mut self.alerts);
             }
             self.logins.ended(Some(flow), record, &mut self.alerts);
-            self.called(record, now);
+            self.called(record, &ahead, now);
         }
-        let told = &mut flow.inspection.told_bytes;
-        self.volumes.ended(record, told, now, &mut self.hosts, &mut self.alerts);
+        self.sized(record, &ahead.ends, &mut flow.inspection.told_bytes, now);
     }
 }

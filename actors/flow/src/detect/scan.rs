@@ -4,9 +4,9 @@
 //! guesses and mostly is not (Jung et al. 2004, threshold random walk, from which the ratio comes).
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
-use super::host::Hosts;
+use super::host::{Ends, Hosts};
 use crate::address::Ip;
-use crate::hash::{Lately, Recent, hash_of, short_hash};
+use crate::hash::{Lately, Place, Recent, hash_of, joined, shorter};
 use crate::packet::{protocol, tcp_flag};
 use crate::sketch::Distinct;
 use crate::table::{Answer, SECOND};
@@ -106,6 +106,16 @@ pub struct Outcome {
     pub now: u64,
     /// Time to live of that packet; 0 where unknown.
     pub ttl: u8,
+    /// Both ends, source first.
+    pub ends: Ends,
+    /// Where what the source tried on this port probably is.
+    pub tried_at: Place,
+}
+
+/// What is known of a source's tries by: its hash, port and probe.
+#[inline]
+pub(super) fn tried(source: u64, port: u16, probe: Probe) -> u64 {
+    Ends::with(source, port, probe as u8)
 }
 
 #[derive(Debug, Clone)]
@@ -187,7 +197,8 @@ impl Scans {
         if matches!(probe, Probe::Syn | Probe::Udp)
             && (probe == Probe::Udp || outcome.answer == Answer::Answered)
         {
-            hosts.entry(target, Default::default).callers.insert(short_hash(&source));
+            let host = hosts.entry_at(outcome.ends.responder_at, target, Default::default);
+            host.callers.insert(shorter(outcome.ends.originator));
         }
         match probe {
             // Answers of a server whose questions were not seen go from a low port to high ones.
@@ -200,7 +211,7 @@ impl Scans {
             self.ping(outcome, alerts);
             return;
         }
-        let pair = short_hash(&(source, target, probe));
+        let pair = shorter(joined(joined(outcome.ends.originator, outcome.ends.responder), probe as u64));
         let failed = outcome.answer != Answer::Answered;
         if failed {
             self.failed_lately.note(pair, outcome.now);
@@ -216,10 +227,16 @@ impl Scans {
         }
     }
 
+    /// Where what a source tried on a port with SYN probably is.
+    #[must_use]
+    pub fn place(&self, source: u64, port: u16) -> Place {
+        self.horizontal.place(tried(source, port, Probe::Syn))
+    }
+
     /// Reads ahead what the outcome of a SYN will need; changes nothing.
-    pub fn warm(&self, source: Ip, target: Ip, port: u16) {
-        self.horizontal.warm(&(source, port, Probe::Syn), |tries| {
-            tries.failed.touch(0) ^ tries.answered.touch(hash_of(&target)) ^ tries.seen_ns as u32
+    pub fn read_ahead(&self, place: Place, target: u64) {
+        self.horizontal.read_ahead(place, |tries| {
+            tries.failed.touch(0) ^ tries.answered.touch(target) ^ tries.seen_ns as u32
         });
     }
 
@@ -262,12 +279,12 @@ impl Scans {
         let mut hosts_per_port = 0.0;
         if answer != Answer::Answered {
             let (tried, ports) = self.all.entry((source, probe), Default::default);
-            tried.insert(hash_of(&target));
+            tried.insert(outcome.ends.responder);
             ports.insert(hash_of(&port));
             hosts_per_port = f64::from(tried.count()) / f64::from(ports.count().max(1));
         }
-        let tries = self.horizontal.entry((source, port, probe), || Tries::new(outcome));
-        if !tries.take(outcome, hash_of(&target)) {
+        let tries = self.horizontal.entry_at(outcome.tried_at, (source, port, probe), || Tries::new(outcome));
+        if !tries.take(outcome, outcome.ends.responder) {
             return;
         }
         let (failed, share) = (tries.failed.count(), tries.share());
@@ -298,8 +315,9 @@ impl Scans {
     /// network is answered by many.
     fn ping(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
         let Outcome { source, target, port, .. } = *outcome;
-        let tries = self.horizontal.entry((source, port, Probe::Ping), || Tries::new(outcome));
-        if !tries.take(outcome, hash_of(&target)) {
+        let tries =
+            self.horizontal.entry_at(outcome.tried_at, (source, port, Probe::Ping), || Tries::new(outcome));
+        if !tries.take(outcome, outcome.ends.responder) {
             return;
         }
         let (failed, share) = (tries.failed.count(), tries.share());

@@ -1,7 +1,7 @@
 //! What a host sends out, against its own history; and whom it administers, against whom it administered.
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
-use super::host::Hosts;
+use super::host::{Ends, Hosts};
 use crate::address::Ip;
 use crate::hash::{Recent, hash_of};
 use crate::packet::protocol;
@@ -70,12 +70,13 @@ impl Volumes {
     pub fn ended(
         &mut self,
         record: &FlowRecord,
+        ends: &Ends,
         told: &mut Told,
         now: u64,
         hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) {
-        out(record, told, now, hosts, alerts);
+        out(record, ends, told, now, hosts, alerts);
         self.administered(record, now, hosts, alerts);
     }
 
@@ -157,14 +158,14 @@ impl Volume {
     }
 }
 
-fn out(record: &FlowRecord, told: &mut Told, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
+fn out(record: &FlowRecord, ends: &Ends, told: &mut Told, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
     if record.sent.bytes == 0 || record.responder.is_group() || record.responder.is_private() {
         return;
     }
     let bytes = record.sent.bytes.saturating_sub(told.0);
     let back = record.received.bytes.saturating_sub(told.1);
     *told = (record.sent.bytes, record.received.bytes);
-    let host = &mut hosts.entry(record.originator, Default::default).volume;
+    let host = &mut hosts.entry_at(ends.originator_at, record.originator, Default::default).volume;
     host.seen_since(now);
     let window = now / WINDOW_NS;
     // Logs are in order of ends, more or less: what belongs to an older window counts in this one.

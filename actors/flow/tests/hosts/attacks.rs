@@ -106,6 +106,14 @@ fn worms_and_sweeps() {
         net.arp(f64::from(number) * 0.02, false, [2, 0, 0, 0, 0, 9], ip(EVIL), host("10.0.0.0", number));
     }
     only(net, EVIL, "horizontal-scan");
+    // A card with two addresses, of which one asks for its neighbours now and then: the other is accused.
+    let mut net = Net::new();
+    for number in 1..=60 {
+        let at = f64::from(number) * 0.02;
+        let from = if number % 7 == 0 || number == 60 { ip("10.0.0.78") } else { ip(EVIL) };
+        net.arp(at, false, [2, 0, 0, 0, 0, 9], from, host("10.0.0.0", number));
+    }
+    only(net, EVIL, "horizontal-scan");
 }
 
 #[test]

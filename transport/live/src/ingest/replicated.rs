@@ -4,12 +4,16 @@
 //! ([`Ingest::server`]) are ahead of it by what is on its way, and are made from the log whenever leading begins or ends.
 
 use super::{FeedState, Ingest};
-use crate::journal::Recovered;
-use crate::replication::{Input, Order, Replication, Submission};
+use crate::journal::{JournalError, Recovered};
+use crate::recovery::Loaded;
+use crate::replication::{Input, Order, ReplicaSnapshots, Replication, Submission};
+use crate::snapshot::Request;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use tidegate_journal::{Batch, Entry};
-use tidegate_proto::feed::{ConnectionId, FeedServer, FeedServerOptions, Taken};
+use std::time::Instant;
+use tidegate_engine::{Event, kind};
+use tidegate_journal::{Batch, Entry, Point};
+use tidegate_proto::feed::{ConnectionId, FeedServer, FeedServerOptions, FeedServerState, StateError, Taken};
 use tidegate_proto::{Close, MonoTime};
 
 pub(super) struct Replicating {
@@ -177,6 +181,10 @@ impl Ingest {
                     done += 1;
                     self.lead(epoch, &tail);
                 }
+                Order::Snapshot(point) => {
+                    done += 1;
+                    self.snapshot_at(point);
+                }
                 Order::Follow { leader, epoch } => {
                     done += 1;
                     self.follow(leader, epoch);
@@ -220,6 +228,74 @@ impl Ingest {
             self.downstream.arrived(received, &self.router);
         }
         self.replica = Some(replica);
+    }
+
+    /// Begins a snapshot of the committed log up to here.
+    fn snapshot_at(&mut self, point: Point) {
+        let Some(replica) = &self.replica else { return };
+        let told = replica.port.written.clone();
+        let refuse = |why: &str| {
+            let _ = told.try_send(Err(why.to_owned()));
+        };
+        // A source that is one too many here has no place in the others' snapshots.
+        if replica.ranks.iter().any(|(log, here)| log != here) {
+            return refuse("its sources have other numbers than in the log");
+        }
+        let begun = Instant::now();
+        let state = self.state(&replica.log);
+        let Some(snapshots) = &mut self.snapshots else { return refuse("there are to be none") };
+        if snapshots.shared.is_busy() {
+            return refuse("another one is being written");
+        }
+        snapshots.shared.begin();
+        snapshots.barrier += 1;
+        let barrier = snapshots.barrier;
+        let (reply, points) = flume::bounded(1);
+        let _ = reply.try_send(point);
+        let request = Request {
+            barrier,
+            begun,
+            taken_ns: (snapshots.wall_ns)(),
+            ingest_pause_ns: u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            point: points,
+            state,
+        };
+        let requests = snapshots.requests.clone();
+        self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
+        // There is room: it is asked for one at a time.
+        let _ = requests.try_send(request);
+    }
+
+    /// Takes over sessions of a snapshot: in a cluster they are the committed log's.
+    pub(super) fn restore_sessions(&mut self, state: &FeedServerState) -> Result<(), StateError> {
+        let Some(replica) = &mut self.replica else { return self.server.restore(state) };
+        replica.log.restore(state)?;
+        // The log was written with these ranks.
+        let ranks = 0..replica.log.sources().count() as u16;
+        replica.ranks.extend(ranks.map(|rank| (rank, rank)));
+        self.server.go_on_from(&replica.log);
+        Ok(())
+    }
+
+    /// Takes over a node's snapshot, if there is one.
+    ///
+    /// # Errors
+    /// [`JournalError::Snapshot`] when it does not fit together.
+    pub(crate) fn begin_from(
+        &mut self,
+        settings: &ReplicaSnapshots,
+        loaded: Option<&Loaded>,
+    ) -> Result<Recovered, JournalError> {
+        let mut found = Recovered::default();
+        let Some(Loaded { info, bytes, ingest, .. }) = loaded else { return Ok(found) };
+        let (offset, folder) = (info.point.offset, settings.folder.clone());
+        self.restore(ingest).map_err(|what| JournalError::Snapshot { folder, offset, what })?;
+        (found.snapshot, found.snapshot_bytes) = (Some(offset), *bytes);
+        found.point = Some(info.point);
+        let stats = self.stats();
+        self.shared.logged.store(stats.logged, std::sync::atomic::Ordering::Relaxed);
+        *self.shared.stats() = stats;
+        Ok(found)
     }
 
     fn acknowledge_all(&mut self, now: MonoTime) {

@@ -61,6 +61,7 @@ use keys::Keyring;
 pub use keys::{KeyInfo, KeySearch};
 pub use past::{PastError, StreamPast};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{Output, SLOT_COUNT, output_kind};
 
@@ -126,6 +127,15 @@ pub struct StreamMeta {
     pub kind: StreamKind,
     /// Columns of its rows; empty for bars, whose words are [`tidegate_engine::BarWords`].
     pub columns: Vec<String>,
+}
+
+/// Streams that were announced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The number of the first of them.
+    pub first: u16,
+    /// Of those whose name one had that has ended, its last number per slot.
+    pub behind: Vec<(String, Arc<[u64]>)>,
 }
 
 /// Why a hub cannot be made.
@@ -355,11 +365,12 @@ impl StreamState {
         }
     }
 
-    /// Gives back the memory of a stream that has ended and that nobody reads any more.
+    /// Gives back the memory of a stream that has ended and that nobody reads any more. Its last numbers are kept: another one of its
+    /// name begins behind them.
     fn forget(&mut self) {
         self.first = self.head();
         (self.ring, self.shared) = (VecDeque::new(), VecDeque::new());
-        (self.heads, self.evicted, self.slot_events) = (Box::default(), Box::default(), Box::default());
+        (self.evicted, self.slot_events) = (Box::default(), Box::default());
     }
 
     fn head(&self) -> u64 {
@@ -471,12 +482,11 @@ impl Hub {
     }
 
     /// Announces a change of streams: `ended` are the numbers of those that are to end, `coming` those that are to begin, numbered behind
-    /// all that there ever were. From now on records of the new ones are kept, but nobody can ask for them before [`Hub::switch`]. Returns
-    /// the number of the first.
+    /// all that there ever were. From now on records of the new ones are kept, but nobody can ask for them before [`Hub::switch`].
     ///
     /// # Errors
     /// [`HubError`] when that is not possible; then nothing has changed.
-    pub fn announce(&mut self, ended: &[u16], coming: Vec<StreamMeta>) -> Result<u16, HubError> {
+    pub fn announce(&mut self, ended: &[u16], coming: Vec<StreamMeta>) -> Result<Announced, HubError> {
         let open = |number: u16| {
             self.streams.get(usize::from(number)).is_some_and(|state| state.phase == Phase::Open)
         };
@@ -489,13 +499,23 @@ impl Hub {
         check_streams(&stay.map(|(_, state)| &state.meta).chain(&coming).collect::<Vec<_>>())?;
         check("streams since the start", self.streams.len() + coming.len(), 1, STREAM_NUMBERS_MAX)?;
         let first = self.streams.len() as u16;
+        let ended_before = |meta: &StreamMeta| {
+            let old = self.last_ended(&meta.name)?;
+            Some((meta.name.clone(), Arc::from(&*old.heads)))
+        };
+        let behind = coming.iter().filter_map(ended_before).collect();
         let options = self.options;
         self.streams.extend(coming.into_iter().map(|meta| StreamState::new(meta, Phase::Coming, &options)));
-        Ok(first)
+        Ok(Announced { first, behind })
+    }
+
+    /// The last stream of a name that has ended.
+    fn last_ended(&self, name: &str) -> Option<&StreamState> {
+        self.streams.iter().rev().find(|state| state.phase == Phase::Ended && state.meta.name == name)
     }
 
     /// No more records of `ended` come: their readers get what is left and are told [`CloseCode::CHANGED`]. Those that were announced
-    /// begin; where one has the name of one that ends, its numbers go on.
+    /// begin; where one has the name of one that ends, or has ended before, its numbers go on.
     pub fn switch(&mut self, ended: &[u16]) {
         for &number in ended {
             let Some(old) = self.streams.get_mut(usize::from(number)) else { continue };
@@ -507,14 +527,7 @@ impl Hub {
             let kept: usize = old.history.iter().map(|history| history.len().max(1) - 1).sum();
             (old.history, old.keyed) = (Vec::new(), 0);
             self.lookback -= kept;
-            let (name, heads, published) = (old.meta.name.clone(), old.heads.clone(), old.head());
-            let same = |state: &&mut StreamState| state.phase == Phase::Coming && state.meta.name == name;
-            if let Some(new) = self.streams.iter_mut().find(same) {
-                new.evicted.copy_from_slice(&heads);
-                new.heads.iter_mut().zip(&heads).for_each(|(new, old)| *new = (*new).max(*old));
-                // Nobody stands anywhere in it yet, so its places may begin where the old one's ended.
-                new.first += published;
-            }
+            let name = old.meta.name.clone();
             let reason = format!("stream `{name}` was changed or removed while the server runs");
             for place in &mut self.places {
                 if let Some(subscriber) = &mut place.subscriber {
@@ -522,10 +535,21 @@ impl Hub {
                 }
             }
         }
-        self.streams
-            .iter_mut()
-            .filter(|state| state.phase == Phase::Coming)
-            .for_each(|state| state.phase = Phase::Open);
+        for at in 0..self.streams.len() {
+            if self.streams[at].phase != Phase::Coming {
+                continue;
+            }
+            let old = self.last_ended(&self.streams[at].meta.name);
+            let behind = old.map(|old| (old.heads.clone(), old.head()));
+            let new = &mut self.streams[at];
+            new.phase = Phase::Open;
+            if let Some((heads, published)) = behind {
+                new.evicted.copy_from_slice(&heads);
+                new.heads.iter_mut().zip(&heads).for_each(|(new, old)| *new = (*new).max(*old));
+                // Nobody stands anywhere in it yet, so its places may begin where the old one's ended.
+                new.first += published;
+            }
+        }
         self.forget_unread();
     }
 
@@ -538,7 +562,7 @@ impl Hub {
     fn forget_unread(&mut self) {
         for (number, state) in (0u16..).zip(&mut self.streams) {
             let reads = |place: &Place| place.subscriber.as_ref().is_some_and(|reader| reader.reads(number));
-            if state.phase == Phase::Ended && !state.heads.is_empty() && !self.places.iter().any(reads) {
+            if state.phase == Phase::Ended && !state.evicted.is_empty() && !self.places.iter().any(reads) {
                 state.forget();
             }
         }

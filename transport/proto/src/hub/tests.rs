@@ -766,7 +766,10 @@ fn streams_change_while_readers_read() {
     assert_eq!(got.len(), 4);
 
     // `bars.1m` changes, `hosts.1m` comes.
-    assert_eq!(hub.announce(&[1], vec![meta("bars.1m"), meta("hosts.1m")]), Ok(2));
+    assert_eq!(
+        hub.announce(&[1], vec![meta("bars.1m"), meta("hosts.1m")]),
+        Ok(Announced { first: 2, behind: Vec::new() })
+    );
     assert_eq!((hub.stream("bars.1m"), hub.stream("hosts.1m")), (Some(1), None), "nobody can ask yet");
     // A shard that is ahead: its numbers go on from the old stream's.
     source.heads.extend(
@@ -815,12 +818,25 @@ fn streams_change_while_readers_read() {
     assert_eq!(hub.stats().strays, 1);
     assert_eq!(hub.stream_stats(1).unwrap().retained, 0, "its memory is given back");
 
+    // One that comes back later begins behind the one that left.
+    assert!(hub.announce(&[2], Vec::new()).is_ok());
+    hub.switch(&[2]);
+    assert_eq!(hub.stream("bars.1m"), None);
+    let back = hub.announce(&[], vec![meta("bars.1m")]).unwrap();
+    assert_eq!((back.first, back.behind.len(), back.behind[0].1[usize::from(slot)]), (4, 1, 6));
+    hub.switch(&[]);
+    let start = Start::Sequence { default: 1, slots: vec![(0, slot, 5)] };
+    let id = hub.subscribe(&Subscription { start, ..Subscription::to(["bars.1m"]) }, MonoTime(0)).unwrap();
+    let mut seen = Seen::default();
+    seen.drain(&mut hub, id, MonoTime(0));
+    assert_eq!((seen.expired, seen.all.len()), (2, 0), "what went with it is declared");
+
     assert_eq!(hub.announce(&[1], Vec::new()), Err(HubError::NoStream { number: 1 }));
     assert_eq!(hub.announce(&[], vec![meta("bars.1s")]), Err(HubError::Twice { name: "bars.1s".into() }));
     let many = (0..Subscription::STREAMS_MAX).map(|at| meta(&format!("s{at}"))).collect();
     assert!(matches!(hub.announce(&[], many), Err(HubError::Option { option: "streams", .. })));
     assert!(matches!(
-        hub.announce(&[0, 2, 3], Vec::new()),
+        hub.announce(&[0, 3, 4], Vec::new()),
         Err(HubError::Option { option: "streams", found: 0, .. })
     ));
 }
