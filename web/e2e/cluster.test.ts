@@ -45,7 +45,7 @@ describe("a made-up cluster", () => {
     await page.goto(base);
     await page.getByTestId("tile-events").waitFor();
     expect(await page.getByRole("link", { name: "Cluster" }).count()).toBe(0);
-    await page.keyboard.press("6");
+    await page.keyboard.press("7");
     expect(new URL(page.url()).hash).not.toContain("cluster");
     await page.goto(`${base}/#/cluster`);
     await page.getByText("This node stands alone").waitFor();
@@ -57,7 +57,7 @@ describe("a made-up cluster", () => {
     await start();
     await page.goto(base);
     await page.getByRole("link", { name: "Cluster" }).waitFor();
-    await page.keyboard.press("6");
+    await page.keyboard.press("7");
     await page.getByText("1 may be lost and feeds go on").waitFor();
     expect(await page.getByTestId("tile-leader").locator("b").innerText()).toBe("node 1");
     expect(await page.getByTestId("tile-isr").locator("b").innerText()).toBe("3 of 3");

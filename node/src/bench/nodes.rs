@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tidegate_cluster::operate::Operator;
-use tidegate_cluster::{ClusterConfig, NodePlace};
+use tidegate_cluster::{ClusterConfig, ClusterError, NodePlace};
 use tidegate_engine::{Event, Price, Size};
 use tidegate_proto::AckMode;
 use tidegate_proto::subscription::{Start, Subscription};
@@ -174,17 +174,26 @@ impl Nodes {
         Err(Failure::internal("the cluster does not come to rest"))
     }
 
-    /// Lets another node lead.
+    /// Lets another node lead, as soon as there is somebody who can decide it.
     pub(super) async fn transfer(&self, to: u16) -> Result<(), Failure> {
         let operator = Operator::of(&self.lab()).map_err(Failure::internal)?;
-        let found = operator.status().await;
-        let newest =
-            found.values().filter_map(|found| found.as_ref().ok()).max_by_key(|status| status.meta.revision);
-        let meta = &newest.ok_or_else(|| Failure::internal("no node answers"))?.meta;
-        let known = meta.nodes.get(&to).ok_or_else(|| Failure::internal("there is no such node"))?;
-        let target = Member { node: to, incarnation: known.incarnation };
-        let command = Command::Transfer { epoch: meta.group.epoch, target };
-        operator.decide(&command).await.map_err(Failure::internal)
+        let start = Instant::now();
+        loop {
+            let found = operator.status().await;
+            let all = found.values().filter_map(|found| found.as_ref().ok());
+            let newest = all.max_by_key(|status| status.meta.revision);
+            let meta = &newest.ok_or_else(|| Failure::internal("no node answers"))?.meta;
+            if meta.group.leader.is_some_and(|leader| leader.node == to) {
+                return Ok(());
+            }
+            let known = meta.nodes.get(&to).ok_or_else(|| Failure::internal("there is no such node"))?;
+            let target = Member { node: to, incarnation: known.incarnation };
+            match operator.decide(&Command::Transfer { epoch: meta.group.epoch, target }).await {
+                Ok(()) => return Ok(()),
+                Err(ClusterError::Silent(_)) if start.elapsed() < PATIENCE => sleep(LOOK).await,
+                Err(error) => return Err(Failure::internal(error)),
+            }
+        }
     }
 }
 
