@@ -1,5 +1,8 @@
 //! `tidegate bench`: the benchmarks as a table, with the machine named.
 
+pub(crate) mod cluster;
+mod nodes;
+
 use crate::cli::BenchArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Bar;
@@ -12,6 +15,12 @@ use tidegate_benches::suite::{self, Size};
 pub(crate) fn run(args: &BenchArgs, ui: &Ui) -> Outcome {
     let size = if args.quick { Size::QUICK } else { Size::FULL };
     let spinner = Bar::spinner(ui, "measuring", String::new());
+    if args.cluster {
+        let found = cluster::run(args.quick, &args.part, &spinner);
+        spinner.clear();
+        show_cluster(&found?, args, ui);
+        return Ok(Exit::Ok);
+    }
     let mut tell = |what: &str| spinner.at(0, what.to_owned());
     let (found, what) = if args.network {
         let size = if args.quick { live::Size::QUICK } else { live::Size::FULL };
@@ -45,6 +54,20 @@ pub(crate) fn run(args: &BenchArgs, ui: &Ui) -> Outcome {
     ui.print(&table.render(ui, 0));
     ui.note("Machines differ and are shared: compare figures of one run, by ratio. docs/BENCHMARKS.md says what each one is.");
     Ok(Exit::Ok)
+}
+
+fn show_cluster(found: &[cluster::Figure], args: &BenchArgs, ui: &Ui) {
+    if args.json {
+        return ui.print_json(&cluster::object(found));
+    }
+    ui.print(&format!("{}, nodes, feed and readers on it as processes\n", machine()));
+    let mut table = Table::new(&["figure", "median", "p99", "max", ">samples", "goal"]);
+    for figure in found {
+        let row = figure.row();
+        table.row(row.each_ref().map(String::as_str));
+    }
+    ui.print(&table.render(ui, 0));
+    ui.note("docs/BENCHMARKS.md says what each one is.");
 }
 
 fn figure(measurement: &Measurement) -> Value {

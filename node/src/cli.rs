@@ -1,5 +1,9 @@
 //! The command line: names, defaults, ranges and examples. What a text may be is decided here, once.
 
+mod traffic;
+
+pub(crate) use traffic::*;
+
 use crate::alert::args::{AlertArgs, RulesArgs, StoreArgs, TellArgs};
 use crate::batch::args::{RiskArgs, SpectrumArgs, SurfaceArgs};
 use crate::render::Color;
@@ -172,6 +176,12 @@ pub(crate) enum Command {
                       for."
     )]
     Top(TopArgs),
+    /// Say of a key of a running server where it is computed, who holds it, what it costs, and in which streams it is.
+    #[command(
+        after_help = "Examples:\n  tidegate explain BTCUSD\n  tidegate explain 10.0.0.7 --url http://127.0.0.1:8081 --json\n\nEvents and cost are \
+                      counted in bars since the server's start. A key that there is not ends it with 2, and names like it."
+    )]
+    Explain(ExplainArgs),
     /// Look whether this machine is fit: clock, UDP, cores, limits, memory, certificates, ports; and say what mends it.
     #[command(
         after_help = "Examples:\n  tidegate doctor\n  tidegate doctor --json\n\nExits with 1 when something is bad; what could only be \
@@ -179,7 +189,9 @@ pub(crate) enum Command {
     )]
     Doctor(DoctorArgs),
     /// Measure the engine on this machine, beside hand-written loops on the same work.
-    #[command(after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json")]
+    #[command(
+        after_help = "Examples:\n  tidegate bench --quick\n  tidegate bench --json > figures.json\n  tidegate bench --cluster --part kills"
+    )]
     Bench(BenchArgs),
     /// Sweep indicators over ranges of parameters: last values, signals, and what the signals were worth.
     #[command(
@@ -247,6 +259,17 @@ pub(crate) struct ServeArgs {
     /// then ask for acks `committed`.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "journal", "demo"])]
     pub(crate) cluster: Option<PathBuf>,
+    /// Take exports of flows there (NetFlow v5 and v9, IPFIX, sFlow, over UDP) and look for attacks in them; again for further
+    /// addresses.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) flows: Vec<SocketAddr>,
+    /// Look for attacks in this capture or flow log, as `detect` does; again for more.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) traffic: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tell: TellArgs,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
     #[command(flatten)]
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
@@ -611,6 +634,8 @@ pub(crate) enum ClusterCommand {
     Status(ClusterStatusArgs),
     /// Let another node in sync lead; feeds follow by themselves.
     Move(ClusterMoveArgs),
+    /// Let a node lead no more, as long as another one in sync can: it goes on to hold and apply everything. Before it is worked on, say.
+    Drain(ClusterDrainArgs),
     /// Go on with what one node has, when no node is left that has everything. What only others had is lost, and everybody is told by a
     /// new lineage.
     PromoteLoss(ClusterMoveArgs),
@@ -653,6 +678,19 @@ pub(crate) struct ClusterMoveArgs {
     /// The node.
     #[arg(long, value_name = "ID")]
     pub(crate) to: u16,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClusterDrainArgs {
+    /// The cluster's folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The node.
+    #[arg(long, value_name = "ID")]
+    pub(crate) node: u16,
+    /// Let it lead again.
+    #[arg(long)]
+    pub(crate) undo: bool,
 }
 
 /// Ports of a node unless told otherwise.
@@ -793,6 +831,19 @@ pub(crate) struct TopArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The key: a symbol or host, as it is written.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: String,
+    /// Where the server answers HTTP.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The server's own document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// The data folder whose certificates are looked at.
     #[arg(long, value_name = "DIR")]
@@ -816,6 +867,13 @@ pub(crate) struct BenchArgs {
     /// Measure the server instead of the engine: ingest, delivery and fan-out over QUIC on loopback, answers over HTTP.
     #[arg(long)]
     pub(crate) network: bool,
+    /// Measure a cluster of processes on this machine instead: acknowledgements, hand-offs and killed leaders as readers see them, and
+    /// ingest with a follower.
+    #[arg(long, conflicts_with = "network")]
+    pub(crate) cluster: bool,
+    /// Of these, only this; may be given several times.
+    #[arg(long, value_enum, requires = "cluster", value_name = "PART")]
+    pub(crate) part: Vec<crate::bench::cluster::Part>,
     /// Print an object of figures instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -1059,171 +1117,6 @@ pub(crate) struct JournalExportArgs {
     /// Records at most.
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) count: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct FlowsArgs {
-    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
-    #[arg(required_unless_present_any = ["listen", "interface"], value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Take exports over UDP until Ctrl-C: NetFlow v5, v9 and IPFIX, or sFlow v5. May be given several times.
-    #[arg(long, value_name = "netflow:ADDR|sflow:ADDR", conflicts_with_all = ["files", "interface"])]
-    pub(crate) listen: Vec<ListenArg>,
-    #[command(flatten)]
-    pub(crate) capture: CaptureArgs,
-    /// How records are written.
-    #[arg(long, value_enum, default_value_t = PrintArg::Table)]
-    pub(crate) output: PrintArg,
-    /// Flows that last longer are told so often while they go on; `never` for at their end only.
-    #[arg(long, value_name = "SPAN|never", default_value = "never", value_parser = parse_interim)]
-    pub(crate) interim: u64,
-    /// Flows held at once; beyond it the longest silent are ended early, and counted.
-    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
-    pub(crate) flows_max: u32,
-    #[command(flatten)]
-    pub(crate) read: TrafficArgs,
-}
-
-/// Packets off the network.
-#[derive(Debug, Args)]
-pub(crate) struct CaptureArgs {
-    /// Take packets off a network interface until Ctrl-C (Linux; needs the capability CAP_NET_RAW).
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["files", "format", "exports", "sampling", "from", "to", "strict"])]
-    pub(crate) interface: Option<String>,
-    /// Bytes of each packet that are kept: the rest of longer ones is not looked at.
-    #[arg(long, value_name = "BYTES", default_value_t = 65_535, requires = "interface", conflicts_with = "files", value_parser = clap::value_parser!(u32).range(64..=262_144))]
-    pub(crate) snapshot_length: u32,
-    /// Also take packets that are meant for other hosts, as they come by at a mirror port: the interface listens to all while this runs.
-    #[arg(long, requires = "interface", conflicts_with = "files")]
-    pub(crate) promiscuous: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DetectArgs {
-    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
-    #[arg(required_unless_present = "interface", value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(crate) capture: CaptureArgs,
-    /// How alerts are written.
-    #[arg(long, value_enum, default_value_t = AlertsArg::Table)]
-    pub(crate) output: AlertsArg,
-    /// One JSON object per file and line: what was read, and its alerts.
-    #[arg(long, conflicts_with = "output")]
-    pub(crate) json: bool,
-    /// Leave out alerts that are less severe.
-    #[arg(long, value_enum, default_value_t = SeverityArg::Low)]
-    pub(crate) min_severity: SeverityArg,
-    /// Flows held at once; beyond it the longest silent are ended early, and counted.
-    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
-    pub(crate) flows_max: u32,
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-    #[command(flatten)]
-    pub(crate) tell: TellArgs,
-    #[command(flatten)]
-    pub(crate) rules: RulesArgs,
-    #[command(flatten)]
-    pub(crate) read: TrafficArgs,
-}
-
-/// UDP ports that exports are sent to.
-#[derive(Debug, Clone)]
-pub(crate) struct ExportPorts(pub(crate) Vec<u16>);
-
-impl ExportPorts {
-    /// NetFlow's and IPFIX's usual ports, and sFlow's.
-    const USUAL: &str = "2055,2056,4739,6343,9555,9995,9996";
-}
-
-impl std::str::FromStr for ExportPorts {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let port = |text: &str| match text.trim().parse::<u16>() {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err(format!("`{text}` is no port: ports are 1 to 65535, separated by commas")),
-        };
-        text.split(',').map(port).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-/// Where exports are taken.
-#[derive(Debug, Clone)]
-pub(crate) struct ListenArg {
-    /// sFlow, as against NetFlow and IPFIX.
-    pub(crate) sflow: bool,
-    pub(crate) address: std::net::SocketAddr,
-}
-
-impl std::str::FromStr for ListenArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (sflow, address) = match text.split_once(':') {
-            Some(("netflow", address)) => (false, address),
-            Some(("sflow", address)) => (true, address),
-            _ => return Err(format!("`{text}` begins with neither `netflow:` nor `sflow:`")),
-        };
-        let address = address.parse().map_err(|_| {
-            format!("`{address}` is no address with a port, such as 0.0.0.0:2055 or [::]:6343")
-        })?;
-        Ok(Self { sflow, address })
-    }
-}
-
-/// How traffic is read.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Reading")]
-pub(crate) struct TrafficArgs {
-    /// The format, when it is not to be told from the file: pcap, zeek or eve.
-    #[arg(long)]
-    pub(crate) format: Option<Format>,
-    /// Read what NetFlow, IPFIX and sFlow datagrams inside captures tell, instead of the packets themselves; only those to PORTS when
-    /// given.
-    #[arg(long, value_name = "PORT,…", num_args = 0..=1, require_equals = true, default_missing_value = ExportPorts::USUAL)]
-    pub(crate) exports: Option<ExportPorts>,
-    /// One in N packets was looked at, for exporters that do not say so themselves.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) sampling: Option<u32>,
-    /// Leave out packets before this instant: RFC 3339, `2026-01-05`, or nanoseconds since 1970.
-    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
-    pub(crate) from: Option<EventTime>,
-    /// Leave out packets at and after this instant.
-    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
-    pub(crate) to: Option<EventTime>,
-    /// Stop at the first packet that cannot be read instead of counting it.
-    #[arg(long)]
-    pub(crate) strict: bool,
-}
-
-impl TrafficArgs {
-    pub(crate) fn options(&self) -> ReadOptions {
-        ReadOptions {
-            format: self.format,
-            from: self.from,
-            to: self.to,
-            strict: self.strict,
-            ..ReadOptions::default()
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AlertsArg {
-    Table,
-    Jsonl,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SeverityArg {
-    Low,
-    Medium,
-    High,
-}
-
-fn parse_interim(text: &str) -> Result<u64, String> {
-    if text == "never" { Ok(0) } else { parse_span(text) }
 }
 
 #[derive(Debug, Args)]

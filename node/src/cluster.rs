@@ -1,6 +1,6 @@
 //! `tidegate cluster`: make a cluster, see how it is, and decide what only people can; and the part of `serve` that is a node.
 
-use crate::cli::{ClusterCommand, ClusterInitArgs, ClusterMoveArgs, ClusterStatusArgs};
+use crate::cli::{ClusterCommand, ClusterDrainArgs, ClusterInitArgs, ClusterMoveArgs, ClusterStatusArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::place::now_s;
 use crate::render::{Table, Tone, Ui, thousands};
@@ -10,9 +10,12 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_cluster::operate::{Found, Operator};
-use tidegate_cluster::{ClusterConfig, ClusterError, Node, NodePlace, NodeStatus, Recovered};
-use tidegate_live::replication::ReplicationDriver;
-use tidegate_live::{IngestHandle, LiveOptions};
+use tidegate_cluster::{
+    ClusterConfig, ClusterError, Node, NodePlace, NodeStatus, Prepared, Recovered, Snapshotting,
+};
+use tidegate_journal::commit::CommitOptions;
+use tidegate_live::replication::{ReplicaSnapshots, Replication, ReplicationDriver};
+use tidegate_live::{Live, LiveOptions, SnapshotOptions};
 use tidegate_quic::Limits;
 use tidegate_replica::{Command, Group, Member as Incarnation, Meta};
 
@@ -48,6 +51,7 @@ pub(crate) fn run(command: &ClusterCommand, ui: &Ui) -> Outcome {
             }
             Ok(Command::Transfer { epoch: *epoch, target })
         }),
+        ClusterCommand::Drain(args) => drain(args, ui),
         ClusterCommand::PromoteLoss(args) => {
             let declare = |meta: &Meta, target| Ok(Command::DeclareLoss { epoch: meta.group.epoch, target });
             change(args, ui, "begins a new lineage with what it has", declare)
@@ -152,6 +156,10 @@ fn render(
         if !group.elr.is_empty() {
             facts.fact("eligible", members(&group.elr));
         }
+        if !meta.drained.is_empty() {
+            let nodes: Vec<String> = meta.drained.iter().map(u16::to_string).collect();
+            facts.fact("drained", nodes.join(", "));
+        }
         let led = consensus.leader.map_or("led by none".to_owned(), |node| format!("led by node {node}"));
         facts.fact("metadata", format!("{led}, revision {}", meta.revision));
         text += &facts.render(ui, 0);
@@ -240,42 +248,78 @@ fn change(
     })
 }
 
+/// Has a node lead no more, or again.
+fn drain(args: &ClusterDrainArgs, ui: &Ui) -> Outcome {
+    let target = ClusterMoveArgs { dir: args.dir.clone(), to: args.node };
+    let does = if args.undo { "may lead again" } else { "leads no more while another node in sync can" };
+    change(&target, ui, does, |_, target| Ok(Command::Drain { node: target.node, drained: !args.undo }))
+}
+
 /// The node that `serve` is to be.
 pub(crate) struct Member {
     dir: PathBuf,
     config: ClusterConfig,
     pub(crate) node: u16,
     pub(crate) place: NodePlace,
+    /// When snapshots are taken.
+    snapshots: SnapshotOptions,
 }
 
 impl Member {
-    pub(crate) fn of(dir: &Path) -> Result<Self, Failure> {
+    pub(crate) fn of(dir: &Path, snapshots: Option<SnapshotOptions>) -> Result<Self, Failure> {
         let config = ClusterConfig::read(dir).map_err(failure)?;
         let (node, place) = config.here(dir).map_err(failure)?;
-        Ok(Self { dir: dir.to_owned(), config, node, place })
+        // Without any of its own it still goes on from those of others.
+        let none = SnapshotOptions { every_bytes: 0, every_records: 0, every_ns: 0, keep: 2 };
+        Ok(Self { dir: dir.to_owned(), config, node, place, snapshots: snapshots.unwrap_or(none) })
     }
 
-    /// What is different on a node of a cluster.
-    pub(crate) fn apply(&self, options: &mut LiveOptions, limits: &mut Limits) {
+    /// Opens the node's folder. What is different on a node of a cluster is set; `settings` is what its state depends on beside the log.
+    pub(crate) fn prepare(
+        &self,
+        options: &mut LiveOptions,
+        limits: &mut Limits,
+        port: Replication,
+        settings: String,
+        wall_ns: fn() -> u64,
+    ) -> Result<Prepared, Failure> {
+        let prepared = Prepared::of(&self.dir).map_err(failure)?;
+        let reserve_bytes = CommitOptions::default().reserve_bytes;
+        let (folder, keep) = (prepared.snapshots(), self.snapshots.keep);
+        options.snapshots = Some(ReplicaSnapshots { folder, keep, reserve_bytes, settings, wall_ns });
+        options.replication = Some(port);
         options.feed.committed = true;
         // Results and their numbers follow from the log, so a reader goes on at any node as at the same server.
         options.feed.incarnation = u64::from_str_radix(&self.config.cluster, 16).unwrap_or(1);
         // Clients of a node that died are to look for another one soon.
         limits.idle_timeout = limits.idle_timeout.min(CLIENT_SILENCE);
         limits.keep_alive = Some(limits.keep_alive.unwrap_or(CLIENT_ALIVE).min(CLIENT_ALIVE));
+        Ok(prepared)
     }
 
-    pub(crate) fn start(&self, driver: ReplicationDriver, ingest: IngestHandle) -> Result<Node, Failure> {
-        Node::start(&self.dir, driver, ingest).map_err(failure)
+    /// Starts the node beside its engine, whose settings in short are `fingerprint`.
+    pub(crate) fn start(
+        &self,
+        prepared: Prepared,
+        fingerprint: [u8; 16],
+        driver: ReplicationDriver,
+        live: &Live,
+    ) -> Result<Node, Failure> {
+        let snapshots =
+            Snapshotting { when: self.snapshots, settings: fingerprint, point: live.recovered().point };
+        Node::start(prepared, snapshots, driver, live.ingest()).map_err(failure)
     }
 }
 
 /// Silence after which a connection of a feed or subscriber counts as gone, and how often something is said.
-const CLIENT_SILENCE: Duration = Duration::from_millis(1_000);
-const CLIENT_ALIVE: Duration = Duration::from_millis(250);
+const CLIENT_SILENCE: Duration = Duration::from_millis(500);
+const CLIENT_ALIVE: Duration = Duration::from_millis(125);
 
 /// What the node found of its log.
 pub(crate) fn note_recovered(found: &Recovered, ui: &Ui) {
+    if let Some(offset) = found.snapshot {
+        ui.note(&format!("goes on from the snapshot behind {} entries of the log", thousands(offset)));
+    }
     if found.entries > 0 {
         let part = if found.whole { "" } else { ", maybe not all it had: the machine was started anew" };
         ui.note(&format!("found {} entries of the log{part}", thousands(found.entries)));

@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_flow::Ip;
 
 /// Datagrams that wait between the sockets and what is done with them; more are dropped, and counted.
-const QUEUE_MAX: usize = 4_096;
+pub(crate) const QUEUE_MAX: usize = 4_096;
 /// How often sockets and reader look whether to end.
-const LOOK: Duration = Duration::from_millis(200);
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
 /// The longest datagram there is.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
 
@@ -27,10 +27,21 @@ pub(crate) struct Datagram<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-struct Received {
-    from: Ip,
-    received_ns: u64,
-    bytes: Box<[u8]>,
+/// A datagram off its socket.
+pub(crate) struct Received {
+    pub(crate) from: Ip,
+    /// ns since 1970.
+    pub(crate) received_ns: u64,
+    pub(crate) bytes: Box<[u8]>,
+}
+
+/// What an address takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    NetFlow,
+    SFlow,
+    /// Whatever a datagram says it is.
+    Any,
 }
 
 /// Gives datagrams to `take` in the order in which they came, and `None` when there is a pause, until Ctrl-C or until `take` says no. How
@@ -46,8 +57,7 @@ pub(crate) fn receive(
         let fail = |error: std::io::Error| {
             Failure::new(Exit::Input, anyhow::anyhow!("cannot take exports at {}: {error}", listen.address))
         };
-        let socket = UdpSocket::bind(listen.address).map_err(fail)?;
-        socket.set_read_timeout(Some(LOOK)).map_err(fail)?;
+        let socket = bind(listen.address).map_err(fail)?;
         let kind = if listen.sflow { "sFlow" } else { "NetFlow and IPFIX" };
         ui.note(&format!("{kind} at {}; Ctrl-C ends", socket.local_addr().map_err(fail)?));
         sockets.push((listen.sflow, socket));
@@ -57,7 +67,8 @@ pub(crate) fn receive(
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         for (sflow, socket) in &sockets {
             let (sender, dropped) = (sender.clone(), &dropped);
-            scope.spawn(move || pump(socket, *sflow, &sender, dropped, interrupt));
+            let takes = if *sflow { Takes::SFlow } else { Takes::NetFlow };
+            scope.spawn(move || pump(socket, takes, &sender, dropped, || interrupt.raised(), |_| {}));
         }
         drop(sender);
         let mut number = 0;
@@ -79,24 +90,39 @@ pub(crate) fn receive(
     Ok(dropped.into_inner())
 }
 
-fn pump(
+/// A socket for exports.
+pub(crate) fn bind(address: std::net::SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    socket.set_read_timeout(Some(LOOK))?;
+    Ok(socket)
+}
+
+/// Takes datagrams off a socket until it is to end; what does not fit the queue is dropped and counted.
+pub(crate) fn pump(
     socket: &UdpSocket,
-    sflow: bool,
+    takes: Takes,
     sender: &SyncSender<Received>,
     dropped: &AtomicU64,
-    interrupt: &Interrupt,
+    ended: impl Fn() -> bool,
+    came: impl Fn(&Received),
 ) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-    while !interrupt.raised() {
+    while !ended() {
         // Time-outs, and errors that a peer provokes (ICMP), end nothing.
         let Ok((count, from)) = socket.recv_from(&mut buffer) else { continue };
         let bytes = &buffer[..count];
         // An address takes what it is for; the rest is refused where it is counted.
         let is_sflow = bytes.starts_with(&[0, 0, 0, 5]);
-        let bytes: Box<[u8]> = if is_sflow == sflow { bytes.into() } else { Box::default() };
+        let taken = match takes {
+            Takes::NetFlow => !is_sflow,
+            Takes::SFlow => is_sflow,
+            Takes::Any => true,
+        };
+        let bytes: Box<[u8]> = if taken { bytes.into() } else { Box::default() };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let received_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let received = Received { from: from.ip().to_canonical().into(), received_ns, bytes };
+        came(&received);
         match sender.try_send(received) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {

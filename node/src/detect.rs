@@ -17,7 +17,7 @@ use std::path::Path;
 use tidegate_alert::render::Event;
 use tidegate_alert::store::HeldRow;
 use tidegate_alert::{
-    Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Groups, Hold, Input, Severity, Told,
+    Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Groups, Hold, Input, Severity, State, Told,
 };
 use tidegate_replay::decode::Traffic;
 
@@ -47,7 +47,8 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         if interrupt.raised() {
             break;
         }
-        let input = match input::of(path, args, &rules) {
+        let reading = Reading::of(&args.read);
+        let input = match input::of(path, args.flows_max, &reading, &rules) {
             Ok(input) => input,
             // The other files are still worth a look.
             Err(failure) => {
@@ -70,7 +71,6 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
         let mut judge = Judge::new(args.flows_max, rules.set.clone(), name);
         let mut round = Round::default();
-        let reading = Reading::of(&args.read);
         let read = traffic::read(path, &reading, !rules.set.is_empty(), &interrupt, ui, |unit| {
             unit.give(&mut judge, |finding| {
                 let _ = round.take(desk, finding, &mut sinks, least);
@@ -188,7 +188,11 @@ fn live(
 
 /// Whether the store has judged these bytes before: `Some(true)` if it did in the very same way and to the end.
 fn known(store: Option<&Store>, input: Option<&Input>) -> Option<bool> {
-    let (state, input) = (&store?.state, input?);
+    judged_before(&store?.state, input?)
+}
+
+/// Whether the state says that these bytes were judged: `Some(true)` in the very same way and to the end.
+pub(crate) fn judged_before(state: &State, input: &Input) -> Option<bool> {
     if state.inputs.get(&input.name).is_some_and(|known| known.whole) {
         return Some(true);
     }
@@ -243,12 +247,13 @@ impl Round {
     }
 }
 
-fn held(desk: &Desk) -> BTreeMap<(u64, String, Hold), u64> {
+/// Findings that a desk has held back, by day, group and reason.
+pub(crate) fn held(desk: &Desk) -> BTreeMap<(u64, String, Hold), u64> {
     desk.held().map(|(day, group, hold, count)| ((day, group.to_owned(), hold), count)).collect()
 }
 
 /// What was held back since `before`.
-fn since(before: &BTreeMap<(u64, String, Hold), u64>, desk: &Desk) -> Vec<HeldRow> {
+pub(crate) fn since(before: &BTreeMap<(u64, String, Hold), u64>, desk: &Desk) -> Vec<HeldRow> {
     held(desk)
         .into_iter()
         .map(|(key, count)| {

@@ -322,7 +322,7 @@ fn csv(record: &FlowRecord, shown: Option<&Shown>) -> String {
 }
 
 /// A record with times as text, since they do not fit a double.
-fn to_json(record: &FlowRecord, shown: Option<&Shown>) -> serde_json::Value {
+pub(crate) fn to_json(record: &FlowRecord, shown: Option<&Shown>) -> serde_json::Value {
     let shows = shown.map(|shown| match shown {
         Shown::Tls { ja4, name } => json!({ "tls": { "ja4": ja4, "server_name": name } }),
         Shown::Http { request, host } => json!({ "http": { "request": request, "host": host } }),

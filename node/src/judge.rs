@@ -21,14 +21,27 @@ pub(crate) struct Judge {
 struct Watchers {
     detectors: Detectors,
     extract: Option<Extract>,
+    /// Flows that ended since they were last taken, where somebody wants them.
+    ended: Option<Vec<FlowRecord>>,
 }
 
 impl Judge {
     /// A judge who knows nothing yet; `input` is the name findings prove themselves by, empty for none.
     pub(crate) fn new(flows_max: u32, rules: RuleSet, input: String) -> Self {
         let extract = (!rules.is_empty()).then(Extract::default);
-        let watchers = Watchers { detectors: Detectors::default().listening(), extract };
+        let watchers = Watchers { detectors: Detectors::default().listening(), extract, ended: None };
         Self { table: traffic::table(flows_max, 0), watchers, rules, input, units: 0 }
+    }
+
+    /// Keeps flows that end for [`Self::take_flows`], which must be asked now and then.
+    pub(crate) fn keeping_flows(mut self) -> Self {
+        self.watchers.ended = Some(Vec::new());
+        self
+    }
+
+    /// Gives the flows that have ended since the last call.
+    pub(crate) fn take_flows(&mut self, into: &mut Vec<FlowRecord>) {
+        self.watchers.ended.iter_mut().for_each(|ended| into.append(ended));
     }
 
     /// Takes one packet or record.
@@ -40,6 +53,7 @@ impl Judge {
             Traffic::Frame(Frame::Other) => {}
             Traffic::Record(record) => {
                 self.watchers.detectors.logged(record);
+                self.watchers.ended.iter_mut().for_each(|ended| ended.push(*record));
                 if let Some(extract) = &mut self.watchers.extract {
                     extract.logged(record);
                 }
@@ -69,7 +83,7 @@ impl Judge {
 
     fn drain(&mut self, at_end: bool, mut found: impl FnMut(Finding)) {
         let proof = Where { input: &self.input, units: self.units, at_end };
-        let Watchers { detectors, extract } = &mut self.watchers;
+        let Watchers { detectors, extract, .. } = &mut self.watchers;
         let rules = &mut self.rules;
         if let Some(extract) = extract {
             extract.take_records(|record| rules.take(&record, |hit| found(of_hit(hit, proof))));
@@ -132,6 +146,7 @@ impl Watch for Watchers {
         if let Some(extract) = &mut self.extract {
             extract.record(flow, record);
         }
+        self.ended.iter_mut().for_each(|ended| ended.push(*record));
         self.detectors.record(flow, record);
     }
 }

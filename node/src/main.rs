@@ -6,6 +6,7 @@
 
 mod cli;
 mod exit;
+mod explain;
 mod interrupt;
 mod progress;
 mod render;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Command::Cluster(command) => cluster::run(&command.what, &ui),
         Command::Certs(command) => certs::run(&command.what, &ui),
         Command::Token(command) => token::run(&command.what, &ui),
+        Command::Explain(args) => explain::run(&args, &ui),
         Command::Top(args) => top::run(&args, &ui),
         Command::Doctor(args) => doctor::run(&args, &ui),
         Command::Bench(args) => bench::run(&args, &ui),

@@ -1,5 +1,7 @@
 //! `tidegate serve`: feeds in, subscribers out, until somebody says stop.
 
+pub(crate) mod alerts;
+mod cluster;
 mod journal;
 
 use crate::cli::ServeArgs;
@@ -18,10 +20,11 @@ use serde_json::json;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tidegate_cluster::Ended;
 use tidegate_gateway::{Gateway, GatewayError, Refusals, Sources, StageNode};
 use tidegate_journal::SyncPolicy;
 use tidegate_journal::commit::CommitOptions;
-use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network};
+use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network, settings_fingerprint};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
@@ -42,7 +45,7 @@ pub(crate) fn meta(stream: &StreamInfo) -> StreamMeta {
 }
 
 /// The time of day in nanoseconds since 1970.
-fn now_ns() -> u64 {
+pub(super) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -126,9 +129,31 @@ fn security_failure(error: SecurityError) -> Failure {
 }
 
 pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
-    let member = args.cluster.as_deref().map(Member::of).transpose()?;
+    let interrupt = Interrupt::listen()?;
+    let mut again = false;
+    loop {
+        match once(args, &interrupt, again, ui)? {
+            Some(exit) => return Ok(exit),
+            // A node has fetched the state of its leader, and goes on from that.
+            None => again = true,
+        }
+    }
+}
+
+/// Serves until the end, or until a node of a cluster is to be started `again`: then nothing is returned.
+fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result<Option<Exit>, Failure> {
     let settings = Settings::of(args, ui)?;
     let config = &settings.config;
+    let snapshots = map::snapshots(config);
+    let member = settings.cluster_folder().map(|dir| Member::of(&dir, snapshots)).transpose()?;
+    // Beside `--cluster` the command line takes none of these; beside a configuration it cannot know.
+    if member.is_some()
+        && let Some(option) = args.listen.map(|_| "--listen").or(args.demo.then_some("--demo"))
+    {
+        return Err(Failure::usage(format!(
+            "{option} cannot be used on a node of a cluster, which `cluster.folder` says this is"
+        )));
+    }
     let what = config.plan()?;
     let streams = what.streams()?;
     let data = settings.data_folder()?;
@@ -142,14 +167,19 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     if args.journal_sync.is_some() && !config.journal.enabled {
         return Err(Failure::usage("--journal-sync has no journal to bring to the disk: add --journal"));
     }
-    if args.journal_snapshot.is_some() && !config.journal.enabled {
-        return Err(Failure::usage("--journal-snapshot has no journal to go with: add --journal"));
+    if args.journal_snapshot.is_some() && !config.journal.enabled && member.is_none() {
+        return Err(Failure::usage(
+            "--journal-snapshot has no journal and no cluster to go with: add --journal or --cluster",
+        ));
     }
-    let interrupt = Interrupt::listen()?;
     let start = Instant::now();
     // Any number that the last start did not have.
     let incarnation = now_ns();
     let mut options = map::live(config, incarnation);
+    let text = {
+        let log = LogOptions { disorder_ns: options.disorder_ns, fence: options.fence };
+        describe(&what, &log).to_string()
+    };
     if config.journal.enabled {
         let sync = map::sync(config);
         options.feed.durable = sync != SyncPolicy::Never;
@@ -158,10 +188,7 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             journal: map::journal(config, lineage(incarnation)),
             commit: CommitOptions { sync, ..CommitOptions::default() },
             snapshots: map::snapshots(config),
-            settings: {
-                let log = LogOptions { disorder_ns: options.disorder_ns, fence: options.fence };
-                describe(&what, &log).to_string()
-            },
+            settings: text.clone(),
             wall_ns: now_ns,
             progress: journal::recovering,
         });
@@ -181,10 +208,13 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             ));
         }
         let (port, driver) = tidegate_live::replication::replication();
-        member.apply(&mut options, &mut limits);
-        (options.replication, replication) = (Some(port), Some(driver));
+        let prepared = member.prepare(&mut options, &mut limits, port, text.clone(), now_ns)?;
+        let metas: Vec<StreamMeta> = streams.iter().map(meta).collect();
+        let fingerprint = settings_fingerprint(&text, &metas, &options);
+        replication = Some((prepared, fingerprint, driver));
         listen = member.place.clients;
     }
+    let mut watch_alerts = alerts::Watch::start(&settings, &data, &streams, interrupt, ui)?;
     let network = Network::start(config.engine.threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(maker, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
@@ -196,7 +226,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;
     let node = match (&member, replication) {
-        (Some(member), Some(driver)) => Some(member.start(driver, live.ingest())?),
+        (Some(member), Some((prepared, fingerprint, driver))) => {
+            Some(member.start(prepared, fingerprint, driver, &live)?)
+        }
         _ => None,
     };
     let gateway = match config.listen.http.on() {
@@ -205,6 +237,8 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             let sources = Sources {
                 gate: Some(server.bearer_gate()),
                 refusals: Some(Arc::new(move || refusals(stats()))),
+                alerts: watch_alerts.as_ref().map(|watch| watch.board() as Arc<dyn tidegate_gateway::Alerts>),
+                cluster: node.as_ref().map(|node| cluster::source(node.observer())),
                 ..sources(&live, &stages)
             };
             let gateway = network.block_on(Gateway::bind(map::gateway(config, listen), sources));
@@ -216,6 +250,10 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     let (end_gateway, gateway_ends) = tokio::sync::oneshot::channel::<()>();
     let gateway =
         gateway.map(|gateway| network.handle().spawn(gateway.serve(async { drop(gateway_ends.await) })));
+    if let Some(watch) = &mut watch_alerts {
+        watch.follow(live.hub(), network.handle())?;
+        watch.serving(http.as_ref());
+    }
     if made {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
@@ -226,12 +264,15 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     // Before the words below, so that whoever waits for them may send the signal.
     let mut reloads = Reloads::listen(settings.clone(), &live, Arc::clone(&stages), network.handle())?;
     // On stdout, whole, before anything else: scripts wait for it.
-    if args.json {
+    if again {
+        ui.note("serving again");
+    } else if args.json {
         let config = settings.file.as_ref().map(|file| file.display().to_string());
         let listening = server.address().to_string();
         ui.print_json(&json!({
             "listening": listening, "http": http, "streams": names, "config": config,
             "threads": network.threads().to_string(), "node": member.as_ref().map(|member| member.node),
+            "exports": watch_alerts.as_ref().map(|watch| watch.addresses().iter().map(ToString::to_string).collect::<Vec<_>>()),
             "recovered": settings.config.journal.enabled.then(|| {
                 let found = live.recovered();
                 json!({
@@ -244,6 +285,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         ui.print(&format!("listening on {} (QUIC), serving {}\n", server.address(), names.join(", ")));
         if let Some(http) = http {
             ui.print(&format!("open {http} for the dashboard, {http}/v1/docs for the API\n"));
+        }
+        for address in watch_alerts.iter().flat_map(alerts::Watch::addresses) {
+            ui.print(&format!("exports of NetFlow, IPFIX and sFlow at {address} (UDP)\n"));
         }
         if let (Some(member), Some(node)) = (&member, &node) {
             ui.print(&format!("node {} of a cluster, for other nodes on {}\n", member.node, node.address()));
@@ -275,9 +319,10 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
             ended = node.ended();
             watch.look(node, ui);
         }
-        reloads.poll(args, &server, network.handle(), ui);
+        reloads.poll(args, &server, network.handle(), watch_alerts.as_ref(), ui);
         lines.tick(&live, network.handle(), ui);
         journal.tick(&live, ui);
+        watch_alerts.iter().for_each(|watch| watch.tick(ui));
         if let Some(feed) = &mut demo
             && let Some(why) = network.block_on(feed.failure())
         {
@@ -294,6 +339,9 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         node.finish();
     }
     let report = live.finish().map_err(live_failure)?;
+    if let Some(watch) = watch_alerts {
+        watch.finish(ui);
+    }
     let stats = server.stats();
     network.block_on(server.close());
     // After the engine: its readers have had the last records by now.
@@ -302,6 +350,12 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
         let _ = network.block_on(gateway);
     }
     network.shutdown(Duration::from_secs(1));
+    if let Some(Ended::Snapshot(offset)) = ended
+        && !interrupt.raised()
+    {
+        ui.note(&format!("fetched the leader's snapshot behind {} entries of the log", thousands(offset)));
+        return Ok(None);
+    }
     if args.json {
         let mut summary = to_json(&report, stats, start.elapsed());
         if let Some(summary) = summary.as_object_mut() {
@@ -311,16 +365,16 @@ pub(crate) fn run(args: &ServeArgs, ui: &Ui) -> Outcome {
     } else {
         ui.print(&render(&report, stats, start.elapsed(), ui));
     }
-    if let Some(ended) = ended {
+    if let Some(ended) = ended.filter(|ended| !matches!(ended, Ended::Snapshot(_))) {
         return Err(Failure::internal(format!("the node cannot go on: {ended}")));
     }
     if report.runtime.panics > 0 {
-        return Ok(Exit::Internal);
+        return Ok(Some(Exit::Internal));
     }
     if report.imbalance() != 0 {
         return Err(Failure::internal(format!("the ledger is off by {}: this is a bug", report.imbalance())));
     }
-    Ok(Exit::Ok)
+    Ok(Some(Exit::Ok))
 }
 
 /// A client of the server in this process.

@@ -65,6 +65,19 @@ impl FromStr for SinkSpec {
     }
 }
 
+impl std::fmt::Display for SinkSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Jsonl(path) => write!(f, "jsonl:{}", path.display()),
+            Self::Eve(path) => write!(f, "eve:{}", path.display()),
+            Self::SyslogFile(path) => write!(f, "syslog:{}", path.display()),
+            Self::SyslogUdp(target) => write!(f, "syslog:udp://{target}"),
+            Self::SyslogTcp(target) => write!(f, "syslog:tcp://{target}"),
+            Self::Webhook(url) => write!(f, "webhook:{url}"),
+        }
+    }
+}
+
 enum Way {
     Jsonl(File),
     Eve(File),
@@ -116,6 +129,32 @@ impl Sinks {
                 }
             }
         }
+    }
+
+    /// Alerts sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sinks.iter().map(|sink| sink.sent).sum()
+    }
+
+    /// Whether all of them failed too often in a row.
+    pub(crate) fn given_up(&self) -> bool {
+        self.sinks.iter().all(|sink| sink.lost_in_row >= FAILURES_MAX)
+    }
+
+    /// What they are called.
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<String> = self.sinks.iter().map(|sink| clean(&sink.name)).collect();
+        names.join(", ")
+    }
+
+    /// Why an alert could not be sent.
+    pub(crate) fn example(&self) -> String {
+        self.sinks
+            .iter()
+            .map(|sink| sink.example.as_str())
+            .find(|text| !text.is_empty())
+            .unwrap_or("unknown")
+            .to_owned()
     }
 
     /// Says what was sent. Whether all of it was.

@@ -1,6 +1,6 @@
 //! `tidegate top`: what a running node says of itself.
 
-mod client;
+pub(crate) mod client;
 mod model;
 mod sheet;
 mod view;

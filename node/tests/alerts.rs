@@ -1,6 +1,8 @@
 //! Alerts kept, worked with, sent on and proved again, by the real binary.
 
 mod common;
+#[path = "alerts/live.rs"]
+mod live;
 
 use common::{ends, fails, folder, json};
 use serde_json::Value;

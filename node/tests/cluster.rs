@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{Running, command, ends, fails, write_trades};
+use common::{Running, command, ends, fails, http, json, write_trades};
 use serde_json::Value;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,24 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What every server of these tests computes.
 const WORK: &str = "--json --http off --bars 1s,1m --ind rsi:14";
+/// The same with a gateway.
+const WITH_GATEWAY: &str = "--json --http 127.0.0.1:0 --bars 1s,1m --ind rsi:14";
+
+/// Nodes take snapshots often, and cut their logs off behind them.
+const SNAPSHOTS: &str = "--journal-snapshot 500";
 
 struct Cluster {
     folder: tempfile::TempDir,
     nodes: Vec<Option<Running>>,
     servers: String,
+    work: &'static str,
+    /// Where each node's gateway is, if it has one.
+    http: [Option<SocketAddr>; 3],
 }
 
 impl Cluster {
     /// Ports that are free now; nobody else on the machine takes from this range by chance.
-    fn start() -> Self {
+    fn start(work: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let sockets: Vec<UdpSocket> =
             (0..6).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port")).collect();
@@ -36,7 +44,8 @@ impl Cluster {
         ends(folder.path(), &format!("cluster init lab {}", nodes.join(" ")), 0);
         drop(sockets);
         let servers: Vec<String> = ports[3..].iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let mut cluster = Self { folder, nodes: vec![None, None, None], servers: servers.join(",") };
+        let servers = servers.join(",");
+        let mut cluster = Self { folder, nodes: vec![None, None, None], servers, work, http: [None; 3] };
         (1..=3).for_each(|node| cluster.serve(node));
         cluster
     }
@@ -46,10 +55,21 @@ impl Cluster {
     }
 
     fn serve(&mut self, node: u64) {
-        let mut running =
-            Running::start(self.folder.path(), &format!("serve --cluster lab/node-{node} {WORK}"));
-        assert_eq!(running.json()["node"], node);
+        let mut running = Running::start(self.folder.path(), &self.line(node));
+        let hello = running.json();
+        assert_eq!(hello["node"], node);
+        let url = hello["http"].as_str().and_then(|url| url.strip_prefix("http://"));
+        self.http[node as usize - 1] = url.map(|address| address.parse().expect("an address"));
         self.nodes[node as usize - 1] = Some(running);
+    }
+
+    /// How a node is started: the third by a configuration.
+    fn line(&self, node: u64) -> String {
+        if node < 3 {
+            return format!("serve --cluster lab/node-{node} {SNAPSHOTS} {}", self.work);
+        }
+        std::fs::write(self.path().join("lab/third.toml"), "[cluster]\nfolder = \"node-3\"\n").expect("room");
+        format!("serve --config lab/third.toml {SNAPSHOTS} {}", self.work)
     }
 
     fn kill(&mut self, node: u64) {
@@ -74,6 +94,25 @@ impl Cluster {
         }
     }
 
+    /// What a node's gateway answers; null for an error.
+    fn seen(&self, node: u64, path: &str) -> Value {
+        let answer = http::get(self.http[node as usize - 1].expect("it has a gateway"), path, "");
+        if answer.status == 200 { serde_json::from_slice(&answer.body).expect("JSON") } else { Value::Null }
+    }
+
+    /// Waits until a node sees the cluster so.
+    #[track_caller]
+    fn until_seen(&self, node: u64, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let seen = self.seen(node, "/v1/cluster");
+            if is(&seen) {
+                return seen;
+            }
+            assert!(start.elapsed() < PATIENCE, "node {node} sees no {what} in time: {seen:#}");
+        }
+    }
+
     fn all_in_sync(&self) -> Value {
         self.until("three in sync", |status| {
             let nodes = status["nodes"].as_array();
@@ -86,6 +125,15 @@ impl Cluster {
 
 fn leader(status: &Value) -> Option<u64> {
     status["meta"]["group"]["leader"]["node"].as_u64()
+}
+
+/// What the replica of a node says of itself.
+fn replica(status: &Value, node: u64) -> Value {
+    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+    nodes
+        .into_iter()
+        .find(|found| found["node"] == node)
+        .map_or(Value::Null, |found| found["replica"].clone())
 }
 
 /// Events that the engine of the leader has.
@@ -105,7 +153,7 @@ fn calm(path: &Path) -> Value {
 
 #[test]
 fn a_leader_killed_again_and_again_loses_nothing() {
-    let mut cluster = Cluster::start();
+    let mut cluster = Cluster::start(WORK);
     write_trades(&cluster.path().join("all.csv"), EVENTS);
     let calm = calm(cluster.path());
     let durable = format!("publish all.csv --ack durable --server {} --ca lab/ca-cert.pem", cluster.servers);
@@ -121,6 +169,27 @@ fn a_leader_killed_again_and_again_loses_nothing() {
             cluster.servers
         ),
     );
+    // A follower is away until the leader's log has lost what it lacks, so it goes on from the leader's snapshot.
+    let status = cluster.until("some events", |status| logged(status) >= EVENTS / 20);
+    let old = leader(&status).expect("somebody leads");
+    let away = (1..=3).find(|node| *node != old).expect("three nodes");
+    let end = replica(&status, away)["end"].as_u64().expect("a number");
+    cluster.kill(away);
+    cluster.until("a log that was cut off", |status| {
+        let leads = leader(status).unwrap_or(0);
+        replica(status, leads)["log_base"].as_u64().is_some_and(|base| base > end + 200)
+    });
+    cluster.serve(away);
+    let status = cluster.all_in_sync();
+    let base = replica(&status, away)["log_base"].as_u64().expect("a number");
+    assert!(base > end, "its log begins at {base} and ended at {end}: {status:#}");
+    // Nobody drained leads while another one can.
+    let old = leader(&status).expect("somebody leads");
+    ends(cluster.path(), &format!("cluster drain lab --node {old}"), 0);
+    let status = cluster.until("another leader", |status| leader(status).is_some_and(|new| new != old));
+    assert_eq!(status["meta"]["drained"], serde_json::json!([old]));
+    ends(cluster.path(), &format!("cluster drain lab --node {old} --undo"), 0);
+    fails(cluster.path(), "cluster drain lab --node 9", 2, &["there is no node 9"]);
     let mut epochs = Vec::new();
     for kill in 1..=KILLS {
         let enough = EVENTS * kill / (KILLS + 2);
@@ -165,6 +234,110 @@ fn a_leader_killed_again_and_again_loses_nothing() {
     }
 }
 
+/// Codes or kinds of a list.
+fn each<'v>(list: &'v Value, field: &str) -> Vec<&'v str> {
+    list.as_array().into_iter().flatten().filter_map(|one| one[field].as_str()).collect()
+}
+
+#[test]
+fn every_gateway_says_how_the_cluster_is_and_what_happened() {
+    let mut cluster = Cluster::start(WITH_GATEWAY);
+    write_trades(&cluster.path().join("few.csv"), 3_000);
+    cluster.all_in_sync();
+    let publish =
+        format!("publish few.csv --ack committed --json --server {} --ca lab/ca-cert.pem", cluster.servers);
+    assert_eq!(json(cluster.path(), &publish, 0)["acked"], 3_000);
+    let mut digests = Vec::new();
+    let mut led = 0;
+    for node in 1..=3 {
+        let seen = cluster.until_seen(node, "three that have everything", |seen| {
+            let members = seen["members"].as_array().cloned().unwrap_or_default();
+            let has_all = |member: &Value| {
+                let lag = &member["lag"]["entries"];
+                member["events"] == 3_000 && (*lag == 0 || member["node"] == seen["leader"])
+            };
+            members.len() == 3
+                && members.iter().all(has_all)
+                && seen["warnings"].as_array().is_some_and(Vec::is_empty)
+        });
+        assert_eq!((&seen["node"], &seen["min_isr"]), (&node.into(), &2.into()));
+        assert_eq!(seen["isr"].as_array().map(Vec::len), Some(3), "{seen:#}");
+        assert_eq!(
+            seen["members"].as_array().map_or(0, |all| all.iter().filter(|one| one["self"] == true).count()),
+            1
+        );
+        digests.push(seen["digest"].clone());
+        led = seen["leader"].as_u64().expect("somebody leads");
+        let address = cluster.http[node as usize - 1].expect("a gateway");
+        assert_eq!(http::get(address, "/v1/ready", "").status, 200);
+        assert_eq!(cluster.seen(node, "/v1/status")["cluster"]["leader"], led);
+        let counters = http::get(address, "/metrics", "").text();
+        for line in [
+            "tidegate_cluster_has_leader 1".to_owned(),
+            format!("tidegate_cluster_leader {}", u8::from(node == led)),
+            "tidegate_cluster_in_sync_nodes 3".to_owned(),
+            format!("tidegate_cluster_lag_entries{{node=\"{led}\"}} 0"),
+            "tidegate_cluster_warnings{severity=\"bad\"} 0".to_owned(),
+        ] {
+            assert!(counters.lines().any(|other| other == line), "`{line}` is not in {counters}");
+        }
+    }
+    assert!(
+        digests[0]["value"].is_string() && digests.iter().all(|digest| *digest == digests[0]),
+        "{digests:?}"
+    );
+
+    let url = format!("--url http://{}", cluster.http[0].expect("a gateway"));
+    let explained = json(cluster.path(), &format!("explain A {url} --json"), 0);
+    let at = &explained["cluster"];
+    assert_eq!(
+        (&at["leader"], at["followers"].as_array().map(Vec::len)),
+        (&led.into(), Some(2)),
+        "{explained:#}"
+    );
+    assert_eq!(at["committed"], digests[0]["offset"]);
+    let (text, _) = ends(cluster.path(), &format!("explain A {url}"), 0);
+    assert!(text.contains(&format!("node {led}, epoch")) && text.contains("has everything"), "{text}");
+
+    let next = led % 3 + 1;
+    ends(cluster.path(), &format!("cluster move lab --to {next}"), 0);
+    for node in 1..=3 {
+        let seen = cluster.until_seen(node, "move", |seen| seen["leader"] == next);
+        let changes = seen["changes"].as_array().expect("changes");
+        let change = changes.iter().find(|change| change["to"] == next).expect("it is noted");
+        assert_eq!(
+            (&change["kind"], &change["from"], &change["to"]),
+            (&"move".into(), &led.into(), &next.into())
+        );
+        assert!(change["time"].is_string() && change["epoch"] == seen["epoch"], "{change}");
+    }
+
+    cluster.kill(next);
+    let rest: Vec<u64> = (1..=3).filter(|node| *node != next).collect();
+    for &node in &rest {
+        let seen = cluster.until_seen(node, "fail-over", |seen| {
+            each(&seen["changes"], "kind").contains(&"fail_over")
+                && each(&seen["warnings"], "code").contains(&"one_more_loss")
+        });
+        let changes = seen["changes"].as_array().expect("changes");
+        let over = changes.iter().find(|change| change["kind"] == "fail_over").expect("there is one");
+        let reason = over["reason"].as_str().expect("words");
+        assert_eq!(
+            (&over["from"], reason),
+            (&next.into(), &*format!("node {next} did not answer and was given up"))
+        );
+        assert!(!each(&seen["warnings"], "severity").contains(&"bad"), "{seen:#}");
+        let address = cluster.http[node as usize - 1].expect("a gateway");
+        assert_eq!(http::get(address, "/v1/ready", "").status, 200);
+    }
+    cluster.kill(rest[0]);
+    let seen =
+        cluster.until_seen(rest[1], "trouble", |seen| each(&seen["warnings"], "severity").contains(&"bad"));
+    assert_eq!(each(&seen["warnings"], "code")[0], "no_leader", "{seen:#}");
+    let answer = http::get(cluster.http[rest[1] as usize - 1].expect("a gateway"), "/v1/ready", "");
+    assert_eq!((answer.status, answer.code().as_str()), (503, "not_ready"));
+}
+
 #[test]
 fn what_makes_no_cluster_is_refused_in_words() {
     let folder = tempfile::tempdir().expect("a folder for the test");
@@ -178,6 +351,16 @@ fn what_makes_no_cluster_is_refused_in_words() {
     refused("cluster init lab --local 3", 2, "is a cluster's folder already");
     refused("serve --cluster lab --http off", 2, "is no node's folder");
     refused("serve --cluster lab/node-1 --listen 127.0.0.1:0", 2, "cannot be used with");
+    std::fs::write(folder.path().join("lab/node-1/t.toml"), "[cluster]\nfolder = \".\"\n").expect("room");
+    refused("serve --config lab/node-1/t.toml --listen 127.0.0.1:0", 2, "--listen cannot be used on a node");
+    refused("serve --config lab/node-1/t.toml --journal", 2, "keeps no journal");
+    let cert = json(folder.path(), "config explain tls.cert --config lab/node-1/t.toml --json", 0);
+    let value = &cert[0]["values"][0];
+    assert!(
+        value["from"] == "cluster.folder"
+            && value["value"].as_str().is_some_and(|path| path.contains("node-cert")),
+        "{cert}"
+    );
     let config = folder.path().join("lab/node-1/cluster.json");
     std::fs::write(&config, "{").expect("room");
     refused("serve --cluster lab/node-1 --http off", 3, "describes no cluster");

@@ -43,6 +43,31 @@ fn a_server_with_the_demo_feeds_itself_with_the_time_of_now() {
     assert!(status["shards"][0]["lag_ms"].as_u64() < Some(3_600_000), "{status}");
     let (bars, _) = ends(path, &format!("subscribe bars.1s --output jsonl --count 5 {place}"), 0);
     assert_eq!(bars.lines().count(), 5);
+    let bar: Value = serde_json::from_str(bars.lines().next().unwrap()).expect("a record");
+    let key = bar["k"].as_str().expect("a key");
+    let explained: Value =
+        serde_json::from_str(&ends(path, &format!("explain {key} --json --url {http}"), 0).0)
+            .expect("one value");
+    assert_eq!(
+        (&explained["key"], &explained["cluster"], &explained["shard"]),
+        (&bar["k"], &Value::Null, &0.into())
+    );
+    let share = explained["cost"]["share"].as_f64().expect("it has bars");
+    assert!(share > 0.0 && Some(share) <= explained["cost"]["slot_share"].as_f64(), "{explained}");
+    let of_bars =
+        explained["streams"].as_array().unwrap().iter().find(|one| one["stream"] == "bars.1s").unwrap();
+    assert!(
+        of_bars["records"].as_u64() >= Some(1) && of_bars["events"].as_u64() >= bar["n"].as_u64(),
+        "{explained}"
+    );
+    let (text, _) = ends(path, &format!("explain {key} --url {http}"), 0);
+    assert!(
+        text.contains("this server alone") && text.contains("bars.1s") && text.contains("of all events"),
+        "{text}"
+    );
+    let wrong = format!("{}x", key.to_lowercase());
+    fails(path, &format!("explain {wrong} --url {http}"), 2, &["there is no key", &format!("`{key}`")]);
+    fails(path, "explain A --url http://127.0.0.1:1", 3, &["no answer"]);
     let (text, _) = ends(path, &format!("top --once --url {http}"), 0);
     for word in ["shards", "demo-market", "connected", "bars.1s", "watermark"] {
         assert!(text.contains(word) || word == "shards", "`{word}` is not in: {text}");

@@ -57,7 +57,7 @@ describe("any node", () => {
     await open();
     await live();
     await page.getByTestId("tile-events").waitFor();
-    for (const name of ["Pipeline", "Keys", "Hosts", "Subscribers", "Overview"]) {
+    for (const name of ["Pipeline", "Keys", "Hosts", "Alerts", "Subscribers", "Overview"]) {
       await page.getByRole("link", { name, exact: true }).click();
       await page
         .getByRole("heading", { level: 1 })
@@ -183,7 +183,7 @@ describe.skipIf(REAL !== undefined)("with the data in hand", () => {
       await page.getByText("No latency to show").waitFor();
       await page.keyboard.press("2");
       await page.getByText("The node does not describe its pipeline").waitFor();
-      await page.keyboard.press("5");
+      await page.keyboard.press("6");
       await page.getByText("The node does not say who reads").waitFor();
     } finally {
       mock.shape = (status) => status;

@@ -23,6 +23,8 @@ export class Node {
     readonly url: string,
     readonly quic: string,
     readonly folder: string,
+    /** Where it takes exports of flows. */
+    readonly exports: string[],
     private readonly server: ChildProcess,
     private readonly lines: AsyncIterator<string>,
   ) {}
@@ -48,8 +50,8 @@ export class Node {
     const lines = createInterface({ input: server.stdout })[Symbol.asyncIterator]();
     const first = await lines.next();
     if (first.done) throw new Error(`${bin} serve ended before it listened`);
-    const { http, listening } = JSON.parse(first.value) as { http: string; listening: string };
-    return new Node(bin, http, listening, folder, server, lines);
+    const said = JSON.parse(first.value) as { http: string; listening: string; exports: string[] | null };
+    return new Node(bin, said.http, said.listening, folder, said.exports ?? [], server, lines);
   }
 
   /** A bearer's token, or the file of one for `publish`. */
@@ -57,6 +59,11 @@ export class Node {
     const key = join(this.folder, "token-key.pem");
     const of = ["--key", key, "--principal", principal, "--audience", "here", "--ttl", ttl];
     return (await ran(this.bin, "token", "issue", ...of, ...more)).trim();
+  }
+
+  /** What a command of the program says, which must end well. */
+  run(...what: string[]): Promise<string> {
+    return ran(this.bin, ...what);
   }
 
   /** Publishes until the node has it all in its log. */

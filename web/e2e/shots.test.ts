@@ -65,6 +65,8 @@ describe.runIf(process.env.SHOTS)("shots", () => {
           ["keys", `#/keys/${encodeURIComponent(key)}`],
           ["hosts", "#/hosts"],
           ["host", "#/hosts/10.0.1.104"],
+          ["alerts", "#/alerts?state=all"],
+          ["talk", "#/hosts?view=traffic"],
           ["subscribers", "#/subscribers"],
         ]) {
           await page.goto(`${base}/${hash}`);

@@ -12,6 +12,7 @@ import type {
   AnyRecord,
   ApiError,
   ClientMessage,
+  Cluster,
   FromSequence,
   ServerMessage,
   Status,
@@ -29,6 +30,8 @@ export interface MockOptions {
   live?: boolean;
   /** Folder of the built page, served at `/`. */
   dist?: string;
+  /** What it says of its cluster; without it, it stands alone. */
+  cluster?: Cluster;
   /** Changes a status before it is sent, to show the page something unusual. */
   shape?: (status: Status) => Status;
 }
@@ -84,6 +87,7 @@ export class Mock {
   requests: string[] = [];
   readonly incarnation = String(process.hrtime.bigint());
   shape: (status: Status) => Status;
+  cluster: Cluster | null;
 
   #http: Server | null = null;
   #sockets = new WebSocketServer({ noServer: true });
@@ -95,6 +99,7 @@ export class Mock {
     this.names = market.symbols(options.symbols ?? 2_000);
     this.hosts = market.hostNames(options.hosts ?? 420);
     this.now_ms = (options.started_s ?? 600) * 1000;
+    this.cluster = options.cluster ?? null;
     this.shape = options.shape ?? ((status) => status);
     if (options.live) this.#timer = setInterval(() => this.advance(100), 100).unref();
   }
@@ -220,6 +225,17 @@ export class Mock {
     return this.shape({
       version: "0.1.0",
       uptime_s: Math.floor(s),
+      cluster: this.cluster && {
+        node: this.cluster.node,
+        nodes: this.cluster.members.length,
+        role: this.cluster.role,
+        leader: this.cluster.leader,
+        epoch: this.cluster.epoch,
+        in_sync: this.cluster.isr.length,
+        min_isr: this.cluster.min_isr,
+        warnings: this.cluster.warnings.length,
+        bad: this.cluster.warnings.some((warning) => warning.severity === "bad"),
+      },
       events: { total, rate },
       results: { total: results, rate: Math.round(rate / 61) },
       keys: this.names.length + this.hosts.length,
@@ -370,6 +386,9 @@ export class Mock {
         return { ok: true };
       case "/v1/status":
         return this.status();
+      case "/v1/cluster":
+        if (this.cluster) return this.cluster;
+        throw new Refusal(404, { code: "no_cluster", message: "this server is no node of a cluster" });
       case "/v1/streams":
         return { streams: this.streams() };
       case "/v1/keys": {

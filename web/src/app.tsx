@@ -4,6 +4,8 @@ import { format, go, PAGES, route, type Page } from "./lib/route";
 import { useCell } from "./lib/store";
 import { nextTheme, theme } from "./lib/theme";
 import { link, status } from "./node";
+import { Alerts } from "./pages/alerts";
+import { Cluster } from "./pages/cluster";
 import { Hosts } from "./pages/hosts";
 import { Keys } from "./pages/keys";
 import { Overview } from "./pages/overview";
@@ -19,7 +21,9 @@ const TITLES: Record<Page, string> = {
   pipeline: "Pipeline",
   keys: "Keys",
   hosts: "Hosts",
+  alerts: "Alerts",
   subscribers: "Subscribers",
+  cluster: "Cluster",
 };
 
 const VIEWS: Record<Page, () => preact.JSX.Element> = {
@@ -27,7 +31,9 @@ const VIEWS: Record<Page, () => preact.JSX.Element> = {
   pipeline: Pipeline,
   keys: Keys,
   hosts: Hosts,
+  alerts: Alerts,
   subscribers: Subscribers,
+  cluster: Cluster,
 };
 
 export function App() {
@@ -37,13 +43,16 @@ export function App() {
   const [help, setHelp] = useState(false);
   const [token, setToken] = useState(false);
   const View = VIEWS[page];
+  const cluster = useCell(status)?.cluster;
+  // A node that stands alone has no such page.
+  const pages = PAGES.filter((name) => name !== "cluster" || cluster);
 
   useEffect(() => {
     document.title = `${item ?? TITLES[page]} · Tidegate`;
   }, [page, item]);
 
   useBindings("Everywhere", [
-    ...PAGES.map((name, i) => ({ key: String(i + 1), what: TITLES[name], run: () => go({ page: name }) })),
+    ...pages.map((name, i) => ({ key: String(i + 1), what: TITLES[name], run: () => go({ page: name }) })),
     { key: "t", what: "Theme: automatic, light, dark", run: nextTheme },
     { key: "?", what: "This help", run: () => setHelp(true) },
   ]);
@@ -63,10 +72,14 @@ export function App() {
           <span>Tidegate</span>
         </a>
         <nav aria-label="Pages">
-          {PAGES.map((name) => (
+          {pages.map((name) => (
             <a key={name} href={format({ page: name })} aria-current={name === page ? "page" : undefined}>
               <Icon name={name as IconName} />
               <span>{TITLES[name]}</span>
+              {name === "alerts" && <OpenAlerts />}
+              {name === "cluster" && cluster && cluster.warnings > 0 && (
+                <i class={`dot ${cluster.bad ? "bad" : "warn"}`} title="There is something to mind" />
+              )}
             </a>
           ))}
         </nav>
@@ -101,6 +114,18 @@ export function App() {
       </main>
       {help && <Help onClose={() => setHelp(false)} />}
     </div>
+  );
+}
+
+/** How many alerts are open, beside the page's name. */
+function OpenAlerts() {
+  const open = useCell(status)?.alerts?.open;
+  const total = open ? open.high + open.medium + open.low : 0;
+  if (!open || !total) return null;
+  return (
+    <b class={`open-alerts ${open.high ? "bad" : open.medium ? "warn" : ""}`} aria-label={`${total} open`}>
+      {total > 99 ? "99+" : total}
+    </b>
   );
 }
 

@@ -122,6 +122,13 @@ impl FromStr for Group {
     }
 }
 
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nets: Vec<String> = self.nets.iter().map(ToString::to_string).collect();
+        write!(f, "{}={}", self.name, nets.join(","))
+    }
+}
+
 /// Every group; the first one that holds an entity is its group, [`REST`] is that of all others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Groups(Vec<Group>);

@@ -134,6 +134,49 @@ pub fn ingest(events: &[Event], symbols: usize, mtu: u16) -> Outcome<f64> {
     })
 }
 
+/// Round trips of so many bytes over one QUIC stream, one after the other: two threads.
+///
+/// # Errors
+/// As [`super::run`].
+pub fn round_trips(count: usize, bytes: usize) -> Outcome<Vec<Duration>> {
+    let mtu = 1_200;
+    let (server, client) = configs(mtu)?;
+    let (address_in, address) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || -> Outcome<()> {
+            party()?.block_on(async {
+                let endpoint = socket::endpoint("127.0.0.1:0".parse()?, Some(server), mtu)?;
+                address_in.send(endpoint.local_addr()?)?;
+                let connection = endpoint.accept().await.ok_or("no connection")?.await?;
+                let (mut send, mut receive) = connection.accept_bi().await?;
+                while let Some(chunk) = receive.read_chunk(WRITE_BYTES, true).await? {
+                    send.write_chunk(chunk.bytes).await?;
+                }
+                connection.closed().await;
+                endpoint.wait_idle().await;
+                Ok(())
+            })
+        });
+        let address = address.recv()?;
+        party()?.block_on(async {
+            let (endpoint, connection) = dial(address, client, mtu).await?;
+            let (mut send, mut receive) = connection.open_bi().await?;
+            let (question, mut answer) = (vec![0; bytes], vec![0; bytes]);
+            let mut trips = Vec::with_capacity(count);
+            for _ in 0..count {
+                let start = Instant::now();
+                send.write_all(&question).await?;
+                receive.read_exact(&mut answer).await?;
+                trips.push(start.elapsed());
+            }
+            send.finish()?;
+            connection.close(0u32.into(), b"");
+            endpoint.wait_idle().await;
+            Ok(trips)
+        })
+    })
+}
+
 /// Open loop at `rate` a second: an event over QUIC, every `per`th of them answered with 64 bytes on another connection to
 /// somebody else. From the intended time of that event to its answer's arrival.
 ///

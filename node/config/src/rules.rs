@@ -108,6 +108,17 @@ pub(crate) fn check(config: &Config, origins: &Origins, reader: &mut Reader<'_>)
     }
     rules.more("feed.silence", feed.silence.0, "feed.heartbeat", feed.heartbeat.0);
     rules.together("tls.cert", config.tls.cert.is_some(), "tls.key", config.tls.key.is_some());
+    if config.cluster.folder.is_some() {
+        let conflict = |why: &str| ProblemKind::Conflict { why: why.to_owned() };
+        if config.journal.enabled {
+            let why = "a node of a cluster keeps its log in `cluster.folder`, and no journal";
+            rules.refuse("journal.enabled", conflict(why));
+        }
+        if rules.origins.contains_key("listen.quic") {
+            let why = "the address of a node of a cluster is in the `cluster.json` of `cluster.folder`";
+            rules.refuse("listen.quic", conflict(why));
+        }
+    }
     let auth = &config.auth;
     rules.together("auth.token_keys", !auth.token_keys.is_empty(), "auth.audience", auth.audience.is_some());
     if auth.required == Some(true) && auth.token_keys.is_empty() && config.tls.client_ca.is_none() {

@@ -175,6 +175,7 @@ config! {
         listen: Listen = "listen";
         data: Data = "data";
         journal: Journal = "journal";
+        cluster: Cluster = "cluster";
         engine: Engine = "engine";
         bars: Bars = "bars";
         feed: Feed = "feed";
@@ -184,6 +185,8 @@ config! {
         tls: Tls = "tls";
         auth: Auth = "auth";
         quotas: Quotas = "quotas";
+        traffic: Traffic = "traffic";
+        alerts: Alerts = "alerts";
     }
     many {
         stream: Stream = "stream";
@@ -233,6 +236,15 @@ section! {
         keep_bytes: Off<Bytes> = Off::Off, Kind::Off(&bytes(MIB, 1 << 50));
         /// Segments that no kept snapshot needs are removed once their newest record is older than this.
         keep_age: Off<Span> = Off::Off, Kind::Off(&span(SECOND, 3_660 * DAY));
+    }
+}
+
+section! {
+    /// The cluster that the server is a node of. Left out, it holds its log alone.
+    Cluster {
+        /// The node's folder, as `tidegate cluster init` makes it. The address for feeds and subscribers comes from there, so `listen.quic`
+        /// has no meaning beside it, and so does the certificate unless `[tls]` names another one. Not together with a journal.
+        folder: Option<PathBuf> = None, Kind::Path;
     }
 }
 
@@ -463,6 +475,37 @@ section! {
         symbols: Option<u32> = None, count(0, 1 << 26), live;
         /// Subscriptions at once; further ones are refused.
         subscriptions: Option<u32> = None, count(0, 1 << 20), live;
+    }
+}
+
+section! {
+    /// Traffic to look for attacks in. Without any of it no detector for hosts runs.
+    Traffic {
+        /// Addresses for exports of flows over UDP: NetFlow v5 and v9, IPFIX, sFlow.
+        exports: Vec<SocketAddr> = Vec::new(), Kind::List(&Kind::Address, 64);
+        /// Captures and flow logs, judged once, as `tidegate detect` does.
+        files: Vec<PathBuf> = Vec::new(), Kind::List(&Kind::Path, 1_024);
+        /// Flows held at once; beyond it the longest silent are ended early, and counted.
+        flows_max: u32 = 131_072, count(64, 1 << 24);
+        /// One in so many packets was looked at, for exporters that do not say so themselves.
+        sampling: Option<u32> = None, count(1, u32::MAX as u64);
+    }
+}
+
+section! {
+    /// What becomes of what detectors, rules and the streams `anomaly.` and `regime.` find. Alerts are kept in the folder `alerts` of
+    /// the data folder.
+    Alerts {
+        /// Alerts told per group and day (UTC, by the time of the traffic); what is over it is kept as held back.
+        budget: Option<u32> = None, count(0, u32::MAX as u64);
+        /// Addresses that share a budget of their own, in place of the one of everybody.
+        groups: Vec<String> = Vec::new(), Kind::List(&Kind::Text(4_096, "lab=10.1.0.0/16"), 64);
+        /// Sigma rules: files, or folders of files *.yml.
+        sigma: Vec<PathBuf> = Vec::new(), Kind::List(&Kind::Path, 1_024);
+        /// Patterns of records in sequence.
+        patterns: Vec<String> = Vec::new(), Kind::List(&Kind::Text(4_096, "a then b within 5m"), 1_024);
+        /// Where alerts are sent on to.
+        sinks: Vec<String> = Vec::new(), Kind::List(&Kind::Text(4_096, "webhook:https://example.com/alerts"), 64);
     }
 }
 

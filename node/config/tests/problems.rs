@@ -11,7 +11,7 @@ fn said(text: impl AsRef<[u8]>) -> String {
 }
 
 /// Each mistake, and what is said about it. `golden.txt` is written by `UPDATE_GOLDEN=1 cargo test -p tidegate-config`.
-const MISTAKES: [(&str, &str); 39] = [
+const MISTAKES: [(&str, &str); 41] = [
     ("a key spelled almost right", "[engine]\nshrads = 2\n"),
     ("a section spelled almost right", "[engin]\nshards = 2\n"),
     ("a key that resembles nothing", "[engine]\nxyzzy = 2\n"),
@@ -44,6 +44,8 @@ const MISTAKES: [(&str, &str); 39] = [
     ("indicators over hosts", "[[stream]]\nhosts = \"1m\"\nindicators = [\"rsi:14\"]\n"),
     ("windows that reach too far", "[[stream]]\nbars = \"sliding:10s/1s\"\nhorizon = \"4h\"\n"),
     ("times the wrong way round", "[gateway]\nidle_timeout = \"10s\"\n"),
+    ("a node with a journal", "[cluster]\nfolder = \"lab/node-1\"\n\n[journal]\nenabled = true\n"),
+    ("a node with an address", "[listen]\nquic = \"127.0.0.1:7443\"\n[cluster]\nfolder = \"lab/node-1\"\n"),
     ("half a certificate", "[tls]\ncert = \"server.pem\"\n"),
     ("a verb spelled almost right", "[[auth.rule]]\nprincipal = \"desk-*\"\nverbs = [\"publsh\"]\n"),
     ("tokens for nobody", "[auth]\ntoken_keys = [\"keys.pem\"]\n"),

@@ -3,6 +3,7 @@
 use crate::cli::{SeverityArg, parse_instant};
 use crate::sink::SinkSpec;
 use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use tidegate_alert::{Group, Severity, Target};
 use tidegate_config::units::parse_span;
@@ -50,6 +51,9 @@ pub(crate) struct RulesArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AlertArgs {
+    /// A bearer's token, when the node that keeps the alerts asks for one: `tidegate token issue --bearer`.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: AlertCommand,
 }
@@ -155,7 +159,8 @@ pub(crate) struct AckArgs {
     pub(crate) undo: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum ScopeArg {
     /// This entity alone.
     Entity,
@@ -267,7 +272,7 @@ pub(crate) struct ReplayAlertArgs {
 }
 
 /// A span that may be in days.
-fn parse_days(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_days(text: &str) -> Result<u64, String> {
     const DAY_NS: u64 = 86_400 * 1_000_000_000;
     match text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()) {
         Some(days @ 1..=36_500) => Ok(days * DAY_NS),

@@ -4,6 +4,7 @@ use super::args::StoreArgs;
 use crate::exit::{Exit, Failure};
 use crate::place::data_folder;
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -67,6 +68,32 @@ fn load(file: &mut File, path: &Path) -> Result<(State, Ending), Failure> {
         .map_err(|error| Failure::new(Exit::Input, error))
 }
 
+/// A node that writes to a store for as long as it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Its gateway, if it has one.
+    pub(crate) http: Option<String>,
+}
+
+/// The node that writes to a store, if one does and has said so.
+pub(crate) fn holder(folder: &Path) -> Option<Holder> {
+    let mut text = String::new();
+    File::open(folder.join(LOCK)).ok()?.take(4_096).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Says that somebody else writes to a store.
+pub(crate) fn held(folder: &Path) -> Failure {
+    let who = match holder(folder) {
+        Some(Holder { pid, .. }) => format!("the node of process {pid}"),
+        None => "another process".to_owned(),
+    };
+    let text = format!("{}: {who} writes to these alerts; try again when it is done", folder.display());
+    Failure::new(Exit::Output, anyhow::anyhow!(text))
+}
+
 /// A store that is written to.
 pub(crate) struct Store {
     path: PathBuf,
@@ -77,12 +104,17 @@ pub(crate) struct Store {
     /// What a writer that was interrupted left, now cut off.
     pub(crate) torn_bytes: u64,
     /// Held while somebody writes.
-    _lock: File,
+    lock: File,
 }
 
 impl Store {
     /// Opens a store, and makes it where there is none.
     pub(crate) fn open(folder: &Path) -> Result<Self, Failure> {
+        Self::try_open(folder)?.ok_or_else(|| held(folder))
+    }
+
+    /// The same; `None` while another process writes to it.
+    pub(crate) fn try_open(folder: &Path) -> Result<Option<Self>, Failure> {
         let output = |error: std::io::Error, path: &Path| {
             Failure::new(Exit::Output, anyhow::Error::new(error).context(path.display().to_string()))
         };
@@ -91,14 +123,9 @@ impl Store {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|error| output(error, &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let text = format!(
-                    "{}: another process writes to these alerts; try again when it is done",
-                    folder.display()
-                );
-                return Err(Failure::new(Exit::Output, anyhow::anyhow!(text)));
-            }
+            // What an earlier one wrote into it holds no more.
+            Ok(()) => lock.set_len(0).map_err(|error| output(error, &lock_path))?,
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(output(error, &lock_path)),
         }
         let path = folder.join(FILE);
@@ -109,7 +136,15 @@ impl Store {
             file.set_len(ending.whole_bytes).map_err(|error| output(error, &path))?;
         }
         file.seek(SeekFrom::Start(ending.whole_bytes)).map_err(|error| output(error, &path))?;
-        Ok(Self { path, file, bytes: ending.whole_bytes, state, torn_bytes: ending.torn_bytes, _lock: lock })
+        let (bytes, torn_bytes) = (ending.whole_bytes, ending.torn_bytes);
+        Ok(Some(Self { path, file, bytes, state, torn_bytes, lock }))
+    }
+
+    /// Tells other processes where whoever holds the store takes what they have to say.
+    pub(crate) fn held_by(&mut self, holder: &Holder) -> std::io::Result<()> {
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        self.lock.write_all(serde_json::to_string(holder)?.as_bytes())
     }
 
     /// Appends entries, all or none, and brings them to the disk.

@@ -1,6 +1,5 @@
 //! Which input was judged and how, so that it can be judged again.
 
-use crate::cli::DetectArgs;
 use crate::exit::{Exit, Failure};
 use crate::judge::Judge;
 use crate::render::Ui;
@@ -29,11 +28,16 @@ pub(crate) fn digest(path: &Path) -> Result<Option<String>, Failure> {
     Ok(Some(hasher.finalize().to_hex().to_string()))
 }
 
-/// The input of a run of `detect`, nothing of it read yet.
-pub(crate) fn of(path: &Path, args: &DetectArgs, rules: &Rules) -> Result<Option<Input>, Failure> {
+/// A file that is to be judged, nothing of it read yet.
+pub(crate) fn of(
+    path: &Path,
+    flows_max: u32,
+    reading: &Reading,
+    rules: &Rules,
+) -> Result<Option<Input>, Failure> {
     let Some(digest) = digest(path)? else { return Ok(None) };
-    let read = &args.read;
-    let mut options = BTreeMap::from([("flows-max".to_owned(), args.flows_max.to_string())]);
+    let read = &reading.options;
+    let mut options = BTreeMap::from([("flows-max".to_owned(), flows_max.to_string())]);
     let mut put =
         |name: &str, value: Option<String>| value.map(|value| options.insert(name.to_owned(), value));
     put("format", read.format.map(|format| format.name().to_owned()));
@@ -41,8 +45,8 @@ pub(crate) fn of(path: &Path, args: &DetectArgs, rules: &Rules) -> Result<Option
     put("to", read.to.map(|to| to.0.to_string()));
     put("strict", read.strict.then(|| "true".to_owned()));
     let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-    put("exports", read.exports.as_ref().map(|ports| list(&ports.0)));
-    put("sampling", read.sampling.map(|sampling| sampling.to_string()));
+    put("exports", reading.exports.as_ref().map(|ports| list(ports)));
+    put("sampling", reading.sampling.map(|sampling| sampling.to_string()));
     let mut input = Input {
         name: String::new(),
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string(),

@@ -6,39 +6,69 @@ use crate::exit::{Exit, Outcome};
 use crate::render::{Table, Tone, Ui, clean, duration, instant, thousands};
 use serde_json::{Value, json};
 use tidegate_alert::desk::DAY_NS;
-use tidegate_alert::{Calibration, Episode, Hold, Quiet, QuietKind, Severity, State, Status};
+use tidegate_alert::{Calibration, Episode, Hold, Quiet, QuietKind, Severity, State, Status, Target};
 
 /// Rows of a table for people; more are counted.
 const ROWS_MAX: usize = 1_000;
 
+/// Which alerts are to be listed.
+pub(crate) struct Wanted<'a> {
+    pub(crate) all: bool,
+    pub(crate) held: bool,
+    pub(crate) min_severity: Severity,
+    pub(crate) kind: Option<&'a str>,
+    pub(crate) entity: Option<&'a Target>,
+}
+
+impl Wanted<'_> {
+    pub(crate) fn takes(&self, episode: &Episode) -> bool {
+        let state = if self.held { episode.told.is_none() } else { self.all || is_open(episode) };
+        state
+            && episode.severity >= self.min_severity
+            && self.kind.is_none_or(|kind| *kind == episode.kind)
+            && self.entity.is_none_or(|target| target.covers(&episode.entity))
+    }
+}
+
+/// Told, and nobody has said anything to it.
+pub(crate) fn is_open(episode: &Episode) -> bool {
+    episode.told.is_some() && episode.status == Status::Open
+}
+
+/// The worst first, then the newest.
+pub(crate) fn order(a: &Episode, b: &Episode) -> std::cmp::Ordering {
+    (b.severity, b.last_ts, a.id).cmp(&(a.severity, a.last_ts, b.id))
+}
+
+/// A list as JSON; everything but its alerts is that of the state.
+pub(crate) fn document<'a>(state: &State, episodes: impl Iterator<Item = &'a Episode>) -> Value {
+    let alerts: Vec<Value> = episodes.map(Episode::document).collect();
+    json!({
+        "alerts": alerts,
+        "quiets": state.quiets.values().collect::<Vec<_>>(),
+        "calibrations": state.calibrations.values().collect::<Vec<_>>(),
+        "held": state.held.iter().map(|((day, group), held)| json!({
+            "day": date(*day), "group": group, "held": held,
+        })).collect::<Vec<_>>(),
+        "inputs": state.inputs.len(),
+        "forgotten": state.forgotten,
+    })
+}
+
 pub(crate) fn list(args: &ListArgs, ui: &Ui) -> Outcome {
     let state = folder::read(&folder::folder(&args.store)?)?;
-    let wanted = |episode: &&Episode| {
-        let state = if args.held {
-            episode.told.is_none()
-        } else {
-            args.all || (episode.told.is_some() && episode.status == Status::Open)
-        };
-        state
-            && episode.severity >= Severity::from(args.min_severity)
-            && args.kind.as_ref().is_none_or(|kind| *kind == episode.kind)
-            && args.entity.as_ref().is_none_or(|target| target.covers(&episode.entity))
+    let wanted = Wanted {
+        all: args.all,
+        held: args.held,
+        min_severity: args.min_severity.into(),
+        kind: args.kind.as_deref(),
+        entity: args.entity.as_ref(),
     };
-    let mut episodes: Vec<&Episode> = state.episodes.values().filter(wanted).collect();
-    // The worst first, then the newest.
-    episodes.sort_by(|a, b| (b.severity, b.last_ts, a.id).cmp(&(a.severity, a.last_ts, b.id)));
+    let mut episodes: Vec<&Episode> =
+        state.episodes.values().filter(|episode| wanted.takes(episode)).collect();
+    episodes.sort_by(|a, b| order(a, b));
     if args.json {
-        let alerts: Vec<Value> = episodes.iter().map(|episode| episode.document()).collect();
-        ui.print_json(&json!({
-            "alerts": alerts,
-            "quiets": state.quiets.values().collect::<Vec<_>>(),
-            "calibrations": state.calibrations.values().collect::<Vec<_>>(),
-            "held": state.held.iter().map(|((day, group), held)| json!({
-                "day": date(*day), "group": group, "held": held,
-            })).collect::<Vec<_>>(),
-            "inputs": state.inputs.len(),
-            "forgotten": state.forgotten,
-        }));
+        ui.print_json(&document(&state, episodes.into_iter()));
     } else {
         ui.print(&render(&state, &episodes, ui));
     }

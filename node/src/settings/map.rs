@@ -24,7 +24,7 @@ const SECOND: u64 = 1_000 * MS;
 
 impl Settings {
     /// A path of the configuration: one in the file is meant from the file's folder.
-    fn beside(&self, path: &PathBuf) -> PathBuf {
+    pub(crate) fn beside(&self, path: &PathBuf) -> PathBuf {
         match self.file.as_deref().and_then(std::path::Path::parent) {
             Some(beside) => beside.join(path),
             None => path.clone(),
@@ -34,6 +34,11 @@ impl Settings {
     /// The data folder.
     pub(crate) fn data_folder(&self) -> Result<PathBuf, Failure> {
         data_folder(self.config.data.folder.as_ref().map(|folder| self.beside(folder)).as_ref())
+    }
+
+    /// The folder of the node that the server is, in a cluster.
+    pub(crate) fn cluster_folder(&self) -> Option<PathBuf> {
+        self.config.cluster.folder.as_ref().map(|folder| self.beside(folder))
     }
 
     /// Who may connect, how they show who they are, and what they may do.
@@ -145,6 +150,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
         hub: hub(config),
         journal: None,
         replication: None,
+        snapshots: None,
     }
 }
 

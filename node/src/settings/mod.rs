@@ -145,14 +145,19 @@ impl Settings {
         if let Some(threads) = args.threads {
             self.set("engine.threads", "--threads", |config| config.engine.threads = threads);
         }
-        let mut settings = self.with_security(&args.security).with_plan(&args.plan);
-        if let Some(folder) = &args.cluster
+        if let Some(folder) = &args.cluster {
+            let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+            self.set("cluster.folder", "--cluster", |config| config.cluster.folder = Some(folder));
+        }
+        let mut settings = self.with_security(&args.security).with_alerts(args).with_plan(&args.plan);
+        if let Some(folder) = settings.config.cluster.folder.clone()
             && settings.config.tls.cert.is_none()
         {
             // Clients see the node's own certificate, unless another one is named.
-            let file = |name| Some(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).join(name));
-            settings.set("tls.cert", "--cluster", |config| config.tls.cert = file("node-cert.pem"));
-            settings.set("tls.key", "--cluster", |config| config.tls.key = file("node-key.pem"));
+            let by = if args.cluster.is_some() { "--cluster" } else { "cluster.folder" };
+            let file = |name| Some(folder.join(name));
+            settings.set("tls.cert", by, |config| config.tls.cert = file("node-cert.pem"));
+            settings.set("tls.key", by, |config| config.tls.key = file("node-key.pem"));
         }
         // The demo has hosts too; whoever names streams gets those.
         if args.demo && settings.config.stream.is_empty() {
@@ -186,6 +191,39 @@ impl Settings {
         }
         if asked.anonymous {
             self.set("auth.required", "--anonymous", |config| config.auth.required = Some(false));
+        }
+        self
+    }
+
+    /// The same for what is looked for, and what becomes of it.
+    fn with_alerts(mut self, args: &ServeArgs) -> Self {
+        let here = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        if !args.flows.is_empty() {
+            self.set("traffic.exports", "--flows", |config| config.traffic.exports = args.flows.clone());
+        }
+        if !args.traffic.is_empty() {
+            let files = args.traffic.iter().map(here).collect();
+            self.set("traffic.files", "--traffic", |config| config.traffic.files = files);
+        }
+        if let Some(budget) = args.tell.budget {
+            self.set("alerts.budget", "--budget", |config| config.alerts.budget = Some(budget));
+        }
+        if !args.tell.group.is_empty() {
+            let groups = args.tell.group.iter().map(ToString::to_string).collect();
+            self.set("alerts.groups", "--group", |config| config.alerts.groups = groups);
+        }
+        let rules = &args.rules;
+        if !rules.sigma.is_empty() {
+            let sigma = rules.sigma.iter().map(here).collect();
+            self.set("alerts.sigma", "--sigma", |config| config.alerts.sigma = sigma);
+        }
+        if !rules.pattern.is_empty() {
+            let patterns = rules.pattern.clone();
+            self.set("alerts.patterns", "--pattern", |config| config.alerts.patterns = patterns);
+        }
+        if !rules.sink.is_empty() {
+            let sinks = rules.sink.iter().map(ToString::to_string).collect();
+            self.set("alerts.sinks", "--sink", |config| config.alerts.sinks = sinks);
         }
         self
     }

@@ -6,6 +6,7 @@ use crate::cli::ServeArgs;
 use crate::exit::Failure;
 use crate::place::now_s;
 use crate::render::Ui;
+use crate::serve::alerts::Watch;
 use crate::serve::{Stages, meta, stages};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +64,14 @@ impl Reloads {
     }
 
     /// Does what was asked for since the last call.
-    pub(crate) fn poll(&mut self, args: &ServeArgs, server: &QuicServer, network: &Handle, ui: &Ui) {
+    pub(crate) fn poll(
+        &mut self,
+        args: &ServeArgs,
+        server: &QuicServer,
+        network: &Handle,
+        alerts: Option<&Watch>,
+        ui: &Ui,
+    ) {
         if !self.asked.swap(false, Ordering::Relaxed) {
             return;
         }
@@ -90,6 +98,8 @@ impl Reloads {
             plan = plan.with_fixed_streams();
         }
         ui.report(&format!("reload: {file_name}\n{plan}"));
+        // Before the streams come, so that whoever looks at them knows what they hold for an anomaly.
+        alerts.into_iter().for_each(|alerts| alerts.reloaded(&wanted.config));
         match self.apply(&plan, wanted, server, network) {
             Ok(()) => ui.report(&format!("reload: {}\n", summary(&plan))),
             Err(why) => ui.report(&format!("error: {why}\nreload: refused, nothing changed\n")),

@@ -38,8 +38,12 @@ pub(crate) enum AskError {
         authority: String,
         /// HTTP status.
         status: u16,
+        /// What is wrong, for programs.
+        code: String,
         /// Its words.
         message: String,
+        /// What would be allowed, if it says.
+        allowed: Vec<String>,
     },
     /// What answers is no Tidegate.
     #[error("{authority} answers what is no JSON: is it a Tidegate?")]
@@ -115,8 +119,12 @@ impl Node {
         if (200..300).contains(&status) {
             return Ok(value);
         }
-        let message = value["error"]["message"].as_str().unwrap_or("without a reason").to_owned();
-        Err(AskError::Refused { authority, status, message })
+        let error = &value["error"];
+        let text = |value: &Value| Some(value.as_str()?.to_owned());
+        let message = text(&error["message"]).unwrap_or_else(|| "without a reason".to_owned());
+        let code = text(&error["code"]).unwrap_or_default();
+        let allowed = error["allowed"].as_array().into_iter().flatten().filter_map(text).collect();
+        Err(AskError::Refused { authority, status, code, message, allowed })
     }
 }
 

@@ -172,12 +172,35 @@ impl Model {
             }
         }
         self.journal_warnings(&mut say);
-        for alert in self.list("alerts") {
-            let words = alert.as_str().or(alert["message"].as_str()).map(str::to_owned);
-            say(alert["level"] == "bad", words.unwrap_or_else(|| alert.to_string()));
-        }
+        self.alert_warnings(&mut say);
         warnings.sort_by_key(|warning| !warning.bad);
         warnings
+    }
+
+    /// Alerts that are open, and what keeps them from being told.
+    fn alert_warnings(&self, say: &mut impl FnMut(bool, String)) {
+        let alerts = &self.status()["alerts"];
+        let open: Vec<(&str, u64)> = ["high", "medium", "low"]
+            .into_iter()
+            .filter_map(|severity| Some((severity, number(&alerts["open"][severity]).filter(|n| *n > 0)?)))
+            .collect();
+        if let Some((worst, _)) = open.first() {
+            let parts: Vec<String> = open
+                .iter()
+                .map(|(severity, count)| format!("{} {severity}", crate::render::thousands(*count)))
+                .collect();
+            say(*worst == "high", format!("alerts: {} open", parts.join(", ")));
+        }
+        if let Some(problem) = alerts["problem"].as_str() {
+            say(true, format!("alerts are not written down: {}", crate::render::clean(problem)));
+        }
+        if let Some(dropped) = alerts["dropped"].as_object() {
+            for (what, count) in dropped {
+                if let Some(count @ 1..) = number(count) {
+                    say(false, format!("alerts: {} {what} dropped", crate::render::thousands(count)));
+                }
+            }
+        }
     }
 
     /// What keeps the journal from its promises.
@@ -262,7 +285,7 @@ mod tests {
                 "ledger": [{"stage": "bars.1s", "imbalance": 0}, {"stage": "bars.1m", "imbalance": -3}],
                 "feeds": [{"source": "a", "connected": false, "gaps": 7_000, "rejected": {"refused": 0}}],
                 "subscribers": [{"id": "9", "dropped": dropped}],
-                "alerts": ["from the node", {"level": "bad", "message": "worse"}],
+                "alerts": {"open": {"high": 1, "medium": 0, "low": 1_200}, "dropped": {"datagrams": 3, "sends": 0}, "problem": "no room"},
                 "journal": {"health": "full", "reason": "the disk is full", "snapshot": {"problem": "it stalls"}},
             })
         };
@@ -279,14 +302,15 @@ mod tests {
                 "!shard 1 failed 2 times, restarted 1",
                 "!the ledger of bars.1m is off by -3",
                 "!the journal is full: the disk is full",
-                "!worse",
+                "!alerts: 1 high, 1,200 low open",
+                "!alerts are not written down: no room",
                 "the ring of shard 0 is 90 % full",
                 "the watermark of shard 0 stands still",
                 "feed a is away",
                 "feed a: 7,000 events lost",
                 "subscriber 9 is losing records",
                 "no snapshot of late: it stalls",
-                "from the node",
+                "alerts: 3 datagrams dropped",
             ]
         );
         // Nothing is known, so nothing is wrong.

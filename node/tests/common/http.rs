@@ -33,6 +33,11 @@ fn head(address: SocketAddr, path: &str, token: &str) -> String {
 pub fn ask(stream: &mut TcpStream, path: &str, token: &str) -> Answer {
     let address = stream.peer_addr().expect("a connected socket");
     stream.write_all(format!("{}\r\n", head(address, path, token)).as_bytes()).expect("it takes questions");
+    read_answer(stream)
+}
+
+#[track_caller]
+fn read_answer(stream: &mut TcpStream) -> Answer {
     let (status, head, mut body) = read_head(stream);
     let length = |line: &str| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok();
     let length: usize = head.lines().find_map(length).expect("an answer says its length");
@@ -49,6 +54,17 @@ pub fn ask(stream: &mut TcpStream, path: &str, token: &str) -> Answer {
 #[track_caller]
 pub fn get(address: SocketAddr, path: &str, token: &str) -> Answer {
     ask(&mut TcpStream::connect(address).expect("it listens"), path, token)
+}
+
+/// Something said, as a document, over a connection of its own.
+#[track_caller]
+pub fn post(address: SocketAddr, path: &str, token: &str, body: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let head = head(address, path, token).replacen("GET", "POST", 1);
+    let length = body.len();
+    let text = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(text.as_bytes()).expect("it takes what is said");
+    read_answer(&mut stream)
 }
 
 /// A stream of events that was asked for: its status, and what came until `enough` says so or it ended.

@@ -8,10 +8,10 @@ use tidegate_replica::{Body, Entry, Machine, Member, Meta, NodeId, Replica, Role
 #[derive(Debug, Default)]
 pub struct Checker {
     lineage: u64,
-    /// Epoch and hash of each committed entry.
-    truth: Vec<(u32, u64)>,
-    /// Digest of the state behind each committed entry.
-    states: Vec<u64>,
+    /// Each committed entry.
+    truth: Vec<Truth>,
+    /// The same of all lineages before, of which a new one's beginning may be.
+    past: Vec<Vec<Truth>>,
     state: Folded,
     /// Last committed sequence by source.
     last: BTreeMap<u32, u64>,
@@ -30,6 +30,17 @@ pub struct Checker {
     pub losses: u64,
     /// Replicas that fenced themselves.
     pub fenced: u64,
+}
+
+/// A committed entry.
+#[derive(Clone, Copy, Debug)]
+struct Truth {
+    epoch: u32,
+    hash: u64,
+    /// Source and sequence, of an input.
+    input: Option<(u32, u64)>,
+    /// Digest of the state behind it.
+    state: u64,
 }
 
 /// A promise that was broken.
@@ -116,7 +127,7 @@ impl Checker {
         if commit == 0 {
             return Some(Folded::default().0);
         }
-        self.states.get(commit as usize - 1).copied()
+        self.truth.get(commit as usize - 1).map(|entry| entry.state)
     }
 
     /// A replica has made a step. `seen` is its commit before it, `led` whether it led, `flipped` the commit at which a bit of its state
@@ -135,13 +146,12 @@ impl Checker {
         if replica.lineage() > self.lineage && replica.role() == Role::Leader {
             // What it has is where the new lineage begins.
             self.lineage = replica.lineage();
-            self.truth.clear();
-            self.states.clear();
+            self.past.push(std::mem::take(&mut self.truth));
             self.last.clear();
             self.acked.clear();
             self.began.clear();
-            self.state = Folded::default();
-            return self.learn(replica, 0, true);
+            self.begin_from(replica)?;
+            return self.learn(replica, replica.log().base(), true);
         }
         if replica.lineage() != self.lineage {
             return Ok(());
@@ -150,10 +160,12 @@ impl Checker {
             return Err(format!("the commit of {me:?} went back from {seen} to {}", replica.commit()));
         }
         if replica.role() == Role::Leader && !led {
-            let has = replica.log().entries();
+            // What is in its snapshot was looked at when it began with it.
+            let (base, has) = (replica.log().base() as usize, replica.log().entries());
             let before = self.began.get(&replica.epoch()).copied().unwrap_or(0);
-            for (offset, known) in self.truth[..before].iter().enumerate() {
-                if has.get(offset).map(|entry| (entry.epoch, hash(entry))) != Some(*known) {
+            for (offset, known) in self.truth[..before].iter().enumerate().skip(base) {
+                let found = has.get(offset - base).map(|entry| (entry.epoch, hash(entry)));
+                if found != Some((known.epoch, known.hash)) {
                     return Err(format!(
                         "{me:?} leads epoch {} without committed entry {offset}",
                         replica.epoch()
@@ -174,7 +186,7 @@ impl Checker {
             };
         };
         // The digest of a state behind the flip has come by, and nobody noticed.
-        let entries = &replica.log().entries()[seen as usize..replica.commit() as usize];
+        let entries = replica.log().slice(seen, (replica.commit() - seen) as usize);
         let noticed = |entry: &Entry<u64>| matches!(entry.body, Body::Digest { at, .. } if at > flipped);
         if replica.role() != Role::Fenced && entries.iter().any(noticed) {
             return Err(format!("{me:?} goes on with a state of its own, flipped at {flipped}"));
@@ -182,18 +194,70 @@ impl Checker {
         Ok(())
     }
 
+    /// A new lineage begins with what this replica has; what is in its snapshot is known of a lineage before.
+    fn begin_from(&mut self, replica: &Replica<Folded>) -> Result<(), Broken> {
+        let (base, epoch) = (replica.log().base() as usize, replica.log().epoch_before(replica.log().base()));
+        if base > 0 {
+            let known = self.past.iter().rev();
+            let known = known.filter_map(|truth| truth.get(..base));
+            let Some(front) = known.clone().find(|front| front.last().map(|last| last.epoch) == Some(epoch))
+            else {
+                return Err(format!("{:?} begins a lineage with a snapshot of nothing", replica.me()));
+            };
+            self.truth = front.to_vec();
+        }
+        self.state = Folded(self.state(base as u64).unwrap_or_default());
+        for (source, sequence) in self.truth.iter().filter_map(|entry| entry.input) {
+            self.last.insert(source, sequence);
+        }
+        Ok(())
+    }
+
+    /// A replica begins with what its disk or another one's snapshot has.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn begins(&self, replica: &Replica<Folded>) -> Result<(), Broken> {
+        if replica.lineage() != self.lineage {
+            return Ok(()); // of another history, which is void
+        }
+        let (me, commit) = (replica.me(), replica.commit());
+        if self.state(commit) != Some(replica.machine().0) {
+            return Err(format!("{me:?} begins with a state that never was, at {commit}"));
+        }
+        let front = (replica.log().base() as usize).checked_sub(1);
+        let known = front.and_then(|at| self.truth.get(at)).map(|entry| entry.epoch);
+        if known != front.map(|_| replica.log().epoch_before(replica.log().base())) {
+            return Err(format!("{me:?} begins with a log of something else"));
+        }
+        Ok(())
+    }
+
+    /// A replica's commit must not be behind `commit` when it begins anew with a snapshot in place of what it had.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn replaced(&self, replica: &Replica<Folded>, commit: u64) -> Result<(), Broken> {
+        if replica.commit() < commit {
+            let (me, now) = (replica.me(), replica.commit());
+            return Err(format!("a snapshot takes {me:?} back from {commit} to {now}"));
+        }
+        Ok(())
+    }
+
     fn learn(&mut self, replica: &Replica<Folded>, seen: u64, leads: bool) -> Result<(), Broken> {
         let me = replica.me();
-        let from = seen as usize;
-        for (at, entry) in replica.log().entries()[from..replica.commit() as usize].iter().enumerate() {
-            let (offset, found) = (from + at, (entry.epoch, hash(entry)));
+        let count = replica.commit().saturating_sub(seen) as usize;
+        for (at, entry) in replica.log().slice(seen, count).iter().enumerate() {
+            let (offset, found) = (seen as usize + at, hash(entry));
             match self.truth.get(offset) {
-                Some(known) if *known == found => {}
+                Some(known) if (known.epoch, known.hash) == (entry.epoch, found) => {}
                 Some(_) => return Err(format!("{me:?} commits another entry at offset {offset}")),
                 None => {
                     if !leads {
                         return Err(format!("{me:?} follows and commits offset {offset} before its leader"));
                     }
+                    let mut of = None;
                     if let Body::Input { source, sequence, input } = &entry.body {
                         let last = self.last.entry(*source).or_default();
                         if *sequence != *last + 1 {
@@ -201,9 +265,10 @@ impl Checker {
                         }
                         *last = *sequence;
                         self.state.apply(input);
+                        of = Some((*source, *sequence));
                     }
-                    self.truth.push(found);
-                    self.states.push(self.state.0);
+                    let state = self.state.0;
+                    self.truth.push(Truth { epoch: entry.epoch, hash: found, input: of, state });
                     let committer = *self.committers.entry(replica.epoch()).or_insert(me);
                     if committer != me {
                         return Err(format!("{me:?} and {committer:?} commit in epoch {}", replica.epoch()));

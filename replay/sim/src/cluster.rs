@@ -3,6 +3,8 @@
 use crate::check::{Broken, Checker};
 use crate::machine::{Folded, mix};
 use crate::plan::{FAULTS_END, PATIENCE, Plan};
+use crate::store::{Stored, Stores, hash};
+use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
@@ -38,6 +40,8 @@ pub struct Life {
     pub losses: u64,
     /// Replicas that fenced themselves because their state differed.
     pub fenced: u64,
+    /// Snapshots that one node put in place of what it had of another one's.
+    pub installed: u64,
     /// The step and the promise it broke.
     pub broken: Option<(u64, Broken)>,
 }
@@ -49,10 +53,11 @@ enum Event {
     Submit { to: usize, feed: usize, source: u32, sequence: u64 },
     Answer { feed: usize, source: u32, sequence: u64, gap: bool },
     Propose { from: usize, command: Command },
-    Rejected { to: usize, command: Command },
+    Rejected { to: usize, command: Command, overtaken: bool },
     Told { to: usize, meta: Rc<Meta> },
     Synced { node: usize, boot: u64, generation: u64, end: u64 },
     Restart { node: usize, boot: u64 },
+    Snapshotted { node: usize, boot: u64, stored: Box<Stored> },
     Control,
     Fault,
 }
@@ -93,8 +98,14 @@ struct Node {
     lossy: bool,
     durable: bool,
     disk: Vec<Entry<u64>>,
-    /// How much of the disk is as the log is.
+    /// Where the disk's log begins, the epoch in front of that, and its history.
+    disk_base: u64,
+    disk_epoch: u32,
+    disk_lineage: u64,
+    /// Offset up to which the disk is as the log is.
     disk_valid: u64,
+    /// Snapshots, of its own and fetched ones; the disk's, or in memory where there is none.
+    stores: Stores,
     syncing: Option<u64>,
     generation: u64,
     slow_until: u64,
@@ -132,6 +143,7 @@ struct Cluster {
     quiet: bool,
     steps: u64,
     faults: u64,
+    installed: u64,
     hash: u64,
 }
 
@@ -168,6 +180,7 @@ pub fn live(seed: u64, options: Options) -> Life {
         quiet: false,
         steps: 0,
         faults: 0,
+        installed: 0,
         hash: seed,
     };
     let result = cluster.run();
@@ -179,6 +192,7 @@ pub fn live(seed: u64, options: Options) -> Life {
         acks: cluster.checker.acks,
         losses: cluster.checker.losses,
         fenced: cluster.checker.fenced,
+        installed: cluster.installed,
         broken: result.err().map(|broken| (cluster.steps, broken)),
     }
 }
@@ -194,7 +208,11 @@ impl Cluster {
                 lossy: false,
                 durable: self.plan.durable[at],
                 disk: Vec::new(),
+                disk_base: 0,
+                disk_epoch: 0,
+                disk_lineage: self.meta.group.lineage,
                 disk_valid: 0,
+                stores: Stores::default(),
                 syncing: None,
                 generation: 0,
                 slow_until: 0,
@@ -205,7 +223,7 @@ impl Cluster {
                 tick: 0,
                 heard: 0,
             });
-            self.boot(at);
+            self.boot(at)?;
             let meta = Rc::clone(&self.meta);
             self.step(at, |replica| replica.on_meta(&meta))?;
             self.push(1, Event::Tick(at));
@@ -228,7 +246,7 @@ impl Cluster {
                 continue;
             }
             if !self.healed {
-                self.heal();
+                self.heal()?;
                 deadline = self.now + 800;
             } else if !self.quiet {
                 // Once more, from every feed, after all of it.
@@ -289,12 +307,18 @@ impl Cluster {
         !lost
     }
 
-    fn boot(&mut self, at: usize) {
-        let lineage = self.meta.group.lineage;
+    fn boot(&mut self, at: usize) -> Result<(), Broken> {
+        let node = &self.nodes[at];
+        let log = Log::behind(node.disk_base, node.disk_epoch, node.disk.clone());
+        self.begin(at, node.disk_lineage, log)
+    }
+
+    /// A replica begins with this log, and the newest snapshot that goes with it.
+    fn begin(&mut self, at: usize, lineage: u64, log: Log<u64>) -> Result<(), Broken> {
+        let rules = self.options.rules;
         let node = &mut self.nodes[at];
         node.boot += 1;
         (node.syncing, node.generation, node.flipped) = (None, node.generation + 1, None);
-        node.disk_valid = node.disk.len() as u64;
         let options = ReplicaOptions {
             durable: node.durable,
             digest_every: 8,
@@ -304,12 +328,59 @@ impl Cluster {
             uncommitted_max: WAITING_MAX,
             lag_ticks: 8,
             propose_ticks: 3,
-            rules: self.options.rules,
+            hold_ticks: 40,
+            rules,
         };
         let me = Member { node: node.id, incarnation: node.incarnation };
-        // Entries of an older lineage on the disk have older epochs, so they count as what they are: a conflict.
-        node.replica = Some(Replica::new(me, lineage, Log::of(node.disk.clone()), options));
+        let (base, lossy) = node.stores.choose(lineage, &log, rules);
+        node.lossy |= lossy;
+        let mut replica = Replica::new(me, lineage, base, log, options);
+        replica.keeps(node.stores.ids());
         node.tick = 0;
+        // What is in front of the log is gone, and what is behind is written from here on.
+        let log = replica.log();
+        (node.disk_base, node.disk_lineage) = (log.base(), replica.lineage());
+        node.disk_epoch = log.epoch_before(log.base());
+        node.disk = if node.durable { log.entries().to_vec() } else { Vec::new() };
+        node.disk_valid = log.end();
+        self.checker.begins(&replica)?;
+        self.nodes[at].replica = Some(replica);
+        Ok(())
+    }
+
+    /// What was fetched is whole: the node begins anew with it, and with what it had of the log behind it.
+    fn install(&mut self, at: usize, offset: u64) -> Result<(), Broken> {
+        let node = &mut self.nodes[at];
+        let Some(replica) = node.replica.take() else { return Ok(()) };
+        node.stores.install(offset);
+        node.incarnation = node.incarnation.max(replica.me().incarnation) + 1;
+        self.installed += 1;
+        self.note(95, offset);
+        let (commit, lineage) = (replica.commit(), replica.lineage());
+        // Whoever has a disk wrote all of its log by then; not to be synced is another matter, and it counts for nothing here.
+        self.begin(at, lineage, replica.log().clone())?;
+        match &self.nodes[at].replica {
+            Some(replica) if replica.lineage() == lineage => self.checker.replaced(replica, commit),
+            _ => Ok(()),
+        }
+    }
+
+    /// Now and then a node begins to write a snapshot of what is committed.
+    fn snapshot(&mut self, at: usize) {
+        let every = self.plan.snapshot_every;
+        let node = &mut self.nodes[at];
+        let Some(replica) = &node.replica else { return };
+        // What no digest has shown yet is not modelled to be written down.
+        if every == 0 || node.flipped.is_some() || replica.role() == Role::Fenced {
+            return;
+        }
+        if replica.commit() < node.stores.newest(replica.lineage()) + every || !node.stores.begin() {
+            return;
+        }
+        let stored = Box::new(Stored::of(&replica.base()));
+        let boot = node.boot;
+        let delay = 1 + self.random.below(60);
+        self.push(delay, Event::Snapshotted { node: at, boot, stored });
     }
 
     /// Runs one step of a replica, checks it, and does what it asks.
@@ -327,6 +398,9 @@ impl Cluster {
         let leads = replica.role() == Role::Leader;
         if replica.lineage() > lineage {
             node.flipped = None; // it began anew
+            if leads {
+                node.disk_lineage = replica.lineage();
+            }
         }
         if leads && !led {
             node.led_from = replica.log().end();
@@ -344,8 +418,12 @@ impl Cluster {
         if self.options.trace && !outputs.is_empty() {
             println!("{:>6} node {} commit {commit} {outputs:?}", self.now, me.node);
         }
+        let boot = self.nodes[at].boot;
         for output in outputs.drain(..) {
-            self.output(at, output)?;
+            // Of a replica that is no more, nothing is done.
+            if self.nodes[at].boot == boot {
+                self.output(at, output)?;
+            }
         }
         self.outputs = outputs;
         Ok(())
@@ -377,6 +455,22 @@ impl Cluster {
             }
             Output::Publish { lineage, offset } => self.checker.published(lineage, offset)?,
             Output::Persist(from) => self.persist(at, from),
+            Output::Read { to, snapshot, at: first } => {
+                let Some(bytes) = self.nodes[at].stores.read(snapshot.offset, first) else { return Ok(()) };
+                let mut bytes = bytes.to_vec();
+                if !self.healed && self.random.chance(self.plan.damage, 1_000) {
+                    self.faults += 1;
+                    let bit = self.random.below(8 * bytes.len() as u64);
+                    bytes[bit as usize / 8] ^= 1 << (bit % 8);
+                }
+                self.step(at, |replica| replica.read(to, snapshot, first, Bytes::from(bytes)))?;
+            }
+            Output::Take { at: first, data, .. } => self.nodes[at].stores.take(first, &data),
+            Output::Hash(id) => {
+                let found = hash(self.nodes[at].stores.taken());
+                self.step(at, |replica| replica.hashed(id, found))?;
+            }
+            Output::Install { snapshot, .. } => self.install(at, snapshot.offset)?,
             Output::Diverged(_) => {
                 self.checker.fenced += 1;
                 self.crash(at, true);
@@ -406,6 +500,14 @@ impl Cluster {
         if !node.durable {
             return;
         }
+        let Some(replica) = &node.replica else { return };
+        if node.disk_lineage != replica.lineage() {
+            node.disk_lineage = replica.lineage();
+            if from == 0 {
+                node.disk.clear();
+                (node.disk_base, node.disk_epoch) = (0, 0);
+            }
+        }
         node.disk_valid = node.disk_valid.min(from);
         if node.syncing.is_some_and(|end| from < end) {
             // What is on its way to the disk is not the log any more.
@@ -432,14 +534,17 @@ impl Cluster {
         let lossy = lossy || !node.durable;
         if lossy {
             node.disk.clear();
+            (node.disk_base, node.disk_epoch, node.disk_valid) = (0, 0, 0);
+            node.stores = Stores::default();
             node.lossy = true;
             self.checker.forgot(Member { node: node.id, incarnation: node.incarnation });
         } else {
             // What was on its way may have arrived in part.
             let log = replica.log();
             let part = self.random.below(log.end() - node.disk_valid + 1);
+            node.stores.stop();
             if self.random.chance(1, 2) {
-                node.disk.truncate(node.disk_valid as usize);
+                node.disk.truncate((node.disk_valid - node.disk_base) as usize);
                 node.disk.extend_from_slice(log.slice(node.disk_valid, part as usize));
             }
         }
@@ -491,7 +596,9 @@ impl Cluster {
                 Ok(())
             }
             Event::Propose { from, command } => self.decide(from, command),
-            Event::Rejected { to, command } => self.step(to, |replica| replica.rejected(&command)),
+            Event::Rejected { to, command, overtaken } => {
+                self.step(to, |replica| replica.rejected(&command, overtaken))
+            }
             Event::Told { to, meta } => self.told(to, &meta),
             Event::Synced { node: at, boot, generation, end } => {
                 let node = &mut self.nodes[at];
@@ -499,18 +606,45 @@ impl Cluster {
                     return Ok(());
                 }
                 let Some(replica) = &node.replica else { return Ok(()) };
-                node.disk.truncate(node.disk_valid as usize);
+                node.disk.truncate((node.disk_valid - node.disk_base) as usize);
                 let count = end.saturating_sub(node.disk_valid) as usize;
                 node.disk.extend_from_slice(replica.log().slice(node.disk_valid, count));
-                (node.disk_valid, node.syncing) = (end, None);
+                (node.disk_valid, node.syncing) = (end.max(node.disk_valid), None);
                 self.step(at, |replica| replica.synced(end))?;
                 self.sync(at);
                 Ok(())
             }
             Event::Restart { node, boot } => {
                 if self.nodes[node].replica.is_none() && self.nodes[node].boot == boot {
-                    self.boot(node);
+                    self.boot(node)?;
                 }
+                Ok(())
+            }
+            Event::Snapshotted { node: at, boot, stored } => {
+                let tail = self.random.below(self.plan.tail + 1);
+                let node = &mut self.nodes[at];
+                let Some(replica) = node.replica.as_mut().filter(|_| node.boot == boot) else {
+                    return Ok(());
+                };
+                let flipped = node.flipped.is_some();
+                if stored.lineage != replica.lineage() || flipped {
+                    node.stores.stop();
+                    return Ok(());
+                }
+                node.stores.keep(*stored);
+                replica.keeps(node.stores.ids());
+                let before = replica.log().base();
+                // How far it may be cut, the replica knows.
+                let base = replica.cut(replica.commit().saturating_sub(tail));
+                if base > before && node.durable {
+                    // What was not written when it was cut is not there, and what is behind that is of something else.
+                    let all = base > node.disk_valid;
+                    let count = if all { node.disk.len() as u64 } else { base - node.disk_base };
+                    node.disk_epoch = replica.log().epoch_before(base);
+                    node.disk.drain(..count as usize);
+                    (node.disk_base, node.disk_valid) = (base, node.disk_valid.max(base));
+                }
+                self.note(96, base);
                 Ok(())
             }
             Event::Control => self.control(),
@@ -534,6 +668,7 @@ impl Cluster {
         self.nodes[at].tick += 1;
         let tick = self.nodes[at].tick;
         self.step(at, |replica| replica.tick(tick))?;
+        self.snapshot(at);
         // The heartbeat to metadata, and what is new there.
         let metadata = self.nodes.len();
         if self.nodes[at].replica.is_some() && self.passes(at, metadata) {
@@ -597,10 +732,11 @@ impl Cluster {
         if self.options.trace {
             println!("{:>6} metadata {command:?} {verdict:?}", self.now);
         }
-        if verdict.is_err() {
+        if let Err(why) = verdict {
+            let overtaken = why.is_overtaken();
             if from < metadata && self.passes(metadata, from) {
                 let delay = self.delay();
-                self.push(delay, Event::Rejected { to: from, command });
+                self.push(delay, Event::Rejected { to: from, command, overtaken });
             }
             return Ok(());
         }
@@ -732,6 +868,11 @@ impl Cluster {
                 }
             }
             5 => self.nodes[at].slow_until = self.now + self.random.below(1_000),
+            7 => {
+                let (node, drained) = (self.nodes[at].id, self.random.chance(2, 3));
+                let operator = self.nodes.len();
+                self.decide(operator, Command::Drain { node, drained })?;
+            }
             _ => {
                 let (target, epoch) = (self.member(at), self.meta.group.epoch);
                 let operator = self.nodes.len();
@@ -742,14 +883,14 @@ impl Cluster {
     }
 
     /// All faults are over.
-    fn heal(&mut self) {
+    fn heal(&mut self) -> Result<(), Broken> {
         self.healed = true;
         self.cuts.iter_mut().flatten().for_each(|until| *until = 0);
         for at in 0..self.nodes.len() {
             let node = &mut self.nodes[at];
             (node.paused_until, node.slow_until) = (0, 0);
             if node.replica.is_none() {
-                self.boot(at);
+                self.boot(at)?;
             }
             // A flip that no digest has shown yet is mended: what it did so far was checked.
             let node = &mut self.nodes[at];
@@ -760,5 +901,6 @@ impl Cluster {
                 replica.machine_mut().0 = state;
             }
         }
+        Ok(())
     }
 }

@@ -21,13 +21,19 @@ pub(crate) struct Plan {
     pub(crate) spikes: u64,
     /// Units between faults.
     pub(crate) fault_every: u64,
-    /// Weights of the kinds of faults: crash, pause, cut in one direction, cut off, flip, slow disk, transfer.
-    pub(crate) faults: [u64; 7],
+    /// Weights of the kinds of faults: crash, pause, cut in one direction, cut off, flip, slow disk, transfer, drain.
+    pub(crate) faults: [u64; 8],
     /// Crashes that lose memory, and with it what a disk holds, of a hundred.
     pub(crate) lossy: u64,
     /// Length of a node's tick.
     pub(crate) ticks: Vec<u64>,
     pub(crate) sync: u64,
+    /// Committed entries between two snapshots of a node; 0 for none.
+    pub(crate) snapshot_every: u64,
+    /// Entries of the log that are kept behind the newest snapshot.
+    pub(crate) tail: u64,
+    /// Pieces of snapshots that are flipped on their way, of a thousand.
+    pub(crate) damage: u64,
 }
 
 impl Plan {
@@ -40,7 +46,7 @@ impl Plan {
             _ => nodes.iter().map(|_| random.chance(1, 2)).collect(),
         };
         // Swarms: most lives lack most kinds of faults, so that rare ones meet undisturbed.
-        let mut faults = [0; 7];
+        let mut faults = [0; 8];
         for weight in &mut faults {
             *weight = if random.chance(1, 2) { 1 + random.below(8) } else { 0 };
         }
@@ -56,6 +62,9 @@ impl Plan {
             lossy: [0, 20, 50, 100][random.below(4) as usize],
             ticks: nodes.iter().map(|_| 6 + random.below(10)).collect(),
             sync: 1 + random.below(30),
+            snapshot_every: if random.chance(3, 4) { 4 + random.below(60) } else { 0 },
+            tail: if random.chance(1, 2) { 0 } else { random.below(40) },
+            damage: if random.chance(1, 3) { random.below(300) } else { 0 },
             nodes,
         }
     }

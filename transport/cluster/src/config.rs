@@ -55,6 +55,22 @@ pub enum ClusterError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process has the folder.
+    #[error("`{}` is in use by another process", path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What is in the folder was computed with something else, and cannot be computed again.
+    #[error(
+        "the snapshots in `{}` were taken with other streams or settings, and the log begins behind them: nothing was changed; start the node \
+         with those it had",
+        path.display()
+    )]
+    Settings {
+        /// The folder of the snapshots.
+        path: PathBuf,
+    },
     /// What was asked for makes no cluster.
     #[error("{0}")]
     Asked(String),

@@ -21,9 +21,15 @@ mod metadata;
 mod driver;
 mod kept;
 mod machine;
+mod prepared;
+mod snapshots;
+
+pub mod view;
 
 pub mod node;
 pub mod operate;
 
 pub use config::{ClusterConfig, ClusterError, NodePlace};
-pub use node::{Ended, Node, NodeStatus, Recovered, ReplicaStatus};
+pub use node::{Ended, Node, NodeStatus, Recovered, ReplicaStatus, Snapshotting};
+pub use prepared::Prepared;
+pub use view::{ClusterView, Observer};

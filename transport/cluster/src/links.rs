@@ -26,6 +26,8 @@ use tokio::time::timeout;
 pub(crate) const ALPN_NODE: &[u8] = b"tidegate-node/1";
 /// Messages on their way to one node; with more, the newest are lost, and sent again when it says what it lacks.
 const OUTBOX_MAX: usize = 1_024;
+/// Pieces of snapshots on their way to one node: it asks for one after the other.
+const PIECES_MAX: usize = 4;
 /// Bytes written at a time, unless one message is larger.
 const WRITE_BYTES: usize = 256 << 10;
 /// A question or an answer at most.
@@ -95,6 +97,8 @@ pub(crate) trait Serve: Send + Sync + 'static {
 
 struct Peer {
     outbox: mpsc::Sender<Message<Bytes>>,
+    /// Pieces of snapshots have a stream of their own, so that nothing waits behind them.
+    pieces: mpsc::Sender<Message<Bytes>>,
     connection: watch::Receiver<Option<Connection>>,
     /// When it last answered a question, or its replica said something.
     heard: Mutex<Option<Instant>>,
@@ -184,8 +188,9 @@ impl Links {
         let mut peers = BTreeMap::new();
         for (&node, place) in config.nodes.iter().filter(|(node, _)| **node != me) {
             let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
+            let (pieces, cut) = mpsc::channel(PIECES_MAX);
             let (told, connection) = watch::channel(None);
-            peers.insert(node, Peer { outbox, connection, heard: Mutex::new(None) });
+            peers.insert(node, Peer { outbox, pieces, connection, heard: Mutex::new(None) });
             let dial = Dial {
                 endpoint: endpoint.clone(),
                 client: client.clone(),
@@ -193,7 +198,7 @@ impl Links {
                 node,
                 address: place.peers,
             };
-            tokio::spawn(dial.run(messages, told));
+            tokio::spawn(dial.run(messages, cut, told));
         }
         Ok(Arc::new(Self { config, endpoint, address, peers }))
     }
@@ -252,7 +257,8 @@ impl Links {
     /// Sends a message, or loses it.
     pub(crate) fn send(&self, node: NodeId, message: Message<Bytes>) {
         if let Some(peer) = self.peers.get(&node) {
-            let _ = peer.outbox.try_send(message);
+            let piece = matches!(message, Message::Chunk { .. });
+            let _ = if piece { &peer.pieces } else { &peer.outbox }.try_send(message);
         }
     }
 
@@ -373,6 +379,7 @@ impl Dial {
     async fn run(
         self,
         mut messages: mpsc::Receiver<Message<Bytes>>,
+        mut pieces: mpsc::Receiver<Message<Bytes>>,
         told: watch::Sender<Option<Connection>>,
     ) {
         let mut pause = PAUSE.0;
@@ -381,9 +388,12 @@ impl Dial {
             if let Ok(connection) = found {
                 pause = PAUSE.0;
                 // What waited is of another time.
-                while messages.try_recv().is_ok() {}
+                while messages.try_recv().is_ok() || pieces.try_recv().is_ok() {}
                 told.send_replace(Some(connection.clone()));
-                let over = write(&connection, &mut messages).await;
+                let over = tokio::select! {
+                    over = write(&connection, &mut messages) => over,
+                    over = write(&connection, &mut pieces) => over,
+                };
                 told.send_replace(None);
                 connection.close(VarInt::from_u32(0), b"");
                 if over {

@@ -11,6 +11,13 @@ pub(crate) struct Inputs {
     chain: u64,
 }
 
+impl Inputs {
+    /// Behind inputs with this digest.
+    pub(crate) fn behind(chain: u64) -> Self {
+        Self { chain }
+    }
+}
+
 impl Machine for Inputs {
     type Input = Bytes;
 

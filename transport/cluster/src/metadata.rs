@@ -23,16 +23,16 @@ use tidegate_replica::{Command, Member, Meta, MetaStore, NodeId, Rules};
 use tokio::sync::{mpsc, watch};
 
 /// Times of consensus in milliseconds: what elections wait for, at least and at most, and between two heartbeats.
-const ELECTION_MS: (u64, u64) = (400, 800);
+const ELECTION_MS: (u64, u64) = (300, 500);
 const HEARTBEAT_MS: u64 = 100;
 /// A node that was not heard of for so long is asked, and given up if it does not answer.
-const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_millis(300);
 /// How long it then has to answer when it is asked.
-const LAST_CALL: Duration = Duration::from_millis(400);
+const LAST_CALL: Duration = Duration::from_millis(150);
 /// How long whoever begins to lead consensus listens before it gives somebody up.
-const LISTEN: Duration = Duration::from_millis(200);
+const LISTEN: Duration = Duration::from_millis(100);
 /// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(25);
 /// How long one command may take.
 const DECIDE: Duration = Duration::from_secs(2);
 /// Commands of this node that wait.
@@ -279,15 +279,15 @@ impl Consensus {
     }
 
     /// A way to propose in passing; what is refused for good comes out of the receiver.
-    pub(crate) fn proposals(&self) -> (Proposals, mpsc::Receiver<Command>) {
+    pub(crate) fn proposals(&self) -> (Proposals, mpsc::Receiver<Refused>) {
         let (commands, mut proposed) = mpsc::channel::<Command>(PROPOSALS_MAX);
         let (refuse, refused) = mpsc::channel(PROPOSALS_MAX);
         let consensus = self.clone();
         tokio::spawn(async move {
             while let Some(command) = proposed.recv().await {
                 let verdict = tokio::time::timeout(DECIDE, consensus.decide(command.clone())).await;
-                if let Ok(Ok(Decision { rejected: Some(_) })) = verdict
-                    && refuse.send(command).await.is_err()
+                if let Ok(Ok(Decision { rejected: Some(_), overtaken })) = verdict
+                    && refuse.send(Refused { command, overtaken }).await.is_err()
                 {
                     return;
                 }
@@ -296,6 +296,12 @@ impl Consensus {
         let state = Arc::clone(&self.watched.borrow());
         (Proposals { commands, watched: self.watched.clone(), state }, refused)
     }
+}
+
+/// A proposal that came to nothing, for good.
+pub(crate) struct Refused {
+    pub(crate) command: Command,
+    pub(crate) overtaken: bool,
 }
 
 /// Metadata as a replica's driver uses it.

@@ -2,19 +2,21 @@
 
 use crate::config::{ClusterConfig, ClusterError, Incarnations, Who};
 use crate::driver::{Driver, LOG_BYTES_MAX, Work};
-use crate::kept::{Kept, boot};
 use crate::links::{Kind, Links, Serve};
 use crate::metadata::{Consensus, ConsensusStatus, Undecided, Verdict};
+use crate::prepared::Prepared;
+use crate::snapshots::Snapshots;
+use crate::view::{FollowerStatus, Observer};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tidegate_live::IngestHandle;
+use tidegate_journal::Point;
 use tidegate_live::replication::ReplicationDriver;
-use tidegate_replica::{Command, Log, Member, Meta, NodeId, Replica, ReplicaOptions};
+use tidegate_live::{IngestHandle, SnapshotOptions};
+use tidegate_replica::{Command, Member, Meta, NodeId, Replica, ReplicaOptions};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -47,12 +49,27 @@ pub struct ReplicaStatus {
     pub ordered: u64,
     /// Bytes of its log, of [`LOG_BYTES_MAX`](Self::LOG_BYTES_MAX) at most.
     pub log_bytes: u64,
+    /// Offset of the first entry of its log: what is in front of it is in snapshots.
+    #[serde(default)]
+    pub log_base: u64,
+    /// Offset of its newest snapshot.
+    #[serde(default)]
+    pub snapshot: Option<u64>,
+    /// The snapshot that it fetches from the leader: bytes that are here, and all.
+    #[serde(default)]
+    pub fetching: Option<(u64, u64)>,
+    /// Why its last snapshot was given up, unless one was written since.
+    #[serde(default)]
+    pub problem: Option<String>,
     /// Events that its engine has logged.
     pub logged: u64,
     /// Digest of all inputs up to `commit`.
     pub digest: String,
     /// Whether it counts for what is committed.
     pub in_sync: bool,
+    /// How far the others are, of a leader. A node of an earlier version does not say.
+    #[serde(default)]
+    pub followers: Vec<FollowerStatus>,
 }
 
 impl ReplicaStatus {
@@ -82,6 +99,12 @@ pub enum Ended {
     Diverged(u64),
     /// The log has another history since a declared loss; what this engine computed belongs to the old one.
     Lineage(u64),
+    /// It has fetched the leader's snapshot of this offset, and is to be started again with it.
+    Snapshot(u64),
+    /// The leader computes something else: its snapshot is of no use here.
+    Settings(String),
+    /// Its snapshots cannot be written.
+    Snapshots(String),
     /// Its log cannot be written.
     Log(String),
     /// Its incarnation cannot be noted.
@@ -104,6 +127,17 @@ impl std::fmt::Display for Ended {
                 f,
                 "a loss was declared, the log goes on as lineage {lineage}: start it again, and it follows that one"
             ),
+            Self::Snapshot(offset) => {
+                write!(
+                    f,
+                    "it has the leader's snapshot of offset {offset}: start it again, and it goes on from there"
+                )
+            }
+            Self::Settings(settings) => write!(
+                f,
+                "the leader's snapshot was taken with `{settings}`: give all nodes the same streams and settings"
+            ),
+            Self::Snapshots(why) => write!(f, "its snapshots cannot be used: {why}"),
             Self::Log(why) => write!(f, "its log cannot be written: {why}"),
             Self::Incarnation(why) => f.write_str(why),
             Self::Metadata => f.write_str("consensus on metadata has ended"),
@@ -117,6 +151,7 @@ pub struct Node {
     links: Arc<Links>,
     consensus: Consensus,
     service: Arc<Service>,
+    observer: Observer,
     stop: Option<oneshot::Sender<()>>,
     ended: watch::Receiver<Option<Ended>>,
     recovered: Recovered,
@@ -133,14 +168,35 @@ pub struct Recovered {
     pub damaged: bool,
     /// Bytes behind its end that were cut off: what was being written, or what was damaged and all behind it.
     pub torn: u64,
+    /// Offset of the snapshot it goes on from.
+    pub snapshot: Option<u64>,
+}
+
+/// Snapshots of a node, for whoever starts it.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshotting {
+    /// When they are taken.
+    pub when: SnapshotOptions,
+    /// What the engine depends on beside the log ([`tidegate_live::settings_fingerprint`]).
+    pub settings: [u8; 16],
+    /// The point of the one that the engine was started with.
+    pub point: Option<Point>,
 }
 
 impl Node {
-    /// Starts the node whose folder this is, beside the engine of `ingest`, which was started with the other end of `port`.
+    /// Starts the node whose folder was prepared, beside the engine of `ingest`, which was started with the other end of `port` and with
+    /// the snapshots in [`Prepared::snapshots`].
     ///
     /// # Errors
     /// [`ClusterError`] when the folder is no node's, or cannot be used, or the address is taken.
-    pub fn start(dir: &Path, port: ReplicationDriver, ingest: IngestHandle) -> Result<Self, ClusterError> {
+    pub fn start(
+        prepared: Prepared,
+        snapshots: Snapshotting,
+        port: ReplicationDriver,
+        ingest: IngestHandle,
+    ) -> Result<Self, ClusterError> {
+        let dir = prepared.dir().to_owned();
+        let dir = dir.as_path();
         let config = ClusterConfig::read(dir)?;
         let (node, _) = config.here(dir)?;
         let runtime = Builder::new_multi_thread()
@@ -159,22 +215,14 @@ impl Node {
         let last = incarnations.last()?;
         incarnations.note(last + 1)?;
         let me = Member { node, incarnation: last + 1 };
-        let path = dir.join("log.tgr");
         let lineage = consensus.state().borrow().group.lineage;
-        let (kept, found) = Kept::open(&path, lineage, boot()).map_err(|source| ClusterError::File {
-            act: "use",
-            path,
-            source,
-        })?;
-        let recovered = Recovered {
-            entries: found.entries.len() as u64,
-            whole: found.whole,
-            damaged: found.damaged,
-            torn: found.torn,
-        };
+        let begins = prepared.begin(lineage, &snapshots)?;
+        let recovered = begins.recovered;
         // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
-        let lossy = last > 0 && !found.whole;
-        let replica = Replica::new(me, found.lineage, Log::of(found.entries), ReplicaOptions::default());
+        let lossy = last > 0 && (!recovered.whole || begins.lossy);
+        let ordered = begins.base.offset;
+        let replica = Replica::new(me, begins.lineage, begins.base, begins.log, ReplicaOptions::default());
+        let snapshots = Snapshots::new(dir, &config.cluster, snapshots);
         let status = Arc::new(Mutex::new(ReplicaStatus { node, ..ReplicaStatus::default() }));
         let service = Arc::new(Service {
             status: Arc::clone(&status),
@@ -182,6 +230,15 @@ impl Node {
             links: Arc::clone(&links),
             ingest: ingest.clone(),
         });
+        let observer = {
+            let _here = runtime.enter();
+            let (links, consensus) = (Arc::clone(&links), consensus.clone());
+            let logged = {
+                let ingest = ingest.clone();
+                Arc::new(move || ingest.stats().logged)
+            };
+            Observer::start(config.clone(), node, links, consensus, Arc::clone(&status), logged)
+        };
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = watch::channel(None);
         runtime.block_on(async {
@@ -198,17 +255,30 @@ impl Node {
                 ingest,
                 replica,
                 incarnations,
-                kept,
+                kept: begins.kept,
+                snapshots,
                 lossy,
                 status,
-                work: Work::default(),
+                work: Work::from(ordered),
             };
+            let lock = begins.lock;
             tokio::spawn(async move {
+                // Nobody else's until the driver has ended.
+                let _lock = lock;
                 let why = driver.run(stopped).await;
                 ending.send_replace(Some(why));
             });
         });
-        Ok(Self { runtime: Some(runtime), links, consensus, service, stop: Some(stop), ended, recovered })
+        Ok(Self {
+            runtime: Some(runtime),
+            links,
+            consensus,
+            service,
+            observer,
+            stop: Some(stop),
+            ended,
+            recovered,
+        })
     }
 
     /// What it found of its log.
@@ -229,6 +299,12 @@ impl Node {
         self.service.status()
     }
 
+    /// Sees the cluster from here, for as long as the node runs.
+    #[must_use]
+    pub fn observer(&self) -> Observer {
+        self.observer.clone()
+    }
+
     /// Why its replica ended, once it has.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
@@ -240,8 +316,8 @@ impl Node {
     async fn hand_over(&self) {
         let NodeStatus { meta, connected, replica, .. } = self.status();
         let leads = meta.group.leader.filter(|leader| leader.node == replica.node);
-        let heirs = meta.group.isr.iter().copied();
-        let heir = heirs.clone().find(|member| connected.contains(&member.node));
+        let heirs = meta.group.isr.iter().copied().filter(|member| connected.contains(&member.node));
+        let heir = heirs.clone().find(|member| !meta.drained.contains(&member.node)).or(heirs.clone().next());
         if let (Some(me), Some(target)) = (leads, heir) {
             let command = Command::Transfer { epoch: meta.group.epoch, target };
             if self.consensus.decide(command).await.is_ok() {
@@ -308,10 +384,14 @@ fn may_propose(who: Who, command: &Command, leader: Option<NodeId>) -> bool {
     match (who, command) {
         (Who::Node(node), Command::Register { member, .. }) => member.node == node,
         (Who::Node(node), Command::AlterIsr { .. } | Command::Transfer { .. }) => leader == Some(node),
-        (Who::Node(_), Command::Fence { .. } | Command::DeclareLoss { .. }) => false,
-        (Who::Operator, Command::Fence { .. } | Command::Transfer { .. } | Command::DeclareLoss { .. }) => {
-            true
-        }
+        (Who::Node(_), Command::Fence { .. } | Command::DeclareLoss { .. } | Command::Drain { .. }) => false,
+        (
+            Who::Operator,
+            Command::Fence { .. }
+            | Command::Transfer { .. }
+            | Command::DeclareLoss { .. }
+            | Command::Drain { .. },
+        ) => true,
         (Who::Operator, Command::Register { .. } | Command::AlterIsr { .. }) => false,
     }
 }
@@ -352,10 +432,11 @@ mod tests {
         assert!(!may_propose(Who::Node(2), &alter, Some(1)), "not the leader");
         assert!(may_propose(Who::Node(1), &transfer, Some(1)), "it hands over");
         assert!(!may_propose(Who::Node(2), &transfer, Some(1)), "not the leader");
-        for command in [&fence, &loss] {
+        let drain = Command::Drain { node: 2, drained: true };
+        for command in [&fence, &loss, &drain] {
             assert!(!may_propose(Who::Node(2), command, Some(2)), "{command:?}");
         }
-        for command in [&fence, &transfer, &loss] {
+        for command in [&fence, &transfer, &loss, &drain] {
             assert!(may_propose(Who::Operator, command, None), "{command:?}");
         }
         for command in [&register, &alter] {

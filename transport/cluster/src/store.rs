@@ -33,6 +33,9 @@ openraft::declare_raft_types!(
 pub(crate) struct Decision {
     /// Why it was refused, for good; nothing if it was taken.
     pub(crate) rejected: Option<String>,
+    /// Whether it was refused because metadata has gone on, perhaps by the same command.
+    #[serde(default)]
+    pub(crate) overtaken: bool,
 }
 
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -236,19 +239,19 @@ impl RaftStateMachine<Types> for Metadata {
         let mut decisions = Vec::new();
         for Entry { log_id, payload } in entries {
             self.applied = Some(log_id);
-            let mut rejected = None;
+            let (mut rejected, mut overtaken) = (None, false);
             match payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(command) => {
                     if let Err(reason) = Arc::make_mut(&mut self.state).apply(&command) {
-                        rejected = Some(reason.to_string());
+                        (rejected, overtaken) = (Some(reason.to_string()), reason.is_overtaken());
                     }
                 }
                 EntryPayload::Membership(members) => {
                     self.membership = StoredMembership::new(Some(log_id), members);
                 }
             }
-            decisions.push(Decision { rejected });
+            decisions.push(Decision { rejected, overtaken });
         }
         self.tell();
         Ok(decisions)

@@ -12,14 +12,24 @@ use tidegate_proto::{Admission, Grant};
 use tokio::time::Instant;
 
 /// Routes that ask who is there.
-pub(crate) const GUARDED: [&str; 9] = [
+pub(crate) const GUARDED: [&str; 19] = [
     "/v1/streams",
     "/v1/keys",
     "/v1/latest",
     "/v1/bars",
     "/v1/status",
+    "/v1/cluster",
+    "/v1/explain",
     "/v1/sse",
     "/v1/arrow",
+    "/v1/alerts",
+    "/v1/alerts/{id}",
+    "/v1/alerts/{id}/ack",
+    "/v1/alerts/{id}/false-positive",
+    "/v1/alerts/{id}/suppress",
+    "/v1/alerts/quiets",
+    "/v1/alerts/quiets/{number}/lift",
+    "/v1/traffic",
     WEBSOCKET,
     "/metrics",
 ];
@@ -61,7 +71,8 @@ impl Shared {
         };
         let pass = Pass::of(admission);
         let reads = |stream| pass.grant.allows_some(Verb::Subscribe, stream);
-        if self.book().stream_names().any(reads) || pass.sees_server() {
+        let alerts = self.sources.alerts.is_some() && reads(crate::alerts::STREAM);
+        if self.book().stream_names().any(reads) || alerts || pass.sees_server() {
             return Ok(pass);
         }
         let message = format!("`{}` may read nothing here", pass.grant.principal());

@@ -12,10 +12,12 @@ const element = (name, attributes, ...children) => {
 const GROUPS = [
   ["Results", ["/v1/streams", "/v1/keys", "/v1/latest", "/v1/bars", "/v1/arrow"]],
   ["Subscriptions", ["/v1/ws", "/v1/sse"]],
+  ["Alerts", ["/v1/alerts", "/v1/alerts/{id}", "/v1/alerts/{id}/ack", "/v1/alerts/{id}/false-positive", "/v1/alerts/{id}/suppress",
+    "/v1/alerts/quiets", "/v1/alerts/quiets/{number}/lift", "/v1/traffic"]],
   ["The server", ["/v1/status", "/v1/health", "/v1/ready", "/metrics"]],
 ];
 /** Routes whose answers end and are text. */
-const ASKED = /^\/(v1\/(streams|keys|latest|bars|status|health|ready)|metrics)$/;
+const ASKED = /^\/(v1\/(streams|keys|latest|bars|status|health|ready|alerts|traffic)|metrics)$/;
 /** Most of an answer that is shown. */
 const SHOWN_MAX = 20_000;
 

@@ -23,6 +23,7 @@ mod query;
 mod book;
 mod record;
 
+mod alerts;
 mod arrow;
 mod assets;
 mod body;
@@ -33,9 +34,15 @@ pub mod ops;
 
 mod ws;
 
+mod cluster;
+mod explain;
 mod metrics;
 mod status;
 
+pub use alerts::{
+    Acting, AlertCounts, AlertError, AlertFilter, AlertNews, AlertState, AlertVerb, Alerts, Visible,
+};
+pub use cluster::{ClusterChange, ClusterMember, ClusterReplica, ClusterState};
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};
 pub use sources::{Gate, Latency, Refusals, Sources, StageNode};

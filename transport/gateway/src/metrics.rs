@@ -130,6 +130,7 @@ fn describe() {
         "How long the shard that took longest stood still for the last snapshot."
     );
     describe_counter!("tidegate_snapshots_total", "Snapshots, by what became of them.");
+    crate::cluster::describe();
     describe_gauge!("tidegate_keys", "Keys known.");
     describe_counter!(
         "tidegate_keys_refused_total",
@@ -155,6 +156,7 @@ fn describe() {
     describe_counter!("tidegate_gateway_messages_total", "WebSocket messages written.");
     describe_counter!("tidegate_gateway_answers_total", "Requests answered.");
     describe_histogram!("tidegate_gateway_answer_seconds", Unit::Seconds, "Time to the head of an answer.");
+    crate::alerts::describe();
     describe_gauge!("tidegate_uptime_seconds", Unit::Seconds, "Time since the gateway was started.");
     describe_gauge!("tidegate_build_info", "Always 1; the label says which version runs.");
 }
@@ -230,6 +232,7 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
             }
         }
         journal(&ingest, shared.sources.now_ns);
+        crate::cluster::measure(shared);
         for stage in &*shared.status.ledger() {
             for (fate, count) in FATE_NAMES.iter().zip(stage.ledger.by_fate) {
                 counter!("tidegate_stage_events_total", "stage" => stage.name.clone(), "fate" => *fate)
@@ -273,6 +276,7 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
                 counter!("tidegate_refusals_total", "front" => front, "reason" => reason).absolute(count);
             }
         }
+        crate::alerts::publish(shared);
         counter!("tidegate_gateway_messages_total").absolute(shared.metrics.messages.load(Relaxed));
         gauge!("tidegate_uptime_seconds").set(shared.status.uptime().as_secs_f64());
         gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);

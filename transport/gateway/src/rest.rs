@@ -22,17 +22,27 @@ use tidegate_proto::hub::{Hub, KeyInfo, KeySearch};
 use tidegate_proto::{Grant, MonoTime};
 
 /// Every route there is, for metrics and documentation.
-pub(crate) const ROUTES: [&str; 14] = [
+pub(crate) const ROUTES: [&str; 24] = [
     "/v1/streams",
     "/v1/keys",
     "/v1/latest",
     "/v1/bars",
     "/v1/status",
+    "/v1/cluster",
+    "/v1/explain",
     "/v1/health",
     "/v1/ready",
     "/v1/sse",
     "/v1/arrow",
     "/v1/ws",
+    "/v1/alerts",
+    "/v1/alerts/{id}",
+    "/v1/alerts/{id}/ack",
+    "/v1/alerts/{id}/false-positive",
+    "/v1/alerts/{id}/suppress",
+    "/v1/alerts/quiets",
+    "/v1/alerts/quiets/{number}/lift",
+    "/v1/traffic",
     "/v1/openapi.json",
     "/v1/docs",
     "/metrics",
@@ -54,16 +64,19 @@ type Answer = Result<Response<Body>, ApiError>;
 
 /// The route of a path, for counters: a bounded set, whatever is asked for.
 pub(crate) fn route_label(path: &str) -> &'static str {
-    ROUTES.into_iter().find(|route| *route == path).unwrap_or("other")
+    let alerts = || crate::alerts::route(path).map(|(route, _)| route);
+    ROUTES.into_iter().find(|route| *route == path).or_else(alerts).unwrap_or("other")
 }
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+    crate::alerts::routes(Router::new())
         .route("/v1/streams", get(streams))
         .route("/v1/keys", get(keys))
         .route("/v1/latest", get(latest))
         .route("/v1/bars", get(bars))
         .route("/v1/status", get(status))
+        .route("/v1/cluster", get(cluster))
+        .route("/v1/explain", get(explain))
         .route("/v1/health", get(health))
         .route("/v1/ready", get(ready))
         .route("/v1/sse", get(sse))
@@ -80,8 +93,9 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn method_not_allowed() -> ApiError {
-    let message = "only GET and HEAD are answered here";
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).allowed(["GET", "HEAD"])
+    let message = "GET and HEAD are answered here, and POST where an operator says something to alerts";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        .allowed(["GET", "HEAD", "POST"])
 }
 
 impl Shared {
@@ -350,6 +364,36 @@ async fn status(
     json(&shared, text.to_string()).await
 }
 
+async fn cluster(
+    State(shared): State<Arc<Shared>>,
+    Extension(pass): Extension<Pass>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    Query::parse(query.as_deref(), &[])?;
+    if !pass.sees_server() {
+        return Err(whole_server(&pass, "how the cluster is"));
+    }
+    json(&shared, crate::cluster::document(&shared)?.to_string()).await
+}
+
+async fn explain(
+    State(shared): State<Arc<Shared>>,
+    Extension(pass): Extension<Pass>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let document = crate::explain::document(&shared, &pass, query.as_deref()).await?;
+    json(&shared, document.to_string()).await
+}
+
+/// What is not for those who may read only some.
+fn whole_server(pass: &Pass, what: &str) -> ApiError {
+    let message = format!(
+        "`{}` may not read {what}: it is for who may `subscribe` everything, or `admin`",
+        pass.grant.principal()
+    );
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
+}
+
 async fn health(State(shared): State<Arc<Shared>>) -> Answer {
     // It answers, so it is alive; whoever looks sees what does not work.
     let ingest = (shared.sources.ingest)();
@@ -367,6 +411,7 @@ async fn health(State(shared): State<Arc<Shared>>) -> Answer {
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Answer {
     crate::status::readiness(&shared).await?;
+    crate::cluster::readiness(&shared)?;
     json(&shared, "{\"status\":\"ready\"}".to_owned()).await
 }
 

@@ -1,5 +1,7 @@
 //! Where the gateway's answers come from.
 
+use crate::alerts::Alerts;
+use crate::cluster::ClusterState;
 use std::sync::Arc;
 use tidegate_actors::runtime::{StageReport, StatsHandle, ThreadStats};
 use tidegate_live::{HubHandle, IngestStats, Live};
@@ -31,6 +33,10 @@ pub struct Sources {
     pub threads: Option<Arc<dyn Fn() -> Vec<ThreadStats> + Send + Sync>>,
     /// What other front ends refused.
     pub refusals: Option<Arc<dyn Fn() -> Vec<Refusals> + Send + Sync>>,
+    /// Whoever keeps alerts, if anything looks for them.
+    pub alerts: Option<Arc<dyn Alerts>>,
+    /// The cluster that the server is a node of; without it, it stands alone.
+    pub cluster: Option<Arc<dyn Fn() -> ClusterState + Send + Sync>>,
     /// Who may ask. Without it everybody may ask everything.
     pub gate: Option<Arc<Gate>>,
 }
@@ -53,6 +59,8 @@ impl Sources {
             ledger: None,
             latency: None,
             refusals: None,
+            alerts: None,
+            cluster: None,
             gate: None,
             threads: None,
         }

@@ -4,6 +4,7 @@
 //! decides.
 
 use crate::admit::Pass;
+use crate::alerts::{Followed, Following};
 use crate::book::{Item, cause_name};
 use crate::error::{ApiError, echo};
 use crate::ops::Request;
@@ -29,6 +30,9 @@ pub(crate) async fn stream(
     pass: &Pass,
     query: Option<&str>,
 ) -> Result<Response<Body>, ApiError> {
+    if Query::parse(query, &PARAMETERS)?.text("streams") == Some(crate::alerts::STREAM) {
+        return alerts(shared, connection, pass, query);
+    }
     let subscription = subscription(query)?;
     pass.grant.check_subscription(&subscription.subscription).map_err(ApiError::forbidden)?;
     let reader = shared.subscribe(subscription, "sse", connection.peer).await?;
@@ -42,6 +46,63 @@ pub(crate) async fn stream(
         _connection: connection,
     };
     let mut response = Response::new(Body::from_stream(events.stream()));
+    let content_type = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+/// Alerts, which are no records of the hub's: those that are open if `from` is `snapshot`, and those that change.
+fn alerts(
+    shared: Arc<Shared>,
+    connection: Connection,
+    pass: &Pass,
+    query: Option<&str>,
+) -> Result<Response<Body>, ApiError> {
+    let query = Query::parse(query, &PARAMETERS)?;
+    let only = |name: &str, allowed: &[&str]| {
+        let message = format!("`{name}` has no meaning for the stream `alerts`");
+        ApiError::bad("bad_value", message).allowed(allowed)
+    };
+    for name in ["keys", "conflate", "lag", "past_lag"] {
+        if query.text(name).is_some() {
+            return Err(only(name, &["streams", "from"]));
+        }
+    }
+    let snapshot = match query.text("from") {
+        None | Some("latest") => false,
+        Some("snapshot") => true,
+        Some(_) => return Err(only("from", &["latest", "snapshot"])),
+    };
+    let visible = crate::alerts::visible(&pass.grant)?;
+    let following = Following::new(&*shared.alerts()?, snapshot, visible);
+    let (ends, stop) = (pass.ends, shared.stop.clone());
+    let state = (shared, following, stop, connection, false);
+    let events =
+        stream::unfold(state, move |(shared, mut following, mut stop, connection, end)| async move {
+            if end {
+                return None;
+            }
+            let mut out = String::new();
+            let mut end = false;
+            let wait = timeout(shared.options.ping_every, following.next());
+            tokio::select! {
+                next = wait => match next {
+                    Ok(followed) => {
+                        end = matches!(followed, Followed::Ended);
+                        crate::alerts::event(&followed, &mut out);
+                    }
+                    Err(_) => out.push_str(": still here\n\n"),
+                },
+                _ = stop.wait_for(|stop| *stop) => return None,
+                () = sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => {
+                    expired(&shared, &mut out);
+                    end = true;
+                }
+            }
+            Some((Ok::<_, std::io::Error>(Bytes::from(out)), (shared, following, stop, connection, end)))
+        });
+    let hello = stream::iter([Ok(Bytes::from_static(b": tidegate\n\n"))]);
+    let mut response = Response::new(Body::from_stream(futures_util::StreamExt::chain(hello, events)));
     let content_type = HeaderValue::from_static("text/event-stream");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
@@ -88,6 +149,14 @@ fn subscription(query: Option<&str>) -> Result<Request, ApiError> {
     let subscription = Subscription { streams, keys, start, conflation, policy, lag_budget };
     subscription.check()?;
     Ok(Request { subscription, holes: false, incarnation: None })
+}
+
+fn expired(shared: &Shared, out: &mut String) {
+    let error = ApiError::expired();
+    shared.metrics.refused(error.code);
+    out.push_str("event: closed\ndata: {");
+    error.write_fields(out);
+    out.push_str("}\n\n");
 }
 
 struct Events {
@@ -153,11 +222,7 @@ impl Events {
     }
 
     fn expire(&mut self, out: &mut String) {
-        let error = ApiError::expired();
-        self.shared.metrics.refused(error.code);
-        out.push_str("event: closed\ndata: {");
-        error.write_fields(out);
-        out.push_str("}\n\n");
+        expired(&self.shared, out);
         self.end = true;
     }
 

@@ -180,8 +180,8 @@ async fn document(shared: &Arc<Shared>) -> Result<Value, ApiError> {
         "subscribers_total": hub.subscribers_total,
         "causes": FATE_NAMES,
         "ledger": ledger,
-        // Nothing looks for anomalies yet, so nobody knows of any.
-        "alerts": null,
+        "cluster": crate::cluster::brief(shared),
+        "alerts": crate::alerts::status(shared),
         "stages": stages(shared, &hub.streams),
     }))
 }

@@ -5,6 +5,7 @@
 //! that wait.
 
 use crate::admit::{Opening, Pass};
+use crate::alerts::{self, Followed, Following};
 use crate::book::Piece;
 use crate::error::ApiError;
 use crate::ops::{self, Op, Request};
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidegate_live::{Delivery, Reader};
-use tidegate_proto::subscription::{Start, Subscription as Asked};
+use tidegate_proto::subscription::{Conflation, Keys, Start, Subscription as Asked};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -76,6 +77,7 @@ const SAY_FIRST: &str = "show who you are first: {\"op\":\"auth\",\"token\":\"..
 enum Event {
     Message(Option<Result<Message, axum::Error>>),
     Delivery(usize, Option<Delivery>),
+    Alerts(Followed),
     Status,
     Silence,
     Expired,
@@ -100,6 +102,8 @@ struct Talk {
     opened: Instant,
     socket: WebSocket,
     subscriptions: Vec<Subscription>,
+    /// Alerts, which are no records of the hub's, under the id of their subscription.
+    alerts: Option<(u64, Following)>,
     /// The subscription to look at first, so that none is served before the others for ever.
     turn: usize,
     heard: Instant,
@@ -118,6 +122,7 @@ impl Talk {
             opened: Instant::now(),
             socket,
             subscriptions: Vec::new(),
+            alerts: None,
             turn: 0,
             heard: Instant::now(),
             pinged: false,
@@ -184,6 +189,14 @@ impl Talk {
             }
             Event::Message(None) => Err(Over),
             Event::Delivery(at, delivery) => self.deliver(at, delivery).await,
+            Event::Alerts(followed) => {
+                let Some((id, _)) = &self.alerts else { return Ok(()) };
+                let text = alerts::message(*id, &followed);
+                if matches!(followed, Followed::Ended) {
+                    self.alerts = None;
+                }
+                self.say(text).await
+            }
             Event::Status => self.tell_status().await,
             Event::Silence if !self.pinged => {
                 self.pinged = true;
@@ -208,7 +221,7 @@ impl Talk {
         if ends.is_some_and(|ends| ends <= Instant::now()) {
             return Event::Expired;
         }
-        let Self { socket, subscriptions, turn, heard, pinged, status, stop, shared, .. } = self;
+        let Self { socket, subscriptions, alerts, turn, heard, pinged, status, stop, shared, .. } = self;
         let wait = if *pinged { shared.options.idle_timeout } else { shared.options.ping_every };
         let status_due = status.map(|(_, due)| due);
         tokio::select! {
@@ -217,6 +230,7 @@ impl Talk {
                 *turn = at + 1;
                 Event::Delivery(at, delivery)
             }
+            followed = next_alert(alerts) => Event::Alerts(followed),
             () = sleep_until(status_due.unwrap_or_else(Instant::now)), if status_due.is_some() => Event::Status,
             () = sleep_until(ends.unwrap_or(*heard)), if ends.is_some() => Event::Expired,
             () = sleep_until(*heard + wait) => Event::Silence,
@@ -260,6 +274,10 @@ impl Talk {
                 self.status = Some((Duration::from_millis(every_ms), Instant::now()));
                 Ok(())
             }
+            Op::Unsubscribe { id } if self.alerts.as_ref().is_some_and(|(alerts, _)| *alerts == id) => {
+                self.alerts = None;
+                self.say(format!("{{\"op\":\"unsubscribed\",\"id\":{id}}}")).await
+            }
             Op::Unsubscribe { id } => {
                 let Some(at) = self.subscriptions.iter().position(|one| one.id == id) else {
                     let known = self.subscriptions.iter().map(|one| one.id);
@@ -268,6 +286,14 @@ impl Talk {
                 };
                 self.subscriptions.swap_remove(at);
                 self.say(format!("{{\"op\":\"unsubscribed\",\"id\":{id}}}")).await
+            }
+            Op::Subscribe { id, request } if request.subscription.streams == [alerts::STREAM] => {
+                if let Err(error) = self.follow(id, &request) {
+                    return self.fail(Some(id), &error).await;
+                }
+                let incarnation = self.shared.sources.hub.catalogue().incarnation;
+                self.say(format!("{{\"op\":\"subscribed\",\"id\":{id},\"incarnation\":\"{incarnation}\"}}"))
+                    .await
             }
             Op::Subscribe { id, request } => {
                 if let Err(error) = self.subscribe(id, request).await {
@@ -291,6 +317,20 @@ impl Talk {
         self.pass = Some(pass);
         self.say(format!("{{\"op\":\"authorized\",\"principal\":{principal},\"expires_in_ms\":{left}}}"))
             .await?;
+        if let Some((id, _)) = self.alerts {
+            match alerts::visible(&grant) {
+                Ok(visible) => self.alerts.iter_mut().for_each(|(_, of)| of.see(Arc::clone(&visible))),
+                Err(error) => {
+                    self.alerts = None;
+                    self.shared.metrics.refused("forbidden");
+                    let reason = quote(&error.message);
+                    self.say(format!(
+                        "{{\"op\":\"closed\",\"id\":{id},\"code\":\"forbidden\",\"message\":{reason}}}"
+                    ))
+                    .await?;
+                }
+            }
+        }
         let mut at = 0;
         while let Some(one) = self.subscriptions.get(at) {
             let Err(close) = grant.check_subscription(&one.of) else {
@@ -310,7 +350,8 @@ impl Talk {
 
     async fn subscribe(&mut self, id: u64, request: Request) -> Result<(), ApiError> {
         let max = self.shared.options.subscriptions_max;
-        if self.subscriptions.iter().any(|one| one.id == id) {
+        let taken = self.alerts.as_ref().is_some_and(|(alerts, _)| *alerts == id);
+        if taken || self.subscriptions.iter().any(|one| one.id == id) {
             return Err(ApiError::bad("duplicate_id", format!("there is a subscription {id} already")));
         }
         if self.subscriptions.len() >= max {
@@ -323,6 +364,34 @@ impl Talk {
         let of = Asked { start: Start::Latest, ..request.subscription.clone() };
         let reader = self.shared.subscribe(request, "ws", self.connection.peer).await?;
         self.subscriptions.push(Subscription { id, reader, of: Box::new(of) });
+        Ok(())
+    }
+
+    /// Alerts, alone in their subscription and one subscription of them per connection.
+    fn follow(&mut self, id: u64, request: &Request) -> Result<(), ApiError> {
+        if let Some((alerts, _)) = &self.alerts {
+            let message = "there is a subscription of alerts on this connection already";
+            return Err(ApiError::bad("too_many_subscriptions", message).allowed([alerts]));
+        }
+        if self.subscriptions.iter().any(|one| one.id == id) {
+            return Err(ApiError::bad("duplicate_id", format!("there is a subscription {id} already")));
+        }
+        let pass = self.pass.as_ref().ok_or_else(|| ApiError::unauthorized(SAY_FIRST))?;
+        let Asked { keys, start, conflation, .. } = &request.subscription;
+        let snapshot = match start {
+            Start::Latest => false,
+            Start::Snapshot => true,
+            _ => {
+                let message = "alerts come from `latest` or `snapshot` on: they are not numbered";
+                return Err(ApiError::bad("bad_value", message).allowed(["latest", "snapshot"]));
+            }
+        };
+        if *keys != Keys::All || *conflation != Conflation::None {
+            let message = "`keys` and `conflate` have no meaning for the stream `alerts`";
+            return Err(ApiError::bad("bad_value", message));
+        }
+        let visible = alerts::visible(&pass.grant)?;
+        self.alerts = Some((id, Following::new(&*self.shared.alerts()?, snapshot, visible)));
         Ok(())
     }
 
@@ -417,6 +486,14 @@ impl Talk {
 
     async fn flush(&mut self) -> Result<(), Over> {
         self.socket.flush().await.map_err(|_| Over)
+    }
+}
+
+/// What the subscription of alerts has next; never anything where there is none.
+async fn next_alert(alerts: &mut Option<(u64, Following)>) -> Followed {
+    match alerts {
+        Some((_, alerts)) => alerts.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -314,7 +314,7 @@ async fn pages_of_listed_origins_may_send_tokens() {
     let answer = ask("OPTIONS", "http://localhost:5173", may).await;
     assert_eq!(
         (answer.status, answer.header("access-control-allow-headers")),
-        (204, Some("authorization")),
+        (204, Some("authorization, content-type")),
         "{}",
         answer.head
     );

@@ -21,8 +21,8 @@ const SHARDS_TURN: usize = 16;
 /// How often readers are looked at who have no room for their last words.
 const LAST_WORDS: Duration = Duration::from_millis(5);
 
-/// How long to wait for a journal that takes nothing.
-const STALL: Duration = Duration::from_millis(5);
+/// How long to wait for a journal or cluster that takes nothing.
+const STALL: Duration = Duration::from_millis(1);
 
 pub(crate) struct Core {
     pub(crate) ingest: Ingest,

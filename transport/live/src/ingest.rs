@@ -32,8 +32,8 @@ const QUEUE_MAX: usize = 32;
 const ANSWERS_MAX: usize = 64;
 /// Inputs of other nodes taken between two looks at the feeds of this one.
 const ORDERED_TURN: usize = 64;
-/// How long to wait for a journal that takes nothing.
-const STALL: Duration = Duration::from_millis(5);
+/// How long to wait for a journal or cluster that takes nothing.
+const STALL: Duration = Duration::from_millis(1);
 /// How long an end in order waits for the last snapshot.
 pub(crate) const LAST_SNAPSHOT: Duration = Duration::from_secs(30);
 /// Frames that fit a buffer at least.
@@ -358,7 +358,7 @@ pub(crate) struct Ingest {
     swept: MonoTime,
     ended: bool,
     journal: Option<Journaling>,
-    /// All names in the order of their keys, a length byte in front of each; with a journal only.
+    /// All names in the order of their keys, a length byte in front of each; with snapshots only.
     texts: Vec<u8>,
     snapshots: Option<Snapshotting>,
     replica: Option<Box<Replicating>>,
@@ -606,7 +606,7 @@ impl Ingest {
         (snapshots.last, snapshots.at) = (journal.submitted(), now);
         snapshots.barrier += 1;
         let (barrier, taken_ns, begun) = (snapshots.barrier, (snapshots.wall_ns)(), Instant::now());
-        let state = self.state();
+        let state = self.state(&self.server);
         let ingest_pause_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
         if let Some(snapshots) = &self.snapshots {
@@ -634,7 +634,7 @@ impl Ingest {
         self.snapshots.as_ref().is_some_and(|snapshots| snapshots.shared.is_busy())
     }
 
-    fn state(&self) -> IngestState {
+    fn state(&self, server: &FeedServer) -> IngestState {
         let source = |source: &Source| SourceLog {
             sequencer: source.sequencer.state(),
             keys: source.keys.clone(),
@@ -643,7 +643,7 @@ impl Ingest {
             finished: source.state.finished,
         };
         IngestState {
-            server: self.server.state(),
+            server: server.state(),
             sources: self.sources.iter().map(source).collect(),
             names: self.texts.clone(),
             overflow: self.overflow,
@@ -658,7 +658,7 @@ impl Ingest {
     /// # Errors
     /// What is wrong with it; ingest is then of no use.
     fn restore(&mut self, state: &IngestState) -> Result<(), String> {
-        self.server.restore(&state.server).map_err(|error| error.to_string())?;
+        self.restore_sessions(&state.server).map_err(|error| error.to_string())?;
         for (rank, saved) in state.sources.iter().enumerate() {
             let options = SequencerOptions {
                 disorder_ns: self.options.disorder_ns,
@@ -832,6 +832,7 @@ impl Ingest {
             ranks.extend((0..self.sources.len() as u16).map(|rank| (rank, rank)));
             point = Some(info.point);
             (found.snapshot, found.snapshot_bytes) = (Some(info.point.offset), *bytes);
+            found.point = point;
         }
         let total_bytes = Journaling::bytes_from(&mut disk, point.map_or(0, |point| point.offset));
         let (mut read, mut stopped) = (0, 0);
@@ -1149,7 +1150,7 @@ impl Ingest {
     fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
         let key = self.router.defined() as u32;
         self.names.insert(hash, key);
-        if self.options.journal.is_some() {
+        if self.options.journal.is_some() || self.options.snapshots.is_some() {
             // No name is longer than a length byte can say: frames and entries have none.
             self.texts.push(name.len() as u8);
             self.texts.extend_from_slice(name.as_bytes());

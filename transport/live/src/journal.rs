@@ -72,6 +72,14 @@ pub enum JournalError {
         /// Why.
         source: std::io::Error,
     },
+    /// The folder of a node's snapshots cannot be used.
+    #[error("the snapshots in {folder} cannot be used")]
+    Snapshots {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A snapshot that is whole and does not fit together.
     #[error("the snapshot of offset {offset} in {folder} cannot be gone on from: {what}")]
     Snapshot {
@@ -110,6 +118,8 @@ pub enum JournalError {
 pub struct Recovered {
     /// Offset of the snapshot that was gone on from, if one was.
     pub snapshot: Option<u64>,
+    /// The point of the log that it is of.
+    pub point: Option<Point>,
     /// Bytes of it.
     pub snapshot_bytes: u64,
     /// Snapshots that were of no use, and why.

@@ -38,8 +38,8 @@ pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOp
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::Network;
 pub use replication::Replication;
-pub use service::{Live, LiveError, LiveOptions, LiveReport};
-pub use snapshot::{SavedNames, SnapshotStats, saved_names};
+pub use service::{Live, LiveError, LiveOptions, LiveReport, settings_fingerprint};
+pub use snapshot::{SavedNames, SnapshotStats, saved_names, saved_settings};
 pub use streams::{ChangeError, NewStreams, StreamChanges};
 pub use tidegate_actors::runtime::{Threads, ThreadsError};
 pub use tidegate_journal::{Health, SyncStats, WriterStats};

@@ -1,6 +1,7 @@
 //! The start of a server with a journal: the newest snapshot that is of use, then the log behind it.
 
 use crate::journal::{JournalError, JournalSettings};
+use crate::replication::ReplicaSnapshots;
 use crate::snapshot::{IngestState, LoadedShards, digest_bytes, load, part};
 use tidegate_actors::runtime::{ShardSnapshot, StageFactory};
 use tidegate_engine::snapshot;
@@ -21,7 +22,8 @@ pub(crate) struct Loaded {
 
 /// What a start goes on from.
 pub(crate) struct Base {
-    pub(crate) disk: Disk,
+    /// The journal's; there is none in a cluster.
+    pub(crate) disk: Option<Disk>,
     pub(crate) folder: SnapshotFolder,
     pub(crate) hub: Hub,
     pub(crate) loaded: Option<Loaded>,
@@ -123,8 +125,43 @@ impl Pipeline<'_> {
         snapshots.tidy().map_err(io)?;
         let begins = begin(&mut disk)
             .map_err(|error| JournalError::Open { folder: folder(), source: OpenError::Scan(error) })?;
+        let base = match self.newest(snapshots, make_hub).map_err(io)? {
+            Ok(base) => base,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some((_, first)) = begins
+            && first > 0
+            && base.loaded.is_none()
+        {
+            return Err(JournalError::Headless { folder: folder(), first, notes: base.notes });
+        }
+        Ok(Ok(Base { disk: Some(disk), ..base }))
+    }
+
+    /// Finds what a node of a cluster is to go on from.
+    ///
+    /// # Errors
+    /// [`JournalError`] when the folder cannot be used. `Ok(Err)` when a hub cannot be made.
+    pub(crate) fn replica_base(
+        &self,
+        settings: &ReplicaSnapshots,
+        make_hub: impl Fn() -> Result<Hub, HubError>,
+    ) -> Result<Result<Base, HubError>, JournalError> {
+        let io = |source| JournalError::Snapshots { folder: settings.folder.clone(), source };
+        std::fs::create_dir_all(&settings.folder).map_err(io)?;
+        let snapshots = SnapshotFolder::new(&settings.folder);
+        snapshots.tidy().map_err(io)?;
+        self.newest(snapshots, make_hub).map_err(io)
+    }
+
+    /// The newest snapshot that is of use, if there is one.
+    fn newest(
+        &self,
+        snapshots: SnapshotFolder,
+        make_hub: impl Fn() -> Result<Hub, HubError>,
+    ) -> std::io::Result<Result<Base, HubError>> {
         let (mut notes, mut damaged, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
-        for file in snapshots.list().map_err(io)? {
+        for file in snapshots.list()? {
             let named = |what: &str| format!("the snapshot {} is passed over: {what}", file.path.display());
             let snapshot = match file.read(&mut bytes) {
                 Ok(snapshot) => snapshot,
@@ -152,7 +189,7 @@ impl Pipeline<'_> {
             match self.take(&snapshot, &mut hub) {
                 Ok(loaded) => {
                     return Ok(Ok(Base {
-                        disk,
+                        disk: None,
                         folder: snapshots,
                         hub,
                         loaded: Some(loaded),
@@ -167,11 +204,6 @@ impl Pipeline<'_> {
                 }
             }
         }
-        if let Some((_, first)) = begins
-            && first > 0
-        {
-            return Err(JournalError::Headless { folder: folder(), first, notes });
-        }
-        Ok(make_hub().map(|hub| Base { disk, folder: snapshots, hub, loaded: None, notes, damaged }))
+        Ok(make_hub().map(|hub| Base { disk: None, folder: snapshots, hub, loaded: None, notes, damaged }))
     }
 }

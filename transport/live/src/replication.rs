@@ -5,9 +5,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use tidegate_journal::Entry;
 use tidegate_journal::entry::{self, Entries, EntryError};
+use tidegate_journal::{Entry, Point};
 use tokio::sync::Notify;
 
 /// Submissions that may wait for the driver; with more, ingest takes nothing from feeds.
@@ -61,6 +62,12 @@ impl Input {
         self.entries().flatten().map(count).sum()
     }
 
+    /// How many records are in it.
+    #[must_use]
+    pub fn records(&self) -> u32 {
+        self.0.first_chunk::<4>().map_or(0, |count| u32::from_le_bytes(*count))
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
@@ -71,6 +78,24 @@ impl Input {
         Entries::new(&self.0[HEAD_BYTES..])
     }
 }
+
+/// Snapshots of a node of a cluster: where they are, and what goes into them. When one is taken, [`Order::Snapshot`] says.
+#[derive(Clone, Debug)]
+pub struct ReplicaSnapshots {
+    /// Their folder.
+    pub folder: PathBuf,
+    /// How many are kept, the newest: 1 or more.
+    pub keep: usize,
+    /// Bytes that must stay free on the disk.
+    pub reserve_bytes: u64,
+    /// What the state depends on beside the log, as a text for people: a snapshot taken under another is not used.
+    pub settings: String,
+    /// The time of the day in nanoseconds since 1970, for people who look at them.
+    pub wall_ns: fn() -> u64,
+}
+
+/// What became of a snapshot: its offset, or why there is none.
+pub type Written = Result<u64, String>;
 
 /// What a node is to do next. Each holds from its place in the order on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +109,8 @@ pub enum Order {
         /// What is in the log behind what is committed: sources are known to have sent it.
         tail: Vec<Input>,
     },
+    /// Take a snapshot of everything up to here, which is this point of the log. What becomes of it is told.
+    Snapshot(Point),
     /// Send feeds away.
     Follow {
         /// Where they find the leader, if that is known.
@@ -99,6 +126,7 @@ pub struct Replication {
     pub(crate) submissions: flume::Sender<Submission>,
     pub(crate) orders: flume::Receiver<Order>,
     pub(crate) taken: Arc<Notify>,
+    pub(crate) written: flume::Sender<Written>,
 }
 
 /// The driver's end.
@@ -110,6 +138,8 @@ pub struct ReplicationDriver {
     pub orders: flume::Sender<Order>,
     /// There may be room for orders again.
     pub taken: Arc<Notify>,
+    /// What became of snapshots, one word for each that was ordered.
+    pub written: flume::Receiver<Written>,
 }
 
 /// Both ends.
@@ -118,8 +148,9 @@ pub fn replication() -> (Replication, ReplicationDriver) {
     let (submissions, submitted) = flume::bounded(SUBMISSIONS_MAX);
     let (orders, ordered) = flume::bounded(ORDERS_MAX);
     let taken = Arc::new(Notify::new());
-    let port = Replication { submissions, orders: ordered, taken: Arc::clone(&taken) };
-    (port, ReplicationDriver { submissions: submitted, orders, taken })
+    let (written, told) = flume::bounded(ORDERS_MAX);
+    let port = Replication { submissions, orders: ordered, taken: Arc::clone(&taken), written };
+    (port, ReplicationDriver { submissions: submitted, orders, taken, written: told })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
 use crate::journal::{JournalError, JournalSettings, Recovered, SnapshotOptions};
 use crate::latency::{LatencyHandle, Percentiles, measure};
 use crate::recovery::{Base, Loaded, Pipeline};
-use crate::replication::Replication;
+use crate::replication::{ReplicaSnapshots, Replication, Written};
 use crate::snapshot::{Ends, Maker};
 use crate::streams::StreamChanges;
 use std::collections::BTreeSet;
@@ -48,6 +48,8 @@ pub struct LiveOptions {
     pub journal: Option<JournalSettings>,
     /// The way to other nodes that hold the same log; `None` for a node that leads alone. Not together with a journal.
     pub replication: Option<Replication>,
+    /// Snapshots of a node with other nodes beside it; `None` for none, then it needs the log from its beginning.
+    pub snapshots: Option<ReplicaSnapshots>,
 }
 
 impl Default for LiveOptions {
@@ -62,6 +64,7 @@ impl Default for LiveOptions {
             hub: HubOptions::default(),
             journal: None,
             replication: None,
+            snapshots: None,
         }
     }
 }
@@ -167,16 +170,28 @@ fn base(
     streams: &[StreamMeta],
     options: &LiveOptions,
 ) -> Result<Option<Base>, LiveError> {
-    let Some(settings) = &options.journal else { return Ok(None) };
-    let text = state_settings(settings, streams, options);
     let pipeline =
-        Pipeline { stages, shards: options.runtime.shards, streams: streams.len(), settings: &text };
-    let base = pipeline.base(settings, || Hub::new(streams.to_vec(), options.hub))??;
-    Ok(Some(base))
+        |text| Pipeline { stages, shards: options.runtime.shards, streams: streams.len(), settings: text };
+    let hub = || Hub::new(streams.to_vec(), options.hub);
+    if let Some(settings) = &options.journal {
+        let text = state_settings(&settings.settings, streams, options);
+        return Ok(Some(pipeline(&text).base(settings, hub)??));
+    }
+    if let Some(settings) = options.snapshots.as_ref().filter(|_| options.replication.is_some()) {
+        let text = state_settings(&settings.settings, streams, options);
+        return Ok(Some(pipeline(&text).replica_base(settings, hub)??));
+    }
+    Ok(None)
+}
+
+/// What a snapshot of such an engine says of its settings, in short: one that says something else is of no use here.
+#[must_use]
+pub fn settings_fingerprint(settings: &str, streams: &[StreamMeta], options: &LiveOptions) -> [u8; 16] {
+    tidegate_journal::snapshot::fingerprint(&state_settings(settings, streams, options))
 }
 
 /// Everything that the state depends on beside the log.
-fn state_settings(settings: &JournalSettings, streams: &[StreamMeta], options: &LiveOptions) -> String {
+fn state_settings(settings: &str, streams: &[StreamMeta], options: &LiveOptions) -> String {
     let streams: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
     let fence = options.fence.map_or_else(
         || "none".to_owned(),
@@ -184,7 +199,7 @@ fn state_settings(settings: &JournalSettings, streams: &[StreamMeta], options: &
     );
     format!(
         "{}; streams {}; {} shards; disorder {} ns; fence {fence}",
-        settings.settings,
+        settings,
         streams.join(","),
         options.runtime.shards,
         options.disorder_ns,
@@ -213,20 +228,34 @@ struct MakerParts {
     shards: u32,
     streams: u16,
     wall_ns: fn() -> u64,
+    told: Option<flume::Sender<Written>>,
 }
 
 impl MakerParts {
     fn of(stages: &StageFactory, streams: &[StreamMeta], options: &LiveOptions) -> Option<Self> {
-        let journal = options.journal.as_ref()?;
+        let replica = options.replication.as_ref().zip(options.snapshots.as_ref());
+        let (snapshots, folder, reserve_bytes, settings, wall_ns) = match (&options.journal, replica) {
+            (Some(journal), _) => {
+                let reserve = journal.commit.reserve_bytes;
+                (journal.snapshots?, &journal.folder, reserve, &journal.settings, journal.wall_ns)
+            }
+            (None, Some((_, of))) => {
+                // Whoever drives the node says when.
+                let when = SnapshotOptions { every_bytes: 0, every_records: 0, every_ns: 0, keep: of.keep };
+                (when, &of.folder, of.reserve_bytes, &of.settings, of.wall_ns)
+            }
+            (None, None) => return None,
+        };
         Some(Self {
-            options: journal.snapshots?,
-            folder: journal.folder.clone(),
-            reserve_bytes: journal.commit.reserve_bytes,
-            settings: state_settings(journal, streams, options),
+            options: snapshots,
+            folder: folder.clone(),
+            reserve_bytes,
+            settings: state_settings(settings, streams, options),
             stages: Arc::clone(stages),
             shards: options.runtime.shards,
             streams: streams.len() as u16,
-            wall_ns: journal.wall_ns,
+            wall_ns,
+            told: replica.map(|(port, _)| port.written.clone()),
         })
     }
 
@@ -242,6 +271,7 @@ impl MakerParts {
             hub: hub.clone(),
             runtime: runtime.clone(),
             shared: Arc::default(),
+            told: self.told,
         };
         (maker, self.options, self.wall_ns)
     }
@@ -255,12 +285,17 @@ fn recover(
     ingest: &mut Ingest,
     handle: &IngestHandle,
     base: Option<Base>,
+    snapshots: Option<&ReplicaSnapshots>,
     maker: Option<MakerAndClock>,
 ) -> Result<(Recovered, Option<Ends>), LiveError> {
     let Some(Base { disk, loaded, notes, damaged, folder, .. }) = base else {
         return Ok((Recovered::default(), None));
     };
-    let mut found = ingest.recover(handle, disk, loaded.as_ref())?;
+    let mut found = match (disk, snapshots) {
+        (Some(disk), _) => ingest.recover(handle, disk, loaded.as_ref())?,
+        (None, Some(snapshots)) => ingest.begin_from(snapshots, loaded.as_ref())?,
+        (None, None) => Recovered::default(),
+    };
     found.notes = notes;
     for file in &damaged {
         // Kept for whoever wants to know what happened; the log is whole without it.
@@ -297,6 +332,7 @@ impl Live {
             None => Runtime::start(Arc::clone(&stages), runtime)?,
         };
         let maker_parts = MakerParts::of(&stages, &streams, &options);
+        let snapshots = options.snapshots.clone();
         let catalogue = catalogue(streams, &options);
         let stats = runtime.stats_handle();
         let receivers = runtime.take_outputs();
@@ -319,7 +355,7 @@ impl Live {
         let (mut ingest, ingest_handle, stopper) = Ingest::new(options, ways, downstream, clock);
         let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
-        let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, maker)?;
+        let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, snapshots.as_ref(), maker)?;
         if let Some(ends) = ends {
             runtime.watch_barriers(&ends.watch)?;
         }
@@ -363,6 +399,7 @@ impl Live {
             None => InlineShards::new(&stages, options.runtime)?,
         };
         let maker_parts = MakerParts::of(&stages, &streams, &options);
+        let snapshots = options.snapshots.clone();
         let catalogue = catalogue(streams, &options);
         let stats = shards.stats_handle();
         let notify = Arc::new(tokio::sync::Notify::new());
@@ -375,7 +412,7 @@ impl Live {
         let (mut ingest, ingest_handle, stopper) =
             Ingest::new(options, (router, commander), downstream, clock);
         let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
-        let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, maker)?;
+        let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, snapshots.as_ref(), maker)?;
         if let (Some(ends), Downstream::Here(here)) = (ends, &ingest.downstream) {
             here.shards.watch_barriers(&ends.watch)?;
         }

@@ -5,6 +5,7 @@
 //! disk, the readers' past copied from the hub piece by piece, a look whether it can be loaded again, the checksum, the file.
 
 use crate::egress::HubHandle;
+use crate::replication::Written;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,6 +96,13 @@ pub fn saved_names(saved: &tidegate_journal::Snapshot<'_>) -> Result<SavedNames,
         return Err(format!("it has {} names and none for key {key}", names.len()));
     }
     Ok(SavedNames { names, keys })
+}
+
+/// The settings that a snapshot was taken with, as text.
+#[must_use]
+pub fn saved_settings(saved: &tidegate_journal::Snapshot<'_>) -> Option<String> {
+    let part = saved.parts_of(part::SETTINGS).next()?;
+    Some(String::from_utf8_lossy(part.bytes).into_owned())
 }
 
 /// What shards have written of one stream.
@@ -237,6 +245,8 @@ pub(crate) struct Maker {
     pub(crate) hub: HubHandle,
     pub(crate) runtime: StatsHandle,
     pub(crate) shared: Arc<Shared>,
+    /// Who is told what became of each.
+    pub(crate) told: Option<flume::Sender<Written>>,
 }
 
 /// The ends of the thread: requests to it, and shards' states.
@@ -254,11 +264,16 @@ impl Maker {
         let (memory, spare) = flume::bounded(self.shards as usize);
         std::thread::Builder::new().name("tg-snapshot".to_owned()).spawn(move || {
             while let Ok(request) = received.recv() {
-                if let Err(why) = self.make(&request, &states, &memory) {
-                    self.shared.give_up(why);
+                let made = self.make(&request, &states, &memory);
+                if let Err(why) = &made {
+                    self.shared.give_up(why.clone());
                 }
                 drop(request);
                 self.shared.busy.store(false, Ordering::Release);
+                if let Some(told) = &self.told {
+                    // There is room: one is ordered at a time.
+                    let _ = told.try_send(made);
+                }
             }
         })?;
         Ok(Ends { requests, watch: BarrierWatch { snapshots, spare } })
@@ -269,7 +284,7 @@ impl Maker {
         request: &Request,
         states: &flume::Receiver<ShardSnapshot>,
         memory: &flume::Sender<Vec<u8>>,
-    ) -> Result<(), String> {
+    ) -> Result<u64, String> {
         let deadline = request.begun + PATIENCE;
         if self.runtime.stats().iter().any(|shard| shard.panics > 0) {
             // Its state is not what follows from the log; the log itself is sound.
@@ -303,7 +318,7 @@ impl Maker {
         Ok(shards)
     }
 
-    fn write(&self, request: &Request, shards: &[ShardSnapshot], deadline: Instant) -> Result<(), String> {
+    fn write(&self, request: &Request, shards: &[ShardSnapshot], deadline: Instant) -> Result<u64, String> {
         let longest = shards.iter().max_by_key(|shard| shard.pause_ns);
         let (pause_ns, pause_bytes) =
             longest.map_or((0, 0), |shard| (shard.pause_ns, shard.bytes.len() as u64));
@@ -366,7 +381,7 @@ impl Maker {
             took_ns: u64::try_from(request.begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
             problem: None,
         };
-        Ok(())
+        Ok(file.offset)
     }
 
     /// The readers' past, copied piece by piece while everything goes on; what came behind the barrier is left out when it is read.

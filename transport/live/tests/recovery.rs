@@ -11,12 +11,14 @@ use tidegate_journal::commit::CommitOptions;
 use tidegate_journal::{
     Batch, Disk, Journal, JournalOptions, OpenError, PointError, SnapshotFile, SnapshotFolder,
 };
+use tidegate_live::replication::{Input, Order, replication};
 use tidegate_live::{
-    JournalError, JournalSettings, LiveError, LiveOptions, LiveReport, Network, Recovered, SnapshotOptions,
-    Threads,
+    FeedAnswer, JournalError, JournalSettings, LiveError, LiveOptions, LiveReport, Network, Recovered,
+    SnapshotOptions, Threads,
 };
-use tidegate_proto::StreamKind;
+use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedEvent};
 use tidegate_proto::hub::{HubOptions, StreamMeta};
+use tidegate_proto::{AckMode, Frame, FrameBuffer, Grant, MonoTime, StreamKind};
 
 const START_NS: u64 = 1_767_571_200_000_000_000;
 
@@ -428,4 +430,76 @@ fn version_1_is_gone_on_from() {
     write(whole.path(), &sample(other.path(), layout));
     let (_, calm) = live(whole.path(), layout, false).unwrap();
     assert_eq!(account(&report), account(&calm));
+}
+
+/// A new leader may know later than others what of its log is committed. Feeds that were told so must not hear of less.
+#[test]
+fn a_new_leader_says_how_far_feeds_are_once_its_log_is_committed() {
+    const EVENTS: u64 = 10;
+    for threads in [Threads::Fused, Threads::Separate] {
+        let (port, driver) = replication();
+        let mut options = LiveOptions { replication: Some(port), ..LiveOptions::default() };
+        options.feed.committed = true;
+        let network = Network::start(threads, &options.runtime).unwrap();
+        let live = network.live(stages(), streams(), options).unwrap();
+        let mut batch = Batch::new();
+        let trade = |at| Event::trade(START_NS + at, 0, 0, Price(5), Size(1), 0);
+        let events: Vec<Event> = (0..EVENTS).map(trade).collect();
+        assert!(batch.source(0, 7, 1, true, "feed", "anonymous") && batch.names(0, 0, 0, &["K"]));
+        assert!(batch.events(0, 1, 1, &events));
+        let mut bytes = batch.count().to_le_bytes().to_vec();
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(batch.body());
+        let input = Input::check(bytes.into()).unwrap();
+        let order = |order| {
+            driver.orders.send(order).unwrap();
+            live.ingest().replicated();
+            while !driver.orders.is_empty() {
+                std::thread::yield_now();
+            }
+        };
+        order(Order::Lead { epoch: 2, tail: vec![input.clone()] });
+        let ingest = live.ingest();
+        let feed = network.handle().spawn(async move {
+            let options = FeedClientOptions {
+                source_id: 7,
+                session: 1,
+                name: "feed".to_owned(),
+                ack_mode: AckMode::Committed,
+                ..FeedClientOptions::default()
+            };
+            let mut client = FeedClient::new(options);
+            let mut hello = Vec::new();
+            client.connected(MonoTime(0));
+            client.transmit(MonoTime(0), 1 << 16, &mut hello).unwrap();
+            let (mut feed, mut answers) = ingest.open(Grant::default(), ingest.buffer(), None).await.unwrap();
+            feed.space()[..hello.len()].copy_from_slice(&hello);
+            feed.filled(hello.len()).await.unwrap();
+            loop {
+                let Some(FeedAnswer::Frames(bytes)) = answers.recv().await else {
+                    panic!("it is not let in")
+                };
+                let mut buffer = FrameBuffer::new(1);
+                buffer.space()[..bytes.len()].copy_from_slice(&bytes);
+                buffer.filled(bytes.len());
+                while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
+                    let frame = Frame::read(offset, &head, body).unwrap();
+                    if let Some(FeedEvent::Ready { last, .. }) =
+                        client.handle(MonoTime(1), offset, &frame).unwrap()
+                    {
+                        return last;
+                    }
+                }
+            }
+        });
+        for _ in 0..200 {
+            order(Order::Commit(Vec::new()));
+            assert!(!feed.is_finished(), "it was told before anybody knew");
+        }
+        order(Order::Commit(vec![input]));
+        assert_eq!(network.block_on(feed).unwrap(), EVENTS);
+        let report = live.finish().unwrap();
+        assert_eq!((report.imbalance(), report.runtime.events), (0, EVENTS));
+        network.shutdown(std::time::Duration::from_secs(1));
+    }
 }

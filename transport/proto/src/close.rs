@@ -138,6 +138,13 @@ impl Close {
         let words = (self.code == CloseCode::NOT_LEADER).then(|| self.reason.split(' ').next())?;
         words?.parse().ok()
     }
+
+    /// The epoch in which that is so, as far as they say.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u32> {
+        let words = (self.code == CloseCode::NOT_LEADER).then(|| self.reason.rsplit(' ').next())?;
+        words?.parse().ok()
+    }
 }
 
 impl fmt::Display for Close {
@@ -160,7 +167,9 @@ mod tests {
         let close = Close::not_leader(Some(at), 7);
         assert_eq!(close.to_string(), "not_leader: [::1]:7443 leads in epoch 7");
         assert!(close.code.may_retry() && close.leader() == Some(at));
+        assert_eq!((close.epoch(), Close::not_leader(None, 9).epoch()), (Some(7), Some(9)));
         assert_eq!(Close::not_leader(None, 7).leader(), None);
-        assert_eq!(Close::new(CloseCode::BUSY, "127.0.0.1:1 leads").leader(), None);
+        let busy = Close::new(CloseCode::BUSY, "127.0.0.1:1 leads in epoch 7");
+        assert_eq!((busy.leader(), busy.epoch()), (None, None));
     }
 }

@@ -11,12 +11,14 @@ pub mod meta;
 
 pub mod message;
 pub mod replica;
+pub mod snapshot;
 
 pub mod wire;
 
 pub use log::{Body, Entry, Log};
-pub use message::{Append, Message};
+pub use message::{Append, Message, SnapshotId};
 pub use meta::{Command, Group, Member, Meta, MetaStore, NodeId, Rejection};
 pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};
 pub use rules::{Rule, Rules};
+pub use snapshot::{Base, Fit, Point};
 pub use wire::WireError;

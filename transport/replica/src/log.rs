@@ -30,65 +30,97 @@ pub struct Entry<I> {
     pub body: Body<I>,
 }
 
-/// Entries from offset 0 on. A pair of (offset, epoch) names all entries up to it: two logs that agree on one pair agree on
-/// everything before it.
+/// Entries from an offset on: from 0, or from where a snapshot has what was in front. A pair of (offset, epoch) names all entries up to
+/// it: two logs that agree on one pair agree on everything before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log<I>(Vec<Entry<I>>);
+pub struct Log<I> {
+    base: u64,
+    base_epoch: u32,
+    entries: Vec<Entry<I>>,
+}
 
 impl<I> Default for Log<I> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { base: 0, base_epoch: 0, entries: Vec::new() }
     }
 }
 
 impl<I: Clone> Log<I> {
-    /// A log with these entries.
+    /// A log with these entries from offset 0 on.
     #[must_use]
     pub fn of(entries: Vec<Entry<I>>) -> Self {
-        Self(entries)
+        Self { entries, ..Self::default() }
+    }
+
+    /// A log that begins behind the entry named by `base` and `epoch`.
+    #[must_use]
+    pub fn behind(base: u64, epoch: u32, entries: Vec<Entry<I>>) -> Self {
+        Self { base, base_epoch: epoch, entries }
+    }
+
+    /// Offset of its first entry: what is in front of it is in a snapshot only.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
     }
 
     /// Offset behind the last entry.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.0.len() as u64
+        self.base + self.entries.len() as u64
     }
 
-    /// Epoch of the entry in front of `offset`; 0 in front of the first.
+    fn index(&self, offset: u64) -> Option<usize> {
+        usize::try_from(offset.checked_sub(self.base)?).ok()
+    }
+
+    /// Epoch of the entry in front of `offset`; 0 in front of the first, and where it is not known.
     #[must_use]
     pub fn epoch_before(&self, offset: u64) -> u32 {
-        let before = offset.checked_sub(1).and_then(|at| self.0.get(usize::try_from(at).ok()?));
+        if offset == self.base {
+            return self.base_epoch;
+        }
+        let before = offset.checked_sub(1).and_then(|at| self.entries.get(self.index(at)?));
         before.map_or(0, |entry| entry.epoch)
     }
 
-    /// Where the run of entries of one epoch begins that ends in front of `offset`.
+    /// Where the run of entries of one epoch begins that ends in front of `offset`, as far as it is here.
     #[must_use]
     pub fn run_start(&self, offset: u64) -> u64 {
         let (mut at, epoch) = (offset.min(self.end()), self.epoch_before(offset));
-        while at > 0 && self.epoch_before(at) == epoch {
+        while at > self.base && self.epoch_before(at) == epoch {
             at -= 1;
         }
         at
     }
 
-    /// Entries from `from` on, `most` of them at most.
+    /// Entries from `from` on, `most` of them at most; none from an offset on that is in front of the first.
     #[must_use]
     pub fn slice(&self, from: u64, most: usize) -> &[Entry<I>] {
-        let from = usize::try_from(from).unwrap_or(usize::MAX).min(self.0.len());
-        &self.0[from..self.0.len().min(from.saturating_add(most))]
+        let Some(from) = self.index(from) else { return &[] };
+        let from = from.min(self.entries.len());
+        &self.entries[from..self.entries.len().min(from.saturating_add(most))]
     }
 
-    /// All entries.
+    /// All entries that are here.
     #[must_use]
     pub fn entries(&self) -> &[Entry<I>] {
-        &self.0
+        &self.entries
     }
 
     pub(crate) fn push(&mut self, entry: Entry<I>) {
-        self.0.push(entry);
+        self.entries.push(entry);
     }
 
     pub(crate) fn truncate(&mut self, end: u64) {
-        self.0.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+        self.entries.truncate(self.index(end).unwrap_or(0));
+    }
+
+    /// Forgets what is in front of `offset`.
+    pub(crate) fn cut(&mut self, offset: u64) {
+        let offset = offset.min(self.end());
+        let Some(count) = self.index(offset).filter(|count| *count > 0) else { return };
+        (self.base_epoch, self.base) = (self.epoch_before(offset), offset);
+        self.entries.drain(..count);
     }
 }

@@ -2,6 +2,20 @@
 
 use crate::log::Entry;
 use crate::meta::Member;
+use bytes::Bytes;
+
+/// What names a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotId {
+    /// Offset of the log behind what it holds.
+    pub offset: u64,
+    /// Epoch of the entry in front of that.
+    pub epoch: u32,
+    /// Its size.
+    pub bytes: u64,
+    /// Hash of all of it, whichever the drivers agree on.
+    pub hash: [u8; 32],
+}
 
 /// Entries from the leader, or none, to say where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +60,45 @@ pub enum Message<I> {
         from: Member,
         /// Offset to try next.
         hint: u64,
+    },
+    /// Leader to a follower that lacks what the leader's log has no more.
+    Offer {
+        /// The leader's epoch.
+        epoch: u32,
+        /// The log's history.
+        lineage: u64,
+        /// The leader.
+        from: Member,
+        /// For whom.
+        to: Member,
+        /// What may be fetched.
+        snapshot: SnapshotId,
+    },
+    /// Follower to leader: send a piece of a snapshot.
+    Fetch {
+        /// The epoch of the offer.
+        epoch: u32,
+        /// The follower.
+        from: Member,
+        /// Which snapshot, by its offset.
+        offset: u64,
+        /// From which of its bytes on.
+        at: u64,
+    },
+    /// Leader to follower: a piece of a snapshot.
+    Chunk {
+        /// The leader's epoch.
+        epoch: u32,
+        /// The leader.
+        from: Member,
+        /// For whom.
+        to: Member,
+        /// Of which snapshot, by its offset.
+        offset: u64,
+        /// From which of its bytes on.
+        at: u64,
+        /// The bytes.
+        data: Bytes,
     },
     /// To somebody who believes to lead: there is a newer epoch.
     Stale {

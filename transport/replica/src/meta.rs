@@ -3,7 +3,7 @@
 
 use crate::rules::{Rule, Rules};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A node, for the life of the cluster.
 pub type NodeId = u16;
@@ -76,6 +76,13 @@ pub enum Command {
         /// Who shall lead.
         target: Member,
     },
+    /// A node is to lead no more, as long as another one in sync can; or may again. An operator's wish.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// Whether, or no more.
+        drained: bool,
+    },
     /// No copy is left: whoever is named begins a new lineage with what it has. An operator's decision.
     DeclareLoss {
         /// The epoch to end.
@@ -106,6 +113,14 @@ pub enum Rejection {
     CopyLeft,
 }
 
+impl Rejection {
+    /// Whether metadata has gone on since the proposal was made, perhaps by that very proposal: whoever made it hears of that.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Epoch(_) | Self::Version(_))
+    }
+}
+
 /// Where commands get their order and their durability: consensus that somebody else has proven. In production a Raft group, in
 /// the simulator a register with delays.
 pub trait MetaStore {
@@ -124,6 +139,9 @@ pub struct Meta {
     pub nodes: BTreeMap<NodeId, NodeState>,
     /// The group.
     pub group: Group,
+    /// Nodes that are not to lead while another one in sync can.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub drained: BTreeSet<NodeId>,
     #[serde(skip)]
     rules: Rules,
 }
@@ -145,6 +163,7 @@ impl Meta {
                 min_isr,
                 lineage: 1,
             },
+            drained: BTreeSet::new(),
             rules,
         }
     }
@@ -177,6 +196,7 @@ impl Meta {
                 self.group.leader = Some(*target);
                 self.group.epoch += 1;
             }
+            Command::Drain { node, drained } => self.drain(*node, *drained)?,
             Command::DeclareLoss { epoch, target } => {
                 self.same_epoch(*epoch)?;
                 if !self.is_live(*target) {
@@ -222,6 +242,25 @@ impl Meta {
         group.version += u64::from(changed);
         if led || group.leader.is_none() {
             self.elect();
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, node: NodeId, drained: bool) -> Result<(), Rejection> {
+        if !self.nodes.contains_key(&node) {
+            return Err(Rejection::Malformed("there is no such node"));
+        }
+        if drained {
+            self.drained.insert(node);
+        } else {
+            self.drained.remove(&node);
+        }
+        let leads = self.group.leader.filter(|leader| self.drained.contains(&leader.node));
+        let mut heirs = self.group.isr.iter().copied();
+        let heir = heirs.find(|heir| self.is_live(*heir) && !self.drained.contains(&heir.node));
+        if let (Some(_), Some(heir)) = (leads, heir) {
+            self.group.leader = Some(heir);
+            self.group.epoch += 1;
         }
         Ok(())
     }
@@ -283,7 +322,9 @@ impl Meta {
     /// Somebody else leads, or nobody: the old leader's epoch is over either way.
     fn elect(&mut self) {
         let live = |member: &&Member| self.is_live(**member);
-        let in_sync = self.group.isr.iter().find(live).copied();
+        let rather = |member: &&Member| !self.drained.contains(&member.node);
+        let best = self.group.isr.iter().filter(live).find(rather);
+        let in_sync = best.or_else(|| self.group.isr.iter().find(live)).copied();
         let eligible = || self.group.elr.iter().find(live).copied();
         let any = || {
             let known = self.nodes.iter().find(|(_, state)| !state.fenced);
@@ -365,6 +406,21 @@ mod tests {
         meta.apply(&lost).unwrap();
         assert_eq!((meta.group.leader, meta.group.lineage), (Some(member(2, 2)), 2));
         assert_eq!(meta.apply(&lost), Err(Rejection::Epoch(meta.group.epoch)));
+    }
+
+    #[test]
+    fn a_drained_node_leads_only_where_nobody_else_can() {
+        let mut meta = meta();
+        let drain = |node, drained| Command::Drain { node, drained };
+        meta.apply(&drain(1, true)).unwrap();
+        assert_eq!((meta.group.leader, meta.group.epoch), (Some(member(2, 1)), 2));
+        assert_eq!(meta.group.isr.len(), 3, "it goes on to count");
+        meta.apply(&drain(3, true)).unwrap();
+        meta.apply(&Command::Fence { member: member(2, 1) }).unwrap();
+        assert_eq!(meta.group.leader, Some(member(1, 1)), "better than nobody");
+        meta.apply(&drain(3, false)).unwrap();
+        assert_eq!((meta.group.leader, meta.group.epoch), (Some(member(3, 1)), 4));
+        assert!(matches!(meta.apply(&drain(9, true)), Err(Rejection::Malformed(_))));
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! One replica of a group: leader or follower, as metadata says.
 
+mod catch_up;
+
+use self::catch_up::Fetching;
 use crate::log::{Body, Entry, Log};
-use crate::message::{Append, Message};
+use crate::message::{Append, Message, SnapshotId};
 use crate::meta::{Command, Group, Member, Meta, NodeId};
 use crate::rules::{Rule, Rules};
+use crate::snapshot::{Base, Fit};
+use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the log leads to: the same inputs give the same state on every replica.
-pub trait Machine: Default {
+pub trait Machine: Clone + Default {
     /// An input.
     type Input: Clone;
     /// Takes the next one.
@@ -37,8 +42,10 @@ pub struct ReplicaOptions {
     pub uncommitted_max: u64,
     /// Ticks without progress after which a follower counts as lagging.
     pub lag_ticks: u64,
-    /// Ticks after which a proposal is made again.
+    /// Ticks after which a proposal is made again, or a piece of a snapshot asked for.
     pub propose_ticks: u64,
+    /// Ticks for which the log is kept behind a snapshot that a follower fetches, or has fetched.
+    pub hold_ticks: u64,
     /// Which rules hold.
     pub rules: Rules,
 }
@@ -54,6 +61,7 @@ impl Default for ReplicaOptions {
             uncommitted_max: 1 << 16,
             lag_ticks: 30,
             propose_ticks: 10,
+            hold_ticks: 3_000,
             rules: Rules::default(),
         }
     }
@@ -110,6 +118,33 @@ pub enum Output<I> {
     Persist(u64),
     /// The state differs from the log's digest.
     Diverged(u64),
+    /// Read a piece of a snapshot of this replica, and say [`Replica::read`].
+    Read {
+        /// For whom.
+        to: Member,
+        /// Which.
+        snapshot: SnapshotId,
+        /// From which of its bytes on.
+        at: u64,
+    },
+    /// Set aside a piece of a snapshot that is fetched; the first of it is at 0, and what was set aside before is void then.
+    Take {
+        /// Of which.
+        snapshot: SnapshotId,
+        /// From which of its bytes on.
+        at: u64,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// All pieces are there: compute the hash of what was set aside, and say [`Replica::hashed`].
+    Hash(SnapshotId),
+    /// The snapshot that was set aside is good: put it in place, and begin a new incarnation with it ([`Replica::new`]).
+    Install {
+        /// Which.
+        snapshot: SnapshotId,
+        /// Of which history.
+        lineage: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +156,8 @@ struct Peer {
     matched: u64,
     /// Tick of the last answer.
     heard: u64,
+    /// Whether the front of the log was tried, since it last had something.
+    tried: bool,
     /// Tick of the last progress, or of the last time there was nothing to progress to.
     moved: u64,
 }
@@ -162,24 +199,40 @@ pub struct Replica<M: Machine> {
     led: u32,
     /// Whom this follower answers, and up to where its log is the leader's, in this epoch.
     follows: Option<(Member, u64)>,
+    /// Its own snapshots, the newest last.
+    snapshots: Vec<SnapshotId>,
+    /// The one it fetches.
+    fetching: Option<Fetching>,
+    /// For each follower the snapshot it was offered, and until which tick the log behind it is kept.
+    held: BTreeMap<NodeId, (u64, u64)>,
     now: u64,
     outputs: Vec<Output<M::Input>>,
 }
 
 impl<M: Machine> Replica<M> {
-    /// A replica with the log that its disk kept (empty without one). All of it counts as synced.
+    /// A replica with what its disk kept: a snapshot (or the empty [`Base`]) and a log. All of it counts as synced. What of the log does
+    /// not go with the snapshot, or the other way round, is left out, as [`Base::fit`] says.
     #[must_use]
-    pub fn new(me: Member, lineage: u64, log: Log<M::Input>, options: ReplicaOptions) -> Self {
+    pub fn new(me: Member, lineage: u64, base: Base<M>, log: Log<M::Input>, options: ReplicaOptions) -> Self {
+        let (lineage, base, log) = match base.point().fit(lineage, &log, options.rules) {
+            Fit::Follows => (lineage, base, log),
+            Fit::Replaces { .. } => {
+                let (at, epoch) = (base.offset, base.epoch);
+                (lineage.max(base.lineage), base, Log::behind(at, epoch, Vec::new()))
+            }
+            Fit::Useless if log.base() == 0 => (lineage, Base::default(), log),
+            Fit::Useless => (lineage, Base::default(), Log::default()),
+        };
         Self {
             me,
             role: Role::Follower,
             epoch: 0,
             lineage,
-            commit: 0,
+            commit: base.offset,
             synced: log.end(),
             log,
-            machine: M::default(),
-            committed: BTreeMap::new(),
+            machine: base.machine,
+            committed: base.committed,
             last: BTreeMap::new(),
             digests: VecDeque::new(),
             revision: 0,
@@ -189,6 +242,9 @@ impl<M: Machine> Replica<M> {
             began: 0,
             led: 0,
             follows: None,
+            snapshots: Vec::new(),
+            fetching: None,
+            held: BTreeMap::new(),
             now: 0,
             outputs: Vec::new(),
             options,
@@ -247,8 +303,14 @@ impl<M: Machine> Replica<M> {
                 continue;
             }
             let (end, now) = (self.log.end(), self.now);
-            let fresh =
-                || Peer { incarnation: state.incarnation, next: end, matched: 0, heard: now, moved: now };
+            let fresh = || Peer {
+                incarnation: state.incarnation,
+                next: end,
+                matched: 0,
+                heard: now,
+                tried: false,
+                moved: now,
+            };
             let peer = self.peers.entry(node).or_insert_with(fresh);
             if peer.incarnation < state.incarnation {
                 // The old one's progress is not the new one's.
@@ -264,6 +326,7 @@ impl<M: Machine> Replica<M> {
         self.role = Role::Leader;
         self.peers.clear();
         self.pending = None;
+        self.fetching = None;
         self.began = self.log.end();
         self.led = self.epoch;
         if self.holds(Rule::DedupeFromLog) {
@@ -284,6 +347,8 @@ impl<M: Machine> Replica<M> {
         self.committed.clear();
         self.last.clear();
         self.digests.clear();
+        self.snapshots.clear();
+        self.fetching = None;
         self.outputs.push(Output::Persist(0));
     }
 
@@ -373,7 +438,7 @@ impl<M: Machine> Replica<M> {
                     return;
                 }
                 if matched > peer.matched {
-                    (peer.matched, peer.moved) = (matched, now);
+                    (peer.matched, peer.moved, peer.tried) = (matched, now, false);
                 }
                 peer.next = peer.next.max(peer.matched);
                 if peer.matched == end {
@@ -394,8 +459,23 @@ impl<M: Machine> Replica<M> {
                 }
                 peer.heard = now;
                 if hint < peer.next {
+                    let base = self.log.base();
+                    // What it has may begin to differ behind the front of this log; that is tried once.
+                    let hint = if peer.tried { hint } else { hint.max(base) };
+                    peer.tried |= hint == base;
                     peer.next = hint.max(peer.matched);
                     self.send(from.node, true);
+                }
+            }
+            Message::Offer { epoch, lineage, from, to, snapshot } => {
+                if self.heed(epoch, lineage, from, to) {
+                    self.offered(from, snapshot);
+                }
+            }
+            Message::Fetch { epoch, from, offset, at } => self.asked(epoch, from, offset, at),
+            Message::Chunk { epoch, from, to, offset, at, data } => {
+                if epoch == self.epoch && to == self.me {
+                    self.chunk(from, offset, at, data);
                 }
             }
             // Metadata will say who leads; until then nothing is committed, because nobody answers the old epoch.
@@ -403,33 +483,45 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    fn follow(&mut self, append: Append<M::Input>) {
-        if append.to != self.me || append.from.node == self.me.node {
-            return;
+    /// Whether a message is the current leader's, or a newer one's, to this replica; who leads in a newer epoch or lineage is followed.
+    fn heed(&mut self, epoch: u32, lineage: u64, from: Member, to: Member) -> bool {
+        if to != self.me || from.node == self.me.node {
+            return false;
         }
-        if append.epoch < self.epoch && self.holds(Rule::RefuseOldEpoch) {
+        if epoch < self.epoch && self.holds(Rule::RefuseOldEpoch) {
             let stale = Message::Stale { epoch: self.epoch };
-            self.outputs.push(Output::Send(append.from.node, stale));
-            return;
+            self.outputs.push(Output::Send(from.node, stale));
+            return false;
         }
-        if append.epoch > self.epoch {
-            self.epoch = append.epoch;
+        if epoch > self.epoch {
+            self.epoch = epoch;
             (self.role, self.pending, self.follows) = (Role::Follower, None, None);
         }
         if self.role == Role::Leader {
-            if append.epoch == self.epoch {
-                return; // one leader per epoch: metadata sees to it
+            if epoch == self.epoch {
+                return false; // one leader per epoch: metadata sees to it
             }
             (self.role, self.pending) = (Role::Follower, None);
         }
-        if append.lineage != self.lineage {
-            if append.lineage < self.lineage {
-                return;
+        if lineage != self.lineage {
+            if lineage < self.lineage {
+                return false;
             }
-            self.lineage = append.lineage;
+            self.lineage = lineage;
             self.forget();
         }
+        true
+    }
+
+    fn follow(&mut self, append: Append<M::Input>) {
+        if !self.heed(append.epoch, append.lineage, append.from, append.to) {
+            return;
+        }
         let Append { epoch, from, prev_offset, prev_epoch, entries, commit, .. } = append;
+        if prev_offset < self.log.base() {
+            // Everything up to the own commit is as any leader of this lineage has it.
+            return self.acknowledge(from, self.commit);
+        }
         let end = self.log.end();
         let follows = prev_offset <= end
             && (self.log.epoch_before(prev_offset) == prev_epoch || !self.holds(Rule::PrevCheck));
@@ -464,7 +556,8 @@ impl<M: Machine> Replica<M> {
             self.outputs.push(Output::Persist(from));
         }
         let bound = if self.holds(Rule::CommitBounded) { matched } else { self.log.end() };
-        let commit = commit.min(bound);
+        // Nor by more than it would have after a crash: it may be all that is left, and begin a new lineage with it.
+        let commit = commit.min(bound).min(self.own());
         if commit > self.commit {
             self.commit_to(commit);
         }
@@ -509,6 +602,12 @@ impl<M: Machine> Replica<M> {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let end = self.log.end();
         peer.next = peer.next.min(end);
+        if peer.next < self.log.base() {
+            if always {
+                self.offer(node);
+            }
+            return;
+        }
         let room = self.options.window_max.saturating_sub(peer.next - peer.matched.min(peer.next));
         let count = usize::try_from(room).unwrap_or(usize::MAX).min(self.options.append_max);
         let entries = fitting::<M>(self.log.slice(peer.next, count), self.options.append_bytes_max);
@@ -652,9 +751,9 @@ impl<M: Machine> Replica<M> {
         }
     }
 
-    /// Metadata refused a proposal of this replica, for good.
-    pub fn rejected(&mut self, command: &Command) {
-        if !self.holds(Rule::ExplicitReject) {
+    /// Metadata refused a proposal of this replica, for good; `overtaken` as [`crate::meta::Rejection::is_overtaken`] says.
+    pub fn rejected(&mut self, command: &Command, overtaken: bool) {
+        if overtaken || !self.holds(Rule::ExplicitReject) {
             return;
         }
         if let Command::AlterIsr { epoch, version, isr } = command
@@ -784,9 +883,13 @@ mod tests {
         ReplicaOptions { digest_every: 2, ..ReplicaOptions::default() }
     }
 
+    fn new(node: NodeId, options: ReplicaOptions) -> Replica<Sum> {
+        Replica::new(member(node, 1), 1, Base::default(), Log::default(), options)
+    }
+
     fn pair() -> (Replica<Sum>, Replica<Sum>, Meta) {
         let meta = Meta::new(&[1, 2], 2, Rules::default());
-        let mut replicas = [1, 2].map(|node| Replica::new(member(node, 1), 1, Log::default(), options()));
+        let mut replicas = [1, 2].map(|node| new(node, options()));
         replicas.iter_mut().for_each(|replica| replica.on_meta(&meta));
         let [leader, follower] = replicas;
         (leader, follower, meta)
@@ -893,8 +996,7 @@ mod tests {
     fn a_durable_follower_answers_for_what_it_has_synced() {
         let meta = Meta::new(&[1, 2], 2, Rules::default());
         let (mut leader, _, _) = pair();
-        let mut follower: Replica<Sum> =
-            Replica::new(member(2, 1), 1, Log::default(), ReplicaOptions { durable: true, ..options() });
+        let mut follower: Replica<Sum> = new(2, ReplicaOptions { durable: true, ..options() });
         follower.on_meta(&meta);
         assert_eq!(leader.submit(1, 1, 5), Submitted::Accepted);
         settle(&mut leader, &mut follower);
@@ -904,11 +1006,48 @@ mod tests {
         assert_eq!(leader.commit(), 1);
     }
 
+    /// The same proposal twice: the second one's refusal says nothing about the first, which may have added somebody.
+    #[test]
+    fn a_refusal_of_what_was_accepted_before_lets_nothing_be_committed_without_the_joiner() {
+        let mut meta = Meta::new(&[1, 2, 3], 2, Rules::default());
+        let mut leader = new(1, options());
+        let lossy = Command::Register { member: member(3, 2), lossy: true };
+        meta.apply(&lossy).unwrap();
+        leader.on_meta(&meta);
+        let ack =
+            |node, incarnation, matched| Message::Ack { epoch: 1, from: member(node, incarnation), matched };
+        leader.receive(ack(3, 2, 0));
+        let mut outputs = Vec::new();
+        leader.drain(&mut outputs);
+        let proposed = outputs.iter().find_map(|output| match output {
+            Output::Propose(command) => Some(command.clone()),
+            _ => None,
+        });
+        let proposed = proposed.expect("node 3 has all there is");
+        meta.apply(&proposed).unwrap();
+        let refused = meta.apply(&proposed).unwrap_err();
+        assert_eq!(leader.submit(1, 1, 5), Submitted::Accepted);
+        leader.receive(ack(2, 1, 1));
+        leader.rejected(&proposed, refused.is_overtaken());
+        assert_eq!(leader.commit(), 0, "node 3 may lead by now");
+        leader.on_meta(&meta);
+        assert_eq!(leader.commit(), 0);
+        leader.receive(ack(3, 2, 1));
+        assert_eq!(leader.commit(), 1);
+        // What holds for ever of the proposal itself drops it.
+        let over = Command::AlterIsr {
+            epoch: 1,
+            version: meta.group.version,
+            isr: vec![member(1, 1), member(3, 1)],
+        };
+        assert!(!meta.apply(&over).unwrap_err().is_overtaken());
+    }
+
     #[test]
     fn too_much_that_waits_is_refused_for_a_while() {
         let meta = Meta::new(&[1, 2], 2, Rules::default());
         let bounded = ReplicaOptions { uncommitted_max: 3, ..options() };
-        let mut leader: Replica<Sum> = Replica::new(member(1, 1), 1, Log::default(), bounded);
+        let mut leader: Replica<Sum> = new(1, bounded);
         leader.on_meta(&meta);
         let became: Vec<Submitted> = (1..=5).map(|sequence| leader.submit(1, sequence, 0)).collect();
         assert_eq!(

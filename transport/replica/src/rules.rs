@@ -27,7 +27,8 @@ pub enum Rule {
     PrevCheck,
     /// A follower's commit is bounded by what it knows to be the same as the leader's.
     CommitBounded,
-    /// A refused proposal is answered, so that its leader can drop it.
+    /// A refused proposal is answered, so that its leader can drop it. (One that was refused because the sets have changed is dropped when
+    /// metadata tells how: it may have been accepted before, and refused when it came a second time.)
     ExplicitReject,
     /// A proposal that names an older incarnation of a node is refused.
     ProposalIncarnation,
@@ -43,11 +44,25 @@ pub enum Rule {
     JoinWhenCaughtUp,
     /// A durable replica counts, and acknowledges, only what it has synced.
     AckAfterSync,
+    /// A snapshot holds committed entries only.
+    SnapshotCommitted,
+    /// A snapshot holds what of each source is committed.
+    SnapshotHasSources,
+    /// A snapshot is used only if all of it is there and has the hash that was offered.
+    SnapshotWhole,
+    /// A snapshot in front of the own commit is not fetched, and not put in place of what is newer.
+    SnapshotNewer,
+    /// What of a snapshot was sent counts for nothing: its receiver counts once it acknowledges, with the snapshot in place.
+    SnapshotInPlace,
+    /// A snapshot of an older lineage is used only where the log goes on from it.
+    SnapshotLineage,
+    /// The log is cut only behind a snapshot that is whole.
+    CutBehindSnapshot,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 26] = [
         Self::CleanElection,
         Self::LossyLeaves,
         Self::DedupeFromLog,
@@ -67,6 +82,13 @@ impl Rule {
         Self::DigestFences,
         Self::JoinWhenCaughtUp,
         Self::AckAfterSync,
+        Self::SnapshotCommitted,
+        Self::SnapshotHasSources,
+        Self::SnapshotWhole,
+        Self::SnapshotNewer,
+        Self::SnapshotInPlace,
+        Self::SnapshotLineage,
+        Self::CutBehindSnapshot,
     ];
 }
 

@@ -9,11 +9,16 @@
 //! 2 ack,
 //! 3 mismatch:     epoch u32, node u16, 2 reserved, incarnation u64, matched offset or hint u64
 //! 4 stale:        epoch u32, 4 reserved
+//! 5 offer:        epoch u32, from node u16, to node u16, lineage u64, from incarnation u64, to incarnation u64, offset u64, bytes u64,
+//!                 epoch of the snapshot u32, 4 reserved, hash (32 bytes)
+//! 6 fetch:        epoch u32, node u16, 2 reserved, incarnation u64, offset u64, first byte u64
+//! 7 chunk:        epoch u32, from node u16, to node u16, from incarnation u64, to incarnation u64, offset u64, first byte u64, and at
+//!                 most 256 KiB
 //! ```
 //! No checksum: every packet of a link is authenticated. Nothing is allocated before a length was checked.
 
 use crate::log::{Body, Entry};
-use crate::message::{Append, Message};
+use crate::message::{Append, Message, SnapshotId};
 use crate::meta::{Member, NodeId};
 use bytes::Bytes;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -29,6 +34,10 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 pub const ENTRIES_MAX: usize = 4_096;
 /// Bytes of one input at most: a batch of the journal and what it is numbered with.
 pub const INPUT_BYTES_MAX: usize = (4 << 20) + 64;
+/// Bytes of one piece of a snapshot at most.
+pub const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a snapshot at most: 64 GiB.
+pub const SNAPSHOT_BYTES_MAX: u64 = 64 << 30;
 
 const MAGIC: [u8; 2] = *b"TN";
 
@@ -42,7 +51,7 @@ pub enum WireError {
     #[error("version {0} of replica messages, allowed is {VERSION}")]
     Version(u8),
     /// An unknown kind.
-    #[error("kind {0} of replica messages, allowed are 1 to 4")]
+    #[error("kind {0} of replica messages, allowed are 1 to 7")]
     Kind(u8),
     /// A length out of its range.
     #[error("{what}: {found}, allowed are {min} to {max}")]
@@ -133,12 +142,50 @@ struct StaleBody {
     reserved: [u8; 4],
 }
 
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct OfferBody {
+    epoch: U32,
+    from_node: U16,
+    to_node: U16,
+    lineage: U64,
+    from_incarnation: U64,
+    to_incarnation: U64,
+    offset: U64,
+    bytes: U64,
+    last_epoch: U32,
+    reserved: [u8; 4],
+    hash: [u8; 32],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FetchBody {
+    answer: Answer,
+    at: U64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct ChunkHead {
+    epoch: U32,
+    from_node: U16,
+    to_node: U16,
+    from_incarnation: U64,
+    to_incarnation: U64,
+    offset: U64,
+    at: U64,
+}
+
 const _: () = assert!(
     size_of::<Head>() == HEAD_BYTES
         && size_of::<AppendHead>() == 56
         && size_of::<EntryHead>() == 32
         && size_of::<Answer>() == 24
         && size_of::<StaleBody>() == 8
+        && size_of::<OfferBody>() == 88
+        && size_of::<FetchBody>() == 32
+        && size_of::<ChunkHead>() == 40
 );
 
 fn range(what: &'static str, found: usize, min: usize, max: usize) -> Result<(), WireError> {
@@ -159,6 +206,9 @@ pub fn encode(message: &Message<Bytes>, out: &mut Vec<u8>) -> Result<(), WireErr
         Message::Ack { .. } => 2,
         Message::Mismatch { .. } => 3,
         Message::Stale { .. } => 4,
+        Message::Offer { .. } => 5,
+        Message::Fetch { .. } => 6,
+        Message::Chunk { .. } => 7,
     };
     let head = |bytes: usize| Head { magic: MAGIC, version: VERSION, kind, bytes: U32::new(bytes as u32) };
     match message {
@@ -190,14 +240,44 @@ pub fn encode(message: &Message<Bytes>, out: &mut Vec<u8>) -> Result<(), WireErr
         }
         Message::Ack { epoch, from, matched: offset } | Message::Mismatch { epoch, from, hint: offset } => {
             out.extend_from_slice(head(size_of::<Answer>()).as_bytes());
-            let answer = Answer {
+            out.extend_from_slice(Answer::of(*epoch, *from, *offset).as_bytes());
+        }
+        Message::Offer { epoch, lineage, from, to, snapshot } => {
+            out.extend_from_slice(head(size_of::<OfferBody>()).as_bytes());
+            let offer = OfferBody {
                 epoch: U32::new(*epoch),
-                node: U16::new(from.node),
-                reserved: [0; 2],
-                incarnation: U64::new(from.incarnation),
-                offset: U64::new(*offset),
+                from_node: U16::new(from.node),
+                to_node: U16::new(to.node),
+                lineage: U64::new(*lineage),
+                from_incarnation: U64::new(from.incarnation),
+                to_incarnation: U64::new(to.incarnation),
+                offset: U64::new(snapshot.offset),
+                bytes: U64::new(snapshot.bytes),
+                last_epoch: U32::new(snapshot.epoch),
+                reserved: [0; 4],
+                hash: snapshot.hash,
             };
-            out.extend_from_slice(answer.as_bytes());
+            out.extend_from_slice(offer.as_bytes());
+        }
+        Message::Fetch { epoch, from, offset, at } => {
+            out.extend_from_slice(head(size_of::<FetchBody>()).as_bytes());
+            let fetch = FetchBody { answer: Answer::of(*epoch, *from, *offset), at: U64::new(*at) };
+            out.extend_from_slice(fetch.as_bytes());
+        }
+        Message::Chunk { epoch, from, to, offset, at, data } => {
+            range("bytes of a piece", data.len(), 1, CHUNK_BYTES_MAX)?;
+            out.extend_from_slice(head(size_of::<ChunkHead>() + data.len()).as_bytes());
+            let fixed = ChunkHead {
+                epoch: U32::new(*epoch),
+                from_node: U16::new(from.node),
+                to_node: U16::new(to.node),
+                from_incarnation: U64::new(from.incarnation),
+                to_incarnation: U64::new(to.incarnation),
+                offset: U64::new(*offset),
+                at: U64::new(*at),
+            };
+            out.extend_from_slice(fixed.as_bytes());
+            out.extend_from_slice(data);
         }
         Message::Stale { epoch } => {
             out.extend_from_slice(head(size_of::<StaleBody>()).as_bytes());
@@ -206,6 +286,27 @@ pub fn encode(message: &Message<Bytes>, out: &mut Vec<u8>) -> Result<(), WireErr
     }
     debug_assert!(out.len() > start);
     Ok(())
+}
+
+impl Answer {
+    fn of(epoch: u32, from: Member, offset: u64) -> Self {
+        Self {
+            epoch: U32::new(epoch),
+            node: U16::new(from.node),
+            reserved: [0; 2],
+            incarnation: U64::new(from.incarnation),
+            offset: U64::new(offset),
+        }
+    }
+
+    /// Epoch, who, and offset.
+    fn read(&self) -> Result<(u32, Member, u64), WireError> {
+        if self.reserved != [0; 2] {
+            return Err(WireError::Reserved("answer"));
+        }
+        let from = Member { node: self.node.get(), incarnation: self.incarnation.get() };
+        Ok((self.epoch.get(), from, offset("offset", self.offset.get())?))
+    }
 }
 
 fn input_bytes(entry: &Entry<Bytes>) -> usize {
@@ -248,6 +349,9 @@ pub fn body_bytes(head: &[u8; HEAD_BYTES]) -> Result<usize, WireError> {
         1 => (size_of::<AppendHead>(), BODY_BYTES_MAX),
         2 | 3 => (size_of::<Answer>(), size_of::<Answer>()),
         4 => (size_of::<StaleBody>(), size_of::<StaleBody>()),
+        5 => (size_of::<OfferBody>(), size_of::<OfferBody>()),
+        6 => (size_of::<FetchBody>(), size_of::<FetchBody>()),
+        7 => (size_of::<ChunkHead>() + 1, size_of::<ChunkHead>() + CHUNK_BYTES_MAX),
         other => return Err(WireError::Kind(other)),
     };
     range("bytes of a message", bytes, min, max)?;
@@ -290,15 +394,51 @@ pub fn decode(head: &[u8; HEAD_BYTES], mut body: Bytes) -> Result<Message<Bytes>
         }
         kind @ (2 | 3) => {
             let answer = Answer::ref_from_bytes(&body).map_err(|_| short(body.len()))?;
-            if answer.reserved != [0; 2] {
-                return Err(WireError::Reserved("answer"));
-            }
-            let (epoch, offset) = (answer.epoch.get(), offset("offset", answer.offset.get())?);
-            let from = Member { node: answer.node.get(), incarnation: answer.incarnation.get() };
+            let (epoch, from, offset) = answer.read()?;
             Ok(if kind == 2 {
                 Message::Ack { epoch, from, matched: offset }
             } else {
                 Message::Mismatch { epoch, from, hint: offset }
+            })
+        }
+        5 => {
+            let offer = OfferBody::ref_from_bytes(&body).map_err(|_| short(body.len()))?;
+            if offer.reserved != [0; 4] {
+                return Err(WireError::Reserved("offer"));
+            }
+            let bytes = offer.bytes.get();
+            if !(1..=SNAPSHOT_BYTES_MAX).contains(&bytes) {
+                let (min, max) = (1, SNAPSHOT_BYTES_MAX);
+                return Err(WireError::Length { what: "bytes of a snapshot", found: bytes, min, max });
+            }
+            Ok(Message::Offer {
+                epoch: offer.epoch.get(),
+                lineage: offer.lineage.get(),
+                from: Member { node: offer.from_node.get(), incarnation: offer.from_incarnation.get() },
+                to: Member { node: offer.to_node.get(), incarnation: offer.to_incarnation.get() },
+                snapshot: SnapshotId {
+                    offset: offset("offset", offer.offset.get())?,
+                    epoch: offer.last_epoch.get(),
+                    bytes,
+                    hash: offer.hash,
+                },
+            })
+        }
+        6 => {
+            let fetch = FetchBody::ref_from_bytes(&body).map_err(|_| short(body.len()))?;
+            let (epoch, from, of) = fetch.answer.read()?;
+            Ok(Message::Fetch { epoch, from, offset: of, at: offset("first byte", fetch.at.get())? })
+        }
+        7 => {
+            let fixed = body.split_to(size_of::<ChunkHead>());
+            let fixed = ChunkHead::ref_from_bytes(&fixed).map_err(|_| short(bytes))?;
+            Ok(Message::Chunk {
+                epoch: fixed.epoch.get(),
+                from: Member { node: fixed.from_node.get(), incarnation: fixed.from_incarnation.get() },
+                to: Member { node: fixed.to_node.get(), incarnation: fixed.to_incarnation.get() },
+                offset: offset("offset", fixed.offset.get())?,
+                at: offset("first byte", fixed.at.get())?,
+                data: body,
             })
         }
         _ => {
@@ -352,7 +492,11 @@ pub fn decode_entry(bytes: &mut Bytes) -> Result<Entry<Bytes>, WireError> {
 pub fn sender<I>(message: &Message<I>) -> Option<NodeId> {
     match message {
         Message::Append(append) => Some(append.from.node),
-        Message::Ack { from, .. } | Message::Mismatch { from, .. } => Some(from.node),
+        Message::Ack { from, .. }
+        | Message::Mismatch { from, .. }
+        | Message::Offer { from, .. }
+        | Message::Fetch { from, .. }
+        | Message::Chunk { from, .. } => Some(from.node),
         Message::Stale { .. } => None,
     }
 }
@@ -393,8 +537,26 @@ mod tests {
             .prop_map(|((epoch, lineage, from, to), (prev_offset, prev_epoch, entries, commit))| {
                 Message::Append(Append { epoch, lineage, from, to, prev_offset, prev_epoch, entries, commit })
             });
+        let snapshot = (offset.clone(), any::<u32>(), 1..=SNAPSHOT_BYTES_MAX, any::<[u8; 32]>())
+            .prop_map(|(offset, epoch, bytes, hash)| SnapshotId { offset, epoch, bytes, hash });
+        let data = prop::collection::vec(any::<u8>(), 1..300);
         prop_oneof![
             append,
+            (any::<u32>(), any::<u64>(), member(), member(), snapshot).prop_map(
+                |(epoch, lineage, from, to, snapshot)| Message::Offer { epoch, lineage, from, to, snapshot }
+            ),
+            (any::<u32>(), member(), offset.clone(), offset.clone())
+                .prop_map(|(epoch, from, offset, at)| Message::Fetch { epoch, from, offset, at }),
+            (any::<u32>(), member(), member(), offset.clone(), offset.clone(), data).prop_map(
+                |(epoch, from, to, offset, at, data)| Message::Chunk {
+                    epoch,
+                    from,
+                    to,
+                    offset,
+                    at,
+                    data: data.into()
+                }
+            ),
             (any::<u32>(), member(), offset.clone()).prop_map(|(epoch, from, matched)| Message::Ack {
                 epoch,
                 from,
@@ -478,6 +640,34 @@ mod tests {
                  00",
             ),
             (Message::Stale { epoch: 8 }, "544e0104080000000800000000000000"),
+            (
+                Message::Offer {
+                    epoch: 7,
+                    lineage: 2,
+                    from: member(1, 3),
+                    to: member(2, 4),
+                    snapshot: SnapshotId { offset: 9, epoch: 6, bytes: 300, hash: [0xab; 32] },
+                },
+                "544e01055800000007000000010002000200000000000000030000000000000004000000000000000900000000000000\
+                 2c010000000000000600000000000000abababababababababababababababababababababababababababababababab",
+            ),
+            (
+                Message::Fetch { epoch: 7, from: member(2, 4), offset: 9, at: 256 },
+                "544e01062000000007000000020000000400000000000000090000000000000000010000000000\
+                 00",
+            ),
+            (
+                Message::Chunk {
+                    epoch: 7,
+                    from: member(1, 3),
+                    to: member(2, 4),
+                    offset: 9,
+                    at: 256,
+                    data: Bytes::from_static(b"abc"),
+                },
+                "544e01072b000000070000000100020003000000000000000400000000000000090000000000000000010000000000\
+                 00616263",
+            ),
         ];
         for (message, hex) in golden {
             let bytes = encoded(&message);
@@ -499,8 +689,19 @@ mod tests {
         assert_eq!(body_bytes(b"GET / HT"), Err(WireError::Magic(*b"GE")));
         assert_eq!(body_bytes(b"TN\x02\x01\0\0\0\0"), Err(WireError::Version(2)));
         assert_eq!(body_bytes(&head(0, 24)), Err(WireError::Kind(0)));
-        assert_eq!(body_bytes(&head(5, 24)), Err(WireError::Kind(5)));
-        for (kind, bytes) in [(1, 55), (1, BODY_BYTES_MAX as u32 + 1), (2, 23), (3, 25), (4, u32::MAX)] {
+        assert_eq!(body_bytes(&head(8, 24)), Err(WireError::Kind(8)));
+        let most = CHUNK_BYTES_MAX as u32 + 40;
+        for (kind, bytes) in [
+            (1, 55),
+            (1, BODY_BYTES_MAX as u32 + 1),
+            (2, 23),
+            (3, 25),
+            (4, u32::MAX),
+            (5, 87),
+            (6, 24),
+            (7, 40),
+            (7, most + 1),
+        ] {
             assert!(
                 matches!(body_bytes(&head(kind, bytes)), Err(WireError::Length { .. })),
                 "{kind} {bytes}"
@@ -514,6 +715,25 @@ mod tests {
         let far = Message::Ack { epoch: 1, from: Member { node: 1, incarnation: 1 }, matched: u64::MAX };
         let (head, body) = split(&encoded(&far));
         assert!(matches!(decode(&head, body), Err(WireError::Number { what: "offset", .. })));
+        let piece = |data| Message::Chunk {
+            epoch: 1,
+            from: Member { node: 1, incarnation: 1 },
+            to: Member { node: 2, incarnation: 1 },
+            offset: 1,
+            at: 0,
+            data,
+        };
+        for bytes in [0, CHUNK_BYTES_MAX + 1] {
+            let refused = encode(&piece(vec![0; bytes].into()), &mut Vec::new());
+            assert!(matches!(refused, Err(WireError::Length { .. })), "{bytes}");
+        }
+        assert_eq!(encoded(&piece(vec![0; CHUNK_BYTES_MAX].into())).len(), HEAD_BYTES + most as usize);
+        for bytes in [0, SNAPSHOT_BYTES_MAX + 1] {
+            let snapshot = SnapshotId { offset: 1, epoch: 1, bytes, hash: [0; 32] };
+            let (from, to) = (Member { node: 1, incarnation: 1 }, Member { node: 2, incarnation: 1 });
+            let (head, body) = split(&encoded(&Message::Offer { epoch: 1, lineage: 1, from, to, snapshot }));
+            assert!(matches!(decode(&head, body), Err(WireError::Length { .. })), "{bytes}");
+        }
         let huge = Entry {
             epoch: 1,
             body: Body::Input { source: 0, sequence: 1, input: vec![0; INPUT_BYTES_MAX + 1].into() },

@@ -1,5 +1,16 @@
 import { believed, forbidden, refused } from "../lib/session";
-import type { AnyRecord, ApiError, KeyPage, Status, Stream } from "./types";
+import type {
+  AlertDetail,
+  AlertList,
+  AlertQuery,
+  AnyRecord,
+  ApiError,
+  Cluster,
+  KeyPage,
+  Status,
+  Stream,
+  Traffic,
+} from "./types";
 
 /** An answer that is not a success, with the server's own words where it had some. */
 export class RequestError extends Error {
@@ -27,13 +38,19 @@ async function read<T>(
   path: string,
   parameters?: Record<string, string | number | undefined>,
   signal?: AbortSignal,
+  said?: object,
 ): Promise<T> {
   const url = address(path, parameters);
   const shown = believed();
-  const headers = { accept: "application/json", ...(shown !== null && { authorization: `Bearer ${shown}` }) };
+  const headers = {
+    accept: "application/json",
+    ...(shown !== null && { authorization: `Bearer ${shown}` }),
+    ...(said && { "content-type": "application/json" }),
+  };
+  const body_sent = said && { method: "POST", body: JSON.stringify(said) };
   let response: Response;
   try {
-    response = await fetch(url, { headers, ...(signal && { signal }) });
+    response = await fetch(url, { headers, ...body_sent, ...(signal && { signal }) });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new RequestError(url, null, null);
@@ -56,6 +73,7 @@ async function read<T>(
 export const rest = {
   streams: async (signal?: AbortSignal) => (await read<{ streams: Stream[] }>("/v1/streams", {}, signal)).streams,
   status: (signal?: AbortSignal) => read<Status>("/v1/status", {}, signal),
+  cluster: (signal?: AbortSignal) => read<Cluster>("/v1/cluster", {}, signal),
   /** Names with a record in `stream` that contain `search`, page by page. */
   keys: (
     query: { stream: string; search?: string | undefined; limit?: number; after?: string | undefined },
@@ -64,6 +82,14 @@ export const rest = {
   /** The last `limit` records of one key, oldest first; works for every kind of stream. */
   history: async (stream: string, key: string, limit: number, signal?: AbortSignal) =>
     (await read<{ records: AnyRecord[] }>("/v1/bars", { stream, key, limit }, signal)).records,
+  alerts: (query: AlertQuery, signal?: AbortSignal) => read<AlertList>("/v1/alerts", { ...query }, signal),
+  alert: (id: string, signal?: AbortSignal) => read<AlertDetail>(`/v1/alerts/${encodeURIComponent(id)}`, {}, signal),
+  /** What an operator says to an alert: what the node answers. */
+  say: (id: string, verb: "ack" | "false-positive" | "suppress", words: object) =>
+    read<{ said: string }>(`/v1/alerts/${encodeURIComponent(id)}/${verb}`, {}, undefined, words),
+  /** Who talks to whom, of so many hosts; around one of them if it is named. */
+  traffic: (host: string | null, limit: number, signal?: AbortSignal) =>
+    read<Traffic>("/v1/traffic", { host: host ?? undefined, limit }, signal),
 };
 
 /** What to tell a person about a failure. */

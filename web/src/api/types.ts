@@ -149,6 +149,78 @@ export interface Latency {
   samples?: number | null;
 }
 
+/** The cluster in a few words. */
+export interface ClusterBrief {
+  node: number;
+  nodes: number;
+  role: string | null;
+  leader: number | null;
+  epoch: number;
+  in_sync: number;
+  min_isr: number;
+  warnings: number;
+  /** Whether one of them is that something does not work. */
+  bad: boolean;
+}
+
+export interface ClusterMember {
+  node: number;
+  self: boolean;
+  peers: string;
+  clients: string;
+  incarnation: number;
+  fenced: boolean;
+  connected: boolean;
+  heard_ms: number | null;
+  in_sync: boolean;
+  eligible: boolean;
+  status_age_ms: number | null;
+  role: string | null;
+  epoch: number | null;
+  end: number | null;
+  committed: number | null;
+  log_bytes: number | null;
+  events: number | null;
+  digest: string | null;
+  /** Null for the leader, and while the leader does not know. */
+  lag: { entries: number; bytes: number } | null;
+}
+
+export interface ClusterChange {
+  kind: string;
+  epoch: number;
+  lineage: number;
+  from: number | null;
+  to: number | null;
+  reason: string;
+  age_ms: number;
+  time: string | null;
+}
+
+/** The cluster as the node that serves this page sees it. */
+export interface Cluster {
+  cluster: string;
+  node: number;
+  role: string | null;
+  leader: number | null;
+  epoch: number;
+  lineage: number;
+  revision: number;
+  min_isr: number;
+  isr: number[];
+  eligible: number[];
+  consensus: { leader: number | null; term: number };
+  end: number | null;
+  committed: number | null;
+  digest: { value: string; offset: number } | null;
+  log_bytes: number | null;
+  log_bytes_max: number;
+  members: ClusterMember[];
+  /** The newest first. */
+  changes: ClusterChange[];
+  warnings: { code: string; severity: "bad" | "warn"; text: string }[];
+}
+
 export interface Status {
   version: string | null;
   uptime_s: number | null;
@@ -165,9 +237,133 @@ export interface Status {
   /** Names of what may become of an event, in the engine's order. */
   causes?: string[] | null;
   ledger: LedgerEntry[] | null;
-  /** Null: nothing in the node looks for anomalies. */
-  alerts?: null;
+  /** Null on a node that stands alone. */
+  cluster?: ClusterBrief | null;
+  /** Null: nothing in the node looks for anything. */
+  alerts?: AlertCounts | null;
   stages: Stage[] | null;
+}
+
+export type Severity = "low" | "medium" | "high";
+
+/** What detectors, rules and streams found, and what became of it. */
+export interface AlertCounts {
+  findings: number;
+  told: { new: number; worse: number };
+  held: Record<string, number>;
+  open: Record<Severity, number>;
+  kept: number;
+  forgotten: number;
+  datagrams: number;
+  flows: number;
+  queues: Record<string, { depth: number; capacity: number }>;
+  dropped: Record<string, number>;
+  sent: number;
+  /** Why alerts are not written down at present. */
+  problem: string | null;
+}
+
+/** An episode: what one entity does that one detector sees. */
+export interface Alert {
+  id: string;
+  kind: string;
+  entity: string;
+  spoofed: boolean;
+  severity: Severity;
+  score: number;
+  technique: string | null;
+  method: string;
+  peer: string | null;
+  port: number | null;
+  features: { name: string; seen: number; expected: number }[];
+  range: { first: string; last: string; first_ts: string; last_ts: string };
+  proof: { input: string; units: string; at_end: boolean; ts: string; score_bits: string } | null;
+  first_ts: string;
+  last_ts: string;
+  count: number;
+  group: string;
+  /** The severity it was last told at; null: held back. */
+  told: Severity | null;
+  held: Record<string, number>;
+  status: "open" | "acknowledged" | "false-positive";
+  note: string | null;
+}
+
+export interface AlertList {
+  alerts: Alert[];
+  total: number;
+  held: { day: string; group: string; held: Record<string, number> }[];
+}
+
+export interface AlertQuery {
+  state?: "open" | "all" | "held" | undefined;
+  min_severity?: Severity | undefined;
+  entity?: string | undefined;
+}
+
+export interface Flow {
+  id: number;
+  ts: string;
+  duration_ns: number | null;
+  originator: string;
+  originator_port: number;
+  responder: string;
+  responder_port: number;
+  protocol: string;
+  state: string;
+  history: string;
+  bytes_out: number;
+  bytes_in: number;
+  packets_out: number;
+  packets_in: number;
+}
+
+export interface AlertDetail extends Alert {
+  input: { path: string; digest: string; program: string; units: string } | null;
+  /** The command that reaches the score again. */
+  replay: string | null;
+  /** The stream and key that it was found in. */
+  series: { stream: string; key: string; rows: { seq: number; ts: string; values: (number | null)[] }[] } | null;
+  /** The score that the feedback of this alert demands. */
+  required: number | null;
+  flows: Flow[];
+}
+
+export interface TrafficHost {
+  address: string;
+  private: boolean;
+  /** Open alerts it is accused in. */
+  alerts: number;
+  opened: number;
+  taken: number;
+  failed: number;
+  bytes_out: number;
+  bytes_in: number;
+  first_ts: string;
+  last_ts: string;
+}
+
+export interface TrafficEdge {
+  from: string;
+  to: string;
+  flows: number;
+  failed: number;
+  bytes_out: number;
+  bytes_in: number;
+  last_ts: string;
+  services: string[];
+  more_services: boolean;
+}
+
+export interface Traffic {
+  hosts: TrafficHost[];
+  hosts_total: number;
+  edges: TrafficEdge[];
+  edges_total: number;
+  flows: number;
+  forgotten: number;
+  /** The last flows of the host that was asked for. */
+  recent?: Flow[];
 }
 
 export type Conflation = "none" | "latest" | { every_ms: number };

@@ -33,6 +33,22 @@ function three(value: number): string {
   return value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
 }
 
+const POWERS: [number, string][] = [
+  [2 ** 40, "TiB"],
+  [2 ** 30, "GiB"],
+  [2 ** 20, "MiB"],
+  [2 ** 10, "KiB"],
+];
+
+/** Bytes with a binary prefix: 17 B, 4.05 MiB. */
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return DASH;
+  for (const [scale, unit] of POWERS) {
+    if (value >= scale * 0.9995) return `${three(value / scale)}${GROUP}${unit}`;
+  }
+  return `${Math.round(value)}${GROUP}B`;
+}
+
 /** Nanoseconds as a person says them: 850 ns, 56.2 µs, 1.07 ms, 2.5 s. */
 export function nanos(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return DASH;
@@ -114,6 +130,15 @@ export function stamp(ts: string | null | undefined): string {
   if (!ts || !/^\d+$/.test(ts)) return DASH;
   const iso = new Date(Math.floor(toMillis(ts) / 1000) * 1000).toISOString();
   return `${iso.slice(0, 10)} ${iso.slice(11, 19)}${fraction(ts)}`;
+}
+
+/** `14:30:05` of today, `01-05 14:30` of this year, `2025-01-05` of any other: for lists of what may be of any time. */
+export function when(ts: string | null | undefined, now_ms = Date.now()): string {
+  const text = stamp(ts);
+  if (text === DASH) return text;
+  const today = new Date(now_ms).toISOString();
+  if (text.slice(0, 10) === today.slice(0, 10)) return text.slice(11, 19);
+  return text.slice(0, 4) === today.slice(0, 4) ? text.slice(5, 16) : text.slice(0, 10);
 }
 
 function fraction(ts: string): string {

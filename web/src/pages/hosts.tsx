@@ -5,11 +5,12 @@ import { useBindings } from "../lib/keyboard";
 import { useAllLatest } from "../lib/live";
 import { format, go, route } from "../lib/route";
 import { useCell } from "../lib/store";
-import { streams } from "../node";
+import { status, streams } from "../node";
 import { Icon } from "../ui/icon";
 import { Empty, Failure } from "../ui/parts";
 import { Table, type Column } from "../ui/table";
 import { Rows } from "./rows";
+import { TrafficPage } from "./traffic";
 import { Waiting } from "./waiting";
 
 const HINTS: Record<string, string> = {
@@ -29,9 +30,14 @@ const NOT_LISTED = /^(ts_open|frame_first|frame_last|estimated)$/;
 
 export function Hosts() {
   const known = useCell(streams);
+  const { query } = useCell(route);
+  const looks = Boolean(useCell(status)?.alerts);
   if (known === null) return <Waiting />;
   if (known instanceof Error) return <Failure title="The node does not list its streams" detail={known.message} />;
   const shown = known.filter((stream) => stream.kind === "hosts");
+  if (looks && (query.view === "traffic" || !shown.length)) {
+    return <TrafficPage others={shown.length > 0 && <Views view="traffic" stream={shown[0]!.name} />} />;
+  }
   if (!shown.length) {
     return (
       <div class="alone">
@@ -45,7 +51,26 @@ export function Hosts() {
   return <List shown={shown} />;
 }
 
+/** Between what a stream says of hosts and who talks to whom, where the node knows both. */
+function Views({ view, stream }: { view: "traffic" | "windows"; stream: string }) {
+  return (
+    <div class="segments" role="group" aria-label="View">
+      {(["windows", "traffic"] as const).map((name) => (
+        <button
+          key={name}
+          type="button"
+          aria-pressed={name === view}
+          onClick={() => go({ page: "hosts", query: name === "traffic" ? { view: name } : {} }, true)}
+        >
+          {name === "traffic" ? "who talks to whom" : stream}
+        </button>
+      ))}
+    </div>
+  );
+}
+
 function List({ shown }: { shown: Stream[] }) {
+  const looks = Boolean(useCell(status)?.alerts);
   const { item, query } = useCell(route);
   const [search, setSearch] = useState("");
   const field = useRef<HTMLInputElement>(null);
@@ -128,6 +153,7 @@ function List({ shown }: { shown: Stream[] }) {
             />
             <kbd aria-hidden="true">/</kbd>
           </label>
+          {looks && <Views view="windows" stream={stream.name} />}
           {shown.length > 1 && (
             <div class="segments" role="group" aria-label="Stream">
               {shown.map((one) => (

@@ -1,8 +1,10 @@
 import { useMemo } from "preact/hooks";
 import type { Feed, Status } from "../api/types";
+import { TONES } from "../lib/episode";
 import { axis, count, DASH, millis, nanos, percent, seconds, short, text } from "../lib/format";
 import { lagMax, type Sample } from "../lib/history";
 import { ledgerView } from "../lib/ledger";
+import { format } from "../lib/route";
 import { useCell } from "../lib/store";
 import { history, status } from "../node";
 import { Badge, Card, Empty, FeedDot } from "../ui/parts";
@@ -71,8 +73,34 @@ function Tiles({ now }: { now: Status }) {
   );
 }
 
-/** Nobody looks for anomalies yet. Zero alerts would be a claim; this is not one. */
+/** What is open; where nobody looks, zero alerts would be a claim, and this is not one. */
 function Alerts({ now }: { now: Status }) {
+  if (now.alerts) {
+    const { open, held, problem, dropped } = now.alerts;
+    const parts = (["high", "medium", "low"] as const).filter((name) => open[name] > 0);
+    const kept_back = Object.values(held).reduce((sum, one) => sum + one, 0);
+    const lost = Object.values(dropped).reduce((sum, one) => sum + one, 0);
+    return (
+      <Card title="Alerts" note={<a href={format({ page: "alerts" })}>all alerts</a>} class="alerts">
+        <div class="under" data-testid="alerts">
+          <p>
+            {parts.length
+              ? parts.map((name) => (
+                  <Badge key={name} tone={TONES[name]}>
+                    {count(open[name])} {name}
+                  </Badge>
+                ))
+              : "Detectors run, and nothing is open."}
+          </p>
+          <p class="muted">
+            {count(now.alerts.findings)} findings, {count(kept_back)} held back
+            {lost > 0 && <span class="warn">, {count(lost)} lost for lack of room</span>}
+          </p>
+          {problem && <p class="bad">Not written down: {problem}</p>}
+        </div>
+      </Card>
+    );
+  }
   return (
     <Card title="Alerts" note={DASH} class="alerts">
       <p class="under" data-testid="alerts">

@@ -4,12 +4,16 @@
 //! ([`Ingest::server`]) are ahead of it by what is on its way, and are made from the log whenever leading begins or ends.
 
 use super::{FeedState, Ingest};
-use crate::journal::Recovered;
-use crate::replication::{Input, Order, Replication, Submission};
+use crate::journal::{JournalError, Recovered};
+use crate::recovery::Loaded;
+use crate::replication::{Input, Order, ReplicaSnapshots, Replication, Submission};
+use crate::snapshot::Request;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use tidegate_journal::{Batch, Entry};
-use tidegate_proto::feed::{ConnectionId, FeedServer, FeedServerOptions, Taken};
+use std::time::Instant;
+use tidegate_engine::{Event, kind};
+use tidegate_journal::{Batch, Entry, Point};
+use tidegate_proto::feed::{ConnectionId, FeedServer, FeedServerOptions, FeedServerState, StateError, Taken};
 use tidegate_proto::{Close, MonoTime};
 
 pub(super) struct Replicating {
@@ -28,6 +32,9 @@ pub(super) struct Replicating {
     /// When what is on its way arrived here; nothing for what came by another leader.
     arrived: VecDeque<Option<MonoTime>>,
     received: MonoTime,
+    /// Inputs that were in the log when leading began and are not committed yet, as far as is known here. Feeds may have been told that
+    /// they are, so until then nobody can be told how far they are.
+    unsettled: usize,
 }
 
 impl Replicating {
@@ -42,6 +49,7 @@ impl Replicating {
             ranks: HashMap::new(),
             arrived: VecDeque::new(),
             received: MonoTime(0),
+            unsettled: 0,
         }
     }
 
@@ -69,7 +77,8 @@ impl Replicating {
         self.push();
     }
 
-    /// Hands on what waits. Returns whether something still does: then nothing more may be accepted.
+    /// Hands on what waits. Returns whether something still does, or the beginning of leading is not settled: then nothing more may be
+    /// accepted.
     pub(super) fn push(&mut self) -> bool {
         while let Some(submission) = self.waiting.pop_front() {
             match self.port.submissions.try_send(submission) {
@@ -82,7 +91,7 @@ impl Replicating {
                 Err(flume::TrySendError::Disconnected(_)) => self.waiting.clear(),
             }
         }
-        false
+        self.unsettled > 0
     }
 }
 
@@ -115,7 +124,7 @@ impl Ingest {
     /// Leads no longer: from here on the committed log is all there is to tell.
     pub(super) fn leave(&mut self) {
         if let Some(replica) = &mut self.replica {
-            replica.leads = None;
+            (replica.leads, replica.unsettled) = (None, 0);
         }
     }
 
@@ -172,6 +181,10 @@ impl Ingest {
                     done += 1;
                     self.lead(epoch, &tail);
                 }
+                Order::Snapshot(point) => {
+                    done += 1;
+                    self.snapshot_at(point);
+                }
                 Order::Follow { leader, epoch } => {
                     done += 1;
                     self.follow(leader, epoch);
@@ -208,12 +221,81 @@ impl Ingest {
                 self.server.committed(rank, session, last);
             }
         }
+        replica.unsettled = replica.unsettled.saturating_sub(1);
         if replica.leads.is_some()
             && let Some(Some(received)) = replica.arrived.pop_front()
         {
             self.downstream.arrived(received, &self.router);
         }
         self.replica = Some(replica);
+    }
+
+    /// Begins a snapshot of the committed log up to here.
+    fn snapshot_at(&mut self, point: Point) {
+        let Some(replica) = &self.replica else { return };
+        let told = replica.port.written.clone();
+        let refuse = |why: &str| {
+            let _ = told.try_send(Err(why.to_owned()));
+        };
+        // A source that is one too many here has no place in the others' snapshots.
+        if replica.ranks.iter().any(|(log, here)| log != here) {
+            return refuse("its sources have other numbers than in the log");
+        }
+        let begun = Instant::now();
+        let state = self.state(&replica.log);
+        let Some(snapshots) = &mut self.snapshots else { return refuse("there are to be none") };
+        if snapshots.shared.is_busy() {
+            return refuse("another one is being written");
+        }
+        snapshots.shared.begin();
+        snapshots.barrier += 1;
+        let barrier = snapshots.barrier;
+        let (reply, points) = flume::bounded(1);
+        let _ = reply.try_send(point);
+        let request = Request {
+            barrier,
+            begun,
+            taken_ns: (snapshots.wall_ns)(),
+            ingest_pause_ns: u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            point: points,
+            state,
+        };
+        let requests = snapshots.requests.clone();
+        self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
+        // There is room: it is asked for one at a time.
+        let _ = requests.try_send(request);
+    }
+
+    /// Takes over sessions of a snapshot: in a cluster they are the committed log's.
+    pub(super) fn restore_sessions(&mut self, state: &FeedServerState) -> Result<(), StateError> {
+        let Some(replica) = &mut self.replica else { return self.server.restore(state) };
+        replica.log.restore(state)?;
+        // The log was written with these ranks.
+        let ranks = 0..replica.log.sources().count() as u16;
+        replica.ranks.extend(ranks.map(|rank| (rank, rank)));
+        self.server.go_on_from(&replica.log);
+        Ok(())
+    }
+
+    /// Takes over a node's snapshot, if there is one.
+    ///
+    /// # Errors
+    /// [`JournalError::Snapshot`] when it does not fit together.
+    pub(crate) fn begin_from(
+        &mut self,
+        settings: &ReplicaSnapshots,
+        loaded: Option<&Loaded>,
+    ) -> Result<Recovered, JournalError> {
+        let mut found = Recovered::default();
+        let Some(Loaded { info, bytes, ingest, .. }) = loaded else { return Ok(found) };
+        let (offset, folder) = (info.point.offset, settings.folder.clone());
+        self.restore(ingest).map_err(|what| JournalError::Snapshot { folder, offset, what })?;
+        (found.snapshot, found.snapshot_bytes) = (Some(offset), *bytes);
+        found.point = Some(info.point);
+        let stats = self.stats();
+        self.shared.logged.store(stats.logged, std::sync::atomic::Ordering::Relaxed);
+        *self.shared.stats() = stats;
+        Ok(found)
     }
 
     fn acknowledge_all(&mut self, now: MonoTime) {
@@ -244,6 +326,7 @@ impl Ingest {
         self.begin_anew(&Close::not_leader(None, epoch));
         let Some(replica) = &mut self.replica else { return };
         replica.leads = Some(epoch);
+        replica.unsettled = tail.len();
         replica.arrived.extend(tail.iter().map(|_| None));
         let mut ranks = replica.ranks.clone();
         for entry in tail.iter().flat_map(Input::entries).flatten() {
@@ -259,7 +342,7 @@ impl Ingest {
     fn follow(&mut self, leader: Option<SocketAddr>, epoch: u32) {
         self.begin_anew(&Close::not_leader(leader, epoch));
         let Some(replica) = &mut self.replica else { return };
-        (replica.leads, replica.leader) = (None, (leader, epoch));
+        (replica.leads, replica.leader, replica.unsettled) = (None, (leader, epoch), 0);
         for source in &mut self.sources {
             (source.connected, source.left) = (false, None);
         }

@@ -9,6 +9,14 @@ pub(super) struct History {
     records: VecDeque<Output>,
     /// Event time of the last record. Of many keys each push finds its own cold, and mostly nothing but this has to be read.
     newest_ts: u64,
+    /// Records taken in, and events in the bars among them, since the hub was made.
+    taken: u64,
+    events: u64,
+}
+
+/// Events in a record's bar; none in other records.
+fn events(output: &Output) -> u64 {
+    if output.kind == output_kind::BAR { output.bar().trades } else { 0 }
 }
 
 /// Whether `newer` is another revision of `older`: the same window, told again.
@@ -23,24 +31,39 @@ impl History {
         self.records.len()
     }
 
-    /// Takes a record in, keeping at most `max`. Events set aside as late are no record of a window.
-    pub(super) fn push(&mut self, output: Output, max: usize) {
+    /// Takes a record in, keeping at most `max`. Events set aside as late are no record of a window. Returns how many events more
+    /// than before there are in bars: of another revision, what it differs by; of one whose predecessor is gone, none.
+    pub(super) fn push(&mut self, output: Output, max: usize) -> u64 {
         if output.kind == output_kind::LATE {
-            return;
+            return 0;
         }
+        self.taken += 1;
+        let before = self.events;
+        self.place(output, max);
+        self.events - before
+    }
+
+    fn place(&mut self, output: Output, max: usize) {
         if output.ts > self.newest_ts {
             while self.records.len() >= max.max(1) {
                 self.records.pop_front();
             }
             self.newest_ts = output.ts;
+            self.events = self.events.saturating_add(events(&output));
             self.records.push_back(output);
             return;
         }
         let at = self.records.iter().rposition(|held| held.ts <= output.ts).map_or(0, |at| at + 1);
         let revised = self.records.range(..at).rev().take_while(|held| held.ts == output.ts);
         if let Some(back) = revised.into_iter().position(|held| revises(&output, held)) {
-            self.records[at - 1 - back] = output;
+            let place = &mut self.records[at - 1 - back];
+            // A bar that lost trades leaves the count as it is: they were worked on.
+            self.events = self.events.saturating_add(events(&output).saturating_sub(events(place)));
+            *place = output;
             return;
+        }
+        if output.state != BarState::Amended as u8 {
+            self.events = self.events.saturating_add(events(&output));
         }
         // One goes for the one that comes; more do when the bound was lowered.
         let mut at = at;
@@ -54,6 +77,11 @@ impl History {
             at -= 1;
         }
         self.records.insert(at, output);
+    }
+
+    /// Records taken in, and events in the bars among them.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.taken, self.events)
     }
 
     pub(super) fn newest(&self) -> Option<&Output> {

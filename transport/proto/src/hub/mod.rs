@@ -272,6 +272,23 @@ pub struct StreamStats {
     pub newest: u64,
 }
 
+/// How a key stands in a stream. Counts are since the hub was made; what a restart brought back counts too.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KeyStats {
+    /// Records published of it.
+    pub records: u64,
+    /// Of these, kept for lookback.
+    pub kept: u64,
+    /// Events in its bars; 0 where the stream has none.
+    pub events: u64,
+    /// The same of all keys of its slot.
+    pub slot_events: u64,
+    /// Events in bars of all keys.
+    pub all_events: u64,
+    /// Its newest record.
+    pub newest: Output,
+}
+
 /// How a hub stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HubStats {
@@ -319,6 +336,9 @@ struct StreamState {
     history: Vec<History>,
     /// Keys whose history is not empty.
     keyed: u64,
+    /// Events in bars of all keys, and of each slot's.
+    events: u64,
+    slot_events: Box<[u64]>,
     /// Frames made of whole runs of the ring, for the next reader that stands at the same place.
     shared: VecDeque<(u64, u64, Bytes)>,
 }
@@ -339,6 +359,8 @@ impl StreamState {
             newest: 0,
             history: Vec::new(),
             keyed: 0,
+            events: 0,
+            slot_events: vec![0; SLOT_COUNT].into_boxed_slice(),
             shared: VecDeque::new(),
         }
     }
@@ -348,7 +370,7 @@ impl StreamState {
     fn forget(&mut self) {
         self.first = self.head();
         (self.ring, self.shared) = (VecDeque::new(), VecDeque::new());
-        self.evicted = Box::default();
+        (self.evicted, self.slot_events) = (Box::default(), Box::default());
     }
 
     fn head(&self) -> u64 {
@@ -597,10 +619,13 @@ impl Hub {
         let room = self.lookback < self.options.lookback_total;
         let max = if room { self.options.lookback_records } else { history.len().max(1) };
         let before = history.len();
-        history.push(held, max);
+        let events = history.push(held, max);
         // A history gets shorter when its bound was lowered.
         self.lookback = self.lookback + history.len().max(1) - before.max(1);
         state.keyed += u64::from(before == 0 && history.len() > 0);
+        state.events = state.events.saturating_add(events);
+        let of_slot = &mut state.slot_events[usize::from(held.slot) % SLOT_COUNT];
+        *of_slot = of_slot.saturating_add(events);
     }
 
     /// Takes the oldest eighth off a full ring. Readers still behind it go by their policy.
@@ -708,6 +733,18 @@ impl Hub {
     #[must_use]
     pub fn latest(&self, stream: u16, name: &str) -> Option<&Output> {
         self.history(stream, name)?.newest()
+    }
+
+    /// How a key stands in a stream; `None` while it has no record there.
+    #[must_use]
+    pub fn key_stats(&self, stream: u16, name: &str) -> Option<KeyStats> {
+        let state = self.streams.get(usize::from(stream))?;
+        let history = self.history(stream, name)?;
+        let newest = *history.newest()?;
+        let (records, events) = history.counts();
+        let slot_events = state.slot_events[usize::from(newest.slot) % SLOT_COUNT];
+        let kept = history.len() as u64;
+        Some(KeyStats { records, kept, events, slot_events, all_events: state.events, newest })
     }
 
     /// The newest record of every key that `keys` covers, in the order in which names became known.

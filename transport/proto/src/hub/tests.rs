@@ -443,6 +443,35 @@ fn amendments_replace_and_do_not_hide_what_is_newer() {
 }
 
 #[test]
+fn events_of_a_key_are_counted_once_whatever_becomes_of_its_bars() {
+    const TRADES: usize = 11;
+    let (mut hub, mut source) = (small(64), Source::default());
+    ["ES", "NQ"].iter().for_each(|name| hub.define(name));
+    let mut bar = |name: &str, ts: u64, trades: u64, amends: bool| {
+        let mut output = source.record(0, name, ts);
+        output.words[TRADES] = trades;
+        if amends {
+            output.state = BarState::Amended as u8;
+        }
+        assert_eq!(output.bar().trades, trades);
+        output
+    };
+    // Nine bars, of which four are kept; one gains two trades, one loses one, and one is amended that is no longer kept.
+    let mut records: Vec<Output> = (1..=9).map(|at| bar("ES", at * 10, 10, false)).collect();
+    records.extend([bar("ES", 80, 12, true), bar("ES", 70, 9, true), bar("ES", 10, 11, true)]);
+    records.extend([bar("NQ", 90, 5, false), Output { kind: output_kind::LATE, ..bar("ES", 90, 99, false) }]);
+    hub.publish(&records);
+    let es = hub.key_stats(0, "ES").unwrap();
+    assert_eq!((es.records, es.kept, es.events, es.all_events), (12, 4, 92, 97));
+    assert_eq!((es.newest.ts, es.slot_events), (90, 92));
+    assert_eq!(
+        (hub.key_stats(0, "NQ").unwrap().events, hub.key_stats(1, "NQ"), hub.key_stats(9, "NQ")),
+        (5, None, None)
+    );
+    assert_eq!(hub.key_stats(0, "nobody"), None);
+}
+
+#[test]
 fn keys_are_searched_in_order() {
     let mut hub = small(64);
     NAMES.iter().for_each(|name| hub.define(name));

@@ -1,6 +1,7 @@
 //! The client library: [`Publisher`] and [`Subscriber`], which reconnect and go on by themselves.
 
 mod publisher;
+mod redirect;
 mod subscriber;
 
 pub use publisher::{PublishStats, Publisher, PublisherOptions};

@@ -1,5 +1,6 @@
 //! A feed's way in: batches, back-pressure, and a session that outlives its connections.
 
+use super::redirect::{Next, Redirects};
 use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
 use quinn::{Connection, RecvStream, SendStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -231,6 +232,7 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
     let mut pause = Duration::ZERO;
     // Since when nobody leads, as far as servers say.
     let mut sent_away: Option<Instant> = None;
+    let mut redirects = Redirects::default();
     let over = loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -250,6 +252,7 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
             let mut state = shared.state();
             if state.client.is_up() {
                 (pause, sent_away) = (Duration::ZERO, None);
+                redirects.stands();
             }
             state.client.disconnected();
         }
@@ -263,6 +266,7 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
                     break Err(error);
                 }
                 connection.close(quinn::VarInt::from_u32(0), b"");
+                redirects.broke(dialer.server(), Instant::now());
                 dialer.turn();
             }
             End::Elsewhere(close) => {
@@ -270,9 +274,17 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
                 if sent_away.get_or_insert_with(Instant::now).elapsed() >= dialer.patience() {
                     break Err(ClientError::Closed(close));
                 }
-                match close.leader() {
-                    Some(leader) => dialer.prefer(leader),
-                    None => dialer.turn(),
+                let next;
+                (next, pause) = redirects.elsewhere(&close, Instant::now());
+                match next {
+                    Next::To(leader) => dialer.prefer(leader),
+                    Next::Same => {}
+                    Next::Turn => {
+                        dialer.turn();
+                        if redirects.avoids(dialer.server(), Instant::now()) {
+                            dialer.turn();
+                        }
+                    }
                 }
             }
             End::Failed(error) => {

@@ -1,0 +1,168 @@
+//! Options of commands over traffic: `flows`, `detect`, and where traffic comes from.
+
+use super::*;
+
+#[derive(Debug, Args)]
+pub(crate) struct FlowsArgs {
+    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
+    #[arg(required_unless_present_any = ["listen", "interface"], value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Take exports over UDP until Ctrl-C: NetFlow v5, v9 and IPFIX, or sFlow v5. May be given several times.
+    #[arg(long, value_name = "netflow:ADDR|sflow:ADDR", conflicts_with_all = ["files", "interface"])]
+    pub(crate) listen: Vec<ListenArg>,
+    #[command(flatten)]
+    pub(crate) capture: CaptureArgs,
+    /// How records are written.
+    #[arg(long, value_enum, default_value_t = PrintArg::Table)]
+    pub(crate) output: PrintArg,
+    /// Flows that last longer are told so often while they go on; `never` for at their end only.
+    #[arg(long, value_name = "SPAN|never", default_value = "never", value_parser = parse_interim)]
+    pub(crate) interim: u64,
+    /// Flows held at once; beyond it the longest silent are ended early, and counted.
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
+    pub(crate) flows_max: u32,
+    #[command(flatten)]
+    pub(crate) read: TrafficArgs,
+}
+
+/// Packets off the network.
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// Take packets off a network interface until Ctrl-C (Linux; needs the capability CAP_NET_RAW).
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["files", "format", "exports", "sampling", "from", "to", "strict"])]
+    pub(crate) interface: Option<String>,
+    /// Bytes of each packet that are kept: the rest of longer ones is not looked at.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_535, requires = "interface", conflicts_with = "files", value_parser = clap::value_parser!(u32).range(64..=262_144))]
+    pub(crate) snapshot_length: u32,
+    /// Also take packets that are meant for other hosts, as they come by at a mirror port: the interface listens to all while this runs.
+    #[arg(long, requires = "interface", conflicts_with = "files")]
+    pub(crate) promiscuous: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetectArgs {
+    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
+    #[arg(required_unless_present = "interface", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) capture: CaptureArgs,
+    /// How alerts are written.
+    #[arg(long, value_enum, default_value_t = AlertsArg::Table)]
+    pub(crate) output: AlertsArg,
+    /// One JSON object per file and line: what was read, and its alerts.
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) json: bool,
+    /// Leave out alerts that are less severe.
+    #[arg(long, value_enum, default_value_t = SeverityArg::Low)]
+    pub(crate) min_severity: SeverityArg,
+    /// Flows held at once; beyond it the longest silent are ended early, and counted.
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(64..=1 << 24))]
+    pub(crate) flows_max: u32,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) tell: TellArgs,
+    #[command(flatten)]
+    pub(crate) rules: RulesArgs,
+    #[command(flatten)]
+    pub(crate) read: TrafficArgs,
+}
+
+/// UDP ports that exports are sent to.
+#[derive(Debug, Clone)]
+pub(crate) struct ExportPorts(pub(crate) Vec<u16>);
+
+impl ExportPorts {
+    /// NetFlow's and IPFIX's usual ports, and sFlow's.
+    const USUAL: &str = "2055,2056,4739,6343,9555,9995,9996";
+}
+
+impl std::str::FromStr for ExportPorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| match text.trim().parse::<u16>() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err(format!("`{text}` is no port: ports are 1 to 65535, separated by commas")),
+        };
+        text.split(',').map(port).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Where exports are taken.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenArg {
+    /// sFlow, as against NetFlow and IPFIX.
+    pub(crate) sflow: bool,
+    pub(crate) address: std::net::SocketAddr,
+}
+
+impl std::str::FromStr for ListenArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (sflow, address) = match text.split_once(':') {
+            Some(("netflow", address)) => (false, address),
+            Some(("sflow", address)) => (true, address),
+            _ => return Err(format!("`{text}` begins with neither `netflow:` nor `sflow:`")),
+        };
+        let address = address.parse().map_err(|_| {
+            format!("`{address}` is no address with a port, such as 0.0.0.0:2055 or [::]:6343")
+        })?;
+        Ok(Self { sflow, address })
+    }
+}
+
+/// How traffic is read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reading")]
+pub(crate) struct TrafficArgs {
+    /// The format, when it is not to be told from the file: pcap, zeek or eve.
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Read what NetFlow, IPFIX and sFlow datagrams inside captures tell, instead of the packets themselves; only those to PORTS when
+    /// given.
+    #[arg(long, value_name = "PORT,…", num_args = 0..=1, require_equals = true, default_missing_value = ExportPorts::USUAL)]
+    pub(crate) exports: Option<ExportPorts>,
+    /// One in N packets was looked at, for exporters that do not say so themselves.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sampling: Option<u32>,
+    /// Leave out packets before this instant: RFC 3339, `2026-01-05`, or nanoseconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+    pub(crate) from: Option<EventTime>,
+    /// Leave out packets at and after this instant.
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
+    pub(crate) to: Option<EventTime>,
+    /// Stop at the first packet that cannot be read instead of counting it.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+impl TrafficArgs {
+    pub(crate) fn options(&self) -> ReadOptions {
+        ReadOptions {
+            format: self.format,
+            from: self.from,
+            to: self.to,
+            strict: self.strict,
+            ..ReadOptions::default()
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AlertsArg {
+    Table,
+    Jsonl,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SeverityArg {
+    Low,
+    Medium,
+    High,
+}
+
+fn parse_interim(text: &str) -> Result<u64, String> {
+    if text == "never" { Ok(0) } else { parse_span(text) }
+}

@@ -1,0 +1,190 @@
+//! Alerts of a server: what detectors, rules and streams find while it runs.
+//!
+//! ```text
+//! exporters --UDP--> tg-exports --queue, drops counted--> tg-detect --.
+//! captures, flow logs ----------------------------------> tg-traffic ---> tg-alerts: episodes, store, subscribers --> tg-sink, one each
+//! anomaly.*, regime.* --a subscription like any other---> tg-watch ---'       ^
+//!                                                        gateway: acknowledged, false positive, ...
+//! ```
+//! Threads of their own throughout: nothing here is waited for by what computes results.
+
+mod board;
+mod desk;
+mod exports;
+mod files;
+mod sending;
+mod streams;
+mod talkers;
+
+pub(crate) use board::Board;
+
+use crate::alert::folder::Holder;
+use crate::exit::Failure;
+use crate::interrupt::Interrupt;
+use crate::render::Ui;
+use crate::rules;
+use crate::settings::Settings;
+use crate::sink::SinkSpec;
+use crate::traffic::Reading;
+use desk::{Keeper, ToDesk};
+use exports::Listening;
+use files::Files;
+use sending::Sending;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use streams::{Streams, Thresholds};
+use tidegate_alert::{DeskOptions, Group, Groups};
+use tidegate_config::Config;
+use tidegate_live::HubHandle;
+use tidegate_replay::StreamInfo;
+use tokio::runtime::Handle;
+
+/// What finds something, and who keeps it.
+pub(crate) struct Watch {
+    board: Arc<Board>,
+    to_desk: SyncSender<ToDesk>,
+    keeper: JoinHandle<()>,
+    finders: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    thresholds: Thresholds,
+    addresses: Vec<SocketAddr>,
+}
+
+fn no_thread(error: std::io::Error) -> Failure {
+    Failure::internal(format!("no thread for alerts: {error}"))
+}
+
+impl Watch {
+    /// Starts what the settings ask for; `None` where nothing looks for anything. What can be refused is refused before anything
+    /// runs.
+    pub(crate) fn start(
+        settings: &Settings,
+        data: &Path,
+        streams: &[StreamInfo],
+        interrupt: &Interrupt,
+        ui: &Ui,
+    ) -> Result<Option<Self>, Failure> {
+        let (traffic, alerts) = (&settings.config.traffic, &settings.config.alerts);
+        if traffic.exports.is_empty() && traffic.files.is_empty() && !streams::any(streams) {
+            if alerts.sigma.len() + alerts.patterns.len() + alerts.sinks.len() > 0 {
+                return Err(Failure::usage(
+                    "rules and sinks have nothing to go with: add --flows, --traffic, --anomaly or --regime",
+                ));
+            }
+            return Ok(None);
+        }
+        let groups: Vec<Group> = alerts
+            .groups
+            .iter()
+            .map(|group| group.parse().map_err(Failure::usage))
+            .collect::<Result<_, Failure>>()?;
+        let groups = Groups::new(groups).map_err(Failure::usage)?;
+        let options = DeskOptions { budget: alerts.budget, groups, ..DeskOptions::default() };
+        let sigma: Vec<_> = alerts.sigma.iter().map(|path| settings.beside(path)).collect();
+        let rules = rules::load(&sigma, &alerts.patterns, ui)?;
+        let sinks: Vec<SinkSpec> = alerts
+            .sinks
+            .iter()
+            .map(|sink| sink.parse::<SinkSpec>().map_err(Failure::usage))
+            .collect::<Result<_, Failure>>()?;
+        let listening = Listening::open(&traffic.exports)?;
+        let addresses = listening.addresses.clone();
+        let store = crate::alert::open(&data.join("alerts"), ui)?;
+
+        let (to_desk, inbox) = sync_channel(desk::QUEUE_MAX);
+        let board = Arc::new(Board::new(to_desk.clone()));
+        let sinks: Vec<Sending> =
+            sinks.into_iter().map(|sink| Sending::start(sink, &board)).collect::<Result<_, _>>()?;
+        let keeper = Keeper::new(store, options, Arc::clone(&board), sinks);
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let keeper = thread("tg-alerts").spawn(move || keeper.run(&inbox)).map_err(no_thread)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut finders = Vec::new();
+        if !addresses.is_empty() {
+            let threads = exports::start(
+                listening,
+                (traffic.flows_max, traffic.sampling),
+                &rules,
+                (&board, &to_desk),
+                &stop,
+            );
+            finders.extend(threads.map_err(no_thread)?);
+        }
+        if !traffic.files.is_empty() {
+            let files = Files {
+                paths: traffic.files.iter().map(|path| settings.beside(path)).collect(),
+                flows_max: traffic.flows_max,
+                reading: Reading { sampling: traffic.sampling, ..Reading::default() },
+                rules,
+                board: Arc::clone(&board),
+                to_desk: to_desk.clone(),
+                interrupt: interrupt.clone(),
+            };
+            finders.push(thread("tg-traffic").spawn(move || files.run()).map_err(no_thread)?);
+        }
+        let thresholds = Arc::new(RwLock::new(streams::thresholds(&settings.config)));
+        Ok(Some(Self { board, to_desk, keeper, finders, stop, thresholds, addresses }))
+    }
+
+    /// Where exports are taken.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Looks at the streams from now on.
+    pub(crate) fn follow(&mut self, hub: HubHandle, network: &Handle) -> Result<(), Failure> {
+        let streams = Streams {
+            hub,
+            thresholds: Arc::clone(&self.thresholds),
+            board: Arc::clone(&self.board),
+            to_desk: self.to_desk.clone(),
+            stop: Arc::clone(&self.stop),
+        };
+        let network = network.clone();
+        let thread = std::thread::Builder::new().name("tg-watch".to_owned());
+        let reading = thread.spawn(move || network.block_on(streams.run()));
+        self.finders.push(reading.map_err(no_thread)?);
+        Ok(())
+    }
+
+    /// A reload may have changed what streams hold for an anomaly.
+    pub(crate) fn reloaded(&self, config: &Config) {
+        *self.thresholds.write().unwrap_or_else(PoisonError::into_inner) = streams::thresholds(config);
+    }
+
+    /// What the gateway answers from.
+    pub(crate) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// Tells other processes where this node takes what they have to say to alerts.
+    pub(crate) fn serving(&self, http: Option<&String>) {
+        let holder = Holder { pid: std::process::id(), http: http.cloned() };
+        // The keeper has begun and takes everything until it is told to stop.
+        let _ = self.to_desk.send(ToDesk::Serving(holder));
+    }
+
+    /// What people are to be told since the last call.
+    pub(crate) fn tick(&self, ui: &Ui) {
+        self.board.notes().iter().for_each(|note| ui.note(note));
+    }
+
+    /// Ends it, after the engine: what is found is kept.
+    pub(crate) fn finish(self, ui: &Ui) {
+        self.stop.store(true, Relaxed);
+        for finder in self.finders {
+            if finder.join().is_err() {
+                ui.note("warning: a thread of the detectors ended by a bug");
+            }
+        }
+        let _ = self.to_desk.send(ToDesk::Stop);
+        if self.keeper.join().is_err() {
+            ui.note("warning: the keeper of alerts ended by a bug");
+        }
+        self.board.notes().iter().for_each(|note| ui.note(note));
+    }
+}

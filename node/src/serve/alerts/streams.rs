@@ -1,0 +1,408 @@
+//! Anomalies and regime changes that streams tell become findings for the same desk.
+//!
+//! The reader is a subscriber like any other: what it cannot keep up with is dropped by the hub, and counted.
+
+use super::board::{Board, Row};
+use super::desk::ToDesk;
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tidegate_actors::anomaly::{AnomalySpec, Measure};
+use tidegate_alert::{Finding, Range, Reason, Severity};
+use tidegate_config::{Config, Stream};
+use tidegate_engine::{BarState, Output};
+use tidegate_live::{Delivery, HubHandle, Origin};
+use tidegate_proto::hub::StreamMeta;
+use tidegate_proto::subscription::{LagPolicy, Subscription};
+use tidegate_proto::wire::HEAD_BYTES;
+use tidegate_proto::{Frame, FrameHead};
+use tidegate_replay::StreamInfo;
+
+/// How often it is looked for streams that a reload has brought.
+const LOOK: Duration = Duration::from_secs(1);
+/// Rows of a key that an alert is about, and how many keys are asked for in a second.
+const ROWS_MAX: usize = 60;
+const ROWS_A_SECOND: u32 = 20;
+/// Keys whose rows are remembered here: with twelve columns under 16 MiB. Rows of others are asked for when something was found.
+const KEYS_MAX: usize = 2_048;
+/// Names and states remembered each; beyond it all are forgotten and learnt anew.
+const NAMES_MAX: usize = 1 << 20;
+/// State of a row that says an anomaly goes on.
+const ALERT: f64 = 2.0;
+
+const ANOMALY: &str = "anomaly";
+const REGIME: &str = "regime-change";
+
+/// Whether a kind of alert comes from a stream: its method is then the stream, its entity the key.
+pub(super) fn is_of_stream(kind: &str) -> bool {
+    [ANOMALY, REGIME].contains(&kind)
+}
+
+/// A stream that is looked at.
+#[derive(Debug, Clone, PartialEq)]
+struct Watched {
+    name: String,
+    columns: Vec<String>,
+    /// For anomalies, the score from which a bar is one.
+    threshold: Option<f64>,
+}
+
+/// The scores from which bars are anomalies, by stream. A reload changes them with the streams.
+pub(super) type Thresholds = Arc<RwLock<HashMap<String, f64>>>;
+
+/// Those of a configuration.
+pub(super) fn thresholds(config: &Config) -> HashMap<String, f64> {
+    let of = |stream: &Stream| {
+        let bars = stream.bars.as_ref()?.name();
+        Some((format!("anomaly.{bars}"), stream.anomaly?.threshold()))
+    };
+    config.streams().iter().filter_map(of).collect()
+}
+
+/// Whether any of these streams finds something.
+pub(super) fn any(streams: &[StreamInfo]) -> bool {
+    streams.iter().any(|stream| finds(&stream.name))
+}
+
+fn finds(stream: &str) -> bool {
+    stream.starts_with("anomaly.") || stream.starts_with("regime.")
+}
+
+/// What is remembered between rows.
+#[derive(Default)]
+struct Reader {
+    names: HashMap<u64, Box<str>>,
+    /// The last state of each key, by stream and name.
+    states: HashMap<(u16, u64), u8>,
+    /// The last rows of the first keys, which show what a finding is about.
+    rows: HashMap<(u16, u64), VecDeque<Row>>,
+}
+
+/// A stream that is read.
+struct Following {
+    number: u16,
+    stream: Watched,
+    deliveries: tidegate_live::Reader,
+}
+
+/// What reads the streams.
+pub(super) struct Streams {
+    pub(super) hub: HubHandle,
+    pub(super) thresholds: Thresholds,
+    pub(super) board: Arc<Board>,
+    pub(super) to_desk: SyncSender<ToDesk>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Streams {
+    /// Reads them until the server ends, those that a reload brings included.
+    pub(super) async fn run(self) {
+        let mut following: Vec<Following> = Vec::new();
+        let mut known = None;
+        let mut reader = Reader::default();
+        let mut asked = (Instant::now(), 0);
+        loop {
+            let catalogue = self.hub.catalogue();
+            if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &catalogue)) {
+                for (number, stream) in catalogue.open() {
+                    if finds(&stream.name) && !following.iter().any(|one| one.number == number) {
+                        following.extend(self.follow(number, stream).await);
+                    }
+                }
+                known = Some(catalogue);
+            }
+            let delivery = poll_fn(|context| poll(&mut following, context));
+            let Ok((at, delivery)) = tokio::time::timeout(LOOK, delivery).await else {
+                // Whoever reads something is told of the end by that.
+                if following.is_empty() && self.stop.load(Relaxed) {
+                    return;
+                }
+                continue;
+            };
+            match delivery {
+                Some(Delivery::Frames(frames)) => {
+                    let Following { number, stream, .. } = &following[at];
+                    for frame in &frames {
+                        for (finding, mut rows) in self.take(stream, frame, &mut reader) {
+                            if rows.is_empty() {
+                                rows = self.rows(*number, &finding, &mut asked).await;
+                            }
+                            // This thread may wait; meanwhile nothing is taken off the hub.
+                            let _ = self.to_desk.send(ToDesk::InStream(Box::new(finding), rows));
+                        }
+                    }
+                }
+                // It was changed or removed; if it came back it is in the catalogue by then.
+                Some(Delivery::Closed(_)) => {
+                    following.swap_remove(at);
+                    known = None;
+                }
+                None => return,
+            }
+        }
+    }
+
+    async fn follow(&self, number: u16, stream: &StreamMeta) -> Option<Following> {
+        let name = stream.name.as_str();
+        let usual = AnomalySpec::new(Measure::Volume).threshold();
+        let threshold = name.starts_with("anomaly.").then(|| {
+            let thresholds = self.thresholds.read().unwrap_or_else(PoisonError::into_inner);
+            thresholds.get(name).copied().unwrap_or(usual)
+        });
+        let subscription = Subscription { policy: LagPolicy::DropOldest, ..Subscription::to([name]) };
+        let origin = Origin { kind: "alerts", peer: "this node".into() };
+        match self.hub.subscribe_from(subscription, Some(origin)).await {
+            Ok(deliveries) => {
+                let stream = Watched { name: name.to_owned(), columns: stream.columns.clone(), threshold };
+                Some(Following { number, stream, deliveries })
+            }
+            Err(error) => {
+                self.board.note(format!("warning: {name} is not looked at for alerts: {error}"));
+                None
+            }
+        }
+    }
+
+    /// The last rows of a key that none were remembered of: for a few findings a second, since whoever answers has results to deliver
+    /// first. Where much has come since they are later ones.
+    async fn rows(&self, number: u16, finding: &Finding, asked: &mut (Instant, u32)) -> Vec<Row> {
+        if asked.0.elapsed() >= LOOK {
+            *asked = (Instant::now(), 0);
+        }
+        asked.1 += 1;
+        if asked.1 > ROWS_A_SECOND {
+            return Vec::new();
+        }
+        let key = finding.entity.clone();
+        let found = self.hub.ask(move |hub, _| hub.lookback(number, &key, ROWS_MAX).map(Row::of).collect());
+        found.await.unwrap_or_default()
+    }
+
+    fn take(&self, stream: &Watched, bytes: &[u8], reader: &mut Reader) -> Vec<(Finding, Vec<Row>)> {
+        let Ok(Some(head)) = FrameHead::read(bytes, 0) else { return Vec::new() };
+        let Some(body) = bytes.get(HEAD_BYTES..head.frame_bytes()) else { return Vec::new() };
+        match Frame::read(0, &head, body) {
+            Ok(Frame::Names(names)) => {
+                if reader.names.len() > NAMES_MAX {
+                    reader.names.clear();
+                }
+                reader.names.extend(names.iter().map(|(hash, name)| (hash, name.into())));
+            }
+            Ok(Frame::Records(records)) => {
+                return records.iter().filter_map(|output| reader.look(stream, &output)).collect();
+            }
+            Ok(Frame::Loss(loss)) => {
+                self.board.counts.records_lost.fetch_add(loss.count, Relaxed);
+            }
+            _ => {}
+        }
+        Vec::new()
+    }
+}
+
+/// The next thing that one of the streams has.
+fn poll(following: &mut [Following], context: &mut Context<'_>) -> Poll<(usize, Option<Delivery>)> {
+    for (at, one) in following.iter_mut().enumerate() {
+        // Nothing is lost when the future is dropped: a delivery is taken only when it is ready.
+        if let Poll::Ready(delivery) = pin!(one.deliveries.next()).poll(context) {
+            return Poll::Ready((at, delivery));
+        }
+    }
+    Poll::Pending
+}
+
+impl Reader {
+    /// Judges a row and remembers it; what was found, and the rows of its key up to it.
+    fn look(&mut self, stream: &Watched, output: &Output) -> Option<(Finding, Vec<Row>)> {
+        let key = (output.stream, output.name);
+        if self.rows.len() < KEYS_MAX || self.rows.contains_key(&key) {
+            let rows = self.rows.entry(key).or_default();
+            if rows.len() >= ROWS_MAX {
+                rows.pop_front();
+            }
+            rows.push_back(Row::of(output));
+        }
+        let finding = self.judge(stream, output)?;
+        let rows = self.rows.get(&key).map(|rows| rows.iter().cloned().collect());
+        Some((finding, rows.unwrap_or_default()))
+    }
+
+    fn judge(&mut self, stream: &Watched, output: &Output) -> Option<Finding> {
+        if output.state == BarState::Forming as u8 {
+            return None;
+        }
+        let values: Vec<f64> = output.values().collect();
+        let value = |name: &str| {
+            let at = stream.columns.iter().position(|column| column == name)?;
+            values.get(at).copied().filter(|value| value.is_finite())
+        };
+        let of = match stream.threshold {
+            Some(threshold) => anomaly(threshold, &value),
+            None => {
+                let state = value("state")? as u8;
+                if self.states.len() > NAMES_MAX {
+                    self.states.clear();
+                }
+                let before = self.states.insert((output.stream, output.name), state)?;
+                (before != state).then(|| regime(before, state, &value)).flatten()
+            }
+        };
+        let Found { kind, score, severity, reasons } = of?;
+        let entity = self.names.get(&output.name)?.to_string();
+        Some(Finding {
+            kind: kind.to_owned(),
+            entity,
+            spoofed: false,
+            peer: None,
+            port: None,
+            method: stream.name.clone(),
+            technique: None,
+            severity,
+            score,
+            reasons,
+            range: Range {
+                first: output.sequence,
+                last: output.sequence,
+                first_ts: output.ts,
+                last_ts: output.ts,
+            },
+            ts: output.ts,
+            proof: None,
+        })
+    }
+}
+
+struct Found {
+    kind: &'static str,
+    score: f64,
+    severity: Severity,
+    reasons: Vec<Reason>,
+}
+
+/// A row whose score reaches the threshold, on the detectors' scale: `1 - 0.2 * threshold / seen`.
+fn anomaly(threshold: f64, value: &dyn Fn(&str) -> Option<f64>) -> Option<Found> {
+    let score = value("score")?;
+    if value("state")? != ALERT || score < threshold {
+        return None;
+    }
+    let severity = match score / threshold {
+        times if times >= 4.0 => Severity::High,
+        times if times >= 2.0 => Severity::Medium,
+        _ => Severity::Low,
+    };
+    let mut reasons = Vec::new();
+    if let (Some(seen), Some(expected)) = (value("value"), value("expected")) {
+        reasons.push(Reason::new("value", seen, expected));
+        if let Some(spread) = value("spread") {
+            reasons.push(Reason::new("distance from what was expected", (seen - expected).abs(), spread));
+        }
+    }
+    reasons.push(Reason::new("score", score, threshold));
+    if let Some(chance) = value("chance") {
+        reasons.push(Reason::new("chance of such a score in an undisturbed series", chance, 1.0));
+    }
+    Some(Found { kind: ANOMALY, score: 1.0 - 0.2 * threshold / score, severity, reasons })
+}
+
+/// Another state than before. The score is the probability of the new state.
+fn regime(before: u8, state: u8, value: &dyn Fn(&str) -> Option<f64>) -> Option<Found> {
+    let score = value(&format!("p_{state}"))?;
+    let mut reasons = vec![Reason::new("state", f64::from(state), f64::from(before))];
+    for (name, was) in [("deviation", "deviation_before"), ("mean", "mean_before")] {
+        if let (Some(seen), Some(expected)) = (value(name), value(was)) {
+            reasons.push(Reason::new(&format!("{name} of returns"), seen, expected));
+        }
+    }
+    if let Some(bars) = value("run_length") {
+        reasons.push(Reason::new("bars since it began", bars, 0.0));
+    }
+    Some(Found { kind: REGIME, score, severity: Severity::Low, reasons })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_engine::{Cause, output_kind};
+
+    fn row(sequence: u64, values: &[f64]) -> Output {
+        let mut output = Output {
+            name: 7,
+            sequence,
+            ts: sequence * 1_000,
+            kind: output_kind::VALUES,
+            state: BarState::Final as u8,
+            cause: Cause::Watermark as u8,
+            count: values.len() as u8,
+            ..Output::default()
+        };
+        output.words.iter_mut().zip(values).for_each(|(word, value)| *word = value.to_bits());
+        output
+    }
+
+    fn reader() -> Reader {
+        Reader { names: HashMap::from([(7, "BTCUSD".into())]), ..Reader::default() }
+    }
+
+    #[test]
+    fn anomalies_are_on_the_detectors_scale_and_quiet_rows_say_nothing() {
+        let columns = ["state", "score", "chance", "value", "expected", "spread"];
+        let stream = Watched {
+            name: "anomaly.1s".to_owned(),
+            columns: columns.map(str::to_owned).to_vec(),
+            threshold: Some(2.0),
+        };
+        let mut reader = reader();
+        for quiet in [
+            [0.0, f64::NAN, f64::NAN, 5.0, f64::NAN, f64::NAN],
+            [1.0, 1.9, 0.1, 5.0, 5.0, 1.0],
+            [2.0, 1.9, 0.1, 5.0, 5.0, 1.0],
+        ] {
+            assert_eq!(reader.judge(&stream, &row(1, &quiet)), None);
+        }
+        let found = reader.judge(&stream, &row(2, &[2.0, 8.0, 1e-8, 90.0, 5.0, 1.0])).unwrap();
+        assert_eq!((found.kind.as_str(), found.entity.as_str()), ("anomaly", "BTCUSD"));
+        assert_eq!(
+            (found.score, found.severity, found.method.as_str()),
+            (0.95, Severity::High, "anomaly.1s")
+        );
+        assert_eq!((found.reasons[0].seen, found.reasons[0].expected), (90.0, 5.0));
+        assert_eq!((found.range.first, found.ts), (2, 2_000));
+        let rows = (1..=100).filter_map(|at| {
+            let score = if at == 90 { 8.0 } else { 0.0 };
+            reader.look(&stream, &row(at, &[2.0, score, 1.0, 5.0, 5.0, 1.0]))
+        });
+        let rows: Vec<_> = rows.map(|(_, rows)| rows).collect();
+        assert_eq!((rows.len(), rows[0].len()), (1, ROWS_MAX));
+        assert_eq!((rows[0][0].sequence, rows[0][ROWS_MAX - 1].sequence), (31, 90));
+        let forming = Output { state: BarState::Forming as u8, ..row(3, &[2.0, 8.0, 0.1, 9.0, 5.0, 1.0]) };
+        assert_eq!(reader.judge(&stream, &forming), None);
+    }
+
+    #[test]
+    fn a_regime_is_news_when_it_changes_and_not_when_it_is_learnt() {
+        let columns =
+            ["state", "p_0", "p_1", "run_length", "mean", "deviation", "mean_before", "deviation_before"];
+        let stream = Watched {
+            name: "regime.1s".to_owned(),
+            columns: columns.map(str::to_owned).to_vec(),
+            threshold: None,
+        };
+        let mut reader = reader();
+        let calm = [0.0, 0.9, 0.1, 40.0, 0.0, 0.1, f64::NAN, f64::NAN];
+        let wild = [1.0, 0.2, 0.8, 3.0, 0.0, 0.5, 0.0, 0.1];
+        let learning = [f64::NAN; 8];
+        assert_eq!(reader.judge(&stream, &row(1, &learning)), None);
+        assert_eq!(reader.judge(&stream, &row(2, &calm)), None);
+        assert_eq!(reader.judge(&stream, &row(3, &calm)), None);
+        let found = reader.judge(&stream, &row(4, &wild)).unwrap();
+        assert_eq!((found.kind.as_str(), found.score), ("regime-change", 0.8));
+        let deviation = found.reasons.iter().find(|reason| reason.name == "deviation of returns").unwrap();
+        assert_eq!((deviation.seen, deviation.expected), (0.5, 0.1));
+        assert_eq!(reader.judge(&stream, &row(5, &wild)), None);
+    }
+}

@@ -1,0 +1,407 @@
+//! Alerts of a node that runs: found as `detect` finds them, kept, told, and worked with through it.
+
+use super::common::http::{self, Said, WebSocket};
+use super::common::{Running, ends, fails, folder, json};
+use super::{START, scan, write};
+use serde_json::{Value, json};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Port of the exporter inside captures.
+const PORT: u16 = 2_055;
+
+/// NetFlow v5 of so many refused ports of 10.0.0.10, both directions of each, exported at `now` (seconds since 1970).
+fn exports(now: u32, ports: u16) -> Vec<Vec<u8>> {
+    let record = |from: u8, to: u8, ports: (u16, u16), flags: u8, at: u32| {
+        let mut bytes = vec![10, 0, 0, from, 10, 0, 0, to, 0, 0, 0, 0, 0, 1, 0, 2];
+        for word in [1u32, 40, at, at] {
+            bytes.extend(word.to_be_bytes());
+        }
+        bytes.extend(ports.0.to_be_bytes());
+        bytes.extend(ports.1.to_be_bytes());
+        bytes.extend([0, flags, 6, 0, 0, 0, 0, 0, 24, 24, 0, 0]);
+        bytes
+    };
+    let all: Vec<Vec<u8>> = (1..=ports)
+        .flat_map(|port| {
+            let at = 590_000 + u32::from(port) * 10;
+            [record(66, 10, (40_000, port), 0x02, at), record(10, 66, (port, 40_000), 0x14, at + 1)]
+        })
+        .collect();
+    all.chunks(28)
+        .enumerate()
+        .map(|(at, records)| {
+            let mut bytes = vec![0, 5];
+            bytes.extend((records.len() as u16).to_be_bytes());
+            for word in [600_000, now, 0, at as u32 * 28] {
+                bytes.extend(word.to_be_bytes());
+            }
+            bytes.extend([0, 0, 0, 0]);
+            bytes.extend(records.concat());
+            bytes
+        })
+        .collect()
+}
+
+/// The same datagrams as a capture has them, from 127.0.0.1.
+fn captured(now: u32, datagrams: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 101] {
+        out.extend(word.to_le_bytes());
+    }
+    for bytes in datagrams {
+        let length = bytes.len() as u32 + 28;
+        for word in [now, 0, length, length] {
+            out.extend(word.to_le_bytes());
+        }
+        out.extend([0x45, 0]);
+        out.extend((length as u16).to_be_bytes());
+        out.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
+        out.extend(30_000u16.to_be_bytes());
+        out.extend(PORT.to_be_bytes());
+        out.extend((bytes.len() as u16 + 8).to_be_bytes());
+        out.extend([0, 0]);
+        out.extend(bytes);
+    }
+    out
+}
+
+struct Node {
+    server: Running,
+    http: SocketAddr,
+    quic: String,
+    exports: Vec<SocketAddr>,
+}
+
+impl Node {
+    fn start(folder: &Path, more: &str) -> Self {
+        let (server, hello) = Running::serve(folder, more);
+        let http = hello["http"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+        let exports = hello["exports"].as_array().into_iter().flatten();
+        let exports = exports.map(|address| address.as_str().unwrap().parse().unwrap()).collect();
+        let quic = hello["listening"].as_str().unwrap().to_owned();
+        Self { server, http, quic, exports }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let answer = http::get(self.http, path, "");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// The alerts there are once so many are open.
+    fn open(&self, count: usize) -> Vec<Value> {
+        // Told by the stream of alerts: what it tells is in the list.
+        let (status, text) = http::events(self.http, "/v1/sse?streams=alerts&from=snapshot", "", |text| {
+            let alerts = text.split("event: alert\n").skip(1).filter_map(|part| part.strip_prefix("data: "));
+            let ids: std::collections::BTreeSet<String> = alerts
+                .filter_map(|part| serde_json::from_str::<Value>(part.split('\n').next()?).ok())
+                .map(|alert| alert["id"].to_string())
+                .collect();
+            ids.len() >= count
+        });
+        assert_eq!(status, 200, "{text}");
+        let list = self.get("/v1/alerts");
+        assert_eq!(list["total"], count, "{list}");
+        list["alerts"].as_array().unwrap().clone()
+    }
+}
+
+/// What an alert says that does not depend on when it was read.
+fn told(alert: &Value) -> Value {
+    let mut alert = alert.clone();
+    for name in ["range", "proof"] {
+        alert[name] = Value::Null;
+    }
+    alert
+}
+
+#[test]
+fn a_node_finds_what_detect_finds_in_exports_and_in_files() {
+    let folder = folder();
+    let path = folder.path();
+    write(path, "scan.pcap", scan(START, 67, 40));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
+    let datagrams = exports(now, 40);
+    write(path, "exports.pcap", captured(now, &datagrams));
+    ends(path, "detect scan.pcap --alerts beside", 1);
+    ends(path, &format!("detect exports.pcap --exports={PORT} --alerts beside"), 1);
+    let want = json(path, "alert list --alerts beside --json", 0);
+
+    let node = Node::start(path, "--flows 127.0.0.1:0 --traffic scan.pcap");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for bytes in &datagrams {
+        socket.send_to(bytes, node.exports[0]).unwrap();
+    }
+    // It goes on counting for a moment; at its end everything is written.
+    node.open(2);
+    let traffic = node.get("/v1/traffic");
+    assert_eq!(traffic["hosts"][0]["alerts"], 1, "{traffic}");
+    let around = node.get("/v1/traffic?host=10.0.0.10");
+    assert_eq!(around["recent"][0]["responder"], "10.0.0.10", "{around}");
+    node.server.summary();
+
+    let list = json(path, "alert list --alerts data/alerts --json", 0);
+    let of = |list: &Value| -> Vec<Value> {
+        let mut all: Vec<Value> = list["alerts"].as_array().unwrap().iter().map(told).collect();
+        all.sort_by_key(|alert| alert["id"].to_string());
+        all
+    };
+    assert_eq!(of(&list), of(&want));
+    // The file's alert can be proved; of what was not recorded it is said that it cannot.
+    for alert in list["alerts"].as_array().unwrap() {
+        let id = alert["id"].as_str().unwrap();
+        let recorded = alert["entity"] == "10.0.0.67";
+        assert_eq!(alert["proof"].is_object(), recorded, "{alert}");
+        let line = format!("alert replay {id} --alerts data/alerts");
+        if recorded {
+            ends(path, &line, 0);
+        } else {
+            fails(path, &line, 3, &["was not made from a file"]);
+        }
+    }
+    // Started again, the file is not judged again, and nothing is counted twice.
+    let node = Node::start(path, "--traffic scan.pcap");
+    while !node.server.note().contains("judged before") {}
+    let counted =
+        |alerts: &[Value]| -> u64 { alerts.iter().map(|alert| alert["count"].as_u64().unwrap()).sum() };
+    assert_eq!(counted(&node.open(2)), counted(list["alerts"].as_array().unwrap()));
+    node.server.summary();
+}
+
+#[test]
+fn operators_and_programs_work_with_the_alerts_of_a_node() {
+    let folder = folder();
+    let path = folder.path();
+    write(path, "scan.pcap", scan(START, 66, 40));
+    let node = Node::start(path, "--traffic scan.pcap --sink jsonl:told.jsonl");
+    let alert = node.open(1).remove(0);
+    let id = alert["id"].as_str().unwrap();
+    let (address, alerts) = (node.http, "--data data");
+    let mut socket = WebSocket::open(address, "").unwrap();
+    socket.say(r#"{"op":"subscribe","id":1,"streams":["alerts"]}"#);
+    let hear = |socket: &mut WebSocket, what: &str| loop {
+        match socket.next() {
+            Said::Message(message) if message["op"] == what => return message,
+            Said::Message(_) => {}
+            Said::Closed(code) => panic!("closed with {code}"),
+        }
+    };
+    hear(&mut socket, "live");
+
+    // The command goes through the node, which holds the store; what it did is in the store, in the answers and in the stream.
+    let (said, _) = ends(path, &format!("alert ack {} --note seen {alerts}", &id[..5]), 0);
+    assert!(said.contains("is acknowledged"), "{said}");
+    let told = hear(&mut socket, "data");
+    let told = &told["records"][0];
+    assert_eq!(
+        (&told["event"], &told["status"], &told["note"]),
+        (&json!("update"), &json!("acknowledged"), &json!("seen"))
+    );
+    assert_eq!(node.get("/v1/alerts")["total"], 0);
+    let all = node.get("/v1/alerts?state=all");
+    assert_eq!(all["alerts"][0]["note"], "seen");
+    assert_eq!(json(path, &format!("alert list --all --json {alerts}"), 0)["alerts"], all["alerts"]);
+    let shown = node.get(&format!("/v1/alerts/{id}"));
+    assert_eq!(shown["replay"], format!("tidegate alert replay {id}"));
+    assert_eq!(shown["flows"][0]["originator"], "10.0.0.66");
+    let units = &shown["input"]["units"];
+    assert_eq!(units, "80");
+
+    let post = |path: &str, body: &str| http::post(address, path, "", body);
+    let said = post(&format!("/v1/alerts/{id}/false-positive"), r#"{"scope":"kind"}"#);
+    assert_eq!(said.status, 200, "{}", said.text());
+    assert_eq!(node.get(&format!("/v1/alerts/{id}"))["status"], "false-positive");
+    assert_eq!(node.get("/v1/alerts?state=all")["calibrations"][0]["kind"], "vertical-scan");
+    ends(path, &format!("alert false-positive {id} --undo {alerts}"), 0);
+    let (said, _) = ends(path, &format!("alert suppress {id} --for 7d {alerts}"), 0);
+    assert!(said.starts_with("1 suppression: vertical-scan by 10.0.0.66"), "{said}");
+    ends(path, &format!("alert maintenance --entity 10.9.0.0/16 --for 4h {alerts}"), 0);
+    assert_eq!(node.get("/v1/alerts")["quiets"].as_array().unwrap().len(), 2);
+    ends(path, &format!("alert lift 1 2 {alerts}"), 0);
+    assert_eq!(node.get("/v1/alerts")["quiets"], json!([]));
+    fails(path, &format!("alert lift 9 {alerts}"), 2, &["there is no suppression or window 9"]);
+    fails(path, &format!("alert ack ffffffffffff {alerts}"), 2, &["there is no alert"]);
+    // Another writer, which cannot go through the node, is told who holds them.
+    fails(path, &format!("detect scan.pcap {alerts}"), 4, &["the node of process"]);
+
+    for (path, body, status, code) in [
+        (format!("/v1/alerts/{id}/ack"), r#"{"more":1}"#, 400, "bad_value"),
+        (format!("/v1/alerts/{id}/ack"), "[]", 400, "bad_json"),
+        (format!("/v1/alerts/{id}/ack"), "{", 400, "bad_json"),
+        (format!("/v1/alerts/{id}/suppress"), "{}", 400, "bad_value"),
+        ("/v1/alerts/zz/ack".to_owned(), "{}", 400, "bad_value"),
+        ("/v1/alerts/ffffffffffff/ack".to_owned(), "{}", 404, "unknown_alert"),
+        ("/v1/alerts/quiets".to_owned(), r#"{"why":"suppression","for":"1h"}"#, 400, "bad_value"),
+        ("/v1/alerts/quiets/x/lift".to_owned(), "{}", 400, "bad_value"),
+        ("/v1/alerts/quiets/7/lift".to_owned(), "{}", 404, "unknown_alert"),
+        ("/v1/alerts".to_owned(), "{}", 413, "body_too_large"),
+        (format!("/v1/alerts/{id}"), "", 405, "method_not_allowed"),
+    ] {
+        let answer = post(&path, body);
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (status, code),
+            "{path} {body}: {}",
+            answer.text()
+        );
+    }
+    let long = format!(r#"{{"note":"{}"}}"#, "n".repeat(5_000));
+    assert_eq!(post(&format!("/v1/alerts/{id}/ack"), &long).code(), "body_too_large");
+    for (path, code) in [
+        ("/v1/alerts?state=shut", "bad_value"),
+        ("/v1/alerts?min_severity=dire", "bad_value"),
+        ("/v1/alerts?entity=a%20b", "bad_value"),
+        ("/v1/alerts?limit=0", "out_of_range"),
+        ("/v1/alerts?sort=no", "unknown_parameter"),
+        ("/v1/alerts/x", "bad_value"),
+        ("/v1/traffic?host=nobody", "bad_value"),
+        ("/v1/traffic?host=192.0.2.9", "unknown_alert"),
+        ("/v1/sse?streams=alerts&keys=a", "bad_value"),
+        ("/v1/sse?streams=alerts&from=sequence:1", "bad_value"),
+    ] {
+        assert_eq!(http::get(address, path, "").code(), code, "{path}");
+    }
+
+    let metrics = http::get(address, "/metrics", "").text();
+    for line in [
+        "tidegate_alerts_told_total{event=\"new\"} 1",
+        "tidegate_alerts_open{severity=\"medium\"} 1",
+        "tidegate_alerts_dropped_total{what=\"sends\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+    let (top, _) = ends(path, &format!("top --url http://{address} --once"), 0);
+    assert!(top.contains("alerts: 1 medium open"), "{top}");
+    node.server.summary();
+    let told = std::fs::read_to_string(path.join("told.jsonl")).unwrap();
+    assert_eq!(told.lines().count(), 1, "{told}");
+    let first: Value = serde_json::from_str(told.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["id"], &first["event"]), (&json!(id), &json!("new")));
+    // The lock is free again.
+    ends(path, &format!("alert ack {id} {alerts}"), 0);
+}
+
+#[test]
+fn anomalies_and_regimes_of_streams_are_alerts_too() {
+    let folder = folder();
+    let path = folder.path();
+    // An hour of calm, then wild: trades each second whose volume and steps grow.
+    let mut text = String::from("ts,symbol,price,size\n");
+    let (mut price, mut seed) = (100_000i64, 1u64);
+    for second in 0..2_400u64 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let wild = if second >= 1_800 { 40 } else { 1 };
+        price += ((seed >> 33) as i64 % 21 - 10) * wild;
+        let size = if second == 1_500 { 9_000 } else { 10 + (seed >> 40) % 5 };
+        let ts = 1_767_623_400_000_000_000 + second * 1_000_000_000;
+        text += &format!("{ts},AAA,{}.{:02},{size}\n", price / 100, price % 100);
+    }
+    write(path, "trades.csv", text);
+    let node = Node::start(path, "--bars 1s --anomaly volume --regime hmm:2 --budget 1000");
+    let listening = node.get("/v1/status")["alerts"]["findings"].as_u64();
+    assert_eq!(listening, Some(0));
+    let quic = &node.quic;
+    ends(path, &format!("publish trades.csv --server {quic} --data data --name market"), 0);
+    let kinds = |node: &Node| -> Vec<String> {
+        let list = node.get("/v1/alerts?state=all");
+        let alerts = list["alerts"].as_array().unwrap();
+        alerts.iter().map(|alert| alert["kind"].as_str().unwrap().to_owned()).collect()
+    };
+    let (_, text) = http::events(node.http, "/v1/sse?streams=alerts&from=snapshot", "", |text| {
+        text.contains("\"anomaly\"") && text.contains("\"regime-change\"")
+    });
+    assert!(text.contains("\"entity\":\"AAA\""), "{text}");
+    let found = kinds(&node);
+    assert!(found.iter().any(|kind| kind == "anomaly") && found.iter().any(|kind| kind == "regime-change"));
+    let list = node.get("/v1/alerts?state=all&kind=anomaly");
+    let id = list["alerts"][0]["id"].as_str().unwrap();
+    let shown = node.get(&format!("/v1/alerts/{id}"));
+    let series = &shown["series"];
+    assert_eq!((&series["stream"], &series["key"]), (&json!("anomaly.1s"), &json!("AAA")));
+    // The row that it was found in is there, with what came before.
+    let rows = series["rows"].as_array().unwrap();
+    assert!(rows.len() > 10 && rows.iter().any(|row| row["ts"] == shown["range"]["last_ts"]));
+    node.server.summary();
+    // It is in the store.
+    let kept = json(path, "alert list --all --data data --json", 0);
+    assert!(kept["alerts"].as_array().unwrap().iter().any(|alert| alert["kind"] == "anomaly"));
+}
+
+#[test]
+fn who_may_see_and_who_may_say() {
+    let folder = folder();
+    let path = folder.path();
+    write(path, "scan.pcap", scan(START, 66, 40));
+    ends(path, "token keygen --dir keys", 0);
+    let config = "[auth]\ntoken_keys = [\"keys/token-key.pub.pem\"]\naudience = \"here\"\n\n\
+        [traffic]\nfiles = [\"scan.pcap\"]\n\n\
+        [[auth.rule]]\nprincipal = \"chief\"\nverbs = [\"subscribe\", \"admin\"]\nstreams = [\"alerts\"]\n\n\
+        [[auth.rule]]\nprincipal = \"reader\"\nverbs = [\"subscribe\"]\nstreams = [\"alerts\"]\n\n\
+        [[auth.rule]]\nprincipal = \"east\"\nverbs = [\"subscribe\", \"admin\"]\nstreams = [\"alerts\"]\nsymbols = [\"10.2.*\"]\n\n\
+        [[auth.rule]]\nprincipal = \"desk\"\nverbs = [\"subscribe\"]\nstreams = [\"bars.*\"]\n";
+    write(path, "server.toml", config);
+    let node = Node::start(path, "--config server.toml");
+    while !node.server.note().contains("units judged") {}
+    let token = |who: &str| {
+        let line = format!("token issue --key keys/token-key.pem --audience here --principal {who} --bearer");
+        ends(path, &line, 0).0.trim().to_owned()
+    };
+    let chief = token("chief");
+    let list = http::get(node.http, "/v1/alerts", &chief);
+    let list: Value = serde_json::from_slice(&list.body).unwrap();
+    let id = list["alerts"][0]["id"].as_str().unwrap().to_owned();
+    let ack = format!("/v1/alerts/{id}/ack");
+    let get = |path: &str, token: &str| http::get(node.http, path, token).status;
+    let say = |path: &str, token: &str| http::post(node.http, path, token, "{}").status;
+    assert_eq!((get("/v1/alerts", ""), say(&ack, "")), (401, 401));
+    let reader = token("reader");
+    assert_eq!((get("/v1/alerts", &reader), get(&format!("/v1/alerts/{id}"), &reader)), (200, 200));
+    assert_eq!((get("/v1/traffic", &reader), say(&ack, &reader)), (200, 403));
+    let desk = token("desk");
+    assert_eq!((get("/v1/alerts", &desk), get("/v1/traffic", &desk), say(&ack, &desk)), (403, 403, 403));
+    assert_eq!(get("/v1/sse?streams=alerts", &desk), 403);
+    // Who may see other hosts alone does not learn of this one.
+    let east = token("east");
+    let seen: Value =
+        serde_json::from_slice(&http::get(node.http, "/v1/alerts?state=all", &east).body).unwrap();
+    assert_eq!(
+        (&seen["total"], get(&format!("/v1/alerts/{id}"), &east), say(&ack, &east)),
+        (&json!(0), 404, 403)
+    );
+    assert_eq!(say("/v1/alerts/quiets", &east), 403);
+    // The command shows a token, or is told that one is wanted.
+    fails(path, &format!("alert ack {id} --data data"), 4, &["401", "--token"]);
+    write(path, "chief.token", &chief);
+    ends(path, &format!("alert ack {id} --data data --token chief.token"), 0);
+    assert_eq!(say(&ack, &chief), 200);
+    node.server.summary();
+}
+
+#[test]
+fn what_cannot_be_looked_for_is_told_at_the_start() {
+    let folder = folder();
+    let path = folder.path();
+    let serve = "serve --listen 127.0.0.1:0 --http off --data data";
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    fails(path, &format!("{serve} --flows {address}"), 4, &["cannot take exports at", "in use"]);
+    fails(path, &format!("{serve} --sink jsonl:x"), 2, &["nothing to go with"]);
+    fails(path, &format!("{serve} --flows 127.0.0.1:0 --sigma none.yml"), 3, &["none.yml"]);
+    fails(path, &format!("{serve} --flows here"), 2, &["--flows"]);
+    write(path, "bad.toml", "[traffic]\nexport = [\"127.0.0.1:1\"]\n");
+    fails(path, &format!("{serve} --config bad.toml"), 3, &["did you mean `exports`"]);
+    write(path, "sinks.toml", "[traffic]\nexports = [\"127.0.0.1:0\"]\n[alerts]\nsinks = [\"mail:x\"]\n");
+    fails(path, &format!("{serve} --config sinks.toml"), 2, &["is no sink"]);
+    // A file that is not there is told, and the node runs all the same.
+    let node = Node::start(path, "--traffic none.pcap");
+    while !node.server.note().contains("none.pcap") {}
+    assert_eq!(node.get("/v1/alerts")["total"], 0);
+    node.server.summary();
+    // A node that looks for nothing has no alerts, and says so.
+    let node = Node::start(path, "");
+    assert_eq!(http::get(node.http, "/v1/alerts", "").code(), "no_alerts");
+    assert_eq!(node.get("/v1/status")["alerts"], Value::Null);
+    node.server.summary();
+}

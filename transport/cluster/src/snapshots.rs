@@ -1,0 +1,242 @@
+//! Snapshots of a node in its folder: when they are due, what others want of them, and the one that is fetched from a leader.
+
+use crate::machine::Inputs;
+use crate::node::Snapshotting;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tidegate_journal::{Point, SnapshotFile, SnapshotFolder, SnapshotInfo};
+use tidegate_live::SnapshotOptions;
+use tidegate_live::replication::Written;
+use tidegate_replica::wire::CHUNK_BYTES_MAX;
+use tidegate_replica::{Base, Machine, Member, SnapshotId};
+
+/// The folder in a node's folder.
+pub(crate) const FOLDER: &str = "snapshots";
+/// What is fetched, until it is whole.
+const FETCHED: &str = "fetched.part";
+/// Bytes of the hash at the end of a snapshot.
+const HASH_BYTES: u64 = 32;
+/// Bytes of snapshots sent to all nodes together, in a second.
+const BYTES_S: f64 = (64 << 20) as f64;
+/// Bytes that may be sent at once after a pause.
+const BURST: f64 = (2 << 20) as f64;
+/// Ticks until the next one is tried, after one was given up.
+const AGAIN_TICKS: u64 = 500;
+/// Bytes that must stay free behind what is fetched.
+const RESERVE_BYTES: u64 = 64 << 20;
+
+/// The replica's history of a point: its low half; the high one is the cluster.
+pub(crate) fn place_of(point: &Point) -> tidegate_replica::Point {
+    tidegate_replica::Point { lineage: point.lineage as u64, offset: point.offset, epoch: point.epoch }
+}
+
+/// What a replica begins with, of the point of a snapshot: chain of the inputs and how many there were.
+pub(crate) fn base_of(point: &Point) -> Base<Inputs> {
+    let (chain, count) = point.chain.split_at(8);
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let tidegate_replica::Point { lineage, offset, epoch } = place_of(point);
+    let machine = Inputs::behind(word(chain));
+    Base { lineage, offset, epoch, machine, committed: [(crate::driver::SOURCE, word(count))].into() }
+}
+
+pub(crate) struct Snapshots {
+    folder: SnapshotFolder,
+    path: PathBuf,
+    cluster: u64,
+    when: SnapshotOptions,
+    settings: [u8; 16],
+    /// Bytes and records ordered since the last one, and its tick.
+    since: (u64, u64),
+    tick: u64,
+    busy: bool,
+    problem: Option<String>,
+    /// The one that is being sent.
+    open: Option<(SnapshotId, File)>,
+    wanted: VecDeque<(Member, SnapshotId, u64)>,
+    budget: f64,
+    refilled: Instant,
+    fetched: Option<File>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(dir: &Path, cluster: &str, of: Snapshotting) -> Self {
+        let path = dir.join(FOLDER);
+        let _ = std::fs::remove_file(path.join(FETCHED));
+        Self {
+            folder: SnapshotFolder::new(&path),
+            path,
+            cluster: u64::from_str_radix(cluster, 16).unwrap_or(0),
+            when: of.when,
+            settings: of.settings,
+            since: (0, 0),
+            tick: 0,
+            busy: false,
+            problem: None,
+            open: None,
+            wanted: VecDeque::new(),
+            budget: BURST,
+            refilled: Instant::now(),
+            fetched: None,
+        }
+    }
+
+    /// How many there are to be before anything of the log is cut off.
+    pub(crate) fn least(&self) -> usize {
+        self.when.keep.clamp(1, 2)
+    }
+
+    /// Inputs of so many bytes and records were ordered.
+    pub(crate) fn ordered(&mut self, (bytes, records): (u64, u64)) {
+        self.since = (self.since.0 + bytes, self.since.1 + records);
+    }
+
+    pub(crate) fn is_due(&self, tick: u64) -> bool {
+        let SnapshotOptions { every_bytes, every_records, every_ns, .. } = self.when;
+        let ticks = every_ns / u64::try_from(crate::driver::TICK.as_nanos()).unwrap_or(u64::MAX);
+        let due = (every_bytes > 0 && self.since.0 >= every_bytes)
+            || (every_records > 0 && self.since.1 >= every_records)
+            || (every_ns > 0 && self.since.1 > 0 && tick - self.tick >= ticks);
+        due && !self.busy && (self.problem.is_none() || tick - self.tick >= AGAIN_TICKS)
+    }
+
+    /// The point of a snapshot of what a replica has committed.
+    pub(crate) fn point(&self, base: &Base<Inputs>) -> Point {
+        let mut chain = [0; 16];
+        chain[..8].copy_from_slice(&base.machine.digest().to_le_bytes());
+        let count = base.committed.get(&crate::driver::SOURCE).copied().unwrap_or(0);
+        chain[8..].copy_from_slice(&count.to_le_bytes());
+        let lineage = u128::from(self.cluster) << 64 | u128::from(base.lineage);
+        Point { lineage, offset: base.offset, chain, epoch: base.epoch }
+    }
+
+    /// One was ordered.
+    pub(crate) fn begun(&mut self, tick: u64) {
+        (self.busy, self.tick, self.since) = (true, tick, (0, 0));
+    }
+
+    /// What became of it.
+    pub(crate) fn written(&mut self, written: Written) {
+        self.busy = false;
+        self.problem = written.err();
+    }
+
+    /// Why the last one was given up.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.problem.clone()
+    }
+
+    /// Those that are there, as other nodes are told of them.
+    pub(crate) fn ids(&mut self) -> Vec<SnapshotId> {
+        let files = self.folder.list().unwrap_or_default();
+        let ids: Vec<SnapshotId> = files.iter().filter_map(|file| self.id(file)).collect();
+        self.open.take_if(|(open, _)| !ids.contains(open));
+        ids
+    }
+
+    fn id(&self, file: &SnapshotFile) -> Option<SnapshotId> {
+        let info = file.info().ok().filter(|info| info.settings == self.settings)?;
+        let mut hash = [0; HASH_BYTES as usize];
+        let end = file.bytes.checked_sub(HASH_BYTES)?;
+        File::open(&file.path).and_then(|open| open.read_exact_at(&mut hash, end)).ok()?;
+        Some(SnapshotId { offset: file.offset, epoch: info.point.epoch, bytes: file.bytes, hash })
+    }
+
+    fn file(&self, id: &SnapshotId) -> SnapshotFile {
+        let path = self.path.join(format!("{:020}.tgs", id.offset));
+        SnapshotFile { offset: id.offset, path, bytes: id.bytes }
+    }
+
+    /// A node wants a piece; of each node the last word counts.
+    pub(crate) fn wanted(&mut self, to: Member, snapshot: SnapshotId, at: u64) {
+        self.wanted.retain(|(other, _, _)| other.node != to.node);
+        self.wanted.push_back((to, snapshot, at));
+    }
+
+    /// The next piece to be sent, if the budget has room for it.
+    pub(crate) fn next_piece(&mut self) -> Option<(Member, SnapshotId, u64, Bytes)> {
+        let now = Instant::now();
+        let gained = now.duration_since(self.refilled).as_secs_f64() * BYTES_S;
+        (self.budget, self.refilled) = ((self.budget + gained).min(BURST), now);
+        if self.wanted.is_empty() || self.budget < CHUNK_BYTES_MAX as f64 {
+            return None;
+        }
+        let (to, snapshot, at) = self.wanted.pop_front()?;
+        let length = snapshot.bytes.saturating_sub(at).min(CHUNK_BYTES_MAX as u64);
+        let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
+        // One that is gone meanwhile is not sent; another one is offered.
+        let read = self.opened(&snapshot).and_then(|file| file.read_exact_at(&mut data, at));
+        if let Err(error) = read {
+            self.problem =
+                Some(format!("the snapshot of offset {} cannot be sent: {error}", snapshot.offset));
+            self.open = None;
+            data.clear();
+        }
+        self.budget -= length as f64;
+        Some((to, snapshot, at, data.into()))
+    }
+
+    fn opened(&mut self, id: &SnapshotId) -> io::Result<&File> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != id) {
+            self.open = Some((*id, File::open(self.file(id).path)?));
+        }
+        self.open.as_ref().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// A piece of the one that is fetched has come.
+    pub(crate) fn take(&mut self, id: &SnapshotId, at: u64, data: &[u8]) -> io::Result<()> {
+        if at == 0 {
+            let free = self.folder.free_bytes()?;
+            if free < id.bytes.saturating_add(RESERVE_BYTES) {
+                let why = format!("the leader's is {} bytes, and {free} are free on the disk", id.bytes);
+                return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+            }
+            self.fetched = Some(File::create(self.path.join(FETCHED))?);
+        }
+        let Some(file) = &mut self.fetched else { return Ok(()) };
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(data)
+    }
+
+    /// The hash of what was fetched, zeros if it is damaged; or the settings it was taken with, when those are others.
+    pub(crate) fn check(&mut self, id: &SnapshotId) -> io::Result<Result<[u8; 32], String>> {
+        let path = self.path.join(FETCHED);
+        let bytes = std::fs::metadata(&path)?.len();
+        let fetched = SnapshotFile { offset: id.offset, path, bytes };
+        let mut content = Vec::new();
+        let sound = match fetched.read(&mut content) {
+            Ok(snapshot) => {
+                let SnapshotInfo { point, settings, .. } = snapshot.info;
+                let mine = (point.lineage >> 64) as u64 == self.cluster && point.epoch == id.epoch;
+                if mine && settings != self.settings {
+                    let taken = tidegate_live::saved_settings(&snapshot).unwrap_or_default();
+                    return Ok(Err(taken));
+                }
+                mine
+            }
+            Err(_) => false,
+        };
+        let hash = content.last_chunk::<32>().copied().filter(|_| sound);
+        Ok(Ok(hash.unwrap_or_default()))
+    }
+
+    /// What was fetched is put in place, for good.
+    pub(crate) fn install(&mut self, id: &SnapshotId) -> io::Result<()> {
+        if let Some(file) = self.fetched.take() {
+            file.sync_all()?;
+        }
+        std::fs::rename(self.path.join(FETCHED), self.file(id).path)?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// All of them go: they are of a history that is over.
+    pub(crate) fn remove(&mut self) {
+        for file in self.folder.list().unwrap_or_default() {
+            let _ = std::fs::remove_file(&file.path);
+        }
+    }
+}

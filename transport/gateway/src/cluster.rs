@@ -1,0 +1,556 @@
+//! The cluster, where the server is a node of one: as one document, as counters, and as what is wrong with it.
+
+use crate::error::ApiError;
+use crate::server::Shared;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use metrics::{Unit, describe_gauge, gauge};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The leader is believed to be there for so long after its last word. Followers hear from it many times a second.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Part of its bound from which on a log is called nearly full.
+const LOG_NEARLY_FULL: f64 = 0.8;
+/// Entries a follower may lack before that is worth a word.
+const ENTRIES_BEHIND: u64 = 4_096;
+
+/// The cluster as the server's node sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterState {
+    /// The cluster's own number.
+    pub cluster: String,
+    /// The node that this server is.
+    pub node: u16,
+    /// Who leads.
+    pub leader: Option<u16>,
+    /// Counts changes of leadership.
+    pub epoch: u32,
+    /// The log's history; another one after a declared loss.
+    pub lineage: u64,
+    /// Counts changes of metadata.
+    pub revision: u64,
+    /// Nodes that must have an entry before it is committed.
+    pub min_isr: usize,
+    /// In sync: each of them has everything that is committed.
+    pub isr: Vec<u16>,
+    /// Not in sync, and known to have everything nevertheless.
+    pub eligible: Vec<u16>,
+    /// Who leads consensus on metadata, and its term.
+    pub consensus: (Option<u64>, u64),
+    /// What a log may grow to, in bytes.
+    pub log_bytes_max: u64,
+    /// All nodes, by number.
+    pub members: Vec<ClusterMember>,
+    /// What changed since this node's start, the newest first.
+    pub changes: Vec<ClusterChange>,
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterMember {
+    /// The node.
+    pub node: u16,
+    /// Where other nodes find it.
+    pub peers: SocketAddr,
+    /// Where feeds and subscribers find it.
+    pub clients: SocketAddr,
+    /// Which start of it the cluster knows.
+    pub incarnation: u64,
+    /// Whether that start was given up.
+    pub fenced: bool,
+    /// Whether this node is connected to it.
+    pub connected: bool,
+    /// Time since it said anything; of this node itself `None`.
+    pub heard: Option<Duration>,
+    /// What it said last of its replica; `None` before it has said anything.
+    pub replica: Option<ClusterReplica>,
+    /// Entries and bytes of inputs it lacks of the leader's log; `None` for the leader, and while the leader does not know.
+    pub lag: Option<(u64, u64)>,
+}
+
+/// A replica of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterReplica {
+    /// Time since it said so.
+    pub age: Duration,
+    /// `leader`, `follower` or `fenced`.
+    pub role: String,
+    /// The newest epoch it knows.
+    pub epoch: u32,
+    /// Offset behind its last entry.
+    pub end: u64,
+    /// Offset below which all is committed, as far as it knows.
+    pub committed: u64,
+    /// Bytes of its log.
+    pub log_bytes: u64,
+    /// Events its engine has.
+    pub events: u64,
+    /// Digest of all inputs up to `committed`.
+    pub digest: String,
+}
+
+/// Something that changed in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterChange {
+    /// `fail_over`, `move`, `leaderless`, `elected`, `loss`, `joined` or `left`.
+    pub kind: &'static str,
+    /// How long ago.
+    pub age: Duration,
+    /// The epoch since.
+    pub epoch: u32,
+    /// The log's history since.
+    pub lineage: u64,
+    /// Who led, or who left.
+    pub from: Option<u16>,
+    /// Who leads, or who joined.
+    pub to: Option<u16>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// Something about the cluster that somebody should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Warning {
+    code: &'static str,
+    /// Whether something does not work, not only might soon.
+    bad: bool,
+    text: String,
+}
+
+/// Numbers of nodes in words.
+fn names(nodes: &[u16]) -> String {
+    let names: Vec<String> = nodes.iter().map(u16::to_string).collect();
+    match names.as_slice() {
+        [] => "no node".to_owned(),
+        [one] => format!("node {one}"),
+        [first @ .., last] => format!("nodes {} and {last}", first.join(", ")),
+    }
+}
+
+impl ClusterState {
+    fn member(&self, node: u16) -> Option<&ClusterMember> {
+        self.members.iter().find(|member| member.node == node)
+    }
+
+    fn own(&self) -> Option<&ClusterReplica> {
+        self.member(self.node)?.replica.as_ref()
+    }
+
+    /// Whether more than half of the nodes can be reached: with fewer nothing can be decided any more.
+    fn has_majority(&self) -> bool {
+        2 * self.members.iter().filter(|member| member.connected).count() > self.members.len()
+    }
+
+    /// Why nothing can be acknowledged as far as is known here; `None` when it can.
+    fn leaderless(&self) -> Option<String> {
+        if !self.has_majority() {
+            return Some("less than a majority of the nodes can be reached".to_owned());
+        }
+        let Some(leader) = self.leader else { return Some("nobody leads the cluster".to_owned()) };
+        let member = self.member(leader).filter(|_| leader != self.node)?;
+        let silent = member.heard.is_none_or(|heard| heard > SILENCE_MAX);
+        silent.then(|| match member.heard {
+            Some(heard) => {
+                format!("node {leader} leads, and was not heard of for {:.1} s", heard.as_secs_f64())
+            }
+            None => format!("node {leader} leads, and was never heard of"),
+        })
+    }
+
+    /// What is wrong, the worst first.
+    fn warnings(&self) -> Vec<Warning> {
+        let mut found = Vec::new();
+        let mut say = |code, bad, text| found.push(Warning { code, bad, text });
+        let leaderless = self.leaderless();
+        if let Some(why) = &leaderless {
+            say("no_leader", true, format!("{why}: nothing is taken in"));
+        }
+        if self.leader.is_none() && self.isr.is_empty() && self.eligible.is_empty() {
+            let text = "no node is left that has everything: `tidegate cluster promote-loss` goes on with what one of them has";
+            say("loss", true, text.to_owned());
+        }
+        let (isr, min_isr) = (self.isr.len(), self.min_isr);
+        if isr < min_isr {
+            say(
+                "below_minimum",
+                true,
+                format!("{isr} in sync, {min_isr} are needed: nothing is committed until more are"),
+            );
+        } else if isr == min_isr && self.members.len() > 1 {
+            say("one_more_loss", false, format!("{} in sync: one more loss stops commits", names(&self.isr)));
+        }
+        let silent = |member: &&ClusterMember| member.node != self.node && !member.connected;
+        let gone: Vec<u16> = self.members.iter().filter(silent).map(|member| member.node).collect();
+        if !gone.is_empty() {
+            say("not_connected", false, format!("{} cannot be reached from here", names(&gone)));
+        }
+        let lags = |member: &&ClusterMember| {
+            let lacks = member.lag.is_some_and(|(entries, _)| entries > ENTRIES_BEHIND);
+            lacks || member.connected && !self.isr.contains(&member.node)
+        };
+        let behind: Vec<u16> = self.members.iter().filter(lags).map(|member| member.node).collect();
+        if !behind.is_empty() {
+            say("behind", false, format!("behind the leader: {}", names(&behind)));
+        }
+        let bytes = self.members.iter().filter_map(|member| Some(member.replica.as_ref()?.log_bytes)).max();
+        let full = bytes.unwrap_or(0) as f64 / (self.log_bytes_max.max(1)) as f64;
+        if full >= 1.0 {
+            say("log_full", true, "the log is full: nothing is taken in".to_owned());
+        } else if full >= LOG_NEARLY_FULL {
+            say("log_nearly_full", false, format!("the log has {:.0} % of what it may have", full * 100.0));
+        }
+        if let Some(other) = self.own().and_then(|own| self.differs(own)) {
+            let text =
+                format!("node {other} has another digest than this one at the same offset: this is a bug");
+            say("digest_differs", true, text);
+        }
+        found.sort_by_key(|warning| !warning.bad);
+        found
+    }
+
+    /// A node that has other inputs up to the same offset.
+    fn differs(&self, own: &ClusterReplica) -> Option<u16> {
+        let other = |member: &&ClusterMember| {
+            let replica = member.replica.as_ref();
+            let same = |other: &ClusterReplica| {
+                (other.committed, other.epoch) == (own.committed, own.epoch) && other.digest != own.digest
+            };
+            replica.is_some_and(same)
+        };
+        self.members.iter().find(other).map(|member| member.node)
+    }
+
+    fn json(&self, now_ns: Option<u64>) -> Value {
+        let own = self.own();
+        let member = |member: &ClusterMember| {
+            let replica = member.replica.as_ref();
+            let of = |value: fn(&ClusterReplica) -> Value| replica.map_or(Value::Null, value);
+            json!({
+                "node": member.node,
+                "self": member.node == self.node,
+                "peers": member.peers.to_string(),
+                "clients": member.clients.to_string(),
+                "incarnation": member.incarnation,
+                "fenced": member.fenced,
+                "connected": member.connected,
+                "heard_ms": member.heard.map(millis),
+                "in_sync": self.isr.contains(&member.node),
+                "eligible": self.eligible.contains(&member.node),
+                "status_age_ms": of(|replica| millis(replica.age)),
+                "role": of(|replica| replica.role.clone().into()),
+                "epoch": of(|replica| replica.epoch.into()),
+                "end": of(|replica| replica.end.into()),
+                "committed": of(|replica| replica.committed.into()),
+                "log_bytes": of(|replica| replica.log_bytes.into()),
+                "events": of(|replica| replica.events.into()),
+                "digest": of(|replica| replica.digest.clone().into()),
+                "lag": member.lag.map(|(entries, bytes)| json!({"entries": entries, "bytes": bytes})),
+            })
+        };
+        let change = |change: &ClusterChange| {
+            let ago = u64::try_from(change.age.as_nanos()).unwrap_or(u64::MAX);
+            let at = now_ns.map(|now| Timestamp::from_nanosecond(now.saturating_sub(ago).into()));
+            json!({
+                "kind": change.kind, "epoch": change.epoch, "lineage": change.lineage, "from": change.from,
+                "to": change.to, "reason": change.reason, "age_ms": millis(change.age),
+                "time": at.and_then(Result::ok).map(|at| format!("{at:.3}")),
+            })
+        };
+        json!({
+            "cluster": self.cluster,
+            "node": self.node,
+            "role": own.map(|own| &own.role),
+            "leader": self.leader,
+            "epoch": self.epoch,
+            "lineage": self.lineage,
+            "revision": self.revision,
+            "min_isr": self.min_isr,
+            "isr": self.isr,
+            "eligible": self.eligible,
+            "consensus": {"leader": self.consensus.0, "term": self.consensus.1},
+            "end": own.map(|own| own.end),
+            "committed": own.map(|own| own.committed),
+            "digest": own.map(|own| json!({"value": own.digest, "offset": own.committed})),
+            "log_bytes": own.map(|own| own.log_bytes),
+            "log_bytes_max": self.log_bytes_max,
+            "members": self.members.iter().map(member).collect::<Vec<_>>(),
+            "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
+            "warnings": self.warnings().iter().map(|warning| json!({
+                "code": warning.code, "severity": if warning.bad { "bad" } else { "warn" }, "text": warning.text,
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The few words of it that the state of the server has.
+    fn brief(&self) -> Value {
+        let warnings = self.warnings();
+        json!({
+            "node": self.node,
+            "nodes": self.members.len(),
+            "role": self.own().map(|own| &own.role),
+            "leader": self.leader,
+            "epoch": self.epoch,
+            "in_sync": self.isr.len(),
+            "min_isr": self.min_isr,
+            "warnings": warnings.len(),
+            "bad": warnings.iter().any(|warning| warning.bad),
+        })
+    }
+}
+
+fn millis(time: Duration) -> Value {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into()
+}
+
+fn state(shared: &Shared) -> Option<ClusterState> {
+    shared.sources.cluster.as_ref().map(|cluster| cluster())
+}
+
+/// The document; an error on a server that stands alone.
+pub(crate) fn document(shared: &Shared) -> Result<Value, ApiError> {
+    let alone = || {
+        let message = "this server is no node of a cluster: it holds its log alone";
+        ApiError::new(StatusCode::NOT_FOUND, "no_cluster", message)
+    };
+    let now_ns = shared.sources.now_ns.map(|now_ns| now_ns());
+    Ok(state(shared).ok_or_else(alone)?.json(now_ns))
+}
+
+/// The same in a few words; null on a server that stands alone.
+pub(crate) fn brief(shared: &Shared) -> Value {
+    state(shared).map_or(Value::Null, |state| state.brief())
+}
+
+/// Who holds what all keys are computed from; null on a server that stands alone.
+pub(crate) fn holders(shared: &Shared) -> Value {
+    let Some(state) = state(shared) else { return Value::Null };
+    let own = state.own();
+    let follows = |member: &&ClusterMember| state.leader != Some(member.node);
+    let follower = |member: &ClusterMember| {
+        json!({
+            "node": member.node,
+            "in_sync": state.isr.contains(&member.node),
+            "connected": member.connected,
+            "end": member.replica.as_ref().map(|replica| replica.end),
+            "lag": member.lag.map(|(entries, bytes)| json!({"entries": entries, "bytes": bytes})),
+        })
+    };
+    json!({
+        "node": state.node,
+        "leader": state.leader,
+        "epoch": state.epoch,
+        "end": own.map(|own| own.end),
+        "committed": own.map(|own| own.committed),
+        "followers": state.members.iter().filter(follows).map(follower).collect::<Vec<_>>(),
+    })
+}
+
+/// Whether somebody leads, as far as this server knows.
+pub(crate) fn readiness(shared: &Shared) -> Result<(), ApiError> {
+    match state(shared).and_then(|state| state.leaderless()) {
+        None => Ok(()),
+        Some(why) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why)),
+    }
+}
+
+/// Says what the counters are.
+pub(crate) fn describe() {
+    describe_gauge!("tidegate_cluster_nodes", "Nodes of the cluster.");
+    describe_gauge!("tidegate_cluster_leader", "1 on the node that leads, as it says itself.");
+    describe_gauge!("tidegate_cluster_has_leader", "1 while somebody leads and is heard of.");
+    describe_gauge!("tidegate_cluster_epoch", "Counts changes of leadership.");
+    describe_gauge!("tidegate_cluster_lineage", "The log's history; another one after a declared loss.");
+    describe_gauge!("tidegate_cluster_in_sync_nodes", "Nodes in sync.");
+    describe_gauge!("tidegate_cluster_in_sync_nodes_min", "Nodes needed to commit.");
+    describe_gauge!(
+        "tidegate_cluster_eligible_nodes",
+        "Nodes not in sync that have everything nevertheless."
+    );
+    describe_gauge!("tidegate_cluster_in_sync", "1 for a node that is in sync.");
+    describe_gauge!("tidegate_cluster_connected", "1 for a node that this one is connected to.");
+    describe_gauge!("tidegate_cluster_silence_seconds", Unit::Seconds, "Time since a node said anything.");
+    describe_gauge!("tidegate_cluster_lag_entries", "Entries of the leader's log that a node lacks.");
+    describe_gauge!(
+        "tidegate_cluster_lag_bytes",
+        Unit::Bytes,
+        "Bytes of inputs of the leader's log that a node lacks."
+    );
+    describe_gauge!(
+        "tidegate_cluster_committed_offset",
+        "Offset below which this node knows all to be committed."
+    );
+    describe_gauge!("tidegate_cluster_end_offset", "Offset behind the last entry of this node's log.");
+    describe_gauge!("tidegate_cluster_log_bytes", Unit::Bytes, "Size of this node's log.");
+    describe_gauge!("tidegate_cluster_log_bytes_max", Unit::Bytes, "What it may grow to.");
+    describe_gauge!(
+        "tidegate_cluster_warnings",
+        "What somebody should know of, by whether something does not work."
+    );
+}
+
+/// The counters, on a node of a cluster. Labels are nodes, of which there are few.
+pub(crate) fn measure(shared: &Shared) {
+    let Some(state) = state(shared) else { return };
+    let yes = |is: bool| f64::from(u8::from(is));
+    gauge!("tidegate_cluster_nodes").set(state.members.len() as f64);
+    gauge!("tidegate_cluster_has_leader").set(yes(state.leaderless().is_none()));
+    gauge!("tidegate_cluster_epoch").set(f64::from(state.epoch));
+    gauge!("tidegate_cluster_lineage").set(state.lineage as f64);
+    gauge!("tidegate_cluster_in_sync_nodes").set(state.isr.len() as f64);
+    gauge!("tidegate_cluster_in_sync_nodes_min").set(state.min_isr as f64);
+    gauge!("tidegate_cluster_eligible_nodes").set(state.eligible.len() as f64);
+    gauge!("tidegate_cluster_log_bytes_max").set(state.log_bytes_max as f64);
+    if let Some(own) = state.own() {
+        gauge!("tidegate_cluster_leader").set(yes(own.role == "leader"));
+        gauge!("tidegate_cluster_committed_offset").set(own.committed as f64);
+        gauge!("tidegate_cluster_end_offset").set(own.end as f64);
+        gauge!("tidegate_cluster_log_bytes").set(own.log_bytes as f64);
+    }
+    for member in &state.members {
+        let node = member.node.to_string();
+        gauge!("tidegate_cluster_in_sync", "node" => node.clone()).set(yes(state.isr.contains(&member.node)));
+        gauge!("tidegate_cluster_connected", "node" => node.clone()).set(yes(member.connected));
+        // Not a number while nobody knows, as summaries have it.
+        let of = |known: Option<f64>| known.unwrap_or(f64::NAN);
+        let leads = state.leader == Some(member.node);
+        let lag = if leads { Some((0, 0)) } else { member.lag };
+        let silence = if member.node == state.node { Some(Duration::ZERO) } else { member.heard };
+        gauge!("tidegate_cluster_silence_seconds", "node" => node.clone())
+            .set(of(silence.map(|of| of.as_secs_f64())));
+        gauge!("tidegate_cluster_lag_entries", "node" => node.clone())
+            .set(of(lag.map(|(entries, _)| entries as f64)));
+        gauge!("tidegate_cluster_lag_bytes", "node" => node).set(of(lag.map(|(_, bytes)| bytes as f64)));
+    }
+    let warnings = state.warnings();
+    for (severity, bad) in [("warn", false), ("bad", true)] {
+        let count = warnings.iter().filter(|warning| warning.bad == bad).count();
+        gauge!("tidegate_cluster_warnings", "severity" => severity).set(count as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> ClusterState {
+        let member = |node: u16| ClusterMember {
+            node,
+            peers: SocketAddr::from(([10, 0, 0, node as u8], 7500)),
+            clients: SocketAddr::from(([10, 0, 0, node as u8], 7443)),
+            incarnation: 1,
+            fenced: false,
+            connected: true,
+            heard: (node != 2).then_some(Duration::from_millis(20)),
+            replica: Some(ClusterReplica {
+                age: Duration::from_millis(300),
+                role: if node == 1 { "leader" } else { "follower" }.to_owned(),
+                epoch: 4,
+                end: 100,
+                committed: 100,
+                log_bytes: 5_000,
+                events: 900,
+                digest: "00ff".to_owned(),
+            }),
+            lag: (node != 1).then_some((0, 0)),
+        };
+        ClusterState {
+            cluster: "ab".into(),
+            node: 2,
+            leader: Some(1),
+            epoch: 4,
+            lineage: 1,
+            revision: 9,
+            min_isr: 2,
+            isr: vec![1, 2, 3],
+            consensus: (Some(1), 3),
+            log_bytes_max: 10_000,
+            members: [1, 2, 3].map(member).into(),
+            ..ClusterState::default()
+        }
+    }
+
+    fn codes(state: &ClusterState) -> Vec<&'static str> {
+        state.warnings().iter().map(|warning| warning.code).collect()
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_cluster_that_is_well() {
+        let state = healthy();
+        assert_eq!(codes(&state), [""; 0]);
+        assert_eq!(state.leaderless(), None);
+        let brief = state.brief();
+        assert_eq!(
+            [&brief["role"], &brief["warnings"], &brief["bad"]],
+            [&json!("follower"), &json!(0), &json!(false)]
+        );
+    }
+
+    #[test]
+    fn each_trouble_has_a_word_and_the_worst_comes_first() {
+        let with = |change: fn(&mut ClusterState)| {
+            let mut state = healthy();
+            change(&mut state);
+            codes(&state)
+        };
+        assert_eq!(with(|state| state.isr = vec![1, 2]), ["one_more_loss", "behind"]);
+        assert_eq!(with(|state| state.isr = vec![1]), ["below_minimum", "behind"]);
+        assert_eq!(with(|state| state.leader = None), ["no_leader"]);
+        assert_eq!(
+            with(|state| (state.leader, state.isr) = (None, Vec::new()))[..3],
+            ["no_leader", "loss", "below_minimum"]
+        );
+        assert_eq!(with(|state| state.members[2].connected = false), ["not_connected"]);
+        let cut_off = |state: &mut ClusterState| {
+            (state.leader, state.members[0].connected, state.members[2].connected) = (Some(2), false, false);
+        };
+        assert_eq!(with(cut_off), ["no_leader", "not_connected"]);
+        assert_eq!(with(|state| state.members[2].lag = Some((5_000, 1))), ["behind"]);
+        assert_eq!(with(|state| state.log_bytes_max = 6_000), ["log_nearly_full"]);
+        assert_eq!(with(|state| state.log_bytes_max = 5_000), ["log_full"]);
+        let differs = |state: &mut ClusterState| {
+            if let Some(replica) = &mut state.members[0].replica {
+                replica.digest = "0000".to_owned();
+            }
+        };
+        assert_eq!(with(differs), ["digest_differs"]);
+        assert_eq!(
+            with(|state| {
+                state.members[0].heard = Some(SILENCE_MAX * 2);
+                state.members[2].connected = false;
+            }),
+            ["no_leader", "not_connected"]
+        );
+    }
+
+    #[test]
+    fn a_leader_that_is_silent_is_no_leader() {
+        let mut state = healthy();
+        state.members[0].heard = Some(Duration::from_millis(4_200));
+        assert_eq!(state.leaderless().unwrap(), "node 1 leads, and was not heard of for 4.2 s");
+        state.members[0].heard = None;
+        assert!(state.leaderless().unwrap().ends_with("never heard of"));
+        // The leader needs to hear of nobody to know that it leads.
+        state.leader = Some(2);
+        assert_eq!(state.leaderless(), None);
+    }
+
+    #[test]
+    fn changes_have_the_time_of_day() {
+        let mut state = healthy();
+        state.changes = vec![ClusterChange {
+            kind: "fail_over",
+            age: Duration::from_millis(1_500),
+            epoch: 4,
+            lineage: 1,
+            from: Some(3),
+            to: Some(1),
+            reason: "node 3 did not answer and was given up".into(),
+        }];
+        let json = state.json(Some(1_767_623_401_500_000_000));
+        assert_eq!(json["changes"][0]["time"], "2026-01-05T14:30:00.000Z");
+        assert_eq!(json["digest"], json!({"value": "00ff", "offset": 100}));
+        assert_eq!(state.json(None)["changes"][0]["time"], Value::Null);
+    }
+}
