@@ -222,6 +222,9 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     if config.journal.enabled {
         journal::note_recovered(&live, &data, took, ui);
     }
+    if let Some(watch) = &mut watch_alerts {
+        watch.follow(live.hub(), network.handle())?;
+    }
     let server = network
         .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;
@@ -250,8 +253,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     let (end_gateway, gateway_ends) = tokio::sync::oneshot::channel::<()>();
     let gateway =
         gateway.map(|gateway| network.handle().spawn(gateway.serve(async { drop(gateway_ends.await) })));
-    if let Some(watch) = &mut watch_alerts {
-        watch.follow(live.hub(), network.handle())?;
+    if let Some(watch) = &watch_alerts {
         watch.serving(http.as_ref());
     }
     if made {

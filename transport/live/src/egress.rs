@@ -13,7 +13,7 @@ use tidegate_proto::hub::{Hub, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::{Subscription, SubscriptionError};
 use tidegate_proto::{Close, CloseCode, MonoTime};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Questions and requests on their way to the thread.
 const COMMANDS_MAX: usize = 1_024;
@@ -122,6 +122,8 @@ pub struct HubHandle {
     waker: Wake,
     shared: Arc<Shared>,
     clock: Clock,
+    /// Closed once nobody takes requests any more: what is in the queue then is never answered.
+    ends: watch::Receiver<()>,
 }
 
 /// A subscription. Dropping it ends it.
@@ -191,7 +193,7 @@ impl HubHandle {
     pub(crate) async fn switch(&self, ended: Vec<u16>) -> Result<(), HubGone> {
         let (done, switched) = oneshot::channel();
         self.command(Command::Switch { ended, done }).await?;
-        switched.await.map_err(|_| HubGone)
+        self.answer(switched).await
     }
 
     /// The clock that the hub's times are of.
@@ -211,7 +213,7 @@ impl HubHandle {
         let (reply, answer) = oneshot::channel();
         let question: Question = Box::new(move |hub, now| drop(reply.send(question(hub, now))));
         self.command(Command::Ask(question)).await?;
-        answer.await.map_err(|_| HubGone)
+        self.answer(answer).await
     }
 
     /// As [`HubHandle::ask`], from a thread that may wait.
@@ -248,7 +250,7 @@ impl HubHandle {
         let (reply, answer) = oneshot::channel();
         let command = Command::Subscribe { subscription, deliveries, reply };
         self.command(command).await?;
-        let (id, lag_budget) = answer.await.map_err(|_| HubGone)??;
+        let (id, lag_budget) = self.answer(answer).await??;
         if let Some(origin) = origin {
             self.shared.origins().insert(id, origin);
         }
@@ -271,6 +273,16 @@ impl HubHandle {
     #[must_use]
     pub fn times(&self) -> ThreadTimes {
         self.shared.times.times()
+    }
+
+    /// What a request comes to, unless the hub ended with it in its queue.
+    async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, HubGone> {
+        let mut ends = self.ends.clone();
+        tokio::select! {
+            biased;
+            answer = answer => answer.map_err(|_| HubGone),
+            _ = ends.changed() => Err(HubGone),
+        }
     }
 
     async fn command(&self, command: Command) -> Result<(), HubGone> {
@@ -296,6 +308,8 @@ pub(crate) struct Desk {
     _keep: flume::Sender<Command>,
     seats: Vec<Seat>,
     shared: Arc<Shared>,
+    /// Tells those who wait for an answer that none comes, when it is dropped.
+    _serves: watch::Sender<()>,
 }
 
 impl Desk {
@@ -307,8 +321,10 @@ impl Desk {
             times: TimeCells::default(),
         });
         let commands_kept = commands_in.clone();
-        let handle = HubHandle { commands: commands_in, waker, shared: Arc::clone(&shared), clock };
-        (Self { commands, _keep: commands_kept, seats: Vec::new(), shared }, handle)
+        let (serves, ends) = watch::channel(());
+        let handle = HubHandle { commands: commands_in, waker, shared: Arc::clone(&shared), clock, ends };
+        let seats = Vec::new();
+        (Self { commands, _keep: commands_kept, seats, shared, _serves: serves }, handle)
     }
 
     /// Where the thread notes its time.

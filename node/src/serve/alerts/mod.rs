@@ -135,7 +135,7 @@ impl Watch {
         &self.addresses
     }
 
-    /// Looks at the streams from now on.
+    /// Looks at the streams from now on, which is best before feeds can come.
     pub(crate) fn follow(&mut self, hub: HubHandle, network: &Handle) -> Result<(), Failure> {
         let streams = Streams {
             hub,
@@ -144,9 +144,10 @@ impl Watch {
             to_desk: self.to_desk.clone(),
             stop: Arc::clone(&self.stop),
         };
+        let begun = network.block_on(streams.begin());
         let network = network.clone();
         let thread = std::thread::Builder::new().name("tg-watch".to_owned());
-        let reading = thread.spawn(move || network.block_on(streams.run()));
+        let reading = thread.spawn(move || network.block_on(begun.run()));
         self.finders.push(reading.map_err(no_thread)?);
         Ok(())
     }

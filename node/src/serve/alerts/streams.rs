@@ -17,7 +17,9 @@ use tidegate_alert::{Finding, Range, Reason, Severity};
 use tidegate_config::{Config, Stream};
 use tidegate_engine::{BarState, Output};
 use tidegate_live::{Delivery, HubHandle, Origin};
+use tidegate_proto::CloseCode;
 use tidegate_proto::hub::StreamMeta;
+use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::{LagPolicy, Subscription};
 use tidegate_proto::wire::HEAD_BYTES;
 use tidegate_proto::{Frame, FrameHead};
@@ -100,51 +102,11 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Reads them until the server ends, those that a reload brings included.
-    pub(super) async fn run(self) {
-        let mut following: Vec<Following> = Vec::new();
-        let mut known = None;
-        let mut reader = Reader::default();
-        let mut asked = (Instant::now(), 0);
-        loop {
-            let catalogue = self.hub.catalogue();
-            if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &catalogue)) {
-                for (number, stream) in catalogue.open() {
-                    if finds(&stream.name) && !following.iter().any(|one| one.number == number) {
-                        following.extend(self.follow(number, stream).await);
-                    }
-                }
-                known = Some(catalogue);
-            }
-            let delivery = poll_fn(|context| poll(&mut following, context));
-            let Ok((at, delivery)) = tokio::time::timeout(LOOK, delivery).await else {
-                // Whoever reads something is told of the end by that.
-                if following.is_empty() && self.stop.load(Relaxed) {
-                    return;
-                }
-                continue;
-            };
-            match delivery {
-                Some(Delivery::Frames(frames)) => {
-                    let Following { number, stream, .. } = &following[at];
-                    for frame in &frames {
-                        for (finding, mut rows) in self.take(stream, frame, &mut reader) {
-                            if rows.is_empty() {
-                                rows = self.rows(*number, &finding, &mut asked).await;
-                            }
-                            // This thread may wait; meanwhile nothing is taken off the hub.
-                            let _ = self.to_desk.send(ToDesk::InStream(Box::new(finding), rows));
-                        }
-                    }
-                }
-                // It was changed or removed; if it came back it is in the catalogue by then.
-                Some(Delivery::Closed(_)) => {
-                    following.swap_remove(at);
-                    known = None;
-                }
-                None => return,
-            }
-        }
+    /// Subscribes to those there are: before any feed can come, so that nothing is missed.
+    pub(super) async fn begin(self) -> Begun {
+        let mut begun = Begun { streams: self, following: Vec::new(), known: None };
+        begun.look().await;
+        begun
     }
 
     async fn follow(&self, number: u16, stream: &StreamMeta) -> Option<Following> {
@@ -202,6 +164,69 @@ impl Streams {
             _ => {}
         }
         Vec::new()
+    }
+}
+
+/// Streams that are read.
+pub(super) struct Begun {
+    streams: Streams,
+    following: Vec<Following>,
+    /// The catalogue that was looked through last.
+    known: Option<Arc<Catalogue>>,
+}
+
+impl Begun {
+    /// Looks for streams that a reload has brought.
+    async fn look(&mut self) {
+        let catalogue = self.streams.hub.catalogue();
+        if self.known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &catalogue)) {
+            return;
+        }
+        for (number, stream) in catalogue.open() {
+            if finds(&stream.name) && !self.following.iter().any(|one| one.number == number) {
+                self.following.extend(self.streams.follow(number, stream).await);
+            }
+        }
+        self.known = Some(catalogue);
+    }
+
+    /// Reads them until the server ends, those that a reload brings included.
+    pub(super) async fn run(mut self) {
+        let mut reader = Reader::default();
+        let mut asked = (Instant::now(), 0);
+        loop {
+            self.look().await;
+            let Self { streams, following, known } = &mut self;
+            let delivery = poll_fn(|context| poll(following, context));
+            let Ok((at, delivery)) = tokio::time::timeout(LOOK, delivery).await else {
+                // Whoever reads something is told of the end by that.
+                if following.is_empty() && streams.stop.load(Relaxed) {
+                    return;
+                }
+                continue;
+            };
+            match delivery {
+                Some(Delivery::Frames(frames)) => {
+                    let Following { number, stream, .. } = &following[at];
+                    for frame in &frames {
+                        for (finding, mut rows) in streams.take(stream, frame, &mut reader) {
+                            if rows.is_empty() {
+                                rows = streams.rows(*number, &finding, &mut asked).await;
+                            }
+                            // This thread may wait; meanwhile nothing is taken off the hub.
+                            let _ = streams.to_desk.send(ToDesk::InStream(Box::new(finding), rows));
+                        }
+                    }
+                }
+                Some(Delivery::Closed(close)) if close.code == CloseCode::SHUTTING_DOWN => return,
+                // It was changed or removed; if it came back it is in the catalogue by then.
+                Some(Delivery::Closed(_)) => {
+                    following.swap_remove(at);
+                    *known = None;
+                }
+                None => return,
+            }
+        }
     }
 }
 
