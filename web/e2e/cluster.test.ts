@@ -15,6 +15,9 @@ import { Browser, complaints } from "./browser";
 
 const BIN = process.env.TIDEGATE_BIN;
 const browser = new Browser();
+/** The page hears of the node once a second, and the machine may be busy. */
+const SOON = { timeout: 15_000 };
+
 let page: Page;
 let heard: string[] = [];
 
@@ -74,7 +77,7 @@ describe("a made-up cluster", () => {
       warnings: [{ code: "no_leader", severity: "bad", text: "nobody leads" }],
     };
     await page.locator("nav .dot.bad").waitFor();
-    await expect.poll(() => page.getByTestId("tile-leader").locator("b").innerText()).toBe("none");
+    await expect.poll(() => page.getByTestId("tile-leader").locator("b").innerText(), SOON).toBe("none");
   });
 
   test("fits a phone, in the dark too", async () => {
@@ -134,15 +137,16 @@ describe.skipIf(!BIN)("three real nodes", () => {
     const other = leader === 1 ? 2 : 1;
     await page.goto(`${nodes[other - 1]!.url}/#/cluster`);
     await box(leader!).locator("text=leads").waitFor();
-    for (const node of [1, 2, 3]) await expect.poll(() => box(node).getAttribute("data-tone")).toBe("good");
+    for (const node of [1, 2, 3]) await expect.poll(() => box(node).getAttribute("data-tone"), SOON).toBe("good");
     await page.getByText("1 may be lost and feeds go on").waitFor();
     nodes[leader! - 1]!.process.kill("SIGKILL");
     await page.getByTestId("cluster-changes").getByText("fail-over").waitFor();
     await page.getByTestId("cluster-warnings").locator("[data-code=one_more_loss]").waitFor();
     const now = await seen(other);
     expect(now.leader).not.toBe(leader);
-    await expect.poll(() => page.getByTestId("tile-leader").locator("b").innerText()).toBe(`node ${now.leader}`);
-    await expect.poll(() => box(leader!).getAttribute("data-tone")).toBe("bad");
-    expect(await page.getByTestId("tile-isr").locator("b").innerText()).toBe("2 of 3");
+    const tile = (name: string) => page.getByTestId(name).locator("b").innerText();
+    await expect.poll(() => tile("tile-leader"), SOON).toBe(`node ${now.leader}`);
+    await expect.poll(() => box(leader!).getAttribute("data-tone"), SOON).toBe("bad");
+    await expect.poll(() => tile("tile-isr"), SOON).toBe("2 of 3");
   });
 });

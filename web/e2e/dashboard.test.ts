@@ -11,6 +11,9 @@ import { Browser, complaints } from "./browser";
 
 const REAL = process.env.TIDEGATE_URL?.replace(/\/$/, "");
 const browser = new Browser();
+/** The page hears of the node once a second, and the machine may be busy. */
+const SOON = { timeout: 15_000 };
+
 let mock: Mock;
 let base = "";
 let page: Page;
@@ -64,7 +67,8 @@ describe("any node", () => {
         .or(page.locator(".alone .title"))
         .first()
         .waitFor({ state: "attached" });
-      expect(await page.locator("nav a[aria-current=page]").innerText()).toBe(name);
+      // The heading may still be that of the page before.
+      await expect.poll(() => page.locator("nav a[aria-current=page]").innerText(), SOON).toBe(name);
     }
     expect(elsewhere).toEqual([]);
   });
