@@ -211,7 +211,7 @@ pub struct Replica<M: Machine> {
 
 impl<M: Machine> Replica<M> {
     /// A replica with what its disk kept: a snapshot (or the empty [`Base`]) and a log. All of it counts as synced. What of the log does
-    /// not go with the snapshot, or the other way round, is left out, as [`Base::fit`] says.
+    /// not go with the snapshot, or the other way round, is left out.
     #[must_use]
     pub fn new(me: Member, lineage: u64, base: Base<M>, log: Log<M::Input>, options: ReplicaOptions) -> Self {
         let (lineage, base, log) = match base.point().fit(lineage, &log, options.rules) {
