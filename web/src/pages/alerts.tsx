@@ -7,7 +7,7 @@ import { useBindings } from "../lib/keyboard";
 import { format, go, route } from "../lib/route";
 import { useCell } from "../lib/store";
 import { status } from "../node";
-import { Icon } from "../ui/icon";
+import { Search } from "../ui/search";
 import { Badge, Empty, Failure } from "../ui/parts";
 import { Table, type Column } from "../ui/table";
 import { Evidence } from "./evidence";
@@ -157,21 +157,7 @@ function List() {
       <h1 class="quiet">Alerts</h1>
       <section class="card list" aria-label="Alerts">
         <div class="bar">
-          <label class="search">
-            <Icon name="search" />
-            <input
-              ref={field}
-              type="search"
-              placeholder="Search alerts"
-              aria-label="Search alerts"
-              value={search}
-              spellcheck={false}
-              autocomplete="off"
-              onInput={(event) => setSearch(event.currentTarget.value)}
-              onKeyDown={(event) => event.key === "Escape" && (search ? setSearch("") : event.currentTarget.blur())}
-            />
-            <kbd aria-hidden="true">/</kbd>
-          </label>
+          <Search field={field} what="alerts" value={search} onChange={setSearch} />
           <div class="segments" role="group" aria-label="State">
             {STATES.map(([name, title]) => (
               <button

@@ -6,6 +6,7 @@ import { useAllLatest } from "../lib/live";
 import { format, go, route } from "../lib/route";
 import { useCell } from "../lib/store";
 import { status, streams } from "../node";
+import { Search } from "../ui/search";
 import { Icon } from "../ui/icon";
 import { Empty, Failure } from "../ui/parts";
 import { Table, type Column } from "../ui/table";
@@ -138,21 +139,7 @@ function List({ shown }: { shown: Stream[] }) {
       <h1 class="quiet">Hosts</h1>
       <section class="card list" aria-label="Hosts">
         <div class="bar">
-          <label class="search">
-            <Icon name="search" />
-            <input
-              ref={field}
-              type="search"
-              placeholder="Search hosts"
-              aria-label="Search hosts"
-              value={search}
-              spellcheck={false}
-              autocomplete="off"
-              onInput={(event) => setSearch(event.currentTarget.value)}
-              onKeyDown={(event) => event.key === "Escape" && (search ? setSearch("") : event.currentTarget.blur())}
-            />
-            <kbd aria-hidden="true">/</kbd>
-          </label>
+          <Search field={field} what="hosts" value={search} onChange={setSearch} />
           {looks && <Views view="windows" stream={stream.name} />}
           {shown.length > 1 && (
             <div class="segments" role="group" aria-label="Stream">

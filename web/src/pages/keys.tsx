@@ -11,6 +11,7 @@ import { format, go, route } from "../lib/route";
 import { useCell } from "../lib/store";
 import { recall } from "../lib/theme";
 import { status, streams } from "../node";
+import { Search } from "../ui/search";
 import { Icon } from "../ui/icon";
 import { Badge, Decimal, Empty, Failure } from "../ui/parts";
 import { Plot } from "../ui/plot";
@@ -88,26 +89,17 @@ function Browser({ all, shown }: { all: Stream[]; shown: Stream[] }) {
     <div class={`browser ${item ? "with-item" : ""}`}>
       <h1 class="quiet">Keys</h1>
       <section class="card list" aria-label="List of keys">
-        <label class="search">
-          <Icon name="search" />
-          <input
-            ref={field}
-            type="search"
-            placeholder="Search keys"
-            aria-label="Search keys"
-            value={search}
-            spellcheck={false}
-            autocomplete="off"
-            onInput={(event) => setSearch(event.currentTarget.value)}
-            onKeyDown={(event) => {
-              if (event.key === "Escape") search ? setSearch("") : event.currentTarget.blur();
-              else if (event.key === "Enter" && names.keys[0]) open({ item: names.keys[0].name }, false);
-              else return;
-              event.preventDefault();
-            }}
-          />
-          <kbd aria-hidden="true">/</kbd>
-        </label>
+        <Search
+          field={field}
+          what="keys"
+          value={search}
+          onChange={setSearch}
+          onEnter={() => {
+            const first = names.keys[0];
+            if (first) open({ item: first.name }, false);
+            return first !== undefined;
+          }}
+        />
         <KeyList
           names={names}
           stream={stream}
