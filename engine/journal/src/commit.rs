@@ -2,8 +2,8 @@
 //! thread and no clock, so that tests drive it through a disk's bad days.
 
 use crate::entry::Batch;
-use crate::journal::{AppendError, Journal};
-use crate::storage::Storage;
+use crate::journal::AppendError;
+use crate::log_store::LogStore;
 use std::collections::VecDeque;
 
 /// When what was written is brought to the disk.
@@ -52,6 +52,8 @@ pub enum Health {
     Reserve,
     /// Nothing more fits: batches wait in memory, up to a bound.
     Full,
+    /// The log is elsewhere, and cannot be reached, with these words: batches wait in memory, up to a bound.
+    Away(String),
     /// The disk failed, with these words. Nothing is acknowledged as durable until the journal was read anew.
     Failed(String),
 }
@@ -64,6 +66,7 @@ impl Health {
             Self::Working => "working",
             Self::Reserve => "reserve",
             Self::Full => "full",
+            Self::Away(_) => "away",
             Self::Failed(_) => "failed",
         }
     }
@@ -87,8 +90,8 @@ struct Waiting {
 }
 
 /// A journal with a queue in front and promises behind.
-pub struct Committer<S> {
-    journal: Journal<S>,
+pub struct Committer<L> {
+    log: L,
     options: CommitOptions,
     backlog: VecDeque<Waiting>,
     backlog_bytes: usize,
@@ -104,18 +107,19 @@ pub struct Committer<S> {
 /// Batches kept for reuse.
 const SPARE_MAX: usize = 64;
 
-impl<S: Storage> Committer<S> {
-    /// Goes on with a journal.
+impl<L: LogStore> Committer<L> {
+    /// Goes on with a log.
     #[must_use]
-    pub fn new(journal: Journal<S>, options: CommitOptions) -> Self {
+    pub fn new(log: L, options: CommitOptions) -> Self {
+        let extent = log.extent();
         let positions = Positions {
-            taken: journal.next_offset(),
-            written: journal.written_offset(),
-            durable: if options.sync == SyncPolicy::Never { 0 } else { journal.synced_offset() },
+            taken: extent.next,
+            written: extent.written,
+            durable: if options.sync == SyncPolicy::Never { 0 } else { extent.synced },
         };
         Self {
             needed: 0,
-            journal,
+            log,
             options,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
@@ -164,6 +168,10 @@ impl<S: Storage> Committer<S> {
                 self.health = Health::Full;
                 return Some(now_ns + self.options.space_check_ns);
             }
+            Err(AppendError::Away(why)) => {
+                self.health = Health::Away(why.to_string());
+                return Some(now_ns + self.options.space_check_ns);
+            }
             Err(error) => {
                 let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
                 self.health = Health::Failed(format!("{error}{}", source.unwrap_or_default()));
@@ -181,7 +189,7 @@ impl<S: Storage> Committer<S> {
     fn work(&mut self, now_ns: u64) -> Result<(), AppendError> {
         self.look_for_room(now_ns);
         while let Some(waiting) = self.backlog.front() {
-            self.journal.append(&waiting.batch, waiting.epoch, waiting.ingest_ns)?;
+            self.log.append(&waiting.batch, waiting.epoch, waiting.ingest_ns)?;
             if let Some(Waiting { mut batch, .. }) = self.backlog.pop_front() {
                 self.backlog_bytes -= batch.body().len();
                 batch.clear();
@@ -189,7 +197,7 @@ impl<S: Storage> Committer<S> {
                     self.spare.push(batch);
                 }
             }
-            if self.journal.pending_bytes() >= WRITE_BYTES {
+            if self.log.extent().pending_bytes >= WRITE_BYTES {
                 self.write(now_ns)?;
             }
         }
@@ -202,6 +210,9 @@ impl<S: Storage> Committer<S> {
         if due {
             self.sync()?;
         }
+        if matches!(self.health, Health::Away(_)) {
+            self.health = Health::Working;
+        }
         if self.health == Health::Full {
             self.health = Health::Reserve; // it took all; whether there is room again is looked at next time
         }
@@ -211,16 +222,16 @@ impl<S: Storage> Committer<S> {
 
     fn write(&mut self, now_ns: u64) -> Result<(), AppendError> {
         let before = self.positions.written;
-        self.journal.write()?;
-        self.positions.written = self.journal.written_offset();
-        if self.positions.written > before && self.journal.synced_offset() < self.positions.written {
+        self.log.write()?;
+        self.positions.written = self.log.extent().written;
+        if self.positions.written > before && self.log.extent().synced < self.positions.written {
             self.unsynced_since = self.unsynced_since.or(Some(now_ns));
         }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), AppendError> {
-        self.journal.sync()?;
+        self.log.sync()?;
         self.unsynced_since = None;
         Ok(())
     }
@@ -228,7 +239,7 @@ impl<S: Storage> Committer<S> {
     /// Acknowledges what is on disk, while there is room for more.
     fn promise(&mut self) {
         if self.health == Health::Working && self.options.sync != SyncPolicy::Never {
-            self.positions.durable = self.journal.synced_offset();
+            self.positions.durable = self.log.extent().synced;
         }
     }
 
@@ -242,7 +253,7 @@ impl<S: Storage> Committer<S> {
         let reserve = self.options.reserve_bytes;
         let enough = reserve + if self.health == Health::Working { 0 } else { reserve / 4 };
         // A full disk stays full until it took what waits; what cannot be asked changes nothing.
-        let room = self.journal.free_bytes().map(|free| free >= enough);
+        let room = self.log.free_bytes().map(|free| free >= enough);
         match (&self.health, room) {
             (Health::Reserve, Ok(true)) => self.health = Health::Working,
             (Health::Working, Ok(false)) => self.health = Health::Reserve,
@@ -257,7 +268,7 @@ impl<S: Storage> Committer<S> {
     /// What the system says; the journal stays good, and it can be tried again.
     pub fn retain(&mut self, needed: u64, wall_ns: u64) -> std::io::Result<usize> {
         self.needed = self.needed.max(needed);
-        self.journal.retain(self.needed.min(self.positions.written), wall_ns)
+        self.log.retain(self.needed.min(self.positions.written), wall_ns)
     }
 
     /// Writes and syncs everything, for an end in order.
@@ -292,10 +303,10 @@ impl<S: Storage> Committer<S> {
         &self.health
     }
 
-    /// The journal.
+    /// The log.
     #[must_use]
-    pub fn journal(&self) -> &Journal<S> {
-        &self.journal
+    pub fn log(&self) -> &L {
+        &self.log
     }
 }
 

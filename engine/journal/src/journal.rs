@@ -110,6 +110,9 @@ pub enum AppendError {
     /// There is no room now; the same call may succeed later.
     #[error("the disk is full")]
     Full(#[source] io::Error),
+    /// The log is elsewhere, and cannot be reached now; the same call may succeed later.
+    #[error("the log cannot be reached")]
+    Away(#[source] io::Error),
     /// The disk failed. What it holds is not known any more, so this journal takes nothing until it is opened, and read, anew.
     #[error(
         "the journal's disk failed; nothing more is acknowledged as durable until the journal is read anew"

@@ -15,6 +15,7 @@ pub mod scan;
 pub mod journal;
 
 pub mod commit;
+pub mod log_store;
 pub mod writer;
 
 pub mod snapshot;
@@ -25,6 +26,7 @@ pub use commit::{Committer, Health, Positions, SyncPolicy};
 pub use entry::{Batch, Entry, EntryError};
 pub use format::{Lineage, SEGMENT_HEADER_BYTES, VERSION};
 pub use journal::{AppendError, Journal, JournalOptions, OpenError, Point, PointError};
+pub use log_store::{Extent, LogStore, Remote, RemoteError};
 pub use scan::{BatchView, Damage, Scan, ScanError, Tail, scan, scan_from};
 pub use snapshot::{Snapshot, SnapshotFault, SnapshotFile, SnapshotFileError, SnapshotFolder, SnapshotInfo};
 pub use storage::{Disk, Storage, SyncStats, SyncTimes};

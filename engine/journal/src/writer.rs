@@ -3,7 +3,7 @@
 use crate::commit::{Committer, Health, Positions};
 use crate::entry::Batch;
 use crate::journal::Point;
-use crate::storage::Storage;
+use crate::log_store::LogStore;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,14 +40,14 @@ pub struct WriterStats {
 }
 
 impl WriterStats {
-    fn of<S: Storage>(committer: &Committer<S>) -> Self {
-        let journal = committer.journal();
+    fn of<L: LogStore>(committer: &Committer<L>) -> Self {
+        let extent = committer.log().extent();
         Self {
             positions: committer.positions(),
             health: committer.health().clone(),
-            segments: journal.segments(),
-            bytes: journal.bytes(),
-            first_offset: journal.first_offset(),
+            segments: extent.segments,
+            bytes: extent.bytes,
+            first_offset: extent.first,
         }
     }
 }
@@ -89,8 +89,8 @@ impl Writer {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start<S: Storage + 'static>(
-        committer: Committer<S>,
+    pub fn start<L: LogStore + 'static>(
+        committer: Committer<L>,
         options: WriterOptions,
         moved: impl FnMut(Positions, &Health) + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -206,8 +206,8 @@ impl Drop for Writer {
     }
 }
 
-fn run<S: Storage>(
-    mut committer: Committer<S>,
+fn run<L: LogStore>(
+    mut committer: Committer<L>,
     gather: Duration,
     inputs: &flume::Receiver<Input>,
     spare: &flume::Sender<Batch>,
@@ -218,7 +218,7 @@ fn run<S: Storage>(
     let now = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let mut told = None;
     let mut deadline: Option<u64> = None;
-    let mut tell = |committer: &Committer<S>| {
+    let mut tell = |committer: &Committer<L>| {
         let state = WriterStats::of(committer);
         if told.as_ref() == Some(&state) {
             return;
@@ -271,7 +271,7 @@ fn run<S: Storage>(
                     if committer.finish(now()).is_ok() {
                         // Whoever hears of the point may ask how far the journal is.
                         tell(&committer);
-                        let _ = reply.try_send(committer.journal().point());
+                        let _ = reply.try_send(committer.log().point());
                     }
                 }
                 Input::Retain { needed, wall_ns } => {
@@ -292,7 +292,7 @@ fn run<S: Storage>(
                     }
                     Input::Barrier(reply) => {
                         if committer.finish(now()).is_ok() {
-                            let _ = reply.try_send(committer.journal().point());
+                            let _ = reply.try_send(committer.log().point());
                         }
                     }
                     Input::Retain { .. } | Input::Stop => {}

@@ -42,7 +42,7 @@ fn numbers(disk: &SimDisk) -> Result<(Vec<u64>, Tail), ScanError> {
     Ok((found, scan.map_or(Tail::Clean, |scan| scan.tail)))
 }
 
-fn open(disk: &SimDisk, commit: CommitOptions) -> Result<Committer<SimDisk>, OpenError> {
+fn open(disk: &SimDisk, commit: CommitOptions) -> Result<Committer<Journal<SimDisk>>, OpenError> {
     Journal::open(disk.clone(), options(), 0, |_| {}).map(|(journal, _)| Committer::new(journal, commit))
 }
 
@@ -294,7 +294,7 @@ fn retention_keeps_what_is_needed_and_the_rest_reads_on() {
         committer.submit(batch(number * 20, 20), 1, number).unwrap();
         committer.turn(number);
     }
-    let all = committer.journal().segments();
+    let all = committer.log().segments();
     assert!(all > 6);
     assert_eq!(committer.retain(0, 100).unwrap(), 0, "everything is needed to rebuild the state");
     assert_eq!(
@@ -303,7 +303,7 @@ fn retention_keeps_what_is_needed_and_the_rest_reads_on() {
         "whole segments in front of it"
     );
     assert_eq!(committer.retain(2_000, 100).unwrap() + 700 / 220, all - 3, "down to the bound");
-    let first = committer.journal().first_offset();
+    let first = committer.log().first_offset();
     assert_eq!(committer.retain(2_000, 10_000).unwrap(), 2, "too old, but for the last");
     drop(committer);
     let (found, _) = numbers(&disk).unwrap();
@@ -323,7 +323,7 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
         committer.turn(0);
     }
     committer.finish(1).unwrap();
-    assert_eq!(committer.journal().segments(), 3);
+    assert_eq!(committer.log().segments(), 3);
     assert_eq!(numbers(&disk).unwrap().0.len(), 1_010);
 }
 
