@@ -51,6 +51,9 @@ impl CloseCode {
     /// Another node leads. The reason begins with where feeds find it, see [`Close::leader`].
     pub const NOT_LEADER: Self = Self(18);
 
+    /// The session is of no group, of one that there is not, or of another one than what it sends: see [`crate::groups`].
+    pub const GROUP: Self = Self(20);
+
     /// A word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -75,6 +78,7 @@ impl CloseCode {
             Self::EXPIRED => "expired",
             Self::NOT_LEADER => "not_leader",
             Self::CHANGED => "changed",
+            Self::GROUP => "group",
             _ => "unknown",
         }
     }
@@ -132,6 +136,39 @@ impl Close {
         Self::new(CloseCode::NOT_LEADER, reason)
     }
 
+    /// As [`Close::not_leader`], where there are several groups: of which one, and which node that is.
+    #[must_use]
+    pub fn not_leader_of(group: u16, node: Option<u16>, leader: Option<SocketAddr>, epoch: u32) -> Self {
+        let reason = match (leader, node) {
+            (Some(leader), Some(node)) => {
+                format!("{leader} (node {node}) leads group {group} in epoch {epoch}")
+            }
+            (Some(leader), None) => format!("{leader} leads group {group} in epoch {epoch}"),
+            (None, Some(node)) => format!("node {node} leads group {group} in epoch {epoch}"),
+            (None, None) => format!("no node leads group {group} in epoch {epoch}"),
+        };
+        Self::new(CloseCode::NOT_LEADER, reason)
+    }
+
+    /// The number behind a word, in the words of a node that does not lead.
+    fn number_behind(&self, word: &str) -> Option<u16> {
+        let mut words = (self.code == CloseCode::NOT_LEADER).then(|| self.reason.split([' ', '(', ')']))?;
+        words.find(|found| *found == word)?;
+        words.next()?.parse().ok()
+    }
+
+    /// The group that these words of a node that does not lead are about, where there are several.
+    #[must_use]
+    pub fn group(&self) -> Option<u16> {
+        self.number_behind("group")
+    }
+
+    /// The number of the node that leads, if they say it.
+    #[must_use]
+    pub fn node(&self) -> Option<u16> {
+        self.number_behind("node")
+    }
+
     /// Where the leader is, if these are the words of a node that is not and knows it.
     #[must_use]
     pub fn leader(&self) -> Option<SocketAddr> {
@@ -169,6 +206,14 @@ mod tests {
         assert!(close.code.may_retry() && close.leader() == Some(at));
         assert_eq!((close.epoch(), Close::not_leader(None, 9).epoch()), (Some(7), Some(9)));
         assert_eq!(Close::not_leader(None, 7).leader(), None);
+        let of = Close::not_leader_of(3, Some(2), Some(at), 7);
+        assert_eq!(of.to_string(), "not_leader: [::1]:7443 (node 2) leads group 3 in epoch 7");
+        for (node, leader) in [(Some(2), Some(at)), (None, Some(at)), (Some(2), None), (None, None)] {
+            let of = Close::not_leader_of(3, node, leader, 7);
+            let found = (of.group(), of.node(), of.leader(), of.epoch());
+            assert_eq!(found, (Some(3), node, leader, Some(7)), "{of}");
+        }
+        assert_eq!((close.group(), close.node()), (None, None), "of the only one");
         let busy = Close::new(CloseCode::BUSY, "127.0.0.1:1 leads in epoch 7");
         assert_eq!((busy.leader(), busy.epoch()), (None, None));
     }

@@ -2,7 +2,9 @@
 
 use crate::close::{Close, CloseCode};
 use crate::frame::{Credential, Hello};
-use crate::wire::{PROOF_BYTES, PROTOCOL_CREDENTIAL, PROTOCOL_MAX, PROTOCOL_MIN, TOKEN_BYTES_MAX};
+use crate::wire::{
+    PROOF_BYTES, PROTOCOL_CREDENTIAL, PROTOCOL_GROUPS, PROTOCOL_MAX, PROTOCOL_MIN, TOKEN_BYTES_MAX,
+};
 use std::ops::RangeInclusive;
 
 /// What a client's next HELLO shows.
@@ -28,9 +30,14 @@ impl Shown {
         self.0.as_ref().map(|(proof, token)| Credential { proof, token })
     }
 
-    /// Versions to offer: a server that cannot read a credential must not take the connection for somebody else's.
-    pub(crate) fn versions(&self) -> RangeInclusive<u8> {
-        let least = if self.0.is_some() { PROTOCOL_CREDENTIAL } else { PROTOCOL_MIN };
+    /// Versions to offer for a session of this group: a server that cannot read a credential must not take the connection for somebody
+    /// else's, nor one that knows of no groups for the only one's.
+    pub(crate) fn versions(&self, group: Option<u16>) -> RangeInclusive<u8> {
+        let least = match (group, &self.0) {
+            (Some(_), _) => PROTOCOL_GROUPS,
+            (None, Some(_)) => PROTOCOL_CREDENTIAL,
+            (None, None) => PROTOCOL_MIN,
+        };
         least..=PROTOCOL_MAX
     }
 }

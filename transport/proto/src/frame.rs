@@ -1,12 +1,14 @@
 //! Frames with their meaning: bodies read in place, and written.
 
 use crate::close::CloseCode;
+use crate::groups::{GROUPS_MAX, GroupMap, LEADERS_MAX};
 use crate::packed::{self, Packed, SCALE_MAX};
 use crate::wire::{
     BODY_BYTES_MAX, FLAG_PAST, FRAME_EVENTS_MAX, FrameError, FrameHead, FrameType, HEAD_BYTES, MAGIC,
-    NAME_BYTES_MAX, PROOF_BYTES, PROTOCOL_CREDENTIAL, REASON_BYTES_MAX, SEQUENCE_MAX, TOKEN_BYTES_MAX,
-    VERSION,
+    NAME_BYTES_MAX, PROOF_BYTES, PROTOCOL_CREDENTIAL, PROTOCOL_GROUPS, REASON_BYTES_MAX, SEQUENCE_MAX,
+    TOKEN_BYTES_MAX, VERSION,
 };
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{Event, Output, SLOT_COUNT, kind};
 use zerocopy::{FromBytes, IntoBytes};
@@ -73,6 +75,9 @@ pub struct Hello<'a> {
     pub version_max: u8,
     /// What it came for.
     pub plane: Plane,
+    /// The group this session is of, where there are several. `None`: a subscriber wants all, a feed does not know of any. Only where
+    /// `version_max` is at least [`PROTOCOL_GROUPS`].
+    pub group: Option<u16>,
     /// Feed: the promise it asks for.
     pub ack_mode: AckMode,
     /// Feed: who it is, for good. Two connections with one id are one source. 0 for subscribers.
@@ -109,6 +114,82 @@ pub struct HelloAck<'a> {
     /// The server's name, at most 255 bytes.
     pub server: &'a str,
 }
+
+/// The groups of a cluster: which slots each has and who leads it. [`GroupMap`] is its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups<'a> {
+    /// Counts changes of the cluster's metadata.
+    pub revision: u64,
+    runs: &'a [u8],
+    leads: &'a [u8],
+    places: &'a [u8],
+}
+
+/// A leader's number that says that nobody leads.
+const LEADER_NONE: u16 = u16::MAX;
+
+impl<'a> Groups<'a> {
+    fn read(body: &mut Body<'a>) -> Result<Self, FrameError> {
+        let revision = body.word("revision")?;
+        let runs: u16 = body.word("runs")?;
+        body.bounded(runs, "runs", 1, SLOT_COUNT as u64)?;
+        let groups: u16 = body.word("groups")?;
+        body.bounded(groups, "groups", 1, GROUPS_MAX as u64)?;
+        let places: u16 = body.word("places")?;
+        body.bounded(places, "places", 0, LEADERS_MAX as u64)?;
+        body.zero(2)?;
+        let start = body.at;
+        for _ in 0..runs {
+            let first: u16 = body.word("first slot")?;
+            body.bounded(first, "first slot", 0, SLOT_COUNT as u64 - 1)?;
+            let group: u16 = body.word("group")?;
+            body.bounded(group, "group", 0, u64::from(groups) - 1)?;
+        }
+        let runs = &body.bytes[start..body.at];
+        let start = body.at;
+        for _ in 0..groups {
+            body.word::<u16>("leader")?;
+            let held = body.byte("held")?;
+            body.bounded(held, "held", 0, 1)?;
+            body.zero(1)?;
+            body.word::<u32>("epoch")?;
+        }
+        let leads = &body.bytes[start..body.at];
+        let places = body.take("places", usize::from(places) * PLACE_BYTES)?;
+        Ok(Self { revision, runs, leads, places })
+    }
+
+    /// Where runs of slots of one group begin, and of which.
+    pub fn runs(&self) -> impl Iterator<Item = (u16, u16)> + use<'a> {
+        self.runs
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|&[a, b, c, d]| (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])))
+    }
+
+    /// Of each group who leads it, whether this server holds it, and the epoch.
+    pub fn leads(&self) -> impl Iterator<Item = (Option<u16>, bool, u32)> + use<'a> {
+        self.leads.as_chunks::<8>().0.iter().map(|&[a, b, held, _, c, d, e, f]| {
+            let node = Some(u16::from_le_bytes([a, b])).filter(|node| *node != LEADER_NONE);
+            (node, held != 0, u32::from_le_bytes([c, d, e, f]))
+        })
+    }
+
+    /// Leaders and where they are.
+    pub fn places(&self) -> impl Iterator<Item = (u16, SocketAddr)> + use<'a> {
+        self.places.as_chunks::<PLACE_BYTES>().0.iter().map(|place| {
+            let (head, ip) = place.split_at(4);
+            let mut octets = [0; 16];
+            octets.copy_from_slice(ip);
+            let ip = Ipv6Addr::from(octets).to_canonical();
+            (u16::from_le_bytes([head[0], head[1]]), (ip, u16::from_le_bytes([head[2], head[3]])).into())
+        })
+    }
+}
+
+/// Bytes of a leader's number, port and address.
+const PLACE_BYTES: usize = 20;
 
 /// What an acknowledgement says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,6 +423,8 @@ pub enum Frame<'a> {
     Hello(Hello<'a>),
     /// See [`HelloAck`].
     HelloAck(HelloAck<'a>),
+    /// See [`Groups`].
+    Groups(Groups<'a>),
     /// See [`Define`].
     Define(Define<'a>),
     /// A run of events.
@@ -541,7 +624,11 @@ impl<'a> Frame<'a> {
                 let plane =
                     if body.bounded(plane, "plane", 1, 2)? == 1 { Plane::Feed } else { Plane::Subscribe };
                 let ack_mode = Self::ack_mode(&mut body)?;
-                body.zero(4)?;
+                // Before that version these bytes are zero.
+                let most = if version_max < PROTOCOL_GROUPS { 0 } else { GROUPS_MAX };
+                let group: u16 = body.word("group")?;
+                let group = body.bounded(group, "group", 0, most as u64)?.checked_sub(1);
+                body.zero(2)?;
                 let (source_id, session) = (body.word("source_id")?, body.word("session")?);
                 let length: u16 = body.word("credential")?;
                 // Before that version these bytes are zero.
@@ -554,6 +641,7 @@ impl<'a> Frame<'a> {
                     version_min,
                     version_max,
                     plane,
+                    group,
                     ack_mode,
                     source_id,
                     session,
@@ -579,6 +667,7 @@ impl<'a> Frame<'a> {
                     server: body.text("server", 0)?,
                 })
             }
+            FrameType::Groups => Self::Groups(Groups::read(&mut body)?),
             FrameType::Define => {
                 let (first, count) = (body.word("first")?, body.word::<u32>("count")?);
                 body.zero(8)?;
@@ -764,6 +853,7 @@ impl<'a> Frame<'a> {
         match self {
             Self::Hello(_) => FrameType::Hello,
             Self::HelloAck(_) => FrameType::HelloAck,
+            Self::Groups(_) => FrameType::Groups,
             Self::Define(_) => FrameType::Define,
             Self::Events { .. } => FrameType::Events,
             Self::Packed(_) => FrameType::Packed,
@@ -875,11 +965,17 @@ impl<'a> FrameWriter<'a> {
     /// See [`Hello`]. Names beyond 255 bytes are cut.
     ///
     /// # Panics
-    /// For a token that is empty or longer than [`TOKEN_BYTES_MAX`].
+    /// For a token that is empty or longer than [`TOKEN_BYTES_MAX`], and for a group that there cannot be or that the version does not
+    /// know of.
     pub fn hello(&mut self, hello: &Hello<'_>) {
         self.frame(FrameType::Hello, 0, |out| {
-            let Hello { version_min, version_max, plane, ack_mode, .. } = *hello;
-            out.extend_from_slice(&[version_min, version_max, plane as u8, ack_mode as u8, 0, 0, 0, 0]);
+            let Hello { version_min, version_max, plane, ack_mode, group, .. } = *hello;
+            let most = if version_max < PROTOCOL_GROUPS { 0 } else { GROUPS_MAX };
+            let group = group.map_or(0, |group| usize::from(group) + 1);
+            assert!(group <= most, "no session of version {version_max} is of group {group} less one");
+            out.extend_from_slice(&[version_min, version_max, plane as u8, ack_mode as u8]);
+            out.extend_from_slice(&(group as u16).to_le_bytes());
+            out.extend_from_slice(&[0; 2]);
             out.extend_from_slice(&hello.source_id.to_le_bytes());
             out.extend_from_slice(&hello.session.to_le_bytes());
             let (proof, token) =
@@ -906,6 +1002,34 @@ impl<'a> FrameWriter<'a> {
                 out.extend_from_slice(&word.to_le_bytes());
             }
             text(out, ack.server);
+        });
+    }
+
+    /// The groups of a cluster.
+    pub fn groups(&mut self, map: &GroupMap) {
+        self.frame(FrameType::Groups, 0, |out| {
+            out.extend_from_slice(&map.revision().to_le_bytes());
+            for count in [map.runs().len(), map.len(), map.places().len(), 0] {
+                out.extend_from_slice(&(count as u16).to_le_bytes());
+            }
+            for (first, group) in map.runs() {
+                out.extend_from_slice(&first.to_le_bytes());
+                out.extend_from_slice(&group.to_le_bytes());
+            }
+            for lead in map.leads() {
+                out.extend_from_slice(&lead.node.unwrap_or(LEADER_NONE).to_le_bytes());
+                out.extend_from_slice(&[u8::from(lead.held), 0]);
+                out.extend_from_slice(&lead.epoch.to_le_bytes());
+            }
+            for (node, address) in map.places() {
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                out.extend_from_slice(&node.to_le_bytes());
+                out.extend_from_slice(&address.port().to_le_bytes());
+                out.extend_from_slice(&ip.octets());
+            }
         });
     }
 

@@ -3,6 +3,7 @@
 use crate::close::{Close, CloseCode};
 use crate::credential::{self, Shown};
 use crate::frame::{Credential, Frame, FrameWriter, Hello, HelloAck, Loss, Plane, StreamKind};
+use crate::groups::GroupMap;
 use crate::hub::{STREAM_NUMBERS_MAX, StreamMeta};
 use crate::subscription::{Start, Subscription, SubscriptionError};
 use crate::time::{MILLISECOND_NS, MonoTime};
@@ -244,6 +245,8 @@ pub enum Continuation {
 /// What a subscriber is told.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SubscriberEvent<'a> {
+    /// The cluster has several groups, of which this server may hold some only.
+    Groups(&'a GroupMap),
     /// The catalogue is complete and the request was sent.
     Ready {
         /// The server's streams by number; where there is none, one without a name.
@@ -285,14 +288,18 @@ pub enum SubscriberEvent<'a> {
 struct Known {
     /// The next number of each slot; the way back after a reconnect.
     next: Box<[u64]>,
-    /// Whether [`Known::next`] can be trusted: the edge was seen, or numbers were asked for.
+    /// Whether [`Known::next`] can be trusted: the edges were seen, or numbers were asked for.
     resumable: bool,
+    /// Edges that are to come: one for each number that the server has given the stream.
+    edges_due: usize,
 }
 
 /// The subscriber's side. Keeps what is needed to come back: names, and the next number of each slot.
 #[derive(Debug)]
 pub struct SubscriberClient {
     name: String,
+    /// The group whose records are wanted, where there are several; `None` for all.
+    group: Option<u16>,
     subscription: Subscription,
     names_max: usize,
     names: HashMap<u64, Box<str>, RandomState>,
@@ -332,6 +339,7 @@ impl SubscriberClient {
         subscription.check()?;
         Ok(Self {
             name: name.to_owned(),
+            group: None,
             names_max: Self::NAMES_MAX,
             names: HashMap::default(),
             places: Vec::new(),
@@ -352,6 +360,11 @@ impl SubscriberClient {
         })
     }
 
+    /// Only the records of one group are wanted, of the several that the cluster has.
+    pub fn of_group(&mut self, group: u16) {
+        self.group = Some(group);
+    }
+
     /// What to show on the next connection, and on those after it: who this is. `None` for nothing.
     ///
     /// # Panics
@@ -368,9 +381,10 @@ impl SubscriberClient {
         self.stage = Stage::Greeting;
         self.streams.clear();
         FrameWriter::new(out).hello(&Hello {
-            version_min: *self.shown.versions().start(),
-            version_max: *self.shown.versions().end(),
+            version_min: *self.shown.versions(self.group).start(),
+            version_max: *self.shown.versions(self.group).end(),
             plane: Plane::Subscribe,
+            group: self.group,
             ack_mode: crate::AckMode::None,
             source_id: 0,
             session: 0,
@@ -393,7 +407,7 @@ impl SubscriberClient {
         self.continuation = match before {
             Some(before) if asked && before != incarnation => {
                 let first = || vec![1; SLOT_COUNT].into_boxed_slice();
-                self.known.fill_with(|| Some(Known { next: first(), resumable: true }));
+                self.known.fill_with(|| Some(Known { next: first(), resumable: true, edges_due: 0 }));
                 Some(Continuation::NewLineage { incarnation })
             }
             _ if !asked => None,
@@ -434,7 +448,7 @@ impl SubscriberClient {
         self.heard = now;
         match frame {
             Frame::HelloAck(ack) if self.stage == Stage::Greeting => {
-                let known = self.shown.versions().contains(&ack.version);
+                let known = self.shown.versions(self.group).contains(&ack.version);
                 if !known || !(1..=Subscription::STREAMS_MAX as u32).contains(&ack.streams) {
                     let (version, streams) = (ack.version, ack.streams);
                     let reason = format!("the server answers with version {version} and {streams} streams");
@@ -445,6 +459,10 @@ impl SubscriberClient {
                 self.greeted_by = ack.incarnation;
                 self.stage = Stage::Choosing;
             }
+            Frame::Groups(groups) if self.stage == Stage::Greeting => match GroupMap::of(groups) {
+                Ok(map) => each(SubscriberEvent::Groups(&map)),
+                Err(error) => return Err(Close::new(CloseCode::PROTOCOL, error.to_string())),
+            },
             Frame::Stream(stream) if self.stage == Stage::Choosing && self.streams_due > 0 => {
                 let number = usize::from(stream.id);
                 if number < self.streams.len() || number >= STREAM_NUMBERS_MAX {
@@ -495,11 +513,13 @@ impl SubscriberClient {
                     return Err(unknown_stream(edge.stream));
                 };
                 if let Some(known) = known(&self.places, &mut self.known, edge.stream) {
+                    // Where groups have a number each, their slots are not each other's.
                     if !known.resumable {
                         edge.iter()
                             .for_each(|(slot, next)| known.next[usize::from(slot) % SLOT_COUNT] = next);
                     }
-                    known.resumable = true;
+                    known.edges_due = known.edges_due.saturating_sub(1);
+                    known.resumable |= known.edges_due == 0;
                 }
                 each(SubscriberEvent::Live { stream: meta });
             }
@@ -539,7 +559,8 @@ impl SubscriberClient {
                     next[usize::from(*slot) % SLOT_COUNT] = *from;
                 }
             }
-            *known = Some(Known { next, resumable: self.by_number });
+            let numbers = self.places.iter().filter(|of| **of == Some(usize::from(place))).count();
+            *known = Some(Known { next, resumable: self.by_number, edges_due: numbers });
         }
         Ok(())
     }
@@ -806,6 +827,7 @@ mod tests {
             version_min: 9,
             version_max: 12,
             plane: Plane::Subscribe,
+            group: None,
             ack_mode: crate::AckMode::None,
             source_id: 0,
             session: 0,
@@ -813,7 +835,7 @@ mod tests {
             credential: None,
         });
         let close = session.handle(MonoTime(0), 0, &hello, &mut out).unwrap_err();
-        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1 to 3");
+        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1 to 4");
         assert!(session.tick(MonoTime(2_000 * MILLISECOND_NS), &mut out).is_err(), "two seconds for a hello");
     }
 }

@@ -17,18 +17,22 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"TGP1");
 pub const VERSION: u8 = 1;
 /// Lowest version of the protocol this crate speaks: what sessions say in frames.
 pub const PROTOCOL_MIN: u8 = 1;
-/// Highest version of the protocol this crate speaks. Version 2 has credentials in HELLO, version 3 packed events.
-pub const PROTOCOL_MAX: u8 = 3;
+/// Highest version of the protocol this crate speaks. Version 2 has credentials in HELLO, version 3 packed events, version 4 groups.
+pub const PROTOCOL_MAX: u8 = 4;
 /// The version of the protocol from which HELLO may carry a credential.
 pub const PROTOCOL_CREDENTIAL: u8 = 2;
 /// The version of the protocol from which feeds may send [`FrameType::Packed`].
 pub const PROTOCOL_PACKED: u8 = 3;
+/// The version of the protocol from which HELLO may name a group, and servers tell of several ([`FrameType::Groups`]).
+pub const PROTOCOL_GROUPS: u8 = 4;
 /// Bytes of a proof: a signature of Ed25519.
 pub const PROOF_BYTES: usize = 64;
 /// Longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 4_032;
 /// Bytes of a frame's head.
 pub const HEAD_BYTES: usize = 16;
+/// Bytes of a frame of groups in front of its lists.
+pub(crate) const GROUPS_HEAD_BYTES: usize = 16;
 /// Bytes of a frame of events in front of its events.
 pub const EVENTS_HEAD_BYTES: usize = HEAD_BYTES + 16;
 /// Most events of one frame: 64 KiB of them.
@@ -56,6 +60,8 @@ pub enum FrameType {
     Hello = 0x01,
     /// Server, first: what was agreed, and where a feed goes on.
     HelloAck = 0x02,
+    /// Server, before anything else: the groups of its cluster, where there are several.
+    Groups = 0x03,
     /// Feed: names for its keys.
     Define = 0x10,
     /// Feed: a run of events.
@@ -94,9 +100,10 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Hello,
         Self::HelloAck,
+        Self::Groups,
         Self::Define,
         Self::Events,
         Self::Ack,
@@ -126,6 +133,7 @@ impl FrameType {
         match self {
             Self::Hello => (40, 40 + 256 + PROOF_BYTES + TOKEN_BYTES_MAX),
             Self::HelloAck => (48, 48 + 256),
+            Self::Groups => (GROUPS_HEAD_BYTES + 16, BODY_BYTES_MAX),
             Self::Define | Self::Names => (24, BODY_BYTES_MAX),
             Self::Events => (16 + 32, BODY_BYTES_MAX),
             Self::Packed => (PACKED_HEAD_BYTES + 8, BODY_BYTES_MAX),

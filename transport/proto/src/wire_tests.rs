@@ -4,6 +4,7 @@ use crate::close::CloseCode;
 use crate::frame::{
     Ack, AckMode, Credential, Frame, FrameWriter, Hello, HelloAck, Loss, LossCause, Plane, StreamKind,
 };
+use crate::groups::{GroupLead, GroupMap};
 use crate::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use crate::wire::{
     BODY_BYTES_MAX, FRAME_BYTES_MAX, FRAME_EVENTS_MAX, FrameBuffer, FrameError, FrameHead, FrameType,
@@ -33,8 +34,9 @@ fn samples() -> Vec<(FrameType, Vec<u8>)> {
     spec.encode(|_| Some(0), &mut subscribe).unwrap();
     let hello = Hello {
         version_min: 1,
-        version_max: 3,
+        version_max: 4,
         plane: Plane::Feed,
+        group: Some(2),
         ack_mode: AckMode::Leader,
         source_id: 11,
         session: 12,
@@ -53,10 +55,18 @@ fn samples() -> Vec<(FrameType, Vec<u8>)> {
         streams: 7,
         server: "server",
     };
+    let lead = |node: u16| GroupLead {
+        node: Some(node),
+        address: Some(([10, 0, 0, node as u8], 7_443).into()),
+        epoch: 7,
+        held: node == 1,
+    };
+    let groups = GroupMap::new(9, vec![(0, 0), (2_048, 1)], vec![lead(1), lead(2)]).unwrap();
     let loss = Loss { stream: 1, cause: LossCause::Dropped, exact: true, count: 9 };
     vec![
         one(FrameType::Hello, |w| w.hello(&hello)),
         one(FrameType::HelloAck, |w| w.hello_ack(&ack)),
+        one(FrameType::Groups, |w| w.groups(&groups)),
         one(FrameType::Define, |w| assert_eq!(w.define(3, ["one", "two"].into_iter()), 2)),
         one(FrameType::Events, |w| w.events(8, 4, [&[event], &[event, event]])),
         one(FrameType::Ack, |w| w.ack(Ack { mode: AckMode::Leader, sequence: 3, position: 4 })),
@@ -113,7 +123,15 @@ fn fields_come_back() {
         let frame = Frame::read(0, &head, body).unwrap();
         match frame {
             Frame::Hello(hello) => {
-                assert_eq!((hello.name, hello.session, hello.version_max), ("näme", 12, 3))
+                assert_eq!((hello.name, hello.session, hello.version_max), ("näme", 12, 4));
+                assert_eq!(hello.group, Some(2));
+            }
+            Frame::Groups(groups) => {
+                let map = GroupMap::of(&groups).unwrap();
+                let lead = map.leads()[1];
+                assert_eq!((map.revision(), map.group_of(2_047), map.group_of(2_048)), (9, 0, 1));
+                assert_eq!((lead.node, lead.epoch, lead.held), (Some(2), 7, false));
+                assert_eq!(lead.address, Some(([10, 0, 0, 2], 7_443).into()));
             }
             Frame::HelloAck(ack) => assert_eq!((ack.server, ack.credit, ack.streams), ("server", 4, 7)),
             Frame::Define(define) => {
@@ -205,8 +223,16 @@ fn bodies_out_of_range_are_named() {
     };
     assert_eq!(change(FrameType::Hello, 1, &[0]), "at byte 17: version_max is 0, allowed are 1 to 255");
     assert_eq!(change(FrameType::Hello, 2, &[9]), "at byte 18: plane is 9, allowed are 1 to 2");
-    // A credential is of version 2 on, and longer than its proof.
-    assert_eq!(change(FrameType::Hello, 1, &[1]), "at byte 40: credential is 69, allowed are 0 to 0");
+    // A group is of version 4 on, a credential of version 2 on, and longer than its proof.
+    assert_eq!(change(FrameType::Hello, 1, &[3]), "at byte 20: group is 3, allowed are 0 to 0");
+    assert_eq!(
+        change(FrameType::Hello, 4, &4_097u16.to_le_bytes()),
+        "at byte 20: group is 4097, allowed are 0 to 4096"
+    );
+    assert_eq!(
+        change(FrameType::Hello, 1, &[1, 1, 1, 0, 0]),
+        "at byte 40: credential is 69, allowed are 0 to 0"
+    );
     assert_eq!(
         change(FrameType::Hello, 24, &4_097u16.to_le_bytes()),
         "at byte 40: credential is 4097, allowed are 0 to 4096"
@@ -227,6 +253,21 @@ fn bodies_out_of_range_are_named() {
     assert!(
         change(FrameType::Events, 0, &[255; 8])
             .contains("sequence is 18446744073709551615, allowed are 1 to 4611686018427387904")
+    );
+    assert_eq!(change(FrameType::Groups, 8, &[0]), "at byte 24: runs is 0, allowed are 1 to 4096");
+    assert_eq!(
+        change(FrameType::Groups, 10, &4_097u16.to_le_bytes()),
+        "at byte 26: groups is 4097, allowed are 1 to 4096"
+    );
+    assert_eq!(
+        change(FrameType::Groups, 12, &513u16.to_le_bytes()),
+        "at byte 28: places is 513, allowed are 0 to 512"
+    );
+    assert_eq!(change(FrameType::Groups, 16 + 6, &[2]), "at byte 38: group is 2, allowed are 0 to 1");
+    assert_eq!(change(FrameType::Groups, 16 + 8 + 2, &[3]), "at byte 42: held is 3, allowed are 0 to 1");
+    assert_eq!(
+        change(FrameType::Groups, 12, &[3]),
+        "at byte 56: places needs 60 bytes, 40 are left of the body"
     );
     assert_eq!(change(FrameType::Records, 16 + 31, &[17]), "at byte 63: words is 17, allowed are 0 to 16");
     assert_eq!(change(FrameType::Edge, 17, &[0x10]), "at byte 32: slot is 4101, allowed are 0 to 4095");

@@ -6,18 +6,22 @@
 
 pub mod rules;
 
+pub mod book;
 pub mod log;
 pub mod meta;
 
 pub mod message;
+pub mod rebalance;
 pub mod replica;
 pub mod snapshot;
 
 pub mod wire;
 
+pub use book::{Book, NODES_MAX, Place};
 pub use log::{Body, Entry, Log};
 pub use message::{Append, Message, SnapshotId};
-pub use meta::{Command, Group, Member, Meta, MetaStore, NodeId, Rejection};
+pub use meta::{Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS, Slots};
+pub use rebalance::{Eagerness, Move, Moves};
 pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};
 pub use rules::{Rule, Rules};
 pub use snapshot::{Base, Fit, Point};

@@ -1,12 +1,27 @@
 //! Metadata: who is who, who leads, who is in sync. A deterministic state machine; its commands come in one order, by consensus that is
 //! not ours ([`MetaStore`]).
 
+mod elect;
+mod layout;
+
+pub use layout::{Layout, SLOTS, Slots};
+
+use crate::book::{Book, Place};
 use crate::rules::{Rule, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// A node, for the life of the cluster.
 pub type NodeId = u16;
+
+/// A group: the slots that have one log, one leader and one in-sync set. Numbered from 0.
+pub type GroupId = u16;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_first(group: &GroupId) -> bool {
+    *group == 0
+}
 
 /// One start of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -15,6 +30,12 @@ pub struct Member {
     pub node: NodeId,
     /// Which start: a higher number each time it registers.
     pub incarnation: u64,
+}
+
+impl std::fmt::Display for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} (incarnation {})", self.node, self.incarnation)
+    }
 }
 
 /// A node as metadata has it.
@@ -43,6 +64,20 @@ pub struct Group {
     pub min_isr: usize,
     /// The log's history; another one after a declared loss.
     pub lineage: u64,
+    /// Nodes that hold it; empty for every node there is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<NodeId>,
+    /// Newer incarnations that nodes have in this group alone: its replica there began anew while the others went on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub renewed: BTreeMap<NodeId, u64>,
+}
+
+impl Group {
+    /// Whether no copy is left of which it is known that it has everything.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.leader.is_none() && self.isr.is_empty() && self.elr.is_empty()
+    }
 }
 
 /// A change to metadata.
@@ -54,14 +89,29 @@ pub enum Command {
         member: Member,
         /// Whether it lost what it had.
         lossy: bool,
+        /// Groups of which it lost what it had, where that is not all of them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<GroupId>,
     },
-    /// An incarnation is gone.
+    /// A node's replica of one group began anew, the others went on.
+    Renew {
+        /// Of which group.
+        group: GroupId,
+        /// Who, with an incarnation that no start of the node had.
+        member: Member,
+        /// Whether it lost what it had.
+        lossy: bool,
+    },
+    /// An incarnation is gone, and with it all replicas of its node.
     Fence {
         /// Which.
         member: Member,
     },
     /// A leader wants another in-sync set.
     AlterIsr {
+        /// Of which group.
+        #[serde(default, skip_serializing_if = "is_first")]
+        group: GroupId,
         /// The leader's epoch.
         epoch: u32,
         /// The version it knows.
@@ -71,6 +121,9 @@ pub enum Command {
     },
     /// Somebody else in sync shall lead.
     Transfer {
+        /// Of which group.
+        #[serde(default, skip_serializing_if = "is_first")]
+        group: GroupId,
         /// The epoch to end.
         epoch: u32,
         /// Who shall lead.
@@ -83,8 +136,23 @@ pub enum Command {
         /// Whether, or no more.
         drained: bool,
     },
+    /// A node belongs to the cluster from here on. An operator's wish.
+    Join {
+        /// Which; a number that no node ever had.
+        node: NodeId,
+        /// Where it is.
+        place: Place,
+    },
+    /// A node belongs to the cluster no longer. An operator's wish.
+    Leave {
+        /// Which.
+        node: NodeId,
+    },
     /// No copy is left: whoever is named begins a new lineage with what it has. An operator's decision.
     DeclareLoss {
+        /// Of which group.
+        #[serde(default, skip_serializing_if = "is_first")]
+        group: GroupId,
         /// The epoch to end.
         epoch: u32,
         /// Who begins.
@@ -105,6 +173,27 @@ pub enum Rejection {
     /// A member is an incarnation that is over.
     #[error("node {} has a newer incarnation than {}, or that one was fenced", .0.node, .0.incarnation)]
     Incarnation(Member),
+    /// A node of this number was in the cluster once.
+    #[error("node {0} has left the cluster; its number is not used again")]
+    Left(NodeId),
+    /// A node is there already, or somewhere else.
+    #[error("node {node} is at {at}")]
+    Taken {
+        /// Which.
+        node: NodeId,
+        /// Where.
+        at: SocketAddr,
+    },
+    /// The others cannot do without a node that is to leave. (It may leave when there are more of them, by another command.)
+    #[error("without it {left} would be {what}, and {least} are needed")]
+    Needed {
+        /// How many there would be.
+        left: usize,
+        /// How many there must be.
+        least: usize,
+        /// What they are.
+        what: &'static str,
+    },
     /// The command makes no sense in any state.
     #[error("{0}")]
     Malformed(&'static str),
@@ -130,50 +219,157 @@ pub trait MetaStore {
     fn state(&self) -> &Meta;
 }
 
-/// The state of one group and its nodes.
+/// The state of a cluster: its nodes, which slots make which group, and who holds and leads each of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Meta {
     /// Counts accepted commands.
     pub revision: u64,
     /// All nodes ever registered.
     pub nodes: BTreeMap<NodeId, NodeState>,
-    /// The group.
-    pub group: Group,
+    /// The groups, one at least, by number.
+    pub groups: Vec<Group>,
+    /// Which slots make which group.
+    pub slots: Slots,
     /// Nodes that are not to lead while another one in sync can.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub drained: BTreeSet<NodeId>,
-    #[serde(skip)]
+    /// Who belongs to the cluster, and where.
+    pub book: Book,
     rules: Rules,
 }
 
+/// [`Meta`] as it is written: with one group as it was before there were several.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    revision: u64,
+    nodes: BTreeMap<NodeId, NodeState>,
+    group: Group,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<Group>,
+    #[serde(default, skip_serializing_if = "Slots::is_one")]
+    slots: Slots,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    drained: BTreeSet<NodeId>,
+    #[serde(default)]
+    book: Book,
+}
+
+impl From<Meta> for Written {
+    fn from(meta: Meta) -> Self {
+        let Meta { revision, nodes, mut groups, slots, drained, book, rules: _ } = meta;
+        let more = groups.split_off(1);
+        let group = groups.swap_remove(0);
+        Self { revision, nodes, group, more, slots, drained, book }
+    }
+}
+
+impl TryFrom<Written> for Meta {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { revision, nodes, group, more, slots, drained, book } = written;
+        let groups: Vec<Group> = std::iter::once(group).chain(more).collect();
+        if !slots.are_of(groups.len()) {
+            return Err("the slots are not those of the groups");
+        }
+        Ok(Self { revision, nodes, groups, slots, drained, book, rules: Rules::default() })
+    }
+}
+
 impl Meta {
-    /// A group that begins empty, with all of `nodes` in sync in incarnation 1 and the first of them leading.
+    /// One group that begins empty, with all of `nodes` in sync in incarnation 1 and the first of them leading.
     #[must_use]
     pub fn new(nodes: &[NodeId], min_isr: usize, rules: Rules) -> Self {
-        let isr: Vec<Member> = nodes.iter().map(|&node| Member { node, incarnation: 1 }).collect();
+        let layout = Layout { min_isr, ..Layout::of(nodes) };
+        Self::laid_out(&layout, rules)
+    }
+
+    /// Groups that begin empty, as a layout says, all their holders in sync in incarnation 1.
+    ///
+    /// # Panics
+    /// If there is no node.
+    #[must_use]
+    pub fn laid_out(layout: &Layout, rules: Rules) -> Self {
+        let member = |&node: &NodeId| Member { node, incarnation: 1 };
+        let all = layout.copies == 0 || layout.copies >= layout.nodes.len();
+        let group = |placed: Vec<NodeId>| Group {
+            epoch: 1,
+            version: 1,
+            leader: placed.first().map(member),
+            isr: placed.iter().map(member).collect(),
+            elr: Vec::new(),
+            min_isr: layout.min_isr,
+            lineage: 1,
+            holders: if all { Vec::new() } else { placed },
+            renewed: BTreeMap::new(),
+        };
+        let groups: Vec<Group> = layout.place().into_iter().map(group).collect();
         Self {
             revision: 0,
-            nodes: nodes.iter().map(|&node| (node, NodeState { incarnation: 1, fenced: false })).collect(),
-            group: Group {
-                epoch: 1,
-                version: 1,
-                leader: isr.first().copied(),
-                isr,
-                elr: Vec::new(),
-                min_isr,
-                lineage: 1,
-            },
+            nodes: layout
+                .nodes
+                .iter()
+                .map(|&node| (node, NodeState { incarnation: 1, fenced: false }))
+                .collect(),
+            slots: Slots::even(groups.len()),
+            groups,
             drained: BTreeSet::new(),
+            book: Book::default(),
             rules,
         }
     }
 
-    /// Whether this incarnation is its node's newest and was not fenced.
+    /// What fails together with a node: a rack, a room, a data centre; empty where it is not known.
     #[must_use]
-    pub fn is_live(&self, member: Member) -> bool {
-        self.nodes
-            .get(&member.node)
-            .is_some_and(|node| node.incarnation == member.incarnation && !node.fenced)
+    pub fn zone(&self, node: NodeId) -> &str {
+        self.book.places.get(&node).and_then(|place| place.zone.as_deref()).unwrap_or("")
+    }
+
+    /// A group by number.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<&Group> {
+        self.groups.get(usize::from(group))
+    }
+
+    /// The groups with their numbers.
+    pub fn numbered(&self) -> impl Iterator<Item = (GroupId, &Group)> {
+        (0..).zip(&self.groups)
+    }
+
+    /// The newest incarnation that a node has in a group, fenced or not.
+    #[must_use]
+    pub fn newest(&self, group: GroupId, node: NodeId) -> Option<u64> {
+        let known = self.nodes.get(&node)?.incarnation;
+        let renewed = self.group(group)?.renewed.get(&node).copied().unwrap_or(0);
+        Some(known.max(renewed))
+    }
+
+    /// Whether this incarnation is its node's newest in a group, and the node was not fenced.
+    #[must_use]
+    pub fn is_live(&self, group: GroupId, member: Member) -> bool {
+        self.nodes.get(&member.node).is_some_and(|node| !node.fenced)
+            && self.newest(group, member.node) == Some(member.incarnation)
+    }
+
+    /// Whether a node holds a group.
+    #[must_use]
+    pub fn is_held(&self, group: GroupId, node: NodeId) -> bool {
+        let holds = |group: &Group| group.holders.is_empty() || group.holders.contains(&node);
+        self.nodes.contains_key(&node) && self.group(group).is_some_and(holds)
+    }
+
+    /// Who holds a group, with their newest incarnations there.
+    pub fn holders(&self, group: GroupId) -> impl Iterator<Item = Member> {
+        let holds = self.nodes.keys().filter(move |node| self.is_held(group, **node));
+        holds.filter_map(move |&node| {
+            let incarnation = self.newest(group, node)?;
+            Some(Member { node, incarnation })
+        })
+    }
+
+    fn at(&self, group: GroupId) -> Result<usize, Rejection> {
+        let at = usize::from(group);
+        if at < self.groups.len() { Ok(at) } else { Err(Rejection::Malformed("there is no such group")) }
     }
 
     /// Applies a command.
@@ -182,28 +378,35 @@ impl Meta {
     /// [`Rejection`]; then nothing has changed, and never will by this command.
     pub fn apply(&mut self, command: &Command) -> Result<(), Rejection> {
         match command {
-            Command::Register { member, lossy } => self.register(*member, *lossy)?,
+            Command::Register { member, lossy, lost } => self.register(*member, *lossy, lost)?,
+            Command::Renew { group, member, lossy } => self.renew(*group, *member, *lossy)?,
             Command::Fence { member } => self.fence(*member)?,
-            Command::AlterIsr { epoch, version, isr } => self.alter(*epoch, *version, isr)?,
-            Command::Transfer { epoch, target } => {
-                self.same_epoch(*epoch)?;
-                if !self.is_live(*target) {
+            Command::AlterIsr { group, epoch, version, isr } => self.alter(*group, *epoch, *version, isr)?,
+            Command::Transfer { group, epoch, target } => {
+                let at = self.same_epoch(*group, *epoch)?;
+                if !self.is_live(*group, *target) {
                     return Err(Rejection::Incarnation(*target));
                 }
-                if !self.group.isr.contains(target) || self.group.leader == Some(*target) {
-                    return Err(Rejection::Version(self.group.version));
+                let group = &mut self.groups[at];
+                if !group.isr.contains(target) || group.leader == Some(*target) {
+                    return Err(Rejection::Version(group.version));
                 }
-                self.group.leader = Some(*target);
-                self.group.epoch += 1;
+                group.leader = Some(*target);
+                group.epoch += 1;
             }
             Command::Drain { node, drained } => self.drain(*node, *drained)?,
-            Command::DeclareLoss { epoch, target } => {
-                self.same_epoch(*epoch)?;
-                if !self.is_live(*target) {
+            Command::Join { node, place } => self.join(*node, place)?,
+            Command::Leave { node } => self.leave(*node)?,
+            Command::DeclareLoss { group, epoch, target } => {
+                let at = self.same_epoch(*group, *epoch)?;
+                if !self.is_live(*group, *target) {
                     return Err(Rejection::Incarnation(*target));
                 }
-                let group = &mut self.group;
-                if group.leader.is_some() || !group.isr.is_empty() || !group.elr.is_empty() {
+                if !self.is_held(*group, target.node) {
+                    return Err(Rejection::Malformed("it does not hold the group"));
+                }
+                let group = &mut self.groups[at];
+                if !group.is_lost() {
                     return Err(Rejection::CopyLeft);
                 }
                 group.lineage += 1;
@@ -217,18 +420,55 @@ impl Meta {
         Ok(())
     }
 
-    fn same_epoch(&self, epoch: u32) -> Result<(), Rejection> {
-        if epoch == self.group.epoch { Ok(()) } else { Err(Rejection::Epoch(self.group.epoch)) }
+    fn same_epoch(&self, group: GroupId, epoch: u32) -> Result<usize, Rejection> {
+        let group = if self.rules.hold(Rule::OwnGroup) { group } else { 0 };
+        let at = self.at(group)?;
+        let now = self.groups[at].epoch;
+        if epoch == now { Ok(at) } else { Err(Rejection::Epoch(now)) }
     }
 
-    fn register(&mut self, member: Member, lossy: bool) -> Result<(), Rejection> {
-        let lossy = lossy && self.rules.hold(Rule::LossyLeaves);
-        if self.nodes.get(&member.node).is_some_and(|known| known.incarnation >= member.incarnation) {
+    pub(crate) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    fn register(&mut self, member: Member, lossy: bool, lost: &[GroupId]) -> Result<(), Rejection> {
+        let Book { places, left } = &self.book;
+        if left.contains(&member.node) && self.rules.hold(Rule::LeftStaysOut) {
+            return Err(Rejection::Left(member.node));
+        }
+        let new = !self.nodes.contains_key(&member.node);
+        if new && !places.is_empty() && !places.contains_key(&member.node) && !left.contains(&member.node) {
+            return Err(Rejection::Malformed("nobody let this node in"));
+        }
+        let known = self.nodes.get(&member.node).map_or(0, |known| known.incarnation);
+        // No group's replica of it had that number either.
+        let renewed = self.groups.iter().filter_map(|group| group.renewed.get(&member.node));
+        if renewed.copied().chain([known]).max() >= Some(member.incarnation) {
             return Err(Rejection::Incarnation(member));
         }
         self.nodes.insert(member.node, NodeState { incarnation: member.incarnation, fenced: false });
-        let group = &mut self.group;
-        let (mut changed, led) = (false, group.leader.is_some_and(|leader| leader.node == member.node));
+        let mut leads = self.leads();
+        for at in 0..self.groups.len() {
+            let reached = at == 0 || self.rules.hold(Rule::EveryGroup);
+            let lossy = lossy || reached && lost.iter().any(|group| usize::from(*group) == at);
+            let group = &mut self.groups[at];
+            group.renewed.remove(&member.node);
+            let led = group.leader.is_some_and(|leader| leader.node == member.node);
+            self.come(at, member, lossy);
+            // Whoever holds nothing of a group is no help to it.
+            let helps = self.groups[at].leader.is_none() && self.is_held(at as GroupId, member.node);
+            if led || helps {
+                self.elect(at, &mut leads);
+            }
+        }
+        Ok(())
+    }
+
+    /// A node's newest incarnation takes the place of the one before in a group's sets, or that one leaves them.
+    fn come(&mut self, at: usize, member: Member, lossy: bool) {
+        let lossy = lossy && self.rules.hold(Rule::LossyLeaves);
+        let group = &mut self.groups[at];
+        let mut changed = false;
         for set in [&mut group.isr, &mut group.elr] {
             if let Some(at) = set.iter().position(|old| old.node == member.node) {
                 changed = true;
@@ -240,8 +480,26 @@ impl Meta {
             }
         }
         group.version += u64::from(changed);
-        if led || group.leader.is_none() {
-            self.elect();
+    }
+
+    fn renew(&mut self, group: GroupId, member: Member, lossy: bool) -> Result<(), Rejection> {
+        let at = self.at(group)?;
+        let known = self.nodes.get(&member.node).filter(|known| !known.fenced);
+        // Of a node that is given up, nothing is; it registers anew first, and that is a later incarnation.
+        let newer = |known: &NodeState| {
+            let renewed = self.groups[at].renewed.get(&member.node).copied().unwrap_or(0);
+            let newest = if self.rules.hold(Rule::RenewIsNewer) { renewed } else { 0 };
+            member.incarnation > known.incarnation.max(newest)
+        };
+        if !known.is_some_and(newer) {
+            return Err(Rejection::Incarnation(member));
+        }
+        let group = &mut self.groups[at];
+        group.renewed.insert(member.node, member.incarnation);
+        let led = group.leader.is_some_and(|leader| leader.node == member.node);
+        self.come(at, member, lossy);
+        if led || self.groups[at].leader.is_none() {
+            self.elect(at, &mut self.leads());
         }
         Ok(())
     }
@@ -255,58 +513,71 @@ impl Meta {
         } else {
             self.drained.remove(&node);
         }
-        let leads = self.group.leader.filter(|leader| self.drained.contains(&leader.node));
-        let mut heirs = self.group.isr.iter().copied();
-        let heir = heirs.find(|heir| self.is_live(*heir) && !self.drained.contains(&heir.node));
-        if let (Some(_), Some(heir)) = (leads, heir) {
-            self.group.leader = Some(heir);
-            self.group.epoch += 1;
+        let mut leads = self.leads();
+        for at in 0..self.groups.len() {
+            let led = self.groups[at].leader.filter(|leader| self.drained.contains(&leader.node));
+            if let (Some(old), Some(heir)) = (led, self.heir(at, &leads)) {
+                *leads.entry(old.node).or_default() -= 1;
+                *leads.entry(heir.node).or_default() += 1;
+                self.groups[at].leader = Some(heir);
+                self.groups[at].epoch += 1;
+            }
         }
         Ok(())
     }
 
     fn fence(&mut self, member: Member) -> Result<(), Rejection> {
-        if !self.is_live(member) {
+        let known = self.nodes.get_mut(&member.node).filter(|known| !known.fenced);
+        let Some(known) = known.filter(|known| known.incarnation == member.incarnation) else {
             return Err(Rejection::Incarnation(member));
-        }
-        self.nodes.insert(member.node, NodeState { incarnation: member.incarnation, fenced: true });
-        let group = &mut self.group;
-        if group.isr.contains(&member) {
-            let isr = group.isr.iter().copied().filter(|other| *other != member).collect();
-            self.replace(isr);
-        }
-        if self.group.leader == Some(member) {
-            self.elect();
+        };
+        known.fenced = true;
+        let mut leads = self.leads();
+        let reached = if self.rules.hold(Rule::EveryGroup) { self.groups.len() } else { 1 };
+        for at in 0..reached {
+            let group = &self.groups[at];
+            // In whatever incarnation it is there.
+            if group.isr.iter().any(|other| other.node == member.node) {
+                let isr = group.isr.iter().copied().filter(|other| other.node != member.node).collect();
+                self.replace(at, isr);
+            }
+            if self.groups[at].leader.is_some_and(|leader| leader.node == member.node) {
+                self.elect(at, &mut leads);
+            }
         }
         Ok(())
     }
 
-    fn alter(&mut self, epoch: u32, version: u64, isr: &[Member]) -> Result<(), Rejection> {
-        self.same_epoch(epoch)?;
-        if version != self.group.version && self.rules.hold(Rule::VersionCheck) {
-            return Err(Rejection::Version(self.group.version));
+    fn alter(&mut self, group: GroupId, epoch: u32, version: u64, isr: &[Member]) -> Result<(), Rejection> {
+        let at = self.same_epoch(group, epoch)?;
+        let known = self.groups[at].version;
+        if version != known && self.rules.hold(Rule::VersionCheck) {
+            return Err(Rejection::Version(known));
         }
         let mut isr = isr.to_vec();
         if !self.rules.hold(Rule::ProposalIncarnation) {
             for member in &mut isr {
-                if let Some(known) = self.nodes.get(&member.node) {
-                    member.incarnation = known.incarnation;
+                if let Some(incarnation) = self.newest(group, member.node) {
+                    member.incarnation = incarnation;
                 }
             }
         }
-        if let Some(over) = isr.iter().find(|member| !self.is_live(**member)) {
+        if let Some(over) = isr.iter().find(|member| !self.is_live(group, **member)) {
             return Err(Rejection::Incarnation(*over));
         }
-        if self.group.leader.is_none_or(|leader| !isr.contains(&leader)) {
+        if !isr.iter().all(|member| self.is_held(group, member.node)) {
+            return Err(Rejection::Malformed("who is in sync holds the group"));
+        }
+        if self.groups[at].leader.is_none_or(|leader| !isr.contains(&leader)) {
             return Err(Rejection::Malformed("a leader is in sync with itself"));
         }
-        self.replace(isr);
+        self.replace(at, isr);
         Ok(())
     }
 
     /// Another in-sync set. While it is too small to commit, those who leave have all there is and stay eligible.
-    fn replace(&mut self, isr: Vec<Member>) {
-        let group = &mut self.group;
+    fn replace(&mut self, at: usize, isr: Vec<Member>) {
+        let group = &mut self.groups[at];
         if isr.len() >= group.min_isr {
             group.elr.clear();
         } else if self.rules.hold(Rule::EligibleKept) {
@@ -317,31 +588,6 @@ impl Meta {
         group.elr.retain(|member| !isr.contains(member));
         group.isr = isr;
         group.version += 1;
-    }
-
-    /// Somebody else leads, or nobody: the old leader's epoch is over either way.
-    fn elect(&mut self) {
-        let live = |member: &&Member| self.is_live(**member);
-        let rather = |member: &&Member| !self.drained.contains(&member.node);
-        let best = self.group.isr.iter().filter(live).find(rather);
-        let in_sync = best.or_else(|| self.group.isr.iter().find(live)).copied();
-        let eligible = || self.group.elr.iter().find(live).copied();
-        let any = || {
-            let known = self.nodes.iter().find(|(_, state)| !state.fenced);
-            let found = known.map(|(&node, state)| Member { node, incarnation: state.incarnation });
-            found.filter(|_| !self.rules.hold(Rule::CleanElection))
-        };
-        let chosen = in_sync.or_else(eligible).or_else(any);
-        let group = &mut self.group;
-        group.epoch += 1;
-        group.version += 1;
-        group.leader = chosen;
-        if let Some(chosen) = chosen
-            && !group.isr.contains(&chosen)
-        {
-            group.elr.retain(|member| *member != chosen);
-            group.isr.push(chosen);
-        }
     }
 }
 
@@ -361,9 +607,9 @@ mod tests {
     fn losing_the_leader_elects_the_next_in_sync() {
         let mut meta = meta();
         meta.apply(&Command::Fence { member: member(1, 1) }).unwrap();
-        assert_eq!((meta.group.leader, meta.group.epoch), (Some(member(2, 1)), 2));
-        assert_eq!(meta.group.isr, [member(2, 1), member(3, 1)]);
-        assert!(meta.group.elr.is_empty(), "two are enough to commit without the third");
+        assert_eq!((meta.groups[0].leader, meta.groups[0].epoch), (Some(member(2, 1)), 2));
+        assert_eq!(meta.groups[0].isr, [member(2, 1), member(3, 1)]);
+        assert!(meta.groups[0].elr.is_empty(), "two are enough to commit without the third");
         assert_eq!(
             meta.apply(&Command::Fence { member: member(1, 1) }),
             Err(Rejection::Incarnation(member(1, 1)))
@@ -376,36 +622,41 @@ mod tests {
         for node in [3, 2, 1] {
             meta.apply(&Command::Fence { member: member(node, 1) }).unwrap();
         }
-        assert_eq!((meta.group.leader, meta.group.isr.len()), (None, 0));
-        assert_eq!(meta.group.elr, [member(2, 1), member(1, 1)]);
+        assert_eq!((meta.groups[0].leader, meta.groups[0].isr.len()), (None, 0));
+        assert_eq!(meta.groups[0].elr, [member(2, 1), member(1, 1)]);
         // The third has not all that is committed; it does not help.
-        meta.apply(&Command::Register { member: member(3, 2), lossy: false }).unwrap();
-        assert_eq!(meta.group.leader, None);
-        let lost = Command::DeclareLoss { epoch: meta.group.epoch, target: member(3, 2) };
+        meta.apply(&Command::Register { member: member(3, 2), lossy: false, lost: Vec::new() }).unwrap();
+        assert_eq!(meta.groups[0].leader, None);
+        let lost = Command::DeclareLoss { group: 0, epoch: meta.groups[0].epoch, target: member(3, 2) };
         assert_eq!(meta.clone().apply(&lost), Err(Rejection::CopyLeft));
-        meta.apply(&Command::Register { member: member(2, 2), lossy: false }).unwrap();
-        assert_eq!((meta.group.leader, meta.group.isr.clone()), (Some(member(2, 2)), vec![member(2, 2)]));
+        meta.apply(&Command::Register { member: member(2, 2), lossy: false, lost: Vec::new() }).unwrap();
+        assert_eq!(
+            (meta.groups[0].leader, meta.groups[0].isr.clone()),
+            (Some(member(2, 2)), vec![member(2, 2)])
+        );
         let alter = Command::AlterIsr {
-            epoch: meta.group.epoch,
-            version: meta.group.version,
+            group: 0,
+            epoch: meta.groups[0].epoch,
+            version: meta.groups[0].version,
             isr: vec![member(2, 2), member(3, 2)],
         };
         meta.apply(&alter).unwrap();
-        assert!(meta.group.elr.is_empty());
-        assert_eq!(meta.apply(&alter), Err(Rejection::Version(meta.group.version)));
+        assert!(meta.groups[0].elr.is_empty());
+        assert_eq!(meta.apply(&alter), Err(Rejection::Version(meta.groups[0].version)));
     }
 
     #[test]
     fn a_restart_without_memory_is_somebody_new() {
         let mut meta = meta();
         for node in [1, 2, 3] {
-            meta.apply(&Command::Register { member: member(node, 2), lossy: true }).unwrap();
+            meta.apply(&Command::Register { member: member(node, 2), lossy: true, lost: Vec::new() })
+                .unwrap();
         }
-        assert_eq!((meta.group.leader, meta.group.isr.len(), meta.group.elr.len()), (None, 0, 0));
-        let lost = Command::DeclareLoss { epoch: meta.group.epoch, target: member(2, 2) };
+        assert_eq!((meta.groups[0].leader, meta.groups[0].isr.len(), meta.groups[0].elr.len()), (None, 0, 0));
+        let lost = Command::DeclareLoss { group: 0, epoch: meta.groups[0].epoch, target: member(2, 2) };
         meta.apply(&lost).unwrap();
-        assert_eq!((meta.group.leader, meta.group.lineage), (Some(member(2, 2)), 2));
-        assert_eq!(meta.apply(&lost), Err(Rejection::Epoch(meta.group.epoch)));
+        assert_eq!((meta.groups[0].leader, meta.groups[0].lineage), (Some(member(2, 2)), 2));
+        assert_eq!(meta.apply(&lost), Err(Rejection::Epoch(meta.groups[0].epoch)));
     }
 
     #[test]
@@ -413,29 +664,80 @@ mod tests {
         let mut meta = meta();
         let drain = |node, drained| Command::Drain { node, drained };
         meta.apply(&drain(1, true)).unwrap();
-        assert_eq!((meta.group.leader, meta.group.epoch), (Some(member(2, 1)), 2));
-        assert_eq!(meta.group.isr.len(), 3, "it goes on to count");
+        assert_eq!((meta.groups[0].leader, meta.groups[0].epoch), (Some(member(2, 1)), 2));
+        assert_eq!(meta.groups[0].isr.len(), 3, "it goes on to count");
         meta.apply(&drain(3, true)).unwrap();
         meta.apply(&Command::Fence { member: member(2, 1) }).unwrap();
-        assert_eq!(meta.group.leader, Some(member(1, 1)), "better than nobody");
+        assert_eq!(meta.groups[0].leader, Some(member(1, 1)), "better than nobody");
         meta.apply(&drain(3, false)).unwrap();
-        assert_eq!((meta.group.leader, meta.group.epoch), (Some(member(3, 1)), 4));
+        assert_eq!((meta.groups[0].leader, meta.groups[0].epoch), (Some(member(3, 1)), 4));
         assert!(matches!(meta.apply(&drain(9, true)), Err(Rejection::Malformed(_))));
     }
 
     #[test]
     fn proposals_of_the_past_are_refused_for_good() {
         let mut meta = meta();
-        let alter = |epoch, version, isr| Command::AlterIsr { epoch, version, isr };
+        let alter = |epoch, version, isr| Command::AlterIsr { group: 0, epoch, version, isr };
         let old = vec![member(1, 1), member(2, 1)];
-        meta.apply(&Command::Register { member: member(2, 5), lossy: true }).unwrap();
-        let version = meta.group.version;
+        meta.apply(&Command::Register { member: member(2, 5), lossy: true, lost: Vec::new() }).unwrap();
+        let version = meta.groups[0].version;
         assert_eq!(meta.apply(&alter(1, version, old.clone())), Err(Rejection::Incarnation(member(2, 1))));
         assert_eq!(meta.apply(&alter(1, version - 1, old.clone())), Err(Rejection::Version(version)));
         assert_eq!(meta.apply(&alter(0, version, old)), Err(Rejection::Epoch(1)));
         let alone = alter(1, version, vec![member(3, 1)]);
         assert!(matches!(meta.apply(&alone), Err(Rejection::Malformed(_))));
-        meta.apply(&Command::Transfer { epoch: 1, target: member(3, 1) }).unwrap();
-        assert_eq!((meta.group.leader, meta.group.epoch), (Some(member(3, 1)), 2));
+        meta.apply(&Command::Transfer { group: 0, epoch: 1, target: member(3, 1) }).unwrap();
+        assert_eq!((meta.groups[0].leader, meta.groups[0].epoch), (Some(member(3, 1)), 2));
+    }
+
+    /// As a version writes it that knows one group: read, and with one group written just so.
+    #[test]
+    fn one_group_is_written_as_before_there_were_several() {
+        let old = serde_json::json!({
+            "revision": 3,
+            "nodes": {"1": {"incarnation": 2, "fenced": false}, "2": {"incarnation": 1, "fenced": true}},
+            "group": {
+                "epoch": 4, "version": 5, "leader": {"node": 1, "incarnation": 2},
+                "isr": [{"node": 1, "incarnation": 2}], "elr": [], "min_isr": 1, "lineage": 1,
+            },
+            "drained": [2],
+            "book": {"places": {}},
+        });
+        let read: Meta = serde_json::from_value(old.clone()).unwrap();
+        assert_eq!((read.groups.len(), read.slots.group_of(4_095)), (1, 0));
+        assert!(read.is_held(0, 2) && read.is_live(0, member(1, 2)));
+        assert_eq!(serde_json::to_value(&read).unwrap(), old);
+        let transfer = Command::Transfer { group: 0, epoch: 4, target: member(2, 1) };
+        let old = serde_json::json!({"Transfer": {"epoch": 4, "target": {"node": 2, "incarnation": 1}}});
+        assert_eq!(serde_json::to_value(&transfer).unwrap(), old);
+        assert_eq!(serde_json::from_value::<Command>(old).unwrap(), transfer);
+        let several = Meta::laid_out(&Layout { groups: 3, ..Layout::of(&[1, 2]) }, Rules::default());
+        let written = serde_json::to_string(&several).unwrap();
+        assert_eq!(serde_json::from_str::<Meta>(&written).unwrap(), several);
+        let torn = written.replacen("[[0,0],", "[[1,0],", 1);
+        assert_ne!(torn, written);
+        assert!(serde_json::from_str::<Meta>(&torn).is_err(), "slot 0 is nobody's");
+    }
+
+    #[test]
+    fn a_node_that_dies_leaves_its_leads_to_many() {
+        let layout = Layout { groups: 12, min_isr: 2, ..Layout::of(&[1, 2, 3, 4]) };
+        let mut meta = Meta::laid_out(&layout, Rules::default());
+        let leads = |meta: &Meta, node| {
+            meta.groups.iter().filter(|group| group.leader.is_some_and(|leader| leader.node == node)).count()
+        };
+        meta.apply(&Command::Fence { member: member(2, 1) }).unwrap();
+        assert_eq!([1, 2, 3, 4].map(|node| leads(&meta, node)), [4, 0, 4, 4]);
+        // One replica begins anew and the node's others go on.
+        let (group, epoch) = (5, meta.groups[5].epoch);
+        let leader = meta.groups[5].leader.unwrap();
+        let renewed = Member { incarnation: 2, ..leader };
+        meta.apply(&Command::Renew { group, member: renewed, lossy: true }).unwrap();
+        assert!(meta.groups[5].epoch > epoch && !meta.groups[5].isr.contains(&renewed));
+        assert!(meta.is_live(5, renewed) && !meta.is_live(5, leader) && meta.is_live(4, leader));
+        let again = Command::Renew { group, member: renewed, lossy: false };
+        assert_eq!(meta.apply(&again), Err(Rejection::Incarnation(renewed)));
+        let known = Command::Register { member: renewed, lossy: false, lost: Vec::new() };
+        assert_eq!(meta.apply(&known), Err(Rejection::Incarnation(renewed)), "a number is used once");
     }
 }

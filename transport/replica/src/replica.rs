@@ -5,7 +5,7 @@ mod catch_up;
 use self::catch_up::Fetching;
 use crate::log::{Body, Entry, Log};
 use crate::message::{Append, Message, SnapshotId};
-use crate::meta::{Command, Group, Member, Meta, NodeId};
+use crate::meta::{Command, Group, GroupId, Member, Meta, NodeId};
 use crate::rules::{Rule, Rules};
 use crate::snapshot::{Base, Fit};
 use bytes::Bytes;
@@ -28,6 +28,8 @@ pub trait Machine: Clone + Default {
 /// How a replica works. Ticks are whatever the driver counts; they matter for progress alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicaOptions {
+    /// The group that it is a replica of.
+    pub group: GroupId,
     /// Whether what it acknowledges is on its disk.
     pub durable: bool,
     /// Entries between two digests.
@@ -53,6 +55,7 @@ pub struct ReplicaOptions {
 impl Default for ReplicaOptions {
     fn default() -> Self {
         Self {
+            group: 0,
             durable: false,
             digest_every: 4_096,
             append_max: 512,
@@ -272,7 +275,7 @@ impl<M: Machine> Replica<M> {
             return;
         }
         self.revision = meta.revision;
-        let group = &meta.group;
+        let Some(group) = meta.group(self.options.group) else { return };
         if group.epoch < self.epoch {
             return;
         }
@@ -292,27 +295,25 @@ impl<M: Machine> Replica<M> {
                 (self.role, self.pending) = (Role::Follower, None);
             }
         }
-        self.group = Some(group.clone());
+        if self.group.as_ref() != Some(group) {
+            self.group = Some(group.clone());
+        }
         if self.role != Role::Leader {
             return;
         }
         // An accepted proposal has a version of its own; a later one was refused, whatever is still under way.
         self.pending.take_if(|pending| group.version > pending.version);
-        for (&node, state) in &meta.nodes {
+        // Who has left is told nothing more.
+        self.peers.retain(|node, _| meta.is_held(self.options.group, *node));
+        self.held.retain(|node, _| meta.is_held(self.options.group, *node));
+        for Member { node, incarnation } in meta.holders(self.options.group) {
             if node == self.me.node {
                 continue;
             }
             let (end, now) = (self.log.end(), self.now);
-            let fresh = || Peer {
-                incarnation: state.incarnation,
-                next: end,
-                matched: 0,
-                heard: now,
-                tried: false,
-                moved: now,
-            };
+            let fresh = || Peer { incarnation, next: end, matched: 0, heard: now, tried: false, moved: now };
             let peer = self.peers.entry(node).or_insert_with(fresh);
-            if peer.incarnation < state.incarnation {
+            if peer.incarnation < incarnation {
                 // The old one's progress is not the new one's.
                 let matched = if self.options.rules.hold(Rule::AckIncarnation) { 0 } else { peer.matched };
                 *peer = Peer { matched, ..fresh() };
@@ -402,6 +403,11 @@ impl<M: Machine> Replica<M> {
         {
             self.acknowledge(leader, verified);
         }
+    }
+
+    /// Up to where the log is on disk.
+    pub fn synced_to(&self) -> u64 {
+        self.synced
     }
 
     fn acknowledge(&mut self, leader: Member, verified: u64) {
@@ -715,6 +721,7 @@ impl<M: Machine> Replica<M> {
             if now.saturating_sub(pending.proposed) >= self.options.propose_ticks {
                 pending.proposed = now;
                 let command = Command::AlterIsr {
+                    group: self.options.group,
                     epoch: self.epoch,
                     version: pending.version,
                     isr: pending.isr.clone(),
@@ -742,6 +749,7 @@ impl<M: Machine> Replica<M> {
         if isr != group.isr {
             let version = group.version;
             self.outputs.push(Output::Propose(Command::AlterIsr {
+                group: self.options.group,
                 epoch: self.epoch,
                 version,
                 isr: isr.clone(),
@@ -756,7 +764,8 @@ impl<M: Machine> Replica<M> {
         if overtaken || !self.holds(Rule::ExplicitReject) {
             return;
         }
-        if let Command::AlterIsr { epoch, version, isr } = command
+        if let Command::AlterIsr { group, epoch, version, isr } = command
+            && *group == self.options.group
             && *epoch == self.epoch
         {
             self.pending.take_if(|pending| pending.version == *version && pending.isr == *isr);
@@ -822,6 +831,14 @@ impl<M: Machine> Replica<M> {
     #[cfg(feature = "mutations")]
     pub fn machine_mut(&mut self) -> &mut M {
         &mut self.machine
+    }
+
+    /// What a leader believes that its followers have, for a simulator to compare with what they have.
+    #[cfg(feature = "mutations")]
+    pub fn believed(&self) -> impl Iterator<Item = (Member, u64)> {
+        let of =
+            |(&node, peer): (&NodeId, &Peer)| (Member { node, incarnation: peer.incarnation }, peer.matched);
+        self.peers.iter().map(of).filter(|_| self.role == Role::Leader)
     }
 
     /// The last committed sequence of a source.
@@ -1011,7 +1028,7 @@ mod tests {
     fn a_refusal_of_what_was_accepted_before_lets_nothing_be_committed_without_the_joiner() {
         let mut meta = Meta::new(&[1, 2, 3], 2, Rules::default());
         let mut leader = new(1, options());
-        let lossy = Command::Register { member: member(3, 2), lossy: true };
+        let lossy = Command::Register { member: member(3, 2), lossy: true, lost: Vec::new() };
         meta.apply(&lossy).unwrap();
         leader.on_meta(&meta);
         let ack =
@@ -1036,8 +1053,9 @@ mod tests {
         assert_eq!(leader.commit(), 1);
         // What holds for ever of the proposal itself drops it.
         let over = Command::AlterIsr {
+            group: 0,
             epoch: 1,
-            version: meta.group.version,
+            version: meta.groups[0].version,
             isr: vec![member(1, 1), member(3, 1)],
         };
         assert!(!meta.apply(&over).unwrap_err().is_overtaken());
@@ -1070,7 +1088,7 @@ mod tests {
         assert_eq!(leader.submit(1, 2, 6), Submitted::Accepted);
         assert_eq!(leader.submit(1, 3, 7), Submitted::Accepted);
         sent(&mut leader); // lost
-        meta.apply(&Command::Transfer { epoch: 1, target: member(2, 1) }).unwrap();
+        meta.apply(&Command::Transfer { group: 0, epoch: 1, target: member(2, 1) }).unwrap();
         follower.on_meta(&meta);
         assert_eq!(follower.submit(1, 2, 8), Submitted::Accepted);
         leader.on_meta(&meta);

@@ -58,11 +58,21 @@ pub enum Rule {
     SnapshotLineage,
     /// The log is cut only behind a snapshot that is whole.
     CutBehindSnapshot,
+    /// A proposal is decided about the group that it names.
+    OwnGroup,
+    /// A node that is gone, or what it has lost, is so in every group.
+    EveryGroup,
+    /// A replica that began anew counts only under a later incarnation than any it had.
+    RenewIsNewer,
+    /// Nobody leaves whom the others need: to have everything, to commit, to decide.
+    LeaveKeepsEnough,
+    /// Who has left is refused when it registers, and so is its number.
+    LeftStaysOut,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::CleanElection,
         Self::LossyLeaves,
         Self::DedupeFromLog,
@@ -89,6 +99,11 @@ impl Rule {
         Self::SnapshotInPlace,
         Self::SnapshotLineage,
         Self::CutBehindSnapshot,
+        Self::OwnGroup,
+        Self::EveryGroup,
+        Self::RenewIsNewer,
+        Self::LeaveKeepsEnough,
+        Self::LeftStaysOut,
     ];
 }
 

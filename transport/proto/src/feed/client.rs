@@ -3,6 +3,7 @@
 use crate::close::{Close, CloseCode};
 use crate::credential::Shown;
 use crate::frame::{Ack, AckMode, Credential, Frame, FrameWriter, Hello, Plane};
+use crate::groups::GroupMap;
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::{EVENTS_HEAD_BYTES, FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX, PROTOCOL_PACKED};
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ pub struct FeedClientOptions {
     pub source_id: u64,
     /// Which numbering of its events this is.
     pub session: u64,
+    /// The group that it is of, where there are several; `None` where nobody knows of any.
+    pub group: Option<u16>,
     /// The promise it asks for.
     pub ack_mode: AckMode,
     /// A name for people.
@@ -37,6 +40,7 @@ impl Default for FeedClientOptions {
         Self {
             source_id: 0,
             session: 0,
+            group: None,
             ack_mode: AckMode::Leader,
             name: String::new(),
             unacked_max: 1 << 18,
@@ -51,6 +55,8 @@ impl Default for FeedClientOptions {
 /// What a feed is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedEvent {
+    /// The cluster has several groups. A session that is of none is refused then: see [`super::SplitFeed`].
+    Groups(Box<GroupMap>),
     /// The session stands. The server has everything up to `last`; what is offered with these numbers again is skipped.
     Ready {
         /// The last sequence the server has.
@@ -142,8 +148,18 @@ impl FeedClient {
     /// A session that is not connected.
     #[must_use]
     pub fn new(options: FeedClientOptions) -> Self {
+        let kept = VecDeque::with_capacity(options.unacked_max.min(1 << 20));
+        Self::keeping(options, kept)
+    }
+
+    /// One of many, whose room grows with what it keeps.
+    pub(super) fn one_of_many(options: FeedClientOptions) -> Self {
+        Self::keeping(options, VecDeque::new())
+    }
+
+    fn keeping(options: FeedClientOptions, kept: VecDeque<Event>) -> Self {
         Self {
-            kept: VecDeque::with_capacity(options.unacked_max.min(1 << 20)),
+            kept,
             options,
             names: Vec::new(),
             base: 1,
@@ -233,6 +249,12 @@ impl FeedClient {
         self.kept.len()
     }
 
+    /// The last sequence that is not kept any more: acknowledged, declared lost, or sent where no acks were asked for.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.base - 1
+    }
+
     /// The last acknowledged sequence.
     #[must_use]
     pub fn acked(&self) -> u64 {
@@ -289,7 +311,9 @@ impl FeedClient {
         let greeting = matches!(self.link, Link::Greeting(_));
         match *frame {
             Frame::HelloAck(ack) if greeting => {
-                if !self.shown.versions().contains(&ack.version) || ack.ack_mode != self.options.ack_mode {
+                if !self.shown.versions(self.options.group).contains(&ack.version)
+                    || ack.ack_mode != self.options.ack_mode
+                {
                     let (version, mode) = (ack.version, ack.ack_mode);
                     let reason = format!("the server answers with version {version} and acks `{mode}`");
                     return Err(Close::new(CloseCode::VERSION, reason));
@@ -315,19 +339,19 @@ impl FeedClient {
                 self.send = self.base;
                 Ok(Some(FeedEvent::Ready { last: has, incarnation: ack.incarnation }))
             }
+            Frame::Groups(groups) if greeting => match GroupMap::of(&groups) {
+                Ok(map) => Ok(Some(FeedEvent::Groups(Box::new(map)))),
+                Err(error) => Err(Close::new(CloseCode::PROTOCOL, error.to_string())),
+            },
             // A late double of the answer, or of one, overtaken by others.
-            Frame::HelloAck(_) => Ok(None),
+            Frame::HelloAck(_) | Frame::Groups(_) => Ok(None),
             Frame::Close { code, reason } => {
                 self.link = Link::Down;
                 Ok(Some(FeedEvent::Closed(Close::new(code, reason))))
             }
             _ if greeting => Ok(None),
             Frame::Ack(ack) => {
-                if ack.sequence >= self.next.max(self.base) {
-                    let reason =
-                        format!("sequence {} is acknowledged, {} was the last", ack.sequence, self.next - 1);
-                    return Err(Close::new(CloseCode::PROTOCOL, reason));
-                }
+                // What is beyond what was offered an earlier run sent, and it was promised only now: it is skipped when it is offered.
                 if ack.sequence <= self.acked {
                     return Ok(None);
                 }
@@ -391,9 +415,10 @@ impl FeedClient {
                 if sent.is_none_or(|at| now.since(at) >= self.options.retry_ns) {
                     self.link = Link::Greeting(Some(now));
                     FrameWriter::new(out).hello(&Hello {
-                        version_min: *self.shown.versions().start(),
-                        version_max: *self.shown.versions().end(),
+                        version_min: *self.shown.versions(self.options.group).start(),
+                        version_max: *self.shown.versions(self.options.group).end(),
                         plane: Plane::Feed,
+                        group: self.options.group,
                         ack_mode: self.options.ack_mode,
                         source_id: self.options.source_id,
                         session: self.options.session,

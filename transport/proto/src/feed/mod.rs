@@ -8,6 +8,8 @@
 //! - what the feed itself lost it declares ([`Frame::Gap`]); the server counts it and writes it into the log;
 //! - after a reconnect the feed goes on behind what the server has.
 //!
+//! In a cluster of several groups a feed has a session with each that it has something for ([`SplitFeed`]).
+//!
 //! Both machines survive frames that are lost, doubled and overtaken; over QUIC none of that happens within a connection.
 //!
 //! [`Frame::Position`]: crate::Frame::Position
@@ -20,8 +22,14 @@ mod server;
 mod server_tests;
 #[cfg(test)]
 mod sim;
+mod split;
+#[cfg(test)]
+mod split_sim;
 mod state;
 
 pub use client::{FeedClient, FeedClientOptions, FeedEvent};
-pub use server::{ConnectionId, FeedLedger, FeedServer, FeedServerOptions, Released, SourceStats, Taken};
+pub use server::{
+    ConnectionId, FeedGroup, FeedLedger, FeedServer, FeedServerOptions, Released, SourceStats, Taken,
+};
+pub use split::SplitFeed;
 pub use state::{FeedServerState, SourceState, StateError};

@@ -4,14 +4,15 @@ use super::principals::Principals;
 use crate::access::{ANONYMOUS, Grant, Policy, Quotas, Symbols, Verb};
 use crate::close::{Close, CloseCode};
 use crate::credential;
-use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane};
+use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane, Texts};
+use crate::groups::wrong_group;
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::{FRAME_EVENTS_MAX, FrameError};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tidegate_engine::units::MODEST_FACTOR;
-use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind, name_hash};
+use tidegate_engine::{Event, EventTime, Notional, Price, Size, kind, name_hash, slot_of};
 
 /// Bounds of the server's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,37 @@ pub struct FeedServerOptions {
     pub incarnation: u64,
     /// What the server calls itself.
     pub server: String,
+    /// The group whose feeds these are, where there are several.
+    pub group: Option<FeedGroup>,
+}
+
+/// A group of slots: names of other slots are fed elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedGroup {
+    /// Its number.
+    pub group: u16,
+    /// The group of each slot.
+    pub slots: Arc<[u16]>,
+}
+
+impl FeedGroup {
+    /// The group of a slot.
+    #[must_use]
+    pub fn of_slot(&self, slot: u16) -> u16 {
+        self.slots.get(usize::from(slot)).copied().unwrap_or(0)
+    }
+
+    /// Whether a slot is of this one.
+    #[must_use]
+    pub fn has_slot(&self, slot: u16) -> bool {
+        self.of_slot(slot) == self.group
+    }
+
+    /// Whether names with this hash are of this one.
+    #[must_use]
+    pub fn has(&self, hash: u64) -> bool {
+        self.has_slot(slot_of(hash))
+    }
 }
 
 impl Default for FeedServerOptions {
@@ -57,6 +89,7 @@ impl Default for FeedServerOptions {
             committed: false,
             incarnation: 1,
             server: "tidegate".to_owned(),
+            group: None,
         }
     }
 }
@@ -264,6 +297,18 @@ pub struct FeedServer {
     next_connection: u64,
 }
 
+/// Refuses names that are fed elsewhere: this log must have no results of their slots.
+fn of_group(group: &FeedGroup, names: Texts<'_>) -> Result<(), Close> {
+    let elsewhere = |name: &&str| !group.has(name_hash(name.as_bytes()));
+    match names.iter().find(elsewhere) {
+        Some(name) => {
+            let of = group.of_slot(slot_of(name_hash(name.as_bytes())));
+            Err(wrong_group(name, of, group.group))
+        }
+        None => Ok(()),
+    }
+}
+
 /// How long the server waits before it asks again for the same events, in nanoseconds.
 const ASK_AGAIN_NS: u64 = 100 * MILLISECOND_NS;
 
@@ -338,6 +383,9 @@ impl FeedServer {
         }
         match *frame {
             Frame::Define(define) => {
+                if let Some(group) = &self.options.group {
+                    of_group(group, define.names)?;
+                }
                 let names_max = self.options.names_max;
                 let principals = &mut self.principals;
                 Self::define(source, rank, names_max, define.first, define.names, now, feed, principals, out)
@@ -637,7 +685,7 @@ impl FeedServer {
         rank: u16,
         names_max: u32,
         first: u32,
-        names: crate::frame::Texts<'a>,
+        names: Texts<'a>,
         now: MonoTime,
         feed: &mut Feed,
         principals: &mut Principals,

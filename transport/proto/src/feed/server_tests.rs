@@ -68,6 +68,7 @@ fn hello(source_id: u64, name: &str) -> impl FnOnce(&mut FrameWriter<'_>) {
             version_min: 1,
             version_max: 2,
             plane: Plane::Feed,
+            group: None,
             ack_mode: AckMode::None,
             source_id,
             session: 1,
@@ -75,6 +76,33 @@ fn hello(source_id: u64, name: &str) -> impl FnOnce(&mut FrameWriter<'_>) {
             credential: None,
         });
     }
+}
+
+#[test]
+fn names_of_another_group_are_refused_and_nothing_is_taken() {
+    let slots: std::sync::Arc<[u16]> = (0..4_096u16).map(|slot| slot / 2_048).collect();
+    let of = |name: &String| {
+        slots[usize::from(tidegate_engine::slot_of(tidegate_engine::name_hash(name.as_bytes())))]
+    };
+    let named = |group| (0..).map(|at| format!("K{at}")).find(|name| of(name) == group).unwrap();
+    let (here, there) = (named(1), named(0));
+    let group = Some(FeedGroup { group: 1, slots: slots.clone() });
+    let mut server = FeedServer::new(FeedServerOptions { group, ..FeedServerOptions::default() });
+    let connection = server.open(MonoTime(0), Grant::default());
+    say(&mut server, connection, 0, hello(1, "cme")).unwrap();
+    let mixed = [here.as_str(), there.as_str()];
+    let close = say(&mut server, connection, 0, |w| {
+        w.define(0, mixed.into_iter());
+    })
+    .unwrap_err();
+    let reason = format!("`{there}` belongs to group 0, this session is of group 1");
+    assert_eq!(close, Close::new(CloseCode::GROUP, reason));
+    assert_eq!(server.sources().next().unwrap().names, 0);
+    let (taken, _) = say(&mut server, connection, 0, |w| {
+        w.define(0, [here.as_str()].into_iter());
+    })
+    .unwrap();
+    assert_eq!(taken, "names from 0: 1, over 0");
 }
 
 fn samples(count: usize) -> Vec<Event> {
@@ -284,8 +312,8 @@ fn welcome(version: u8) -> Frame<'static> {
 
 #[test]
 fn who_shows_a_token_speaks_to_those_who_can_read_it() {
-    let offered = |credential: Option<crate::Credential<'_>>| {
-        let mut client = FeedClient::new(FeedClientOptions::default());
+    let offered = |credential: Option<crate::Credential<'_>>, group: Option<u16>| {
+        let mut client = FeedClient::new(FeedClientOptions { group, ..FeedClientOptions::default() });
         client.present(credential);
         client.connected(MonoTime(0));
         let mut out = Vec::new();
@@ -294,15 +322,48 @@ fn who_shows_a_token_speaks_to_those_who_can_read_it() {
         buffer.push(&out);
         let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
         let Frame::Hello(hello) = Frame::read(offset, &head, body).unwrap() else { panic!("no hello") };
-        assert_eq!(hello.credential, credential);
+        assert_eq!((hello.credential, hello.group), (credential, group));
         let versions = (hello.version_min, hello.version_max);
         let mut answer =
             |version| client.handle(MonoTime(0), 0, &welcome(version)).map(drop).map_err(|close| close.code);
-        (versions, answer(4), answer(1))
+        (versions, answer(5), answer(3), answer(1))
     };
-    assert_eq!(offered(None), ((1, 3), Err(CloseCode::VERSION), Ok(())));
+    let no = Err(CloseCode::VERSION);
+    // Whoever answered once has the session's version; what comes behind is a late double.
+    assert_eq!(offered(None, None), ((1, 4), no, Ok(()), Ok(())));
     let shown = crate::Credential { proof: &[7; 64], token: b"a.b.c" };
-    assert_eq!(offered(Some(shown)), ((2, 3), Err(CloseCode::VERSION), Err(CloseCode::VERSION)));
+    assert_eq!(offered(Some(shown), None), ((2, 4), no, Ok(()), Ok(())));
+    // Nor is a group's session taken up by a server that knows of no groups.
+    assert_eq!(offered(None, Some(0)), ((4, 4), no, no, no));
+    assert_eq!(offered(Some(shown), Some(9)), ((4, 4), no, no, no));
+}
+
+/// A feed that died sent more than was committed by then; the one that goes on has offered less when that happens.
+#[test]
+fn what_an_earlier_run_sent_may_be_acknowledged_before_it_is_offered_again() {
+    let mut client = FeedClient::new(FeedClientOptions { unacked_max: 50, ..FeedClientOptions::default() });
+    client.define("one");
+    client.connected(MonoTime(0));
+    client.handle(MonoTime(0), 0, &welcome(1)).unwrap();
+    assert_eq!(client.offer(&samples(20)), 20);
+    let ack = |sequence| Frame::Ack(crate::Ack { mode: AckMode::Leader, sequence, position: 0 });
+    client.handle(MonoTime(0), 0, &ack(90)).unwrap();
+    client.handle(MonoTime(0), 0, &Frame::Credit { limit: 500 }).unwrap();
+    assert_eq!((client.acked(), client.settled(), client.unacked()), (90, 90, 0));
+    assert_eq!((client.offer(&samples(100)), client.offered()), (100, 120));
+    assert_eq!((client.skipped(), client.unacked()), (70, 30));
+    let mut out = Vec::new();
+    client.transmit(MonoTime(0), 1 << 20, &mut out).unwrap();
+    let mut buffer = FrameBuffer::new(4);
+    buffer.push(&out);
+    let mut sent = Vec::new();
+    while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
+        let (frame, mut events) = (Frame::read(offset, &head, body).unwrap(), Vec::new());
+        if let Frame::Events { sequence, events, .. } = frame.unpacked(&mut events).unwrap() {
+            sent.push((sequence, events.len()));
+        }
+    }
+    assert_eq!(sent, [(91, 30)]);
 }
 
 #[test]

@@ -109,6 +109,7 @@ impl Feed {
         let client = FeedClient::new(FeedClientOptions {
             source_id: 7,
             session: 42,
+            group: None,
             ack_mode: mode,
             name: "sim".into(),
             unacked_max,
@@ -422,6 +423,7 @@ fn a_connection_speaks_for_one_source() {
             version_min: 1,
             version_max: 1,
             plane: Plane::Feed,
+            group: None,
             ack_mode: AckMode::None,
             source_id,
             session,

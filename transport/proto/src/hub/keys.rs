@@ -53,6 +53,11 @@ impl Keyring {
         }
     }
 
+    /// Every name, in the order of its key.
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+
     /// Whether the name is known now.
     pub(super) fn define(&mut self, name: &str) -> bool {
         let hash = name_hash(name.as_bytes());

@@ -46,6 +46,7 @@ mod cursor;
 mod history;
 mod keys;
 mod past;
+mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +63,7 @@ pub use keys::{KeyInfo, KeySearch};
 pub use past::{PastError, StreamPast};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tap::Tap;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{Output, SLOT_COUNT, output_kind};
 
@@ -439,8 +441,10 @@ pub struct Hub {
     past: usize,
     stats: HubStats,
     watermark: u64,
-    /// The newest barrier of the log whose marker came, and how many shards' did.
-    barrier: (u64, u32),
+    /// Of each log, its newest barrier whose marker came, and how many shards' did.
+    barriers: Vec<(u64, u32)>,
+    /// Copies for one reader within the process.
+    tap: Option<Box<Tap>>,
 }
 
 impl Hub {
@@ -461,7 +465,8 @@ impl Hub {
             past: 0,
             stats: HubStats::default(),
             watermark: 0,
-            barrier: (0, 0),
+            barriers: Vec::new(),
+            tap: None,
         })
     }
 
@@ -600,6 +605,9 @@ impl Hub {
             state.newest = state.newest.max(output.ts);
             let held = Output { key: key.unwrap_or(u32::MAX), ..*output };
             state.ring.push_back(held);
+            if let Some(tap) = &mut self.tap {
+                tap.take(&held);
+            }
             match key {
                 Some(key) => self.remember(stream, key, held),
                 None => self.stats.unnamed += 1,

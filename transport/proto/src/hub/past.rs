@@ -3,7 +3,7 @@
 //! It is copied in small pieces between other work, so the pieces are of different moments. What came behind the barrier of the log
 //! that the rest of the snapshot is of is left out by its number when it is read back; the log brings it again.
 
-use super::Hub;
+use super::{Hub, StreamState};
 use tidegate_engine::{Output, SLOT_COUNT};
 
 /// A stream's past, as the pieces have it.
@@ -39,21 +39,36 @@ pub enum PastError {
     },
 }
 
+/// Which of several logs a barrier is of: its upper 16 bits.
+fn log_of(barrier: u64) -> usize {
+    (barrier >> 48) as usize
+}
+
 impl Hub {
-    /// A shard's marker of a barrier came.
+    /// A shard's marker of a barrier came. Logs of their own count theirs apart, from a number of their own in the upper 16 bits.
     pub(super) fn reached(&mut self, barrier: u64) {
-        if barrier > self.barrier.0 {
-            self.barrier = (barrier, 0);
+        let log = log_of(barrier);
+        if log >= self.barriers.len() {
+            self.barriers.resize(log + 1, (0, 0));
         }
-        self.barrier.1 += u32::from(barrier == self.barrier.0);
+        let last = &mut self.barriers[log];
+        if barrier > last.0 {
+            *last = (barrier, 0);
+        }
+        last.1 += u32::from(barrier == last.0);
+    }
+
+    fn last_barrier(&self, barrier: u64) -> (u64, u32) {
+        self.barriers.get(log_of(barrier)).copied().unwrap_or_default()
     }
 
     /// How many shards have handed over everything in front of a barrier of the log; all of them when a later one's marker came.
     #[must_use]
     pub fn reached_by(&self, barrier: u64) -> u32 {
-        match self.barrier.0.cmp(&barrier) {
+        let (last, shards) = self.last_barrier(barrier);
+        match last.cmp(&barrier) {
             std::cmp::Ordering::Less => 0,
-            std::cmp::Ordering::Equal => self.barrier.1,
+            std::cmp::Ordering::Equal => shards,
             std::cmp::Ordering::Greater => u32::MAX,
         }
     }
@@ -61,42 +76,86 @@ impl Hub {
     /// Whether so many shards have handed over everything in front of a barrier of the log.
     #[must_use]
     pub fn is_past(&self, barrier: u64, shards: u32) -> bool {
-        self.barrier.0 > barrier || self.barrier == (barrier, shards)
+        let last = self.last_barrier(barrier);
+        last.0 > barrier || last == (barrier, shards)
     }
 
-    /// Copies records of a stream's ring that are in front of place `before` (`u64::MAX` for the newest), at most `max` of them, oldest
-    /// first. Returns the place of the first one copied: what to ask for next; `None` when there are none.
-    pub fn copy_ring(&self, stream: u16, before: u64, max: usize, out: &mut Vec<u8>) -> Option<u64> {
+    /// Copies records of a stream's ring that are in front of place `before` (`u64::MAX` for the newest) and of certain slots, of at most
+    /// `max` that are there, oldest first. Returns the place of the first one looked at: what to ask for next; `None` when there are none.
+    pub fn copy_ring(
+        &self,
+        stream: u16,
+        before: u64,
+        max: usize,
+        of: &dyn Fn(u16) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Option<u64> {
         let state = self.streams.get(usize::from(stream))?;
         let end = before.min(state.head()).checked_sub(state.first)?;
         let start = end.saturating_sub(max as u64);
         if start == end {
             return None;
         }
-        for output in state.ring.range(start as usize..end as usize) {
+        for output in state.ring.range(start as usize..end as usize).filter(|output| of(output.slot)) {
             out.extend_from_slice(output.record_bytes());
         }
         Some(state.first + start)
     }
 
-    /// Copies histories of a stream from key number `from` on, until at least `max` records are copied. Returns the key to go on with;
-    /// `None` at the end.
-    pub fn copy_histories(&self, stream: u16, from: usize, max: usize, out: &mut Vec<u8>) -> Option<usize> {
+    /// Copies histories of a stream from key number `from` on, those of certain slots, until at least `max` records are copied. Returns the
+    /// key to go on with; `None` at the end.
+    pub fn copy_histories(
+        &self,
+        stream: u16,
+        from: usize,
+        max: usize,
+        of: &dyn Fn(u16) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
         let state = self.streams.get(usize::from(stream))?;
         let (mut key, mut copied) = (from, 0);
         while copied < max {
             let history = state.history.get(key)?;
-            for output in history.last(usize::MAX) {
+            // A key has one slot.
+            let wanted = history.newest().is_some_and(|newest| of(newest.slot));
+            for output in history.last(if wanted { usize::MAX } else { 0 }) {
                 out.extend_from_slice(output.record_bytes());
             }
             // An empty one costs a look.
-            copied += history.len().max(1);
+            copied += if wanted { history.len() } else { 1 };
             key += 1;
         }
         Some(key)
     }
 
-    /// Takes over a stream's past. Names must have been defined, and nothing published.
+    /// Takes over the past of another hub, of the same streams and of slots of its own. Nothing may have been published here.
+    ///
+    /// # Errors
+    /// [`PastError`]; this hub is then of no use.
+    pub fn absorb(&mut self, other: &Self) -> Result<(), PastError> {
+        other.keys.all().for_each(|name| self.define(name));
+        for (number, state) in (0u16..).zip(&other.streams) {
+            let (mut ring, mut histories) = (Vec::new(), Vec::new());
+            other.copy_ring(number, u64::MAX, usize::MAX, &|_| true, &mut ring);
+            other.copy_histories(number, 0, usize::MAX, &|_| true, &mut histories);
+            let past = StreamPast {
+                heads: &state.heads,
+                published: state.head(),
+                ring: &[&ring],
+                histories: &[&histories],
+            };
+            self.restore(number, past)?;
+        }
+        // Complete is what both are, as far as anything came of either.
+        self.watermark = match (self.watermark, other.watermark) {
+            (0, of) | (of, 0) => of,
+            (here, there) => here.min(there),
+        };
+        Ok(())
+    }
+
+    /// Takes over a stream's past, beside that of other slots that was taken over before. Names must have been defined, and nothing
+    /// published.
     ///
     /// # Errors
     /// [`PastError`]; the hub is then of no use.
@@ -109,8 +168,10 @@ impl Hub {
             return Err(PastError::Slots(past.heads.len()));
         }
         let known = |output: &Output| output.sequence <= past.heads[usize::from(output.slot) % SLOT_COUNT];
-        self.streams[at].heads.copy_from_slice(past.heads);
-        self.streams[at].evicted.copy_from_slice(past.heads);
+        let before = self.streams[at].head();
+        for (head, of) in self.streams[at].heads.iter_mut().zip(past.heads) {
+            *head = (*head).max(*of);
+        }
         each(stream, past.ring, |output| {
             if !known(&output) {
                 return;
@@ -124,7 +185,9 @@ impl Hub {
             state.ring.push_back(Output { key, stream, ..output });
         })?;
         let state = &mut self.streams[at];
-        state.first = past.published.saturating_sub(state.ring.len() as u64);
+        state.first = before.saturating_add(past.published).saturating_sub(state.ring.len() as u64);
+        let StreamState { heads, evicted, .. } = state;
+        evicted.copy_from_slice(heads);
         // Numbers are without holes, so what is in front of the oldest one kept has left.
         for output in state.ring.iter().rev() {
             state.evicted[usize::from(output.slot) % SLOT_COUNT] = output.sequence.saturating_sub(1);

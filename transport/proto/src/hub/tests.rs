@@ -614,6 +614,59 @@ fn bounds_that_change_while_it_runs_hold_from_then_on() {
     assert_eq!(hub.stats().lookback, 3);
 }
 
+/// Two hubs with slots of their own become the hub that had all of it; a reader that comes back finds no gap.
+#[test]
+fn the_pasts_of_two_groups_make_one() {
+    let names: Vec<String> = (0..12).map(|at| format!("K{at}")).collect();
+    let group = |name: &str| usize::from(slot_of(name_hash(name.as_bytes())) / 2_048);
+    let (mut whole, mut parts, mut source) = (small(1_024), [small(1_024), small(1_024)], Source::default());
+    for name in &names {
+        whole.define(name);
+        parts[group(name)].define(name);
+    }
+    for at in 0..600u64 {
+        let name = &names[(at % 12) as usize];
+        let record = source.record((at % 2) as u16, name, 100 + at);
+        whole.publish(&[record]);
+        parts[group(name)].publish(&[record]);
+    }
+    assert!(parts.iter().all(|part| part.streams[0].head() > 0), "both have some");
+    parts[0].set_watermark(650);
+    parts[1].set_watermark(640);
+    let [mut both, other] = parts;
+    both.absorb(&other).unwrap();
+    assert_eq!(both.watermark(), 640);
+    for stream in 0..2 {
+        let (mut of_both, mut of_whole) = (past_of(&both, stream, &names), past_of(&whole, stream, &names));
+        for ring in [&mut of_both.1, &mut of_whole.1] {
+            ring.sort_by_key(|output| (output.slot, output.sequence));
+        }
+        assert_eq!(of_both, of_whole);
+        let (state, expected) = (&both.streams[usize::from(stream)], &whole.streams[usize::from(stream)]);
+        assert_eq!((&state.heads, &state.evicted), (&expected.heads, &expected.evicted));
+        assert_eq!((state.newest, state.keyed), (expected.newest, expected.keyed));
+    }
+    let from = Subscription {
+        start: crate::subscription::Start::Sequence { default: 10, slots: Vec::new() },
+        ..Subscription::to(["bars.1s"])
+    };
+    let records = |hub: &mut Hub| {
+        let mut seen = Seen::default();
+        let reader = hub.subscribe(&from, MonoTime(0)).unwrap();
+        seen.drain(hub, reader, MonoTime(1));
+        seen.all.sort_by_key(|output| (output.slot, output.sequence));
+        (seen.all, seen.losses, seen.expired)
+    };
+    assert_eq!(records(&mut both), records(&mut whole));
+    // Barriers of two logs are counted apart.
+    let marker = |barrier| Output { kind: output_kind::BARRIER, ts: barrier, ..Output::default() };
+    let second = (1 << 48) + 1;
+    both.publish(&[marker(second), marker(1)]);
+    assert!(
+        both.is_past(1, 1) && both.is_past(second, 1) && !both.is_past(2, 1) && !both.is_past(second + 1, 1)
+    );
+}
+
 /// What a hub has of a stream: the newest place, the ring's records, and each key's history; of windows that end at one instant in
 /// the order of their last revisions.
 fn past_of(hub: &Hub, stream: u16, names: &[String]) -> (u64, Vec<Output>, Vec<Vec<Output>>) {
@@ -671,7 +724,7 @@ proptest! {
             let (mut ring, mut place) = (Vec::new(), Some(u64::MAX));
             while let Some(before) = place {
                 let mut piece = Vec::new();
-                place = hub.copy_ring(stream, before, 7, &mut piece);
+                place = hub.copy_ring(stream, before, 7, &|_| true, &mut piece);
                 ring.push(piece);
                 rest.next().into_iter().for_each(|records| hub.publish(records));
             }
@@ -679,7 +732,7 @@ proptest! {
             let (mut histories, mut key) = (Vec::new(), Some(0));
             while let Some(from) = key {
                 let mut piece = Vec::new();
-                key = hub.copy_histories(stream, from, 5, &mut piece);
+                key = hub.copy_histories(stream, from, 5, &|_| true, &mut piece);
                 histories.push(piece);
                 rest.next().into_iter().for_each(|records| hub.publish(records));
             }
@@ -839,4 +892,27 @@ fn streams_change_while_readers_read() {
         hub.announce(&[0, 3, 4], Vec::new()),
         Err(HubError::Option { option: "streams", found: 0, .. })
     ));
+}
+
+#[test]
+fn a_tap_copies_what_is_published_of_its_streams_once_and_counts_what_it_could_not() {
+    let mut hub = small(64);
+    let mut source = Source::default();
+    hub.define("A");
+    let record = |source: &mut Source, stream, ts| source.record(stream, "A", ts);
+    hub.publish(&[record(&mut source, 1, 60)]);
+    assert!(hub.tapped().is_none());
+    hub.tap(&[1], 3);
+    let mut past = Vec::new();
+    hub.lookback_all(1, 4, &mut |name, output| past.push((name.to_owned(), output.ts)));
+    assert_eq!(past, [("A".to_owned(), 60)]);
+    for at in 2..=5 {
+        hub.publish(&[record(&mut source, 0, at), record(&mut source, 1, 60 * at)]);
+    }
+    let ends: Vec<u64> = hub.tapped().unwrap().drain(..).map(|output| output.ts).collect();
+    assert_eq!((ends, hub.tap_lost()), (vec![120, 180, 240], 1));
+    hub.publish(&[record(&mut source, 1, 360)]);
+    assert_eq!((hub.tapped().unwrap().len(), hub.tap_lost()), (1, 1));
+    hub.untap();
+    assert!(hub.tapped().is_none() && hub.tap_lost() == 0);
 }

@@ -1,0 +1,311 @@
+//! A feed's sessions, one for each group of a cluster that it has something for. To whoever offers events they are one: events have one
+//! numbering, and what is acknowledged is a beginning of it.
+//!
+//! A name belongs to the group of its slot, for good, so each group's session sees the same part of the feed in every run and every
+//! connection, and goes on where that group stands by its own numbers. What is not about a key goes to all groups.
+
+use super::client::{FeedClient, FeedClientOptions, FeedEvent};
+use crate::close::Close;
+use crate::frame::{Credential, Frame};
+use crate::groups::GroupMap;
+use crate::time::MonoTime;
+use crate::wire::NAME_BYTES_MAX;
+use std::collections::VecDeque;
+use tidegate_engine::{Event, name_hash, slot_of};
+
+/// Where events that were offered one behind the other went: to a group, or to all.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    group: Option<u16>,
+    events: u32,
+}
+
+/// One session of a group.
+#[derive(Debug)]
+struct Part {
+    client: FeedClient,
+    /// What was offered and not handed to the session yet.
+    staged: Vec<Event>,
+    /// Events of this session that are accounted for in the one numbering.
+    taken: u64,
+    touched: bool,
+}
+
+/// Where a key of the feed is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    group: u16,
+    key: u32,
+}
+
+/// The sessions of a feed in a cluster of several groups.
+#[derive(Debug)]
+pub struct SplitFeed {
+    options: FeedClientOptions,
+    map: GroupMap,
+    parts: Vec<Option<Box<Part>>>,
+    keys: Vec<Place>,
+    /// Where what was offered went, behind what is settled.
+    runs: VecDeque<Run>,
+    offered: u64,
+    settled: u64,
+    finished: bool,
+    /// Groups with something new to send.
+    touched: Vec<u16>,
+}
+
+impl SplitFeed {
+    /// A feed that has offered nothing yet. `options` are those of each session but for its group; `unacked_max` is of all together.
+    #[must_use]
+    pub fn new(options: FeedClientOptions, map: GroupMap) -> Self {
+        let parts = (0..map.len()).map(|_| None).collect();
+        Self {
+            options,
+            map,
+            parts,
+            keys: Vec::new(),
+            runs: VecDeque::new(),
+            offered: 0,
+            settled: 0,
+            finished: false,
+            touched: Vec::new(),
+        }
+    }
+
+    /// The groups as they were told at first. Slots do not move; who leads may have changed.
+    #[must_use]
+    pub fn map(&self) -> &GroupMap {
+        &self.map
+    }
+
+    /// The session of a group; `None` while there is nothing for it.
+    #[must_use]
+    pub fn session(&self, group: u16) -> Option<&FeedClient> {
+        self.parts.get(usize::from(group))?.as_ref().map(|part| &part.client)
+    }
+
+    /// Groups that have a session.
+    pub fn groups(&self) -> impl Iterator<Item = u16> + '_ {
+        (0u16..).zip(&self.parts).filter(|(_, part)| part.is_some()).map(|(group, _)| group)
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = &FeedClient> {
+        self.parts.iter().flatten().map(|part| &part.client)
+    }
+
+    /// Groups whose sessions have something new to send since this was last asked, those that have just come to be included.
+    pub fn take_touched(&mut self) -> Vec<u16> {
+        for &group in &self.touched {
+            if let Some(part) = &mut self.parts[usize::from(group)] {
+                part.touched = false;
+            }
+        }
+        std::mem::take(&mut self.touched)
+    }
+
+    fn part(&mut self, group: u16) -> &mut Part {
+        let part = self.parts[usize::from(group)].get_or_insert_with(|| {
+            let options = FeedClientOptions { group: Some(group), ..self.options.clone() };
+            let mut client = FeedClient::one_of_many(options);
+            if self.finished {
+                client.finish();
+            }
+            Box::new(Part { client, staged: Vec::new(), taken: 0, touched: false })
+        });
+        if !part.touched {
+            part.touched = true;
+            self.touched.push(group);
+        }
+        part
+    }
+
+    /// As [`FeedClient::define`].
+    pub fn define(&mut self, name: &str) -> Option<u32> {
+        if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+            return None;
+        }
+        let key = u32::try_from(self.keys.len()).ok()?;
+        let group = self.map.group_of(slot_of(name_hash(name.as_bytes())));
+        let place = Place { group, key: self.part(group).client.define(name)? };
+        self.keys.push(place);
+        Some(key)
+    }
+
+    /// Names given.
+    #[must_use]
+    pub fn defined(&self) -> u32 {
+        self.keys.len() as u32
+    }
+
+    /// As [`FeedClient::offer`]. Room is there for as many as may be between the first event that is not acknowledged and the last: a
+    /// group that acknowledges nothing in the end stops all.
+    pub fn offer(&mut self, events: &[Event]) -> usize {
+        let count = events.len().min(self.room());
+        for event in &events[..count] {
+            if event.is_control() {
+                (0..self.parts.len() as u16).for_each(|group| self.part(group).staged.push(*event));
+                self.run(None);
+                continue;
+            }
+            // A key without a name is the server's to refuse; the first group's is as good as any.
+            let place = self.keys.get(event.key as usize).copied();
+            let Place { group, key } = place.unwrap_or(Place { group: 0, key: u32::MAX });
+            self.part(group).staged.push(Event { key, ..*event });
+            self.run(Some(group));
+        }
+        self.offered += count as u64;
+        for part in self.parts.iter_mut().flatten().filter(|part| !part.staged.is_empty()) {
+            let taken = part.client.offer(&part.staged);
+            // A session keeps no more than all together may.
+            assert_eq!(taken, part.staged.len(), "a session has room for what all have room for");
+            part.staged.clear();
+        }
+        // What was known from an earlier run is settled at once.
+        self.advance();
+        count
+    }
+
+    /// One more event went there.
+    fn run(&mut self, group: Option<u16>) {
+        match self.runs.back_mut() {
+            Some(run) if run.group == group && run.events < u32::MAX => run.events += 1,
+            _ => self.runs.push_back(Run { group, events: 1 }),
+        }
+    }
+
+    /// Events there is room for.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.options.unacked_max.saturating_sub(self.unacked())
+    }
+
+    /// Counts what all sessions together have settled.
+    fn advance(&mut self) {
+        while let Some(run) = self.runs.front_mut() {
+            let parts = match run.group {
+                Some(group) => self.parts.get_mut(usize::from(group)..=usize::from(group)),
+                None => Some(&mut self.parts[..]),
+            };
+            let Some(parts) = parts else { return };
+            let ready = |part: &Part| part.client.settled().min(part.client.offered()) - part.taken;
+            let least = parts.iter().map(|part| part.as_deref().map_or(0, ready)).min();
+            let events = least.unwrap_or(0).min(u64::from(run.events));
+            if events == 0 {
+                return;
+            }
+            parts.iter_mut().flatten().for_each(|part| part.taken += events);
+            run.events -= events as u32;
+            self.settled += events;
+            if run.events == 0 {
+                self.runs.pop_front();
+            }
+        }
+    }
+
+    /// Events offered so far, skipped ones included.
+    #[must_use]
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// So many of the events offered are acknowledged from the first on without one missing, each by its group (sent, where no acks were
+    /// asked for; or declared lost).
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Events behind those, of which some may be acknowledged.
+    #[must_use]
+    pub fn unacked(&self) -> usize {
+        (self.offered - self.settled) as usize
+    }
+
+    /// Events that servers had from an earlier run; one that goes to all groups counts in each.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.sessions().map(FeedClient::skipped).sum()
+    }
+
+    /// Whether every session that there is stands.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.sessions().all(FeedClient::is_up)
+    }
+
+    /// Whether everything that was offered is with the servers, as far as the mode can know.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.sessions().all(FeedClient::is_settled)
+    }
+
+    /// As [`FeedClient::finish`], of all sessions.
+    pub fn finish(&mut self) {
+        self.finished = true;
+        self.parts.iter_mut().flatten().for_each(|part| part.client.finish());
+    }
+
+    fn with<T>(&mut self, group: u16, none: T, act: impl FnOnce(&mut FeedClient) -> T) -> T {
+        let Some(Some(part)) = self.parts.get_mut(usize::from(group)) else { return none };
+        let done = act(&mut part.client);
+        self.advance();
+        done
+    }
+
+    /// As [`FeedClient::present`].
+    ///
+    /// # Panics
+    /// As that.
+    pub fn present(&mut self, group: u16, credential: Option<Credential<'_>>) {
+        self.with(group, (), |client| client.present(credential));
+    }
+
+    /// As [`FeedClient::connected`].
+    pub fn connected(&mut self, group: u16, now: MonoTime) {
+        self.with(group, (), |client| client.connected(now));
+    }
+
+    /// As [`FeedClient::disconnected`].
+    pub fn disconnected(&mut self, group: u16) {
+        self.with(group, (), FeedClient::disconnected);
+    }
+
+    /// As [`FeedClient::handle`], of a frame that came over the connection of a group's session.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn handle(
+        &mut self,
+        group: u16,
+        now: MonoTime,
+        offset: u64,
+        frame: &Frame<'_>,
+    ) -> Result<Option<FeedEvent>, Close> {
+        self.with(group, Ok(None), |client| client.handle(now, offset, frame))
+    }
+
+    /// As [`FeedClient::transmit`], for the connection of a group's session.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn transmit(
+        &mut self,
+        group: u16,
+        now: MonoTime,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Close> {
+        self.with(group, Ok(false), |client| client.transmit(now, bytes_max, out))
+    }
+
+    /// As [`FeedClient::transmit_datagram`], for the connection of a group's session.
+    pub fn transmit_datagram(
+        &mut self,
+        group: u16,
+        now: MonoTime,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        self.with(group, false, |client| client.transmit_datagram(now, bytes_max, out))
+    }
+}
