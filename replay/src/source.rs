@@ -38,7 +38,7 @@ pub enum ReadError {
         reason: String,
     },
     /// The columns needed are not there.
-    #[error("`{}` lacks what trades need: {reason}", path.display())]
+    #[error("`{}` lacks columns that are needed: {reason}", path.display())]
     Columns {
         /// The file.
         path: PathBuf,

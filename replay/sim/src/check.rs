@@ -2,7 +2,7 @@
 
 use crate::machine::{Folded, mix};
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_replica::{Body, Entry, Machine, Member, Meta, NodeId, Replica, Role};
+use tidegate_replica::{Body, Entry, GroupId, Machine, Member, Meta, NodeId, Replica, Role};
 
 /// What all committed entries are, and what was said about them.
 #[derive(Debug, Default)]
@@ -56,10 +56,11 @@ fn hash(entry: &Entry<u64>) -> u64 {
 impl Checker {
     /// For a group that begins empty with these members.
     #[must_use]
-    pub fn new(meta: &Meta) -> Self {
+    pub fn new(meta: &Meta, group: GroupId) -> Self {
+        let group = &meta.groups[usize::from(group)];
         Self {
-            lineage: meta.group.lineage,
-            eligible: meta.group.isr.iter().map(|member| member.node).collect(),
+            lineage: group.lineage,
+            eligible: group.isr.iter().map(|member| member.node).collect(),
             ..Self::default()
         }
     }
@@ -80,18 +81,24 @@ impl Checker {
     ///
     /// # Errors
     /// What is broken.
-    pub fn meta(&mut self, before: &Meta, after: &Meta) -> Result<(), Broken> {
-        let (old, new) = (&before.group, &after.group);
+    pub fn meta(&mut self, before: &Meta, after: &Meta, group: GroupId) -> Result<(), Broken> {
+        let (old, new) = (&before.groups[usize::from(group)], &after.groups[usize::from(group)]);
         if new.epoch < old.epoch || new.version < old.version || new.lineage < old.lineage {
             return Err("epoch, version or lineage went back".to_owned());
         }
         if new.epoch == old.epoch && new.leader != old.leader {
             return Err(format!("two leaders in epoch {}", new.epoch));
         }
-        for (node, state) in &before.nodes {
-            if after.nodes.get(node).is_none_or(|now| now.incarnation < state.incarnation) {
-                return Err(format!("the incarnation of node {node} went back"));
+        if let Some(node) = after.nodes.keys().find(|node| before.book.left.contains(node)) {
+            return Err(format!("node {node} has left, and is back"));
+        }
+        for &node in before.nodes.keys().filter(|node| !after.book.left.contains(node)) {
+            if after.newest(group, node) < before.newest(group, node) {
+                return Err(format!("the incarnation of node {node} went back in group {group}"));
             }
+        }
+        if let Some(over) = new.isr.iter().chain(&new.leader).find(|member| !after.is_live(group, **member)) {
+            return Err(format!("{over} is in sync in group {group}, and was given up"));
         }
         if new.epoch > old.epoch {
             self.began.insert(new.epoch, self.truth.len());
@@ -157,7 +164,7 @@ impl Checker {
             return Ok(());
         }
         if replica.commit() < seen {
-            return Err(format!("the commit of {me:?} went back from {seen} to {}", replica.commit()));
+            return Err(format!("the commit of {me} went back from {seen} to {}", replica.commit()));
         }
         if replica.role() == Role::Leader && !led {
             // What is in its snapshot was looked at when it began with it.
@@ -167,7 +174,7 @@ impl Checker {
                 let found = has.get(offset - base).map(|entry| (entry.epoch, hash(entry)));
                 if found != Some((known.epoch, known.hash)) {
                     return Err(format!(
-                        "{me:?} leads epoch {} without committed entry {offset}",
+                        "{me} leads epoch {} without committed entry {offset}",
                         replica.epoch()
                     ));
                 }
@@ -182,14 +189,14 @@ impl Checker {
             return if same {
                 Ok(())
             } else {
-                Err(format!("the state of {me:?} differs at {}", replica.commit()))
+                Err(format!("the state of {me} differs at {}", replica.commit()))
             };
         };
         // The digest of a state behind the flip has come by, and nobody noticed.
         let entries = replica.log().slice(seen, (replica.commit() - seen) as usize);
         let noticed = |entry: &Entry<u64>| matches!(entry.body, Body::Digest { at, .. } if at > flipped);
         if replica.role() != Role::Fenced && entries.iter().any(noticed) {
-            return Err(format!("{me:?} goes on with a state of its own, flipped at {flipped}"));
+            return Err(format!("{me} goes on with a state of its own, flipped at {flipped}"));
         }
         Ok(())
     }
@@ -202,7 +209,7 @@ impl Checker {
             let known = known.filter_map(|truth| truth.get(..base));
             let Some(front) = known.clone().find(|front| front.last().map(|last| last.epoch) == Some(epoch))
             else {
-                return Err(format!("{:?} begins a lineage with a snapshot of nothing", replica.me()));
+                return Err(format!("{} begins a lineage with a snapshot of nothing", replica.me()));
             };
             self.truth = front.to_vec();
         }
@@ -223,12 +230,12 @@ impl Checker {
         }
         let (me, commit) = (replica.me(), replica.commit());
         if self.state(commit) != Some(replica.machine().0) {
-            return Err(format!("{me:?} begins with a state that never was, at {commit}"));
+            return Err(format!("{me} begins with a state that never was, at {commit}"));
         }
         let front = (replica.log().base() as usize).checked_sub(1);
         let known = front.and_then(|at| self.truth.get(at)).map(|entry| entry.epoch);
         if known != front.map(|_| replica.log().epoch_before(replica.log().base())) {
-            return Err(format!("{me:?} begins with a log of something else"));
+            return Err(format!("{me} begins with a log of something else"));
         }
         Ok(())
     }
@@ -240,7 +247,7 @@ impl Checker {
     pub fn replaced(&self, replica: &Replica<Folded>, commit: u64) -> Result<(), Broken> {
         if replica.commit() < commit {
             let (me, now) = (replica.me(), replica.commit());
-            return Err(format!("a snapshot takes {me:?} back from {commit} to {now}"));
+            return Err(format!("a snapshot takes {me} back from {commit} to {now}"));
         }
         Ok(())
     }
@@ -252,10 +259,10 @@ impl Checker {
             let (offset, found) = (seen as usize + at, hash(entry));
             match self.truth.get(offset) {
                 Some(known) if (known.epoch, known.hash) == (entry.epoch, found) => {}
-                Some(_) => return Err(format!("{me:?} commits another entry at offset {offset}")),
+                Some(_) => return Err(format!("{me} commits another entry at offset {offset}")),
                 None => {
                     if !leads {
-                        return Err(format!("{me:?} follows and commits offset {offset} before its leader"));
+                        return Err(format!("{me} follows and commits offset {offset} before its leader"));
                     }
                     let mut of = None;
                     if let Body::Input { source, sequence, input } = &entry.body {
@@ -271,7 +278,7 @@ impl Checker {
                     self.truth.push(Truth { epoch: entry.epoch, hash: found, input: of, state });
                     let committer = *self.committers.entry(replica.epoch()).or_insert(me);
                     if committer != me {
-                        return Err(format!("{me:?} and {committer:?} commit in epoch {}", replica.epoch()));
+                        return Err(format!("{me} and {committer} commit in epoch {}", replica.epoch()));
                     }
                 }
             }
@@ -314,18 +321,21 @@ impl Checker {
     pub fn converged<'a>(
         &self,
         meta: &Meta,
+        group: GroupId,
         replicas: impl Iterator<Item = &'a Replica<Folded>>,
     ) -> Result<(), Broken> {
         for replica in replicas {
             let me = replica.me();
-            if !meta.group.isr.contains(&me) {
-                return Err(format!("{me:?} is not in sync: {:?}", meta.group.isr));
+            let isr = &meta.groups[usize::from(group)].isr;
+            if !isr.contains(&me) {
+                let isr: Vec<String> = isr.iter().map(ToString::to_string).collect();
+                return Err(format!("{me} is not in sync in group {group}, but {}", isr.join(", ")));
             }
             if replica.commit() != self.committed() {
-                return Err(format!("{me:?} has {} of {}", replica.commit(), self.committed()));
+                return Err(format!("{me} has {} of {}", replica.commit(), self.committed()));
             }
             if replica.machine().0 != self.state.0 {
-                return Err(format!("the digest of {me:?} differs"));
+                return Err(format!("the digest of {me} differs"));
             }
         }
         Ok(())

@@ -1,26 +1,51 @@
 //! A whole cluster in one thread: nodes, their disks, the network, metadata, feeds, an operator, and what goes wrong.
 
+mod faults;
+mod metadata;
+mod part;
+
+use self::part::Part;
 use crate::check::{Broken, Checker};
 use crate::machine::{Folded, mix};
 use crate::plan::{FAULTS_END, PATIENCE, Plan};
-use crate::store::{Stored, Stores, hash};
+use crate::store::{Stored, hash};
 use bytes::Bytes;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use tidegate_journal::sim::Random;
 use tidegate_replica::{
-    Command, Entry, Log, Member, Message, Meta, NodeId, Output, Replica, ReplicaOptions, Role, Rules,
-    Submitted,
+    Command, GroupId, Layout, Member, Message, Meta, NodeId, Output, Place, Replica, Role, Rules, Submitted,
 };
 
+pub use self::faults::Fault;
+
 /// How a life is lived.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Rules that hold.
     pub rules: Rules,
     /// Whether each step is printed.
     pub trace: bool,
+    /// What does not happen in it that would.
+    pub without: Without,
+}
+
+/// What is left out of a life, to see whether it breaks without that too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Messages that are lost.
+    pub loss: bool,
+    /// Messages that come twice.
+    pub doubles: bool,
+    /// Messages that take much longer than others.
+    pub spikes: bool,
+    /// Pieces of snapshots that are flipped.
+    pub damage: bool,
+    /// Snapshots.
+    pub snapshots: bool,
+    /// Faults by their number in the life; of what else happens nothing changes by that.
+    pub faults: BTreeSet<u64>,
 }
 
 /// How it went.
@@ -42,12 +67,16 @@ pub struct Life {
     pub fenced: u64,
     /// Snapshots that one node put in place of what it had of another one's.
     pub installed: u64,
+    /// Groups that shared the work.
+    pub groups: usize,
+    /// Faults that happened, other than those of the network.
+    pub script: Vec<Fault>,
     /// The step and the promise it broke.
     pub broken: Option<(u64, Broken)>,
 }
 
 enum Event {
-    Deliver { to: NodeId, message: Message<u64> },
+    Deliver { to: NodeId, group: GroupId, message: Message<u64> },
     Tick(usize),
     Feed(usize),
     Submit { to: usize, feed: usize, source: u32, sequence: u64 },
@@ -55,9 +84,10 @@ enum Event {
     Propose { from: usize, command: Command },
     Rejected { to: usize, command: Command, overtaken: bool },
     Told { to: usize, meta: Rc<Meta> },
-    Synced { node: usize, boot: u64, generation: u64, end: u64 },
+    Synced { node: usize, group: GroupId, boot: u64, generation: u64, end: u64 },
     Restart { node: usize, boot: u64 },
-    Snapshotted { node: usize, boot: u64, stored: Box<Stored> },
+    Again { node: usize, group: GroupId, boot: u64 },
+    Snapshotted { node: usize, group: GroupId, boot: u64, stored: Box<Stored> },
     Control,
     Fault,
 }
@@ -90,63 +120,89 @@ impl Ord for Due {
 
 struct Node {
     id: NodeId,
-    replica: Option<Replica<Folded>>,
+    /// Whether it has not joined yet, or has left and is gone.
+    away: bool,
+    /// Whether its process runs.
+    up: bool,
     incarnation: u64,
+    /// The newest incarnation that any of its replicas had.
+    newest: u64,
     /// Counts starts, so that what was under way for an older one is dropped.
     boot: u64,
-    /// Whether what it had was lost since it last registered.
-    lossy: bool,
     durable: bool,
-    disk: Vec<Entry<u64>>,
-    /// Where the disk's log begins, the epoch in front of that, and its history.
-    disk_base: u64,
-    disk_epoch: u32,
-    disk_lineage: u64,
-    /// Offset up to which the disk is as the log is.
-    disk_valid: u64,
-    /// Snapshots, of its own and fetched ones; the disk's, or in memory where there is none.
-    stores: Stores,
-    syncing: Option<u64>,
-    generation: u64,
+    /// Its replicas by group, where it holds one.
+    parts: Vec<Option<Box<Part>>>,
+    held: Vec<GroupId>,
+    /// The newest metadata that all its replicas were told; none where one began since.
+    revision: Option<u64>,
     slow_until: u64,
     paused_until: u64,
-    /// Commit at which a bit of its state was flipped.
-    flipped: Option<u64>,
-    /// End of its log when it began to lead.
-    led_from: u64,
     ticks: u64,
-    tick: u64,
     heard: u64,
 }
 
-#[derive(Clone, Copy, Default)]
+impl Node {
+    fn part(&mut self, group: GroupId) -> Option<&mut Part> {
+        self.parts.get_mut(usize::from(group))?.as_deref_mut()
+    }
+
+    fn replica(&mut self, group: GroupId) -> Option<&mut Replica<Folded>> {
+        self.part(group)?.replica.as_mut()
+    }
+
+    fn member(&self) -> Member {
+        Member { node: self.id, incarnation: self.incarnation }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Feed {
+    group: GroupId,
+    /// Which of the group's.
+    number: usize,
     lineage: u64,
     acked: u64,
 }
 
-struct Cluster {
-    random: Random,
-    plan: Plan,
+/// What metadata was asked and told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Commands that were accepted.
+    pub accepted: u64,
+    /// Commands that were refused.
+    pub refused: u64,
+    /// Bytes of accepted commands as they are written.
+    pub bytes: u64,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) random: Random,
+    /// Where faults come from: nothing else draws from it, so leaving one out leaves the others as they are.
+    fates: Random,
+    fate: u64,
+    script: Vec<Fault>,
+    pub(crate) plan: Plan,
     options: Options,
-    now: u64,
+    pub(crate) now: u64,
     number: u64,
     queue: BinaryHeap<Reverse<Due>>,
     nodes: Vec<Node>,
-    meta: Rc<Meta>,
-    feeds: [Feed; 3],
+    pub(crate) meta: Rc<Meta>,
+    pub(crate) traffic: Traffic,
+    feeds: Vec<Feed>,
     /// Until when nothing passes from one to another; the last row and column are metadata.
     cuts: Vec<Vec<u64>>,
-    checker: Checker,
+    pub(crate) checkers: Vec<Checker>,
     outputs: Vec<Output<u64>>,
     healed: bool,
     quiet: bool,
-    steps: u64,
+    pub(crate) steps: u64,
     faults: u64,
     installed: u64,
     hash: u64,
 }
 
+/// Feeds of a group when it is alone, and source ids of a group in a lineage.
 const FEEDS: u32 = 3;
 /// Entries that may wait to be committed.
 const WAITING_MAX: u64 = 48;
@@ -156,92 +212,146 @@ fn source(feed: usize, lineage: u64) -> u32 {
     lineage as u32 * FEEDS + feed as u32
 }
 
+/// Where a node is, which nothing here depends on.
+fn place(node: NodeId, zone: Option<String>) -> Place {
+    let [high, low] = node.to_be_bytes();
+    let at = |port| ([10, 0, high, low], port).into();
+    Place { peers: at(7_500), clients: at(7_443), zone }
+}
+
 /// Lives one life.
 #[must_use]
-pub fn live(seed: u64, options: Options) -> Life {
+pub fn live(seed: u64, options: &Options) -> Life {
     let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0x1405_7b7e_f767_814f);
-    let plan = Plan::of(&mut random);
-    let meta = Meta::new(&plan.nodes, plan.min_isr, options.rules);
-    let count = plan.nodes.len();
-    let mut cluster = Cluster {
-        nodes: Vec::new(),
-        checker: Checker::new(&meta),
-        meta: Rc::new(meta),
-        feeds: [Feed::default(); FEEDS as usize],
-        cuts: vec![vec![0; count + 1]; count + 1],
-        random,
-        plan,
-        options,
-        now: 0,
-        number: 0,
-        queue: BinaryHeap::with_capacity(1_024),
-        outputs: Vec::new(),
-        healed: false,
-        quiet: false,
-        steps: 0,
-        faults: 0,
-        installed: 0,
-        hash: seed,
-    };
+    let mut plan = Plan::of(&mut random);
+    plan.leave_out(&options.without);
+    let groups = plan.groups;
+    let mut cluster = Cluster::new(seed, random, plan, options.clone());
     let result = cluster.run();
+    let sum = |of: fn(&Checker) -> u64| cluster.checkers.iter().map(of).sum();
     Life {
         seed,
         steps: cluster.steps,
         faults: cluster.faults,
         hash: cluster.hash,
-        acks: cluster.checker.acks,
-        losses: cluster.checker.losses,
-        fenced: cluster.checker.fenced,
+        acks: sum(|checker| checker.acks),
+        losses: sum(|checker| checker.losses),
+        fenced: sum(|checker| checker.fenced),
         installed: cluster.installed,
+        groups,
         broken: result.err().map(|broken| (cluster.steps, broken)),
+        script: cluster.script,
     }
 }
 
 impl Cluster {
-    fn run(&mut self) -> Result<(), Broken> {
-        for at in 0..self.plan.nodes.len() {
+    pub(crate) fn new(seed: u64, random: Random, plan: Plan, options: Options) -> Self {
+        let layout = Layout {
+            nodes: plan.nodes.clone(),
+            zones: plan.zones.clone(),
+            groups: plan.groups,
+            copies: plan.copies,
+            min_isr: plan.min_isr,
+        };
+        let place = |&node: &NodeId| (node, place(node, plan.zones.get(&node).cloned()));
+        let places = plan.nodes.iter().map(place).collect();
+        let meta = Meta::laid_out(&layout, options.rules).founded(&places);
+        let count = plan.nodes.len() + usize::from(plan.spare);
+        let feeds = meta.numbered().flat_map(|(group, _)| {
+            (0..plan.feeds).map(move |number| Feed { group, number, lineage: 0, acked: 0 })
+        });
+        Self {
+            nodes: Vec::new(),
+            feeds: feeds.collect(),
+            checkers: meta.numbered().map(|(group, _)| Checker::new(&meta, group)).collect(),
+            meta: Rc::new(meta),
+            traffic: Traffic::default(),
+            cuts: vec![vec![0; count + 1]; count + 1],
+            fates: Random(seed ^ 0xfa7e_fa7e_fa7e_fa7e),
+            fate: 0,
+            script: Vec::new(),
+            random,
+            plan,
+            options,
+            now: 0,
+            number: 0,
+            queue: BinaryHeap::with_capacity(1_024),
+            outputs: Vec::new(),
+            healed: false,
+            quiet: false,
+            steps: 0,
+            faults: 0,
+            installed: 0,
+            hash: seed,
+        }
+    }
+
+    /// All nodes start.
+    pub(crate) fn begin_all(&mut self) -> Result<(), Broken> {
+        let founders = self.plan.nodes.len();
+        for at in 0..founders + usize::from(self.plan.spare) {
+            let (id, away) = (at as NodeId + 1, at >= founders);
+            // Who joins holds what every node holds.
+            let holds =
+                |group: &tidegate_replica::Group| group.holders.is_empty() || group.holders.contains(&id);
+            let held = self.meta.numbered().filter(|(_, group)| holds(group));
+            let held: Vec<GroupId> = held.map(|(group, _)| group).collect();
+            let mut parts: Vec<Option<Box<Part>>> = self.meta.groups.iter().map(|_| None).collect();
+            for group in &held {
+                let lineage = self.meta.groups[usize::from(*group)].lineage;
+                parts[usize::from(*group)] = Some(Box::new(Part::of(lineage)));
+            }
             self.nodes.push(Node {
-                id: self.plan.nodes[at],
-                replica: None,
+                id,
+                away,
+                up: false,
                 incarnation: 1,
+                newest: 1,
                 boot: 0,
-                lossy: false,
                 durable: self.plan.durable[at],
-                disk: Vec::new(),
-                disk_base: 0,
-                disk_epoch: 0,
-                disk_lineage: self.meta.group.lineage,
-                disk_valid: 0,
-                stores: Stores::default(),
-                syncing: None,
-                generation: 0,
+                parts,
+                held,
+                revision: None,
                 slow_until: 0,
                 paused_until: 0,
-                flipped: None,
-                led_from: 0,
                 ticks: self.plan.ticks[at],
-                tick: 0,
                 heard: 0,
             });
+            if away {
+                continue;
+            }
             self.boot(at)?;
             let meta = Rc::clone(&self.meta);
-            self.step(at, |replica| replica.on_meta(&meta))?;
+            for place in 0..self.nodes[at].held.len() {
+                let group = self.nodes[at].held[place];
+                self.step(at, group, |replica| replica.on_meta(&meta))?;
+            }
             self.push(1, Event::Tick(at));
         }
         for feed in 0..self.feeds.len() {
-            self.push(5 + feed as u64, Event::Feed(feed));
+            self.push(5 + feed as u64 % 100, Event::Feed(feed));
         }
         self.push(20, Event::Control);
         self.push(self.plan.fault_every, Event::Fault);
+        Ok(())
+    }
+
+    /// The next thing happens.
+    pub(crate) fn next(&mut self) -> Result<(), Broken> {
+        let Some(Reverse(due)) = self.queue.pop() else {
+            return Err("nothing happens any more".to_owned());
+        };
+        self.now = due.at;
+        self.steps += 1;
+        self.handle(due.event)
+    }
+
+    fn run(&mut self) -> Result<(), Broken> {
+        self.begin_all()?;
         let mut deadline = FAULTS_END;
-        let mut before = 0;
+        let mut before = Vec::new();
         loop {
-            let Some(Reverse(due)) = self.queue.pop() else {
-                return Err("nothing happens any more".to_owned());
-            };
-            self.now = due.at;
-            self.steps += 1;
-            self.handle(due.event)?;
+            self.next()?;
             if self.now < deadline {
                 continue;
             }
@@ -250,7 +360,7 @@ impl Cluster {
                 deadline = self.now + 800;
             } else if !self.quiet {
                 // Once more, from every feed, after all of it.
-                self.quiet = self.all_acked(&mut before);
+                self.quiet = self.all_acked(&mut before, 1);
                 deadline = self.now + 100;
             } else if self.converged().is_ok() {
                 return Ok(());
@@ -264,19 +374,36 @@ impl Cluster {
         }
     }
 
-    /// Whether every feed was acknowledged something since the faults ended.
-    fn all_acked(&self, before: &mut u64) -> bool {
-        let lineage = self.meta.group.lineage;
-        let least =
-            (0..self.feeds.len()).map(|feed| self.checker.last(source(feed, lineage))).min().unwrap_or(0);
-        if *before == 0 {
-            *before = least + 1;
+    /// Whether every feed has more than `more` behind what it had when this was asked first.
+    pub(crate) fn all_acked(&self, before: &mut Vec<u64>, more: u64) -> bool {
+        let last = |feed: &Feed| {
+            let group = usize::from(feed.group);
+            self.checkers[group].last(source(feed.number, self.meta.groups[group].lineage))
+        };
+        if before.is_empty() {
+            before.extend(self.feeds.iter().map(|feed| last(feed) + more));
         }
-        least > *before
+        self.feeds.iter().zip(before).all(|(feed, before)| last(feed) > *before)
     }
 
-    fn converged(&self) -> Result<(), Broken> {
-        self.checker.converged(&self.meta, self.nodes.iter().filter_map(|node| node.replica.as_ref()))
+    /// Why not everybody is served, for people: groups without a leader at work.
+    pub(crate) fn waits(&self) -> String {
+        let leaderless = self.meta.groups.iter().filter(|group| group.leader.is_none()).count();
+        let few = self.meta.groups.iter().filter(|group| group.isr.len() < group.min_isr).count();
+        let down = self.nodes.iter().filter(|node| !node.up).count();
+        let fenced = self.meta.nodes.values().filter(|node| node.fenced).count();
+        format!(
+            "{leaderless} groups without a leader, {few} with too few in sync, {down} nodes down, {fenced} given up"
+        )
+    }
+
+    pub(crate) fn converged(&self) -> Result<(), Broken> {
+        for (group, checker) in (0..).zip(&self.checkers) {
+            let members = self.nodes.iter().filter(|node| !node.away);
+            let parts = members.filter_map(|node| node.parts[usize::from(group)].as_deref());
+            checker.converged(&self.meta, group, parts.filter_map(|part| part.replica.as_ref()))?;
+        }
+        Ok(())
     }
 
     fn push(&mut self, delay: u64, event: Event) {
@@ -307,129 +434,103 @@ impl Cluster {
         !lost
     }
 
-    fn boot(&mut self, at: usize) -> Result<(), Broken> {
-        let node = &self.nodes[at];
-        let log = Log::behind(node.disk_base, node.disk_epoch, node.disk.clone());
-        self.begin(at, node.disk_lineage, log)
-    }
-
-    /// A replica begins with this log, and the newest snapshot that goes with it.
-    fn begin(&mut self, at: usize, lineage: u64, log: Log<u64>) -> Result<(), Broken> {
-        let rules = self.options.rules;
-        let node = &mut self.nodes[at];
-        node.boot += 1;
-        (node.syncing, node.generation, node.flipped) = (None, node.generation + 1, None);
-        let options = ReplicaOptions {
-            durable: node.durable,
-            digest_every: 8,
-            append_max: 16,
-            append_bytes_max: usize::MAX,
-            window_max: 64,
-            uncommitted_max: WAITING_MAX,
-            lag_ticks: 8,
-            propose_ticks: 3,
-            hold_ticks: 40,
-            rules,
-        };
-        let me = Member { node: node.id, incarnation: node.incarnation };
-        let (base, lossy) = node.stores.choose(lineage, &log, rules);
-        node.lossy |= lossy;
-        let mut replica = Replica::new(me, lineage, base, log, options);
-        replica.keeps(node.stores.ids());
-        node.tick = 0;
-        // What is in front of the log is gone, and what is behind is written from here on.
-        let log = replica.log();
-        (node.disk_base, node.disk_lineage) = (log.base(), replica.lineage());
-        node.disk_epoch = log.epoch_before(log.base());
-        node.disk = if node.durable { log.entries().to_vec() } else { Vec::new() };
-        node.disk_valid = log.end();
-        self.checker.begins(&replica)?;
-        self.nodes[at].replica = Some(replica);
-        Ok(())
-    }
-
-    /// What was fetched is whole: the node begins anew with it, and with what it had of the log behind it.
-    fn install(&mut self, at: usize, offset: u64) -> Result<(), Broken> {
-        let node = &mut self.nodes[at];
-        let Some(replica) = node.replica.take() else { return Ok(()) };
-        node.stores.install(offset);
-        node.incarnation = node.incarnation.max(replica.me().incarnation) + 1;
-        self.installed += 1;
-        self.note(95, offset);
-        let (commit, lineage) = (replica.commit(), replica.lineage());
-        // Whoever has a disk wrote all of its log by then; not to be synced is another matter, and it counts for nothing here.
-        self.begin(at, lineage, replica.log().clone())?;
-        match &self.nodes[at].replica {
-            Some(replica) if replica.lineage() == lineage => self.checker.replaced(replica, commit),
-            _ => Ok(()),
-        }
-    }
-
-    /// Now and then a node begins to write a snapshot of what is committed.
-    fn snapshot(&mut self, at: usize) {
-        let every = self.plan.snapshot_every;
-        let node = &mut self.nodes[at];
-        let Some(replica) = &node.replica else { return };
-        // What no digest has shown yet is not modelled to be written down.
-        if every == 0 || node.flipped.is_some() || replica.role() == Role::Fenced {
-            return;
-        }
-        if replica.commit() < node.stores.newest(replica.lineage()) + every || !node.stores.begin() {
-            return;
-        }
-        let stored = Box::new(Stored::of(&replica.base()));
-        let boot = node.boot;
-        let delay = 1 + self.random.below(60);
-        self.push(delay, Event::Snapshotted { node: at, boot, stored });
-    }
-
     /// Runs one step of a replica, checks it, and does what it asks.
-    fn step(&mut self, at: usize, work: impl FnOnce(&mut Replica<Folded>)) -> Result<(), Broken> {
-        let node = &mut self.nodes[at];
-        let Some(replica) = &mut node.replica else { return Ok(()) };
+    fn step(
+        &mut self,
+        at: usize,
+        group: GroupId,
+        work: impl FnOnce(&mut Replica<Folded>),
+    ) -> Result<(), Broken> {
+        let Some(part) = self.nodes[at].part(group) else { return Ok(()) };
+        let Some(replica) = &mut part.replica else { return Ok(()) };
         let (seen, led, epoch, lineage) =
             (replica.commit(), replica.role() == Role::Leader, replica.epoch(), replica.lineage());
         work(replica);
         if replica.epoch() < epoch || replica.lineage() < lineage {
-            return Err(format!("{:?} went back from epoch {epoch}, lineage {lineage}", replica.me()));
+            return Err(format!("{} went back from epoch {epoch}, lineage {lineage}", replica.me()));
         }
         let (seen, led) =
             if replica.lineage() > lineage { (0, false) } else { (seen, led && replica.epoch() == epoch) };
         let leads = replica.role() == Role::Leader;
         if replica.lineage() > lineage {
-            node.flipped = None; // it began anew
+            part.flipped = None; // it began anew
             if leads {
-                node.disk_lineage = replica.lineage();
+                part.disk_lineage = replica.lineage();
             }
         }
         if leads && !led {
-            node.led_from = replica.log().end();
+            part.led_from = replica.log().end();
         }
-        let waits = replica.log().end().saturating_sub(node.led_from.max(replica.commit()));
-        self.checker.step(replica, seen, led, node.flipped)?;
+        let waits = replica.log().end().saturating_sub(part.led_from.max(replica.commit()));
+        self.checkers[usize::from(group)].step(replica, seen, led, part.flipped)?;
         // Inputs, and a digest for each eight entries that are committed at once.
         if leads && waits > WAITING_MAX + WAITING_MAX / 4 {
             return Err(format!("{waits} entries wait to be committed"));
         }
-        let (commit, me) = (replica.commit(), replica.me());
+        let (commit, me, boot) = (replica.commit(), replica.me(), part.boot);
+        if leads && commit > seen {
+            let epoch = replica.epoch();
+            self.everybody_has(group, epoch, commit)?;
+        }
+        let Some(replica) = self.nodes[at].replica(group) else { return Ok(()) };
         let mut outputs = std::mem::take(&mut self.outputs);
         replica.drain(&mut outputs);
-        self.note(u64::from(me.node) << 32 | u64::from(leads), commit);
+        self.note(u64::from(me.node) << 32 | u64::from(group) << 1 | u64::from(leads), commit);
         if self.options.trace && !outputs.is_empty() {
-            println!("{:>6} node {} commit {commit} {outputs:?}", self.now, me.node);
+            println!("{:>6} node {} group {group} commit {commit} {outputs:?}", self.now, me.node);
         }
-        let boot = self.nodes[at].boot;
         for output in outputs.drain(..) {
             // Of a replica that is no more, nothing is done.
-            if self.nodes[at].boot == boot {
-                self.output(at, output)?;
+            if self.nodes[at].part(group).is_some_and(|part| part.boot == boot) {
+                self.output(at, group, output)?;
             }
         }
         self.outputs = outputs;
         Ok(())
     }
 
-    fn output(&mut self, at: usize, output: Output<u64>) -> Result<(), Broken> {
+    /// A leader has committed: everybody in sync has that.
+    fn everybody_has(&self, id: GroupId, epoch: u32, commit: u64) -> Result<(), Broken> {
+        let group = &self.meta.groups[usize::from(id)];
+        if group.epoch != epoch {
+            return Ok(()); // it leads no longer, and does not know yet
+        }
+        for member in &group.isr {
+            if let Some(end) = self.end_of(id, *member)
+                && end < commit
+            {
+                return Err(format!("{commit} entries are committed, and {member}, in sync, has {end}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A leader believes of nobody who follows it that it has what it has not.
+    fn believes_what_is(&self, at: usize, group: GroupId) -> Result<(), Broken> {
+        let replica = |at: usize| self.nodes[at].parts[usize::from(group)].as_ref()?.replica.as_ref();
+        let Some(leader) = replica(at) else { return Ok(()) };
+        for (member, matched) in leader.believed() {
+            if let Some(follower) = replica(usize::from(member.node) - 1)
+                && (follower.me(), follower.epoch()) == (member, leader.epoch())
+                && follower.log().end() < matched
+            {
+                let end = follower.log().end();
+                return Err(format!("{} believes that {member} has {matched}, which has {end}", leader.me()));
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the log of a member is, if that is what its node is now.
+    fn end_of(&self, group: GroupId, member: Member) -> Option<u64> {
+        let part = self.nodes[usize::from(member.node) - 1].parts[usize::from(group)].as_ref()?;
+        let replica = part.replica.as_ref().filter(|replica| replica.me() == member)?;
+        let same = replica.lineage() == self.meta.groups[usize::from(group)].lineage;
+        same.then(|| replica.log().end())
+    }
+
+    fn output(&mut self, at: usize, group: GroupId, output: Output<u64>) -> Result<(), Broken> {
+        let checker = usize::from(group);
         match output {
             Output::Send(to, message) => {
                 let target = usize::from(to) - 1;
@@ -437,120 +538,64 @@ impl Cluster {
                     if !self.healed && self.random.chance(self.plan.double, 1_000) {
                         self.faults += 1;
                         let delay = self.delay();
-                        self.push(delay, Event::Deliver { to, message: message.clone() });
+                        self.push(delay, Event::Deliver { to, group, message: message.clone() });
                     }
                     let delay = self.delay();
-                    self.push(delay, Event::Deliver { to, message });
+                    self.push(delay, Event::Deliver { to, group, message });
                 }
             }
             Output::Propose(command) => self.propose(at, command),
             Output::Acked { source, sequence } => {
-                let lineage = self.nodes[at].replica.as_ref().map_or(0, Replica::lineage);
-                self.checker.acked(lineage, source, sequence)?;
-                let feed = (source % FEEDS) as usize;
-                if self.random.chance(9, 10) || self.healed {
+                let lineage = self.nodes[at].replica(group).map_or(0, |replica| replica.lineage());
+                self.checkers[checker].acked(lineage, source, sequence)?;
+                let feed = checker * self.plan.feeds + (source % FEEDS) as usize;
+                if self.plan.measured || self.random.chance(9, 10) || self.healed {
                     let delay = self.delay();
                     self.push(delay, Event::Answer { feed, source, sequence, gap: false });
                 }
             }
-            Output::Publish { lineage, offset } => self.checker.published(lineage, offset)?,
-            Output::Persist(from) => self.persist(at, from),
+            Output::Publish { lineage, offset } => self.checkers[checker].published(lineage, offset)?,
+            Output::Persist(from) => self.persist(at, group, from),
             Output::Read { to, snapshot, at: first } => {
-                let Some(bytes) = self.nodes[at].stores.read(snapshot.offset, first) else { return Ok(()) };
+                let Some(part) = self.nodes[at].part(group) else { return Ok(()) };
+                let Some(bytes) = part.stores.read(snapshot.offset, first) else { return Ok(()) };
                 let mut bytes = bytes.to_vec();
                 if !self.healed && self.random.chance(self.plan.damage, 1_000) {
                     self.faults += 1;
                     let bit = self.random.below(8 * bytes.len() as u64);
                     bytes[bit as usize / 8] ^= 1 << (bit % 8);
                 }
-                self.step(at, |replica| replica.read(to, snapshot, first, Bytes::from(bytes)))?;
+                self.step(at, group, |replica| replica.read(to, snapshot, first, Bytes::from(bytes)))?;
             }
-            Output::Take { at: first, data, .. } => self.nodes[at].stores.take(first, &data),
+            Output::Take { at: first, data, .. } => {
+                if let Some(part) = self.nodes[at].part(group) {
+                    part.stores.take(first, &data);
+                }
+            }
             Output::Hash(id) => {
-                let found = hash(self.nodes[at].stores.taken());
-                self.step(at, |replica| replica.hashed(id, found))?;
+                let found = self.nodes[at].part(group).map(|part| hash(part.stores.taken()));
+                self.step(at, group, |replica| replica.hashed(id, found.unwrap_or_default()))?;
             }
-            Output::Install { snapshot, .. } => self.install(at, snapshot.offset)?,
+            Output::Install { snapshot, .. } => self.install(at, group, snapshot.offset)?,
             Output::Diverged(_) => {
-                self.checker.fenced += 1;
-                self.crash(at, true);
-                let boot = self.nodes[at].boot;
-                self.push(30, Event::Restart { node: at, boot });
+                self.checkers[checker].fenced += 1;
+                if self.checkers.len() == 1 {
+                    self.crash(at, true);
+                    let boot = self.nodes[at].boot;
+                    self.push(30, Event::Restart { node: at, boot });
+                } else {
+                    self.lose_one(at, group, true, 30);
+                }
             }
         }
         Ok(())
     }
 
-    fn propose(&mut self, from: usize, command: Command) {
-        let metadata = self.nodes.len();
-        // Doubles come late, and now and then the first does too: what is proposed must be refused once it is out of date.
-        let late = |random: &mut Random| if random.chance(1, 2) { random.below(400) } else { 0 };
-        let double = !self.healed && self.random.chance(2 * self.plan.double, 1_000);
-        for copy in 0..1 + u64::from(double) {
-            if self.passes(from, metadata) {
-                let slow = copy > 0 || !self.healed && self.random.chance(self.plan.spikes, 1_000);
-                let delay = self.delay() + if slow { late(&mut self.random) } else { 0 };
-                self.push(delay, Event::Propose { from, command: command.clone() });
-            }
-        }
-    }
-
-    fn persist(&mut self, at: usize, from: u64) {
-        let node = &mut self.nodes[at];
-        if !node.durable {
-            return;
-        }
-        let Some(replica) = &node.replica else { return };
-        if node.disk_lineage != replica.lineage() {
-            node.disk_lineage = replica.lineage();
-            if from == 0 {
-                node.disk.clear();
-                (node.disk_base, node.disk_epoch) = (0, 0);
-            }
-        }
-        node.disk_valid = node.disk_valid.min(from);
-        if node.syncing.is_some_and(|end| from < end) {
-            // What is on its way to the disk is not the log any more.
-            (node.generation, node.syncing) = (node.generation + 1, None);
-        }
-        self.sync(at);
-    }
-
-    fn sync(&mut self, at: usize) {
-        let slow = if self.nodes[at].slow_until > self.now { 300 } else { 0 };
-        let delay = 1 + slow + self.random.below(self.plan.sync);
-        let node = &mut self.nodes[at];
-        let end = node.replica.as_ref().map_or(0, |replica| replica.log().end());
-        if node.syncing.is_none() && end > node.disk_valid {
-            node.syncing = Some(end);
-            let (boot, generation) = (node.boot, node.generation);
-            self.push(delay, Event::Synced { node: at, boot, generation, end });
-        }
-    }
-
-    fn crash(&mut self, at: usize, lossy: bool) {
-        let node = &mut self.nodes[at];
-        let Some(replica) = node.replica.take() else { return };
-        let lossy = lossy || !node.durable;
-        if lossy {
-            node.disk.clear();
-            (node.disk_base, node.disk_epoch, node.disk_valid) = (0, 0, 0);
-            node.stores = Stores::default();
-            node.lossy = true;
-            self.checker.forgot(Member { node: node.id, incarnation: node.incarnation });
-        } else {
-            // What was on its way may have arrived in part.
-            let log = replica.log();
-            let part = self.random.below(log.end() - node.disk_valid + 1);
-            node.stores.stop();
-            if self.random.chance(1, 2) {
-                node.disk.truncate((node.disk_valid - node.disk_base) as usize);
-                node.disk.extend_from_slice(log.slice(node.disk_valid, part as usize));
-            }
-        }
-        let node = &mut self.nodes[at];
-        node.incarnation = node.incarnation.max(replica.me().incarnation) + 1;
-        self.note(90 + u64::from(lossy), at as u64);
+    /// One replica of a node is lost while the others go on, and starts again after a while.
+    fn lose_one(&mut self, at: usize, group: GroupId, lossy: bool, wait: u64) {
+        self.lose(at, group, lossy);
+        let boot = self.nodes[at].part(group).map_or(0, |part| part.boot);
+        self.push(wait, Event::Again { node: at, group, boot });
     }
 
     fn handle(&mut self, event: Event) -> Result<(), Broken> {
@@ -569,8 +614,8 @@ impl Cluster {
             return Ok(());
         }
         match event {
-            Event::Deliver { to, message } => {
-                self.step(usize::from(to) - 1, |replica| replica.receive(message))
+            Event::Deliver { to, group, message } => {
+                self.step(usize::from(to) - 1, group, |replica| replica.receive(message))
             }
             Event::Tick(at) => self.tick(at),
             Event::Feed(feed) => {
@@ -580,7 +625,8 @@ impl Cluster {
             Event::Submit { to, feed, source, sequence } => {
                 let mut became = Submitted::NotLeader;
                 let input = mix(u64::from(source), sequence);
-                self.step(to, |replica| became = replica.submit(source, sequence, input))?;
+                let group = self.feeds[feed].group;
+                self.step(to, group, |replica| became = replica.submit(source, sequence, input))?;
                 if let Submitted::Gap(last) = became {
                     let delay = self.delay();
                     self.push(delay, Event::Answer { feed, source, sequence: last, gap: true });
@@ -589,69 +635,44 @@ impl Cluster {
             }
             Event::Answer { feed, source: of, sequence, gap } => {
                 let known = &mut self.feeds[feed];
-                if of == source(feed, known.lineage) {
+                if of == source(known.number, known.lineage) {
                     // A server that says it has less is believed; that it may not say so is for the checker to see.
                     known.acked = if gap { sequence } else { known.acked.max(sequence) };
                 }
                 Ok(())
             }
-            Event::Propose { from, command } => self.decide(from, command),
+            Event::Propose { from, command } => self.decide(from, &command),
             Event::Rejected { to, command, overtaken } => {
-                self.step(to, |replica| replica.rejected(&command, overtaken))
+                let Command::AlterIsr { group, .. } = command else { return Ok(()) };
+                self.step(to, group, |replica| replica.rejected(&command, overtaken))
             }
             Event::Told { to, meta } => self.told(to, &meta),
-            Event::Synced { node: at, boot, generation, end } => {
-                let node = &mut self.nodes[at];
-                if node.boot != boot || node.generation != generation {
-                    return Ok(());
-                }
-                let Some(replica) = &node.replica else { return Ok(()) };
-                node.disk.truncate((node.disk_valid - node.disk_base) as usize);
-                let count = end.saturating_sub(node.disk_valid) as usize;
-                node.disk.extend_from_slice(replica.log().slice(node.disk_valid, count));
-                (node.disk_valid, node.syncing) = (end.max(node.disk_valid), None);
-                self.step(at, |replica| replica.synced(end))?;
-                self.sync(at);
-                Ok(())
+            Event::Synced { node: at, group, boot, generation, end } => {
+                self.synced(at, group, (boot, generation), end)
             }
             Event::Restart { node, boot } => {
-                if self.nodes[node].replica.is_none() && self.nodes[node].boot == boot {
+                let is = &self.nodes[node];
+                if !is.up && is.boot == boot && !is.away {
                     self.boot(node)?;
                 }
                 Ok(())
             }
-            Event::Snapshotted { node: at, boot, stored } => {
-                let tail = self.random.below(self.plan.tail + 1);
+            Event::Again { node: at, group, boot } => {
                 let node = &mut self.nodes[at];
-                let Some(replica) = node.replica.as_mut().filter(|_| node.boot == boot) else {
-                    return Ok(());
-                };
-                let flipped = node.flipped.is_some();
-                if stored.lineage != replica.lineage() || flipped {
-                    node.stores.stop();
-                    return Ok(());
+                let same = |part: &mut Part| part.replica.is_none() && part.boot == boot;
+                if node.up && node.part(group).is_some_and(same) {
+                    self.again(at, group)?;
                 }
-                node.stores.keep(*stored);
-                replica.keeps(node.stores.ids());
-                let before = replica.log().base();
-                // How far it may be cut, the replica knows.
-                let base = replica.cut(replica.commit().saturating_sub(tail));
-                if base > before && node.durable {
-                    // What was not written when it was cut is not there, and what is behind that is of something else.
-                    let all = base > node.disk_valid;
-                    let count = if all { node.disk.len() as u64 } else { base - node.disk_base };
-                    node.disk_epoch = replica.log().epoch_before(base);
-                    node.disk.drain(..count as usize);
-                    (node.disk_base, node.disk_valid) = (base, node.disk_valid.max(base));
-                }
-                self.note(96, base);
+                Ok(())
+            }
+            Event::Snapshotted { node, group, boot, stored } => {
+                self.snapshotted(node, group, boot, *stored);
                 Ok(())
             }
             Event::Control => self.control(),
             Event::Fault => {
                 if !self.healed {
-                    self.fault()?;
-                    let next = 1 + self.random.below(2 * self.plan.fault_every);
+                    let next = self.fault()?;
                     self.push(next, Event::Fault);
                 }
                 Ok(())
@@ -662,245 +683,49 @@ impl Cluster {
     fn tick(&mut self, at: usize) -> Result<(), Broken> {
         let period = self.nodes[at].ticks;
         self.push(period, Event::Tick(at));
-        if self.nodes[at].replica.is_none() {
+        if !self.nodes[at].up {
             return Ok(());
         }
-        self.nodes[at].tick += 1;
-        let tick = self.nodes[at].tick;
-        self.step(at, |replica| replica.tick(tick))?;
-        self.snapshot(at);
-        // The heartbeat to metadata, and what is new there.
-        let metadata = self.nodes.len();
-        if self.nodes[at].replica.is_some() && self.passes(at, metadata) {
-            let registered = self.meta.is_live(self.member(at));
-            if registered {
-                self.nodes[at].heard = self.now;
-            }
-            let stale = self.nodes[at]
-                .replica
-                .as_ref()
-                .is_some_and(|replica| replica.revision() < self.meta.revision);
-            if (stale || !registered) && self.passes(metadata, at) {
-                let (delay, meta) = (self.delay(), Rc::clone(&self.meta));
-                self.push(delay, Event::Told { to: at, meta });
-            }
+        for place in 0..self.nodes[at].held.len() {
+            let group = self.nodes[at].held[place];
+            let Some(part) = self.nodes[at].part(group) else { continue };
+            part.tick += 1;
+            let tick = part.tick;
+            self.step(at, group, |replica| replica.tick(tick))?;
+            self.believes_what_is(at, group)?;
+            self.snapshot(at, group);
+        }
+        if self.nodes[at].up {
+            self.heartbeat(at);
         }
         Ok(())
     }
 
-    fn member(&self, at: usize) -> Member {
-        Member { node: self.nodes[at].id, incarnation: self.nodes[at].incarnation }
-    }
-
-    /// A node hears of metadata: it registers if it must, and its replica does as it is told.
-    fn told(&mut self, at: usize, meta: &Rc<Meta>) -> Result<(), Broken> {
-        let node = &mut self.nodes[at];
-        let (Some(replica), Some(known)) = (&mut node.replica, meta.nodes.get(&node.id)) else {
-            return Ok(());
-        };
-        if known.incarnation == node.incarnation && known.fenced {
-            // It was given up, and is here: somebody new, with its memory.
-            node.incarnation += 1;
-            replica.reincarnate(node.incarnation);
-        }
-        let (member, lossy) = (Member { node: node.id, incarnation: node.incarnation }, node.lossy);
-        if known.incarnation < node.incarnation {
-            self.propose(at, Command::Register { member, lossy });
-            return Ok(());
-        }
-        if known.incarnation == node.incarnation {
-            node.lossy = false;
-        }
-        if meta.group.leader == Some(member)
-            && node.flipped.is_some()
-            && let Some(state) = self.checker.state(replica.commit())
-        {
-            // No rule promises anything about a flip in the leader itself between two digests.
-            replica.machine_mut().0 = state;
-            node.flipped = None;
-        }
-        let meta = Rc::clone(meta);
-        self.step(at, |replica| replica.on_meta(&meta))
-    }
-
-    /// Metadata takes a command.
-    fn decide(&mut self, from: usize, command: Command) -> Result<(), Broken> {
-        let before = Rc::clone(&self.meta);
-        let mut after = (*before).clone();
-        let (metadata, verdict) = (self.nodes.len(), after.apply(&command));
-        self.note(70 + u64::from(verdict.is_ok()), u64::from(after.group.epoch) << 32 | after.group.version);
-        if self.options.trace {
-            println!("{:>6} metadata {command:?} {verdict:?}", self.now);
-        }
-        if let Err(why) = verdict {
-            let overtaken = why.is_overtaken();
-            if from < metadata && self.passes(metadata, from) {
-                let delay = self.delay();
-                self.push(delay, Event::Rejected { to: from, command, overtaken });
-            }
-            return Ok(());
-        }
-        self.checker.meta(&before, &after)?;
-        if let Command::Register { member, lossy } = command {
-            if lossy {
-                self.checker.renounced(member.node);
-            }
-            self.nodes[usize::from(member.node) - 1].heard = self.now;
-        }
-        self.meta = Rc::new(after);
-        for to in 0..metadata {
-            if self.passes(metadata, to) {
-                let (delay, meta) = (self.delay(), Rc::clone(&self.meta));
-                self.push(delay, Event::Told { to, meta });
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up nodes that are not heard; and, as an operator would, groups of which no copy is left.
-    fn control(&mut self) -> Result<(), Broken> {
-        self.push(25, Event::Control);
-        let operator = self.nodes.len();
-        for at in 0..self.nodes.len() {
-            let known = self.meta.nodes.get(&self.nodes[at].id).copied();
-            if let Some(known) = known
-                && !known.fenced
-                && self.now.saturating_sub(self.nodes[at].heard) > 120
-            {
-                let member = Member { node: self.nodes[at].id, incarnation: known.incarnation };
-                self.decide(operator, Command::Fence { member })?;
-            }
-        }
-        let group = &self.meta.group;
-        if group.leader.is_none() && group.isr.is_empty() && group.elr.is_empty() {
-            let epoch = group.epoch;
-            let live = self.meta.nodes.iter().find(|(_, state)| !state.fenced);
-            if let Some((&node, state)) = live {
-                let target = Member { node, incarnation: state.incarnation };
-                self.decide(operator, Command::DeclareLoss { epoch, target })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn feed(&mut self, feed: usize) {
-        let next = 10 + self.random.below(20);
-        self.push(next, Event::Feed(feed));
-        let lineage = self.meta.group.lineage;
-        if self.feeds[feed].lineage != lineage {
-            self.feeds[feed] = Feed { lineage, acked: 0 };
+    fn feed(&mut self, at: usize) {
+        let (least, most) = self.plan.feed_every;
+        let next = least + self.random.below(most - least);
+        self.push(next, Event::Feed(at));
+        let group = self.feeds[at].group;
+        let lineage = self.meta.groups[usize::from(group)].lineage;
+        if self.feeds[at].lineage != lineage {
+            (self.feeds[at].lineage, self.feeds[at].acked) = (lineage, 0);
         }
         if self.quiet {
             return;
         }
-        let leader = self.meta.group.leader.filter(|_| self.random.chance(9, 10));
+        let sure = self.plan.measured;
+        let leader = self.meta.groups[usize::from(group)].leader;
+        let leader = leader.filter(|_| sure || self.random.chance(9, 10));
         let to = match leader {
             Some(leader) => usize::from(leader.node) - 1,
             None => self.random.below(self.nodes.len() as u64) as usize,
         };
-        let acked = self.feeds[feed].acked;
+        let Feed { number, acked, .. } = self.feeds[at];
         for sequence in acked + 1..=acked + 1 + self.random.below(4) {
-            if self.random.chance(9, 10) {
+            if sure || self.random.chance(9, 10) {
                 let delay = self.delay();
-                self.push(delay, Event::Submit { to, feed, source: source(feed, lineage), sequence });
+                self.push(delay, Event::Submit { to, feed: at, source: source(number, lineage), sequence });
             }
         }
-    }
-
-    fn fault(&mut self) -> Result<(), Broken> {
-        let total: u64 = self.plan.faults.iter().sum();
-        let mut drawn = self.random.below(total);
-        let kind = self.plan.faults.iter().position(|weight| {
-            let hit = drawn < *weight;
-            drawn = drawn.wrapping_sub(*weight);
-            hit
-        });
-        let Some(kind) = kind else { return Ok(()) };
-        self.faults += 1;
-        let at = self.random.below(self.nodes.len() as u64) as usize;
-        self.note(60, (kind as u64) << 8 | at as u64);
-        if self.options.trace {
-            println!("{:>6} fault {kind} at node {}", self.now, at + 1);
-        }
-        match kind {
-            0 => {
-                let lossy = self.random.chance(self.plan.lossy, 100);
-                let all = self.random.chance(1, 12);
-                let affected = if all { 0..self.nodes.len() } else { at..at + 1 };
-                for at in affected {
-                    if self.nodes[at].replica.is_some() {
-                        self.crash(at, lossy);
-                        // Sooner or later than metadata gives it up.
-                        let most = if self.random.chance(1, 2) { 40 } else { 500 };
-                        let wait = 1 + self.random.below(most);
-                        let boot = self.nodes[at].boot;
-                        self.push(wait, Event::Restart { node: at, boot });
-                    }
-                }
-            }
-            1 => self.nodes[at].paused_until = self.now + self.random.below(400),
-            2 => {
-                let to = self.random.below(self.cuts.len() as u64) as usize;
-                let (from, to) = if self.random.chance(1, 2) { (at, to) } else { (to, at) };
-                self.cuts[from][to] = self.now + self.random.below(500);
-                if self.random.chance(1, 2) {
-                    self.cuts[to][from] = self.cuts[from][to];
-                }
-            }
-            3 => {
-                // Cut off from all others, with metadata or without.
-                let until = self.now + self.random.below(500);
-                let with = self.cuts.len() - usize::from(self.random.chance(1, 2));
-                for other in 0..with {
-                    self.cuts[at][other] = until;
-                    self.cuts[other][at] = until;
-                }
-            }
-            4 => {
-                let node = &mut self.nodes[at];
-                if let Some(replica) = &mut node.replica
-                    && replica.role() == Role::Follower
-                    && replica.commit() > 0
-                    && node.flipped.is_none()
-                {
-                    node.flipped = Some(replica.commit());
-                    replica.machine_mut().0 ^= 1 << self.random.below(64);
-                }
-            }
-            5 => self.nodes[at].slow_until = self.now + self.random.below(1_000),
-            7 => {
-                let (node, drained) = (self.nodes[at].id, self.random.chance(2, 3));
-                let operator = self.nodes.len();
-                self.decide(operator, Command::Drain { node, drained })?;
-            }
-            _ => {
-                let (target, epoch) = (self.member(at), self.meta.group.epoch);
-                let operator = self.nodes.len();
-                self.decide(operator, Command::Transfer { epoch, target })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// All faults are over.
-    fn heal(&mut self) -> Result<(), Broken> {
-        self.healed = true;
-        self.cuts.iter_mut().flatten().for_each(|until| *until = 0);
-        for at in 0..self.nodes.len() {
-            let node = &mut self.nodes[at];
-            (node.paused_until, node.slow_until) = (0, 0);
-            if node.replica.is_none() {
-                self.boot(at)?;
-            }
-            // A flip that no digest has shown yet is mended: what it did so far was checked.
-            let node = &mut self.nodes[at];
-            if let Some(replica) = &mut node.replica
-                && node.flipped.take().is_some()
-                && let Some(state) = self.checker.state(replica.commit())
-            {
-                replica.machine_mut().0 = state;
-            }
-        }
-        Ok(())
     }
 }

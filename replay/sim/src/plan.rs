@@ -1,5 +1,7 @@
 //! What kind of life a cluster gets: everything random about it that is decided before it begins.
 
+use crate::cluster::Without;
+use std::collections::BTreeMap;
 use tidegate_journal::sim::Random;
 use tidegate_replica::NodeId;
 
@@ -10,7 +12,16 @@ pub(crate) const PATIENCE: u64 = 6_000;
 
 pub(crate) struct Plan {
     pub(crate) nodes: Vec<NodeId>,
+    /// Nodes that may join, numbered behind those.
+    pub(crate) spare: u16,
+    pub(crate) zones: BTreeMap<NodeId, String>,
+    /// Groups that share the work, and how many nodes hold each; 0 for all.
+    pub(crate) groups: usize,
+    pub(crate) copies: usize,
     pub(crate) min_isr: usize,
+    /// Feeds of each group, and how long one waits, at least and at most.
+    pub(crate) feeds: usize,
+    pub(crate) feed_every: (u64, u64),
     /// Which nodes have a disk.
     pub(crate) durable: Vec<bool>,
     /// Messages lost and doubled, of a thousand.
@@ -21,8 +32,9 @@ pub(crate) struct Plan {
     pub(crate) spikes: u64,
     /// Units between faults.
     pub(crate) fault_every: u64,
-    /// Weights of the kinds of faults: crash, pause, cut in one direction, cut off, flip, slow disk, transfer, drain.
-    pub(crate) faults: [u64; 8],
+    /// Weights of the kinds of faults: crash, pause, cut in one direction, cut off, flip, slow disk, transfer, drain, loss of
+    /// one replica, leads spread anew, join, leave.
+    pub(crate) faults: [u64; 12],
     /// Crashes that lose memory, and with it what a disk holds, of a hundred.
     pub(crate) lossy: u64,
     /// Length of a node's tick.
@@ -34,24 +46,44 @@ pub(crate) struct Plan {
     pub(crate) tail: u64,
     /// Pieces of snapshots that are flipped on their way, of a thousand.
     pub(crate) damage: u64,
+    /// Ticks without progress after which a follower counts as lagging.
+    pub(crate) lag_ticks: u64,
+    /// Whether the bytes of commands are counted, and feeds make no mistakes.
+    pub(crate) measured: bool,
 }
 
 impl Plan {
     pub(crate) fn of(random: &mut Random) -> Self {
         let count = if random.chance(3, 4) { 3 } else { 5 };
         let nodes: Vec<NodeId> = (1..=count).collect();
+        let spare = if random.chance(1, 6) { 1 + random.below(2) as u16 } else { 0 };
+        let all = nodes.len() + usize::from(spare);
         let durable = match random.below(10) {
-            0..4 => vec![false; nodes.len()],
-            4..8 => vec![true; nodes.len()],
-            _ => nodes.iter().map(|_| random.chance(1, 2)).collect(),
+            0..4 => vec![false; all],
+            4..8 => vec![true; all],
+            _ => (0..all).map(|_| random.chance(1, 2)).collect(),
         };
         // Swarms: most lives lack most kinds of faults, so that rare ones meet undisturbed.
-        let mut faults = [0; 8];
+        let mut faults = [0; 12];
         for weight in &mut faults {
             *weight = if random.chance(1, 2) { 1 + random.below(8) } else { 0 };
         }
+        let groups = if random.chance(1, 8) { 2 + random.below(3) as usize } else { 1 };
+        let copies = if groups > 1 && count == 5 && random.chance(1, 2) { 3 } else { 0 };
+        if groups == 1 {
+            faults[8..10].fill(0);
+        }
+        // Most clusters are as they were founded.
+        faults[10] = if spare > 0 { 2 + random.below(6) } else { 0 };
+        faults[11] = if spare > 0 || random.chance(1, 10) { faults[11] } else { 0 };
+        let most = if copies == 0 { u64::from(count) } else { copies as u64 };
         Self {
-            min_isr: if random.chance(4, 5) { 2 } else { 1 + random.below(u64::from(count)) as usize },
+            zones: BTreeMap::new(),
+            groups,
+            copies,
+            feeds: if groups == 1 { 3 } else { 1 },
+            feed_every: (10, 30),
+            min_isr: if random.chance(4, 5) { 2 } else { 1 + random.below(most) as usize },
             durable,
             loss: if random.chance(2, 3) { random.below(120) } else { 0 },
             double: if random.chance(2, 3) { random.below(80) } else { 0 },
@@ -60,12 +92,27 @@ impl Plan {
             fault_every: 20 + random.below(200),
             faults,
             lossy: [0, 20, 50, 100][random.below(4) as usize],
-            ticks: nodes.iter().map(|_| 6 + random.below(10)).collect(),
+            ticks: (0..all).map(|_| 6 + random.below(10)).collect(),
             sync: 1 + random.below(30),
             snapshot_every: if random.chance(3, 4) { 4 + random.below(60) } else { 0 },
             tail: if random.chance(1, 2) { 0 } else { random.below(40) },
             damage: if random.chance(1, 3) { random.below(300) } else { 0 },
+            lag_ticks: 8,
+            measured: false,
             nodes,
+            spare,
         }
+    }
+
+    /// Without what is left out.
+    pub(crate) fn leave_out(&mut self, without: &Without) {
+        let parts = [
+            (without.loss, &mut self.loss),
+            (without.doubles, &mut self.double),
+            (without.spikes, &mut self.spikes),
+            (without.damage, &mut self.damage),
+            (without.snapshots, &mut self.snapshot_every),
+        ];
+        parts.into_iter().filter(|(out, _)| *out).for_each(|(_, part)| *part = 0);
     }
 }

@@ -75,6 +75,11 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// Whether its bytes come when they come.
+    pub(super) fn is_stream(&self) -> bool {
+        self.stream
+    }
+
     /// Opens a file, looking through gzip and Zstandard.
     pub(super) fn open(path: &Path, options: &ReadOptions) -> Result<Self, ReadError> {
         let io_error = |source| ReadError::Io { path: path.to_path_buf(), source };

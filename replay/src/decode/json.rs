@@ -5,13 +5,13 @@
 //! a `bookTicker` sets its two levels and is no snapshot, because it often runs beside a full depth stream of the same
 //! symbol. It has no event time: the receive time stands in, or the latest time seen when there is none.
 
-use super::ReadOptions;
 use super::columns::{Columns, TsColumn, resolve, side_flag};
 use super::core::{ByLine, Core, DecodeLine, Reader, Refusal, trade};
 use super::input::Input;
 use super::text::{
     TimeForm, TimeUnit, checked_time, parse_digits, parse_number_time, parse_price, parse_size, shown,
 };
+use super::{ColumnMap, ReadOptions};
 use crate::source::{Place, ReadError, RejectCause};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -25,6 +25,7 @@ const LEVELS_MAX: usize = 100_000;
 
 pub(super) struct Json {
     mode: Mode,
+    later: Later,
     receive: TimeForm,
     /// Latest event time, for messages that carry none.
     latest: u64,
@@ -35,6 +36,32 @@ enum Mode {
     Unknown,
     Binance,
     Plain(Box<Plain>),
+}
+
+/// What tells the mode by a later line, where the first did not.
+struct Later {
+    map: ColumnMap,
+    symbol: String,
+}
+
+impl Mode {
+    /// What a line says of those behind it. `symbol` is for trades that name none.
+    fn of(json: &[u8], map: &ColumnMap, symbol: &str) -> Result<Self, String> {
+        let Ok(Members(members)) = serde_json::from_slice::<Members<'_>>(json) else {
+            return Ok(Self::Unknown);
+        };
+        let has = |name: &str| members.iter().any(|(member, _)| member == name);
+        if (has("stream") && has("data")) || (has("e") && has("E")) || (has("u") && has("b") && has("B")) {
+            return Ok(Self::Binance);
+        }
+        if members.is_empty() {
+            return Ok(Self::Unknown);
+        }
+        let headers: Vec<String> = members.iter().map(|(name, _)| name.to_string()).collect();
+        let columns = resolve(&headers, map)?;
+        let symbol = columns.symbol.is_none().then(|| symbol.to_owned());
+        Ok(Self::Plain(Box::new(Plain { headers, columns, time: TimeForm::default(), symbol })))
+    }
 }
 
 /// Plain trades: which member is what.
@@ -54,20 +81,17 @@ pub(super) fn open(
     let line = input.sniff(super::SNIFF_BYTES, super::has_line)?;
     let line = line.split(|&b| b == b'\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
     let json = split_receive(line.trim_ascii()).1;
-    let mut mode = Mode::Unknown;
-    if let Ok(Members(members)) = serde_json::from_slice::<Members<'_>>(json) {
-        let has = |name: &str| members.iter().any(|(member, _)| member == name);
-        if (has("stream") && has("data")) || (has("e") && has("E")) || (has("u") && has("b") && has("B")) {
-            mode = Mode::Binance;
-        } else if !members.is_empty() {
-            let headers: Vec<String> = members.iter().map(|(name, _)| name.to_string()).collect();
-            let columns = resolve(&headers, &options.map)
-                .map_err(|reason| ReadError::Columns { path: core.path().to_path_buf(), reason })?;
-            let symbol = columns.symbol.is_none().then(|| super::symbol_from_path(core.path()));
-            mode = Mode::Plain(Box::new(Plain { headers, columns, time: TimeForm::default(), symbol }));
+    let symbol = super::symbol_from_path(core.path());
+    let found = Mode::of(json, &options.map, &symbol);
+    let mode = match found {
+        // A file whose first line has no columns is no input; of a stream another line may have them.
+        Err(reason) if !input.is_stream() => {
+            return Err(ReadError::Columns { path: core.path().to_path_buf(), reason });
         }
-    }
-    let decoder = Json { mode, receive: TimeForm::default(), latest: 0 };
+        found => found.unwrap_or(Mode::Unknown),
+    };
+    let later = Later { map: options.map.clone(), symbol };
+    let decoder = Json { mode, later, receive: TimeForm::default(), latest: 0 };
     Ok(Reader::new(core, ByLine { input, decoder }))
 }
 
@@ -307,6 +331,9 @@ impl DecodeLine for Json {
             return;
         }
         let (receive, json) = split_receive(line);
+        if matches!(self.mode, Mode::Unknown) {
+            self.mode = Mode::of(json, &self.later.map, &self.later.symbol).unwrap_or(Mode::Unknown);
+        }
         let start = events.len();
         let receive = match (receive, self.receive) {
             (None, _) => Ok(None),

@@ -3,6 +3,7 @@
 use super::ReadOptions;
 use super::core::Core;
 use super::input::{Input, Line};
+use super::text::TimeForm;
 use crate::source::{Place, Progress, ReadAccount, ReadError, RejectCause};
 use std::path::Path;
 
@@ -86,10 +87,35 @@ impl LineReader {
     }
 }
 
+/// Reads instants as every reader of tables does: numbers of seconds to nanoseconds since 1970, told apart by their size, or texts such as
+/// `2026-01-05T14:30:00Z`. The first one that can be read decides which it is.
+#[derive(Debug, Clone, Default)]
+pub struct Times(TimeForm);
+
+impl Times {
+    /// Nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// Why the text is no instant that can be kept.
+    pub fn parse(&mut self, text: &[u8]) -> Result<u64, String> {
+        self.0.parse(text).map_err(|(_, why)| why)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use tidegate_engine::EventTime;
+
+    #[test]
+    fn times_stay_what_the_first_one_was() {
+        let mut times = Times::default();
+        assert!(times.parse(b"soon").is_err());
+        assert_eq!(times.parse(b"1700000000"), Ok(1_700_000_000_000_000_000));
+        assert_eq!(times.parse(b"1700000000.5"), Ok(1_700_000_000_500_000_000));
+        assert!(times.parse(b"2026-01-05").is_err());
+        assert_eq!(Times::default().parse(b"1970-01-01T00:00:01Z"), Ok(1_000_000_000));
+    }
 
     #[test]
     fn lines_balance() {

@@ -25,7 +25,7 @@ pub use self::columns::{ColumnMap, ColumnMapError};
 pub use self::core::OVERFLOW_NAME;
 pub use self::dbn::{OhlcvBar, read_ohlcv};
 pub use self::inspect::{Gap, Inspection, KeyCount, inspect};
-pub use self::lines::{LineFate, LineReader};
+pub use self::lines::{LineFate, LineReader, Times};
 pub use self::traffic::{Traffic, TrafficReader};
 
 use self::core::Core;
