@@ -6,16 +6,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tidegate_quic::certs::{self, CertsError, CertsRequest, PeerRequest};
 use tidegate_quic::tls::{DEV_NAMES, Identity, TlsError, Trust};
-use tidegate_replica::NodeId;
+use tidegate_replica::{Book, GroupId, Layout, NodeId, Place};
 
 /// The file that says who is in the cluster.
 const FILE: &str = "cluster.json";
 /// Version of that file.
 const VERSION: u32 = 1;
-/// Nodes of a cluster at most.
-pub const NODES_MAX: usize = 15;
+pub use tidegate_replica::NODES_MAX;
 /// Least and most members that may be needed to commit.
 const MIN_ISR: (usize, usize) = (1, NODES_MAX);
+/// Most groups: a node has a log, shards and threads for each.
+pub const GROUPS_MAX: GroupId = 64;
 
 /// Why there is no cluster, or no node of it.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,14 @@ pub enum ClusterError {
     #[error("`{}` is no node's folder: `tidegate cluster init` makes one for each node beside it", path.display())]
     NoNode {
         /// The folder.
+        path: PathBuf,
+    },
+    /// The node has left its cluster.
+    #[error("node {node} has left its cluster, and its number is not used again: `{}` is of no use any more", path.display())]
+    Left {
+        /// Which.
+        node: NodeId,
+        /// Its folder.
         path: PathBuf,
     },
     /// Another process has the folder.
@@ -121,6 +130,17 @@ pub struct NodePlace {
     pub clients: SocketAddr,
 }
 
+/// What a cluster is to be, from its beginning on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// Replicas needed to commit, 1 to as many as there are nodes.
+    pub min_isr: usize,
+    /// Groups that the slots are divided among.
+    pub groups: GroupId,
+    /// Whether a node counts, and acknowledges, only what it has synced to its disk.
+    pub durable: bool,
+}
+
 /// A cluster, as a node or an operator knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterConfig {
@@ -129,11 +149,35 @@ pub struct ClusterConfig {
     pub cluster: String,
     /// Replicas needed to commit.
     pub min_isr: usize,
+    /// Groups that the slots are divided among when the cluster begins; each has a log and a leader of its own.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub groups: GroupId,
+    /// Whether a node counts, and acknowledges, only what it has synced to its disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub durable: bool,
     /// Which node's folder this is; none in the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
     /// All nodes.
     pub nodes: BTreeMap<NodeId, NodePlace>,
+    /// What fails together, for those of whom it was said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub zones: BTreeMap<NodeId, String>,
+    /// Nodes that were in the cluster once.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub left: BTreeSet<NodeId>,
+    /// The nodes that it began with, once there are others: what metadata begins with depends on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    founders: Option<BTreeMap<NodeId, NodePlace>>,
+}
+
+fn one() -> GroupId {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_one(groups: &GroupId) -> bool {
+    *groups == 1
 }
 
 fn file<'p>(act: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> ClusterError + 'p {
@@ -148,10 +192,11 @@ impl ClusterConfig {
     pub fn init(
         dir: &Path,
         nodes: BTreeMap<NodeId, NodePlace>,
-        min_isr: usize,
+        founding: Founding,
         days: u32,
         now_s: u64,
     ) -> Result<Self, ClusterError> {
+        let Founding { min_isr, groups, durable } = founding;
         let asked = |text: String| Err(ClusterError::Asked(text));
         if nodes.is_empty() || nodes.len() > NODES_MAX {
             return asked(format!("{} nodes, allowed are 1 to {NODES_MAX}", nodes.len()));
@@ -159,6 +204,9 @@ impl ClusterConfig {
         if !(MIN_ISR.0..=nodes.len()).contains(&min_isr) {
             let most = nodes.len();
             return asked(format!("{min_isr} replicas are to commit, allowed are 1 to {most}"));
+        }
+        if !(1..=GROUPS_MAX).contains(&groups) {
+            return asked(format!("{groups} groups, allowed are 1 to {GROUPS_MAX}"));
         }
         if nodes.contains_key(&0) {
             return asked("node 0: nodes are numbered from 1".to_owned());
@@ -182,7 +230,18 @@ impl ClusterConfig {
         let random = std::fs::read(&ca).map_err(file("read", &ca))?;
         // The CA is like no other, so its fingerprint names the cluster.
         let cluster = fingerprint(&random);
-        let config = Self { version: VERSION, cluster, min_isr, node: None, nodes };
+        let config = Self {
+            version: VERSION,
+            cluster,
+            min_isr,
+            groups,
+            durable,
+            node: None,
+            nodes,
+            zones: BTreeMap::new(),
+            left: BTreeSet::new(),
+            founders: None,
+        };
         let operator = PeerRequest {
             out: dir.to_owned(),
             names: vec![config.operator_name()],
@@ -191,32 +250,128 @@ impl ClusterConfig {
             force: false,
         };
         certs::peer(dir, &operator, now_s)?;
-        for (&node, place) in &config.nodes {
-            let out = dir.join(format!("node-{node}"));
-            let mut names = vec![config.node_name(node)];
-            names.extend(DEV_NAMES.map(str::to_owned));
-            for address in [place.peers, place.clients] {
-                let ip = address.ip().to_string();
-                if !names.contains(&ip) {
-                    names.push(ip);
-                }
-            }
-            let request = PeerRequest { out: out.clone(), names, file: "node", days, force: false };
-            certs::peer(dir, &request, now_s)?;
-            let copy = out.join(certs::CA_CERT);
-            std::fs::copy(&ca, &copy).map_err(file("write", &copy))?;
-            Self { node: Some(node), ..config.clone() }.write(&out)?;
+        for &node in config.nodes.keys() {
+            config.make_node(dir, node, days, now_s, false)?;
         }
         config.write(dir)?;
         Ok(config)
     }
 
-    fn write(&self, dir: &Path) -> Result<(), ClusterError> {
+    /// Makes the folder of a node beside the CA: a certificate, and who is in the cluster.
+    fn make_node(
+        &self,
+        dir: &Path,
+        node: NodeId,
+        days: u32,
+        now_s: u64,
+        force: bool,
+    ) -> Result<PathBuf, ClusterError> {
+        let out = dir.join(format!("node-{node}"));
+        let ca = dir.join(certs::CA_CERT);
+        let mut names = vec![self.node_name(node)];
+        names.extend(DEV_NAMES.map(str::to_owned));
+        for address in self.nodes.get(&node).iter().flat_map(|place| [place.peers, place.clients]) {
+            let ip = address.ip().to_string();
+            if !names.contains(&ip) {
+                names.push(ip);
+            }
+        }
+        let request = PeerRequest { out: out.clone(), names, file: "node", days, force };
+        certs::peer(dir, &request, now_s)?;
+        let copy = out.join(certs::CA_CERT);
+        std::fs::copy(&ca, &copy).map_err(file("write", &copy))?;
+        Self { node: Some(node), ..self.clone() }.write(&out)?;
+        Ok(out)
+    }
+
+    /// Makes the folder of a node that is to join, in the operator's folder. One that was made for it before stays as it is.
+    ///
+    /// # Errors
+    /// [`ClusterError`] when there is no CA, or the folder is another one's.
+    pub fn add_node(
+        &self,
+        dir: &Path,
+        node: NodeId,
+        place: NodePlace,
+        days: u32,
+        now_s: u64,
+    ) -> Result<PathBuf, ClusterError> {
+        let out = dir.join(format!("node-{node}"));
+        let with = self.with(node, place);
+        if !out.join(FILE).exists() {
+            // The file is written last: whatever else is there was not finished.
+            return with.make_node(dir, node, days, now_s, true);
+        }
+        let found = Self::read(&out)?;
+        if found.cluster != self.cluster || found.node != Some(node) || found.nodes.get(&node) != Some(&place)
+        {
+            let why = format!("`{}` is there already, and is of something else: move it away", out.display());
+            return Err(ClusterError::Asked(why));
+        }
+        // Others may have come or gone since.
+        Self { node: Some(node), ..with }.write(&out)?;
+        Ok(out)
+    }
+
+    #[cfg(test)]
+    fn nodes_as_places(&self) -> BTreeMap<NodeId, Place> {
+        Self { founders: None, ..self.clone() }.founders()
+    }
+
+    fn with(&self, node: NodeId, place: NodePlace) -> Self {
+        let mut with = self.clone();
+        with.founders.get_or_insert_with(|| self.nodes.clone());
+        with.nodes.insert(node, place);
+        with
+    }
+
+    /// How the groups lie when the cluster begins: every node holds all of them, and leads as many as any other, to within one.
+    pub(crate) fn layout(&self) -> Layout {
+        let nodes: Vec<NodeId> = self.founders().into_keys().collect();
+        Layout { groups: self.groups.into(), min_isr: self.min_isr, ..Layout::of(&nodes) }
+    }
+
+    /// The nodes that the cluster began with, as metadata has them.
+    pub(crate) fn founders(&self) -> BTreeMap<NodeId, Place> {
+        let founders = self.founders.as_ref().unwrap_or(&self.nodes);
+        let place = |place: &NodePlace| Place { peers: place.peers, clients: place.clients, zone: None };
+        founders.iter().map(|(&node, found)| (node, place(found))).collect()
+    }
+
+    /// With what an address book says: who is in it is added, who has left is left out. Nothing if that is known already. An older book
+    /// takes nobody away.
+    #[must_use]
+    pub fn following(&self, book: &Book) -> Option<Self> {
+        let mut new = self.clone();
+        new.left.extend(&book.left);
+        for (&node, place) in book.places.iter().filter(|(node, _)| !self.left.contains(node)) {
+            new.nodes.insert(node, NodePlace { peers: place.peers, clients: place.clients });
+            match &place.zone {
+                Some(zone) => new.zones.insert(node, zone.clone()),
+                None => new.zones.remove(&node),
+            };
+        }
+        let ClusterConfig { nodes, zones, left, node: me, .. } = &mut new;
+        // Who it is itself stays known, so that it can say that it has left.
+        nodes.retain(|node, _| !left.contains(node) || *me == Some(*node));
+        zones.retain(|node, _| nodes.contains_key(node));
+        if new == *self {
+            return None;
+        }
+        new.founders.get_or_insert_with(|| self.nodes.clone());
+        Some(new)
+    }
+
+    /// Writes the file of a folder anew: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`ClusterError::File`].
+    pub fn write(&self, dir: &Path) -> Result<(), ClusterError> {
         let path = dir.join(FILE);
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|source| ClusterError::Parse { path: path.clone(), source })?;
         text.push('\n');
-        std::fs::write(&path, text).map_err(file("write", &path))
+        replace(&path, text.as_bytes()).map_err(file("write", &path))
     }
 
     /// Reads a folder, a node's or the operator's.
@@ -235,6 +390,7 @@ impl ClusterConfig {
         if config.nodes.is_empty()
             || config.nodes.len() > NODES_MAX
             || !(MIN_ISR.0..=MIN_ISR.1).contains(&config.min_isr)
+            || !(1..=GROUPS_MAX).contains(&config.groups)
             || !config.node.as_ref().is_none_or(named)
         {
             return Err(ClusterError::Asked(format!("the nodes in `{}` make no cluster", path.display())));
@@ -248,6 +404,9 @@ impl ClusterConfig {
     /// [`ClusterError::NoNode`] for the operator's folder.
     pub fn here(&self, dir: &Path) -> Result<(NodeId, NodePlace), ClusterError> {
         let node = self.node.ok_or_else(|| ClusterError::NoNode { path: dir.to_owned() })?;
+        if self.left.contains(&node) {
+            return Err(ClusterError::Left { node, path: dir.to_owned() });
+        }
         self.nodes
             .get(&node)
             .map(|place| (node, *place))
@@ -269,9 +428,11 @@ impl ClusterConfig {
         if names.contains(&self.operator_name()) {
             return Some(Who::Operator);
         }
-        let mut nodes = self.nodes.keys().filter(|node| names.contains(&self.node_name(**node)));
+        let known = self.nodes.keys().chain(&self.left).collect::<BTreeSet<_>>();
+        let mut nodes = known.into_iter().filter(|node| names.contains(&self.node_name(**node)));
         // One certificate, one node.
-        nodes.next().filter(|_| nodes.next().is_none()).map(|&node| Who::Node(node))
+        let node = nodes.next().filter(|_| nodes.next().is_none())?;
+        Some(if self.left.contains(node) { Who::Left(*node) } else { Who::Node(*node) })
     }
 
     /// The certificate to show, and whom to believe.
@@ -290,12 +451,28 @@ impl ClusterConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     Node(NodeId),
+    /// A node that has left.
+    Left(NodeId),
     Operator,
 }
 
 /// 64 bits of what names bytes, in hexadecimal.
 fn fingerprint(bytes: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+}
+
+/// Puts a file in place of what is there, for good; a crash leaves one or the other.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let new = path.with_extension("new");
+    let mut out = std::fs::File::create(&new)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    std::fs::rename(&new, path)?;
+    match path.parent() {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Which start of a node this is: 1 for the first, and one more each time, on disk before it is used.
@@ -320,25 +497,17 @@ impl Incarnations {
 
     /// Notes one, for good.
     pub(crate) fn note(&self, incarnation: u64) -> Result<(), ClusterError> {
-        use std::io::Write;
-        let new = self.0.with_extension("new");
-        let write = || {
-            let mut out = std::fs::File::create(&new)?;
-            writeln!(out, "{incarnation}")?;
-            out.sync_all()?;
-            std::fs::rename(&new, &self.0)?;
-            match self.0.parent() {
-                Some(folder) => std::fs::File::open(folder)?.sync_all(),
-                None => Ok(()),
-            }
-        };
-        write().map_err(file("write", &self.0))
+        replace(&self.0, format!("{incarnation}\n").as_bytes()).map_err(file("write", &self.0))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn founding(min_isr: usize, groups: GroupId) -> Founding {
+        Founding { min_isr, groups, durable: false }
+    }
 
     fn place(port: u16) -> NodePlace {
         let at = |port| ([127, 0, 0, 1], port).into();
@@ -350,8 +519,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let nodes: BTreeMap<NodeId, NodePlace> =
             [(1, place(7501)), (2, place(7502)), (3, place(7503))].into();
-        let config = ClusterConfig::init(dir.path(), nodes.clone(), 2, 30, 1_700_000_000).unwrap();
-        let again = ClusterConfig::init(dir.path(), nodes, 2, 30, 1_700_000_000).unwrap_err();
+        let config =
+            ClusterConfig::init(dir.path(), nodes.clone(), founding(2, 1), 30, 1_700_000_000).unwrap();
+        let again = ClusterConfig::init(dir.path(), nodes, founding(2, 1), 30, 1_700_000_000).unwrap_err();
         assert!(again.to_string().contains("already"), "{again}");
         assert!(matches!(config.here(dir.path()), Err(ClusterError::NoNode { .. })));
         for node in 1..=3 {
@@ -370,16 +540,42 @@ mod tests {
     #[test]
     fn what_makes_no_cluster_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = |nodes: &[(NodeId, NodePlace)], min_isr| {
+        let of = |nodes: &[(NodeId, NodePlace)], min_isr, groups| {
             let nodes = nodes.iter().copied().collect();
-            ClusterConfig::init(dir.path(), nodes, min_isr, 30, 0).unwrap_err().to_string()
+            ClusterConfig::init(dir.path(), nodes, founding(min_isr, groups), 30, 0).unwrap_err().to_string()
         };
+        let refused = |nodes: &[(NodeId, NodePlace)], min_isr| of(nodes, min_isr, 1);
         assert_eq!(refused(&[], 1), "0 nodes, allowed are 1 to 15");
         assert_eq!(refused(&[(1, place(7501))], 2), "2 replicas are to commit, allowed are 1 to 1");
         assert_eq!(refused(&[(0, place(7501))], 1), "node 0: nodes are numbered from 1");
         let twice = refused(&[(1, place(7501)), (2, place(7501))], 2);
         assert!(twice.starts_with("node 2 is at 127.0.0.1:7501"), "{twice}");
+        for groups in [0, 65] {
+            let refused = of(&[(1, place(7501))], 1, groups);
+            assert_eq!(refused, format!("{groups} groups, allowed are 1 to 64"));
+        }
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing was written");
+    }
+
+    #[test]
+    fn groups_are_written_where_there_are_several() {
+        let dir = tempfile::tempdir().unwrap();
+        let nodes: BTreeMap<NodeId, NodePlace> = [(1, place(7_501)), (2, place(7_502))].into();
+        let config =
+            ClusterConfig::init(dir.path(), nodes.clone(), founding(1, 4), 30, 1_700_000_000).unwrap();
+        let folder = dir.path().join("node-2");
+        assert_eq!(ClusterConfig::read(&folder).unwrap().groups, 4);
+        let meta = tidegate_replica::Meta::laid_out(&config.layout(), tidegate_replica::Rules::default());
+        let leads =
+            |node| meta.groups.iter().filter(|of| of.leader.is_some_and(|led| led.node == node)).count();
+        assert_eq!([leads(1), leads(2)], [2, 2]);
+        let other = tempfile::tempdir().unwrap();
+        ClusterConfig::init(other.path(), nodes, founding(1, 1), 30, 1_700_000_000).unwrap();
+        let text = std::fs::read_to_string(other.path().join(FILE)).unwrap();
+        assert!(!text.contains("groups"), "as before there were several: {text}");
+        let many = text.replace("\"min_isr\": 1,", "\"min_isr\": 1, \"groups\": 65,");
+        std::fs::write(other.path().join(FILE), many).unwrap();
+        assert!(matches!(ClusterConfig::read(other.path()), Err(ClusterError::Asked(_))));
     }
 
     #[test]
@@ -391,5 +587,52 @@ mod tests {
         assert_eq!(Incarnations::of(dir.path()).last().unwrap(), 7);
         std::fs::write(dir.path().join("incarnation"), "x").unwrap();
         assert!(incarnations.last().is_err());
+    }
+
+    #[test]
+    fn a_folder_follows_who_comes_and_goes_and_keeps_who_began() {
+        let dir = tempfile::tempdir().unwrap();
+        let nodes: BTreeMap<NodeId, NodePlace> = [(1, place(7_501)), (2, place(7_502))].into();
+        let config =
+            ClusterConfig::init(dir.path(), nodes.clone(), founding(2, 1), 30, 1_700_000_000).unwrap();
+        let mut book = Book { places: config.founders(), ..Book::default() };
+        assert_eq!(config.following(&book), None, "nothing new");
+        let made = config.add_node(dir.path(), 3, place(7_503), 30, 1_700_000_000).unwrap();
+        let certificate = std::fs::read(made.join("node-cert.pem")).unwrap();
+        let joiner = ClusterConfig::read(&made).unwrap();
+        assert_eq!(joiner.here(&made).unwrap(), (3, place(7_503)));
+        assert_eq!(
+            joiner.founders().keys().copied().collect::<Vec<_>>(),
+            [1, 2],
+            "it did not begin the cluster"
+        );
+        assert_eq!(config.add_node(dir.path(), 3, place(7_503), 30, 1_700_000_000).unwrap(), made);
+        assert_eq!(std::fs::read(made.join("node-cert.pem")).unwrap(), certificate, "it may have it already");
+        let elsewhere = config.add_node(dir.path(), 3, place(7_509), 30, 1_700_000_000).unwrap_err();
+        assert!(elsewhere.to_string().contains("something else"), "{elsewhere}");
+        // One that was not finished is made anew.
+        std::fs::remove_file(made.join(FILE)).unwrap();
+        config.add_node(dir.path(), 3, place(7_503), 30, 1_700_000_000).unwrap();
+
+        let third = Place {
+            zone: Some("east".to_owned()),
+            ..joiner.with(3, place(7_503)).nodes_as_places()[&3].clone()
+        };
+        book.places.insert(3, third);
+        let three = config.following(&book).unwrap();
+        assert_eq!((three.nodes.len(), three.zones[&3].as_str()), (3, "east"));
+        book.places.remove(&1);
+        book.left.insert(1);
+        let two = three.following(&book).unwrap();
+        assert_eq!(two.nodes.keys().copied().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(two.founders(), config.founders());
+        assert_eq!(two.who(&[config.node_name(1)]), Some(Who::Left(1)));
+        // An older book, as it is read from the log after a start, brings nobody back.
+        assert_eq!(two.following(&Book { places: config.founders(), ..Book::default() }), None);
+        let first = dir.path().join("node-1");
+        let gone = ClusterConfig::read(&first).unwrap().following(&book).unwrap();
+        gone.write(&first).unwrap();
+        let refused = ClusterConfig::read(&first).unwrap().here(&first).unwrap_err();
+        assert!(matches!(refused, ClusterError::Left { node: 1, .. }), "{refused}");
     }
 }

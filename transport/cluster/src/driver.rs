@@ -1,12 +1,11 @@
 //! Drives the replica: messages, time and metadata in; messages, proposals and orders out. One task.
 
-use crate::config::{ClusterConfig, Incarnations};
 use crate::kept::Kept;
 use crate::links::Links;
 use crate::machine::Inputs;
 use crate::metadata::{Proposals, Refused};
 use crate::node::{Ended, ReplicaStatus};
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Checked, Snapshots};
 use crate::view::Acks;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -15,9 +14,11 @@ use std::time::Duration;
 use tidegate_live::IngestHandle;
 use tidegate_live::replication::{Input, Order, ReplicationDriver, Submission};
 use tidegate_replica::{
-    Body, Command, Entry, Member, Message, MetaStore, NodeId, Output, Replica, Role, Submitted,
+    Body, Entry, Group, GroupId, Member, Message, MetaStore, NodeId, Output, Replica, Role, SnapshotId,
+    Submitted,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// One tick of the replica.
@@ -28,12 +29,11 @@ const MESSAGES_TURN: usize = 256;
 const SUBMISSIONS_TURN: usize = 64;
 /// Inputs in one order.
 const ORDER_INPUTS: usize = 32;
-/// Ticks between two attempts to register.
-const REGISTER_TICKS: u64 = 10;
 /// What may be in the log and not committed; with more, feeds wait.
 const FLIGHT_ENTRIES: usize = 2_048;
 const FLIGHT_BYTES: usize = 64 << 20;
-/// What the log may grow to: all of it that is not cut off behind a snapshot is in memory. A leader whose log is full takes nothing more.
+/// What the logs of a node may grow to, each to the same part of it: all of a log that is not cut off behind a snapshot is in memory. A
+/// leader whose log is full takes nothing more.
 pub(crate) const LOG_BYTES_MAX: u64 = 4 << 30;
 /// All inputs are of one source to the replica: which feed sent what is in the inputs.
 pub(crate) const SOURCE: u32 = 0;
@@ -46,8 +46,9 @@ enum Told {
     Follow(Option<NodeId>, u32),
 }
 
+/// Drives the replica of one group.
 pub(crate) struct Driver {
-    pub(crate) config: ClusterConfig,
+    pub(crate) group: GroupId,
     pub(crate) links: Arc<Links>,
     pub(crate) proposals: Proposals,
     pub(crate) refused: mpsc::Receiver<Refused>,
@@ -59,9 +60,10 @@ pub(crate) struct Driver {
     pub(crate) kept: Kept,
     /// Its snapshots.
     pub(crate) snapshots: Snapshots,
-    pub(crate) incarnations: Incarnations,
-    /// Whether it has less than the incarnation before it acknowledged.
-    pub(crate) lossy: bool,
+    /// Which start of the node it is: another one once it was given up and is here all the same.
+    pub(crate) incarnation: watch::Receiver<u64>,
+    /// What the log may grow to.
+    pub(crate) log_bytes_max: u64,
     pub(crate) status: Arc<Mutex<ReplicaStatus>>,
     pub(crate) work: Work,
 }
@@ -72,11 +74,14 @@ pub(crate) struct Work {
     ordered: u64,
     told: Told,
     tick: u64,
-    registered: u64,
     /// Offsets behind inputs taken in here, and their bytes, until they are committed.
     flight: VecDeque<(u64, usize)>,
     flight_bytes: usize,
     outputs: Vec<Output<Bytes>>,
+    /// What was written is synced, elsewhere; up to which offset it counts then.
+    syncing: Option<(u64, JoinHandle<std::io::Result<()>>)>,
+    /// What was fetched is hashed, elsewhere.
+    hashing: Option<(SnapshotId, JoinHandle<Checked>)>,
     /// What followers acknowledged, to be shown.
     acks: Acks,
 }
@@ -88,10 +93,11 @@ impl Work {
             ordered,
             told: Told::Nothing,
             tick: 0,
-            registered: 0,
             flight: VecDeque::new(),
             flight_bytes: 0,
             outputs: Vec::new(),
+            syncing: None,
+            hashing: None,
             acks: Acks::default(),
         }
     }
@@ -99,38 +105,54 @@ impl Work {
 
 impl Driver {
     /// Drives until the node is to end, or cannot go on with what it has.
-    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Ended {
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if let Err(ended) = self.metadata() {
-            return ended;
-        }
+        self.metadata();
         self.keep();
+        let mut left = self.links.left();
         loop {
             let room = self.has_room();
             let taken = Arc::clone(&self.port.taken);
             tokio::select! {
-                _ = &mut stop => return Ended::Asked,
+                _ = stop.wait_for(|stop| *stop) => return Ended::Asked,
+                Ok(_) = left.wait_for(|left| *left) => return Ended::Left,
                 _ = ticks.tick() => {
                     self.work.tick += 1;
                     self.replica.tick(self.work.tick);
-                    self.register();
                     self.tell_followers();
                 }
                 changed = self.proposals.watched.changed() => {
                     if changed.is_err() {
                         return Ended::Metadata;
                     }
-                    if let Err(ended) = self.metadata() {
-                        return ended;
-                    }
+                    self.metadata();
                 }
+                Ok(()) = self.incarnation.changed() => self.metadata(),
                 Some(Refused { command, overtaken }) = self.refused.recv() => {
                     self.replica.rejected(&command, overtaken);
                 }
                 Ok(written) = self.port.written.recv_async() => {
                     self.snapshots.written(written);
                     self.keep();
+                }
+                (end, outcome) = synced(&mut self.work.syncing) => {
+                    self.work.syncing = None;
+                    if let Err(error) = outcome {
+                        // What a second try would say of it nobody knows: nothing more is acknowledged here, and whoever opens the log
+                        // next must not read out of memory what is not on disk, and take it for synced.
+                        let _ = self.kept.write(self.replica.synced_to(), &[]);
+                        return Ended::Log(format!("it cannot be synced: {error}"));
+                    }
+                    self.replica.synced(end);
+                }
+                (snapshot, checked) = hashed(&mut self.work.hashing) => {
+                    self.work.hashing = None;
+                    match checked {
+                        Ok(Ok(hash)) => self.replica.hashed(snapshot, hash),
+                        Ok(Err(foreign)) => return Ended::Settings(foreign),
+                        Err(error) => return Ended::Snapshots(error.to_string()),
+                    }
                 }
                 Some((_, message)) = self.inbox.recv() => {
                     self.work.acks.note(&message);
@@ -157,7 +179,6 @@ impl Driver {
                 self.give_up(&ended);
                 return ended;
             }
-            self.order();
             self.snapshot();
             self.tell();
         }
@@ -166,7 +187,9 @@ impl Driver {
     /// Whether more may be taken in. Who does not lead takes all there is, for nothing.
     fn has_room(&self) -> bool {
         let Work { flight, flight_bytes, .. } = &self.work;
-        flight.len() < FLIGHT_ENTRIES && *flight_bytes < FLIGHT_BYTES && self.kept.bytes() < LOG_BYTES_MAX
+        flight.len() < FLIGHT_ENTRIES
+            && *flight_bytes < FLIGHT_BYTES
+            && self.kept.bytes() < self.log_bytes_max
     }
 
     fn submit(&mut self, Submission { epoch, input }: Submission) {
@@ -185,38 +208,17 @@ impl Driver {
         }
     }
 
-    /// Metadata is news: registers if it must, and the replica does as it is told.
-    fn metadata(&mut self) -> Result<(), Ended> {
+    /// Metadata or the node's incarnation is news: the replica does as it is told.
+    fn metadata(&mut self) {
         self.proposals.refresh();
+        let incarnation = *self.incarnation.borrow_and_update();
+        if incarnation > self.replica.me().incarnation {
+            self.replica.reincarnate(incarnation);
+        }
         let me = self.replica.me();
-        let Some(known) = self.proposals.state().nodes.get(&me.node).copied() else { return Ok(()) };
-        let over = known.incarnation == me.incarnation && known.fenced;
-        if over || known.incarnation > me.incarnation {
-            // It was given up, and is here: somebody new, with its memory. Or its folder is older than the cluster.
-            self.lossy |= known.incarnation > me.incarnation;
-            let next = known.incarnation + 1;
-            if let Err(error) = self.incarnations.note(next) {
-                return Err(Ended::Incarnation(error.to_string()));
-            }
-            self.replica.reincarnate(next);
-            self.work.registered = 0;
-        }
-        self.register();
-        if known.incarnation == self.replica.me().incarnation {
-            self.lossy = false;
+        let known = self.proposals.state().nodes.get(&me.node);
+        if known.is_some_and(|known| known.incarnation == me.incarnation && !known.fenced) {
             self.replica.on_meta(self.proposals.state());
-        }
-        Ok(())
-    }
-
-    /// Makes itself known, now and then until it is.
-    fn register(&mut self) {
-        let member = self.replica.me();
-        let known = self.proposals.state().nodes.get(&member.node).map_or(0, |known| known.incarnation);
-        let due = self.work.registered == 0 || self.work.tick >= self.work.registered + REGISTER_TICKS;
-        if known < member.incarnation && due {
-            self.work.registered = self.work.tick.max(1);
-            self.proposals.propose(Command::Register { member, lossy: self.lossy });
         }
     }
 
@@ -229,13 +231,18 @@ impl Driver {
             _ => None,
         });
         let persist = persist.min();
-        self.persist(persist).map_err(|error| Ended::Log(error.to_string()))?;
+        self.persist(persist).and_then(|()| self.sync()).map_err(|error| Ended::Log(error.to_string()))?;
         // Whatever it had, and the engine with it, is of a history that is over.
-        let mut ended =
-            (persist == Some(0) && self.work.ordered > 0).then(|| Ended::Lineage(self.replica.lineage()));
+        let over = persist == Some(0) && self.work.ordered > 0 || self.replica.commit() < self.work.ordered;
+        let mut ended = over.then(|| Ended::Lineage(self.replica.lineage()));
+        let diverged = outputs.iter().any(|output| matches!(output, Output::Diverged(_)));
+        if ended.is_none() && !diverged {
+            // Before the others hear of it: a feed waits for what is committed, nobody for them to know.
+            self.order();
+        }
         for output in outputs.drain(..) {
             match output {
-                Output::Send(node, message) => self.links.send(node, message),
+                Output::Send(node, message) => self.links.send(self.group, node, message),
                 Output::Propose(command) => self.proposals.propose(command),
                 Output::Diverged(at) => ended = Some(Ended::Diverged(at)),
                 Output::Read { .. } | Output::Take { .. } | Output::Hash(_) | Output::Install { .. } => {
@@ -249,9 +256,6 @@ impl Driver {
         }
         self.work.outputs = outputs;
         let commit = self.replica.commit();
-        if commit < self.work.ordered {
-            ended = ended.or(Some(Ended::Lineage(self.replica.lineage())));
-        }
         while let Some(&(end, bytes)) = self.work.flight.front() {
             let gone = self.replica.role() != Role::Leader;
             if end > commit && !gone {
@@ -276,9 +280,24 @@ impl Driver {
                 self.kept.set_lineage(lineage)?;
             }
         }
+        if let (Some(from), Some((end, _))) = (from, &mut self.work.syncing) {
+            // What is being synced behind that is not what the log has now.
+            *end = from.min(*end);
+        }
         if let Some(from) = from {
             self.kept.write(from, self.replica.log().slice(from, usize::MAX))?;
             debug_assert_eq!(self.kept.end(), self.replica.log().end());
+        }
+        Ok(())
+    }
+
+    /// Has what was written synced, all that came since the last time at once.
+    fn sync(&mut self) -> std::io::Result<()> {
+        if self.work.syncing.is_none()
+            && let Some(unsynced) = self.kept.unsynced()?
+        {
+            let end = unsynced.end;
+            self.work.syncing = Some((end, tokio::task::spawn_blocking(move || unsynced.sync())));
         }
         Ok(())
     }
@@ -291,13 +310,8 @@ impl Driver {
             Output::Read { to, snapshot, at } => snapshots.wanted(to, snapshot, at),
             Output::Take { snapshot, at, data } => snapshots.take(&snapshot, at, &data).map_err(failed)?,
             Output::Hash(snapshot) => {
-                // Not a moment's work for a large one; nobody waits for this replica meanwhile.
-                let checked = tokio::task::block_in_place(|| snapshots.check(&snapshot));
-                match checked.map_err(failed)? {
-                    Ok(hash) => self.replica.hashed(snapshot, hash),
-                    Err(foreign) => return Err(Ended::Settings(foreign)),
-                }
-                return self.outputs();
+                let check = tokio::task::spawn_blocking(snapshots.checker(snapshot));
+                self.work.hashing = Some((snapshot, check));
             }
             Output::Install { snapshot, .. } => {
                 snapshots.install(&snapshot).map_err(failed)?;
@@ -348,6 +362,7 @@ impl Driver {
 
     /// What must not be gone on from goes.
     fn give_up(&mut self, ended: &Ended) {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).fetching = None;
         match ended {
             Ended::Diverged(_) => {
                 let _ = self.kept.remove();
@@ -367,8 +382,10 @@ impl Driver {
             let leader = self.leader().map(|leader| leader.node);
             let now = Told::Follow(leader, epoch);
             if self.work.told != now {
-                let leader = leader.and_then(|node| self.config.nodes.get(&node)).map(|place| place.clients);
-                if self.port.orders.try_send(Order::Follow { leader, epoch }).is_err() {
+                let config = self.links.config();
+                let leader = leader.and_then(|node| config.nodes.get(&node)).map(|place| place.clients);
+                let node = self.leader().map(|leader| leader.node);
+                if self.port.orders.try_send(Order::Follow { node, leader, epoch }).is_err() {
                     return;
                 }
                 (self.work.told, gave) = (now, true);
@@ -404,8 +421,14 @@ impl Driver {
 
     /// Who leads, in the epoch that this replica knows.
     fn leader(&self) -> Option<Member> {
-        let group = &self.proposals.state().group;
+        let group = self.of_group();
         group.leader.filter(|_| group.epoch == self.replica.epoch())
+    }
+
+    /// The group as metadata has it.
+    fn of_group(&self) -> &Group {
+        // A cluster's groups are as many as it began with, which a start makes sure of.
+        &self.proposals.state().groups[usize::from(self.group)]
     }
 
     /// How far the others are, while this node leads.
@@ -418,7 +441,7 @@ impl Driver {
 
     fn tell(&self) {
         let replica = &self.replica;
-        let group = &self.proposals.state().group;
+        let group = self.of_group();
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.incarnation = replica.me().incarnation;
         status.role = match replica.role() {
@@ -437,6 +460,28 @@ impl Driver {
         status.problem = self.snapshots.problem();
         status.digest = format!("{:016x}", tidegate_replica::Machine::digest(replica.machine()));
         status.in_sync = group.isr.contains(&replica.me());
+    }
+}
+
+/// Once what was written is synced; never, if nothing is on its way.
+async fn synced(syncing: &mut Option<(u64, JoinHandle<std::io::Result<()>>)>) -> (u64, std::io::Result<()>) {
+    match syncing {
+        Some((end, work)) => {
+            let outcome = work.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            (*end, outcome)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Once what was fetched is hashed; never, if nothing was. What hashed it is done with even if this is given up and asked again.
+async fn hashed(hashing: &mut Option<(SnapshotId, JoinHandle<Checked>)>) -> (SnapshotId, Checked) {
+    match hashing {
+        Some((snapshot, check)) => {
+            let checked = check.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            (*snapshot, checked)
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 //! the two and the engine.
 //!
 //! ```text
-//! feeds -> tg-ingest --submissions--> driver (replica) <==links==> drivers of other nodes
+//! feeds -> tg-ingest --submissions--> driver (replica) <==links==> drivers of other nodes     (each once per group)
 //!              ^------orders------------'    ^ metadata | proposals
 //!                                            consensus <==links==> consensus of other nodes
 //! ```
@@ -18,10 +18,13 @@ mod store;
 
 mod metadata;
 
+mod members;
+
 mod driver;
 mod kept;
 mod machine;
 mod prepared;
+mod registrar;
 mod snapshots;
 
 pub mod view;
@@ -29,7 +32,7 @@ pub mod view;
 pub mod node;
 pub mod operate;
 
-pub use config::{ClusterConfig, ClusterError, NodePlace};
-pub use node::{Ended, Node, NodeStatus, Recovered, ReplicaStatus, Snapshotting};
+pub use config::{ClusterConfig, ClusterError, Founding, GROUPS_MAX, NodePlace};
+pub use node::{Ended, Node, NodeGroup, NodeStatus, Recovered, ReplicaStatus, Snapshotting};
 pub use prepared::Prepared;
 pub use view::{ClusterView, Observer};

@@ -1,11 +1,14 @@
 //! Links between nodes: one connection from each node to each other one, mutual TLS, dialed again for ever.
 //!
-//! A stream begins with `"TGLK"`, a version (1), a kind and two zeros. Kind 1 carries messages of replicas, one behind the other, for as
-//! long as the connection stands. The other kinds are a question and an answer in JSON, and then end.
+//! A stream begins with `"TGLK"`, a version (1), a kind and a group (u16, little endian). Kind 1 carries messages of that group's replicas,
+//! one behind the other, for as long as the connection stands. The other kinds are a question and an answer in JSON, and then end; they are
+//! of no group, and have a zero there.
 
 use crate::config::{ClusterConfig, ClusterError, Who};
 use crate::machine;
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -13,13 +16,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tidegate_quic::tls::TlsError;
 use tidegate_quic::{Limits, certs};
-use tidegate_replica::{Message, NodeId, wire};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tidegate_replica::{GroupId, Message, NodeId, wire};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 /// The protocol between nodes.
@@ -62,14 +65,18 @@ impl Kind {
             .find(|kind| *kind as u8 == byte)
     }
 
-    fn opening(self) -> [u8; 8] {
+    fn opening(self, group: GroupId) -> [u8; 8] {
         let [a, b, c, d] = OPEN;
-        [a, b, c, d, VERSION, self as u8, 0, 0]
+        let [low, high] = group.to_le_bytes();
+        [a, b, c, d, VERSION, self as u8, low, high]
     }
 }
 
-/// Where messages of other replicas go.
-type Inbox = mpsc::Sender<(NodeId, Message<Bytes>)>;
+/// Where messages of other replicas of a group go.
+pub(crate) type Inbox = mpsc::Sender<(NodeId, Message<Bytes>)>;
+
+/// Messages on their way to one node.
+type Outgoing = mpsc::Receiver<Message<Bytes>>;
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -95,13 +102,36 @@ pub(crate) trait Serve: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send>>;
 }
 
-struct Peer {
-    outbox: mpsc::Sender<Message<Bytes>>,
+/// What a connection is closed with that comes from a node that has left.
+const LEFT: VarInt = VarInt::from_u32(3);
+/// How long a node that has left is talked to, so that it may hear of it.
+const PARTING: Duration = Duration::from_secs(3);
+
+/// What goes to one group's replica on a node.
+struct Outbox {
+    messages: mpsc::Sender<Message<Bytes>>,
     /// Pieces of snapshots have a stream of their own, so that nothing waits behind them.
     pieces: mpsc::Sender<Message<Bytes>>,
+}
+
+struct Peer {
+    /// By group.
+    outboxes: Vec<Outbox>,
     connection: watch::Receiver<Option<Connection>>,
     /// When it last answered a question, or its replica said something.
     heard: Mutex<Option<Instant>>,
+    /// It has connected to here, so it can be connected to.
+    here: Arc<Notify>,
+    dialing: AbortHandle,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.dialing.abort();
+        if let Some(connection) = &*self.connection.borrow() {
+            connection.close(VarInt::from_u32(0), b"");
+        }
+    }
 }
 
 impl Peer {
@@ -110,13 +140,13 @@ impl Peer {
     }
 }
 
-/// The bounds of a link: silence is noticed soon.
-fn limits() -> Limits {
+/// The bounds of a link: silence is noticed soon. Each group has two streams of its own.
+fn limits(groups: GroupId) -> Limits {
     Limits {
         receive_window: 64 << 20,
         stream_receive_window: 32 << 20,
         send_window: 32 << 20,
-        streams_max: 64,
+        streams_max: 62 + 2 * u32::from(groups),
         idle_timeout: Duration::from_secs(2),
         keep_alive: Some(Duration::from_millis(400)),
         ..Limits::default()
@@ -126,7 +156,7 @@ fn limits() -> Limits {
 pub(crate) fn client(config: &ClusterConfig, dir: &Path) -> Result<quinn::ClientConfig, TlsError> {
     let (identity, trust) = config.identity(dir)?;
     let mut client = trust.client(Some(&identity), ALPN_NODE)?;
-    client.transport_config(limits().transport(0));
+    client.transport_config(limits(config.groups).transport(0));
     Ok(client)
 }
 
@@ -151,7 +181,7 @@ pub(crate) async fn connect(
 /// Asks on a connection.
 pub(crate) async fn ask(connection: &Connection, kind: Kind, question: &[u8]) -> Option<Vec<u8>> {
     let (mut send, mut receive) = connection.open_bi().await.ok()?;
-    send.write_all(&kind.opening()).await.ok()?;
+    send.write_all(&kind.opening(0)).await.ok()?;
     send.write_all(question).await.ok()?;
     send.finish().ok()?;
     receive.read_to_end(CALL_BYTES_MAX).await.ok().filter(|answer| !answer.is_empty())
@@ -159,10 +189,15 @@ pub(crate) async fn ask(connection: &Connection, kind: Kind, question: &[u8]) ->
 
 /// All links of a node.
 pub(crate) struct Links {
-    config: ClusterConfig,
+    me: NodeId,
+    client: quinn::ClientConfig,
     endpoint: Endpoint,
     address: SocketAddr,
-    peers: BTreeMap<NodeId, Peer>,
+    /// Who is in the cluster, as far as this node knows.
+    config: watch::Sender<Arc<ClusterConfig>>,
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+    /// Whether another node said that this one has left.
+    left: Arc<watch::Sender<bool>>,
 }
 
 impl Links {
@@ -170,7 +205,7 @@ impl Links {
     pub(crate) fn start(config: ClusterConfig, dir: &Path) -> Result<Arc<Self>, ClusterError> {
         let (me, place) = config.here(dir)?;
         let (identity, trust) = config.identity(dir)?;
-        let limits = limits();
+        let limits = limits(config.groups);
         // A node started anew tells the others at once that their connections are gone.
         let known = identity.endpoint();
         let mut server = identity.server(&[ALPN_NODE], Some((&trust, true)))?;
@@ -185,59 +220,124 @@ impl Links {
         let endpoint =
             tidegate_quic::socket::endpoint_of(known, place.peers, Some(server), limits.mtu).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
-        let mut peers = BTreeMap::new();
-        for (&node, place) in config.nodes.iter().filter(|(node, _)| **node != me) {
-            let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
-            let (pieces, cut) = mpsc::channel(PIECES_MAX);
-            let (told, connection) = watch::channel(None);
-            peers.insert(node, Peer { outbox, pieces, connection, heard: Mutex::new(None) });
-            let dial = Dial {
-                endpoint: endpoint.clone(),
-                client: client.clone(),
-                config: config.clone(),
-                node,
-                address: place.peers,
-            };
-            tokio::spawn(dial.run(messages, cut, told));
-        }
-        Ok(Arc::new(Self { config, endpoint, address, peers }))
+        let config = watch::Sender::new(Arc::new(config));
+        let left = Arc::new(watch::Sender::new(false));
+        let links = Self { me, client, endpoint, address, config, peers: RwLock::default(), left };
+        links.dial();
+        Ok(Arc::new(links))
     }
 
-    /// Takes connections, for as long as the endpoint is open.
-    pub(crate) fn serve(self: &Arc<Self>, service: Arc<impl Serve>, inbox: Inbox) {
+    /// Who is in the cluster, as far as this node knows.
+    pub(crate) fn config(&self) -> Arc<ClusterConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Whether another node said that this one has left.
+    pub(crate) fn left(&self) -> watch::Receiver<bool> {
+        self.left.subscribe()
+    }
+
+    /// Others have come or gone: whoever is new is dialed, and whoever has left is talked to no more after a while.
+    pub(crate) fn follow(self: &Arc<Self>, config: ClusterConfig) {
+        self.config.send_replace(Arc::new(config));
+        self.dial();
+        let links = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PARTING).await;
+            let Some(links) = links.upgrade() else { return };
+            let config = links.config();
+            links
+                .peers
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|node, _| !config.left.contains(node));
+        });
+    }
+
+    /// Dials those that are not dialed yet.
+    fn dial(&self) {
+        let config = self.config();
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        let others = config.nodes.iter().filter(|(node, _)| **node != self.me && !config.left.contains(node));
+        for (&node, place) in others {
+            if peers.contains_key(&node) {
+                continue;
+            }
+            let (mut outboxes, mut outgoing) = (Vec::new(), Vec::new());
+            for group in 0..config.groups {
+                let (messages, out) = mpsc::channel(OUTBOX_MAX);
+                let (pieces, cut) = mpsc::channel(PIECES_MAX);
+                outboxes.push(Outbox { messages, pieces });
+                outgoing.extend([(group, out), (group, cut)]);
+            }
+            let (told, connection) = watch::channel(None);
+            let here = Arc::new(Notify::new());
+            let dial = Dial {
+                endpoint: self.endpoint.clone(),
+                client: self.client.clone(),
+                config: Arc::clone(&config),
+                node,
+                address: place.peers,
+                here: Arc::clone(&here),
+                left: Arc::clone(&self.left),
+            };
+            let dialing = tokio::spawn(dial.run(outgoing, told)).abort_handle();
+            let peer = Peer { outboxes, connection, heard: Mutex::new(None), here, dialing };
+            peers.insert(node, Arc::new(peer));
+        }
+    }
+
+    fn peer(&self, node: NodeId) -> Option<Arc<Peer>> {
+        self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
+    }
+
+    /// Takes connections, for as long as the endpoint is open. There is one inbox for each group.
+    pub(crate) fn serve(self: &Arc<Self>, service: Arc<impl Serve>, inboxes: Vec<Inbox>) {
+        let inboxes: Arc<[Inbox]> = inboxes.into();
         let (links, open) = (Arc::clone(self), Arc::new(AtomicUsize::new(0)));
         tokio::spawn(async move {
             while let Some(incoming) = links.endpoint.accept().await {
                 // Each node once, once more while it reconnects, and operators.
-                if open.load(Relaxed) >= 4 * links.config.nodes.len() + 16 {
+                if open.load(Relaxed) >= 4 * links.config().nodes.len() + 16 {
                     incoming.refuse();
                     continue;
                 }
                 open.fetch_add(1, Relaxed);
-                let (links, service, inbox) = (Arc::clone(&links), Arc::clone(&service), inbox.clone());
+                let (links, service, inboxes) =
+                    (Arc::clone(&links), Arc::clone(&service), Arc::clone(&inboxes));
                 let open = Arc::clone(&open);
                 tokio::spawn(async move {
-                    links.accepted(incoming, service, inbox).await;
+                    links.accepted(incoming, service, inboxes).await;
                     open.fetch_sub(1, Relaxed);
                 });
             }
         });
     }
 
-    async fn accepted(self: Arc<Self>, incoming: Incoming, service: Arc<impl Serve>, inbox: Inbox) {
+    async fn accepted(self: Arc<Self>, incoming: Incoming, service: Arc<impl Serve>, inboxes: Arc<[Inbox]>) {
         let Ok(Ok(connection)) = timeout(HANDSHAKE, async { incoming.await }).await else { return };
+        let mut config = self.config.subscribe();
         let Some(who) = self.who(&connection) else {
             return connection.close(VarInt::from_u32(1), b"the certificate names nobody of this cluster");
         };
+        if let Who::Node(node) = who
+            && let Some(peer) = self.peer(node)
+        {
+            peer.here.notify_one();
+        }
         let mut streams = JoinSet::new();
         loop {
+            if let Some(Who::Left(_)) = self.who(&connection) {
+                return connection.close(LEFT, b"it has left the cluster");
+            }
             tokio::select! {
+                changed = config.changed() => if changed.is_err() { break },
                 stream = connection.accept_bi() => {
                     let Ok((send, receive)) = stream else { break };
                     let (connection, service) = (connection.clone(), Arc::clone(&service));
-                    let (links, inbox) = (Arc::clone(&self), inbox.clone());
+                    let (links, inboxes) = (Arc::clone(&self), Arc::clone(&inboxes));
                     streams.spawn(async move {
-                        if let Err(why) = links.stream(who, send, receive, service, inbox).await {
+                        if let Err(why) = links.stream(who, send, receive, service, &inboxes).await {
                             connection.close(VarInt::from_u32(2), why.as_bytes());
                         }
                     });
@@ -251,14 +351,16 @@ impl Links {
     fn who(&self, connection: &Connection) -> Option<Who> {
         let shown = connection.peer_identity()?;
         let chain = shown.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
-        self.config.who(&certs::dns_names(chain.first()?).ok()?)
+        self.config().who(&certs::dns_names(chain.first()?).ok()?)
     }
 
-    /// Sends a message, or loses it.
-    pub(crate) fn send(&self, node: NodeId, message: Message<Bytes>) {
-        if let Some(peer) = self.peers.get(&node) {
+    /// Sends a message of a group, or loses it.
+    pub(crate) fn send(&self, group: GroupId, node: NodeId, message: Message<Bytes>) {
+        if let Some(peer) = self.peer(node)
+            && let Some(outbox) = peer.outboxes.get(usize::from(group))
+        {
             let piece = matches!(message, Message::Chunk { .. });
-            let _ = if piece { &peer.pieces } else { &peer.outbox }.try_send(message);
+            let _ = if piece { &outbox.pieces } else { &outbox.messages }.try_send(message);
         }
     }
 
@@ -270,7 +372,7 @@ impl Links {
         question: &[u8],
         patience: Duration,
     ) -> Result<Vec<u8>, CallError> {
-        let peer = self.peers.get(&node).ok_or(CallError::Apart(node))?;
+        let peer = self.peer(node).ok_or(CallError::Apart(node))?;
         let connection = peer.connection.borrow().clone().ok_or(CallError::Apart(node))?;
         let answer = timeout(patience, ask(&connection, kind, question)).await;
         let answer = answer.map_err(|_| CallError::Late(node))?.ok_or(CallError::Broken(node))?;
@@ -280,13 +382,14 @@ impl Links {
 
     /// When a node was last heard of.
     pub(crate) fn heard(&self, node: NodeId) -> Option<Instant> {
-        let peer = self.peers.get(&node)?;
+        let peer = self.peer(node)?;
         *peer.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nodes it is connected to.
     pub(crate) fn connected(&self) -> Vec<NodeId> {
-        let stands = self.peers.iter().filter(|(_, peer)| peer.connection.borrow().is_some());
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        let stands = peers.iter().filter(|(_, peer)| peer.connection.borrow().is_some());
         stands.map(|(&node, _)| node).collect()
     }
 
@@ -309,14 +412,16 @@ impl Links {
         mut send: SendStream,
         mut receive: RecvStream,
         service: Arc<impl Serve>,
-        inbox: Inbox,
+        inboxes: &[Inbox],
     ) -> Result<(), String> {
         let mut opening = [0; 8];
         match timeout(OPENING, receive.read_exact(&mut opening)).await {
             Ok(Ok(())) => {}
             _ => return Ok(()), // gone, or silent: the stream is dropped
         }
-        if opening[..4] != OPEN || opening[4] != VERSION || opening[6..] != [0; 2] {
+        let group = u16::from_le_bytes([opening[6], opening[7]]);
+        let replica = opening[5] == Kind::Replica as u8;
+        if opening[..4] != OPEN || opening[4] != VERSION || (group != 0 && !replica) {
             return Err(format!("a stream begins with {opening:02x?}"));
         }
         let Some(kind) = Kind::of(opening[5]) else {
@@ -324,6 +429,9 @@ impl Links {
         };
         if kind == Kind::Replica {
             let Who::Node(node) = who else { return Err("an operator is no replica".to_owned()) };
+            let Some(inbox) = inboxes.get(usize::from(group)) else {
+                return Err(format!("a stream of group {group}, there are {}", inboxes.len()));
+            };
             return self.messages(node, receive, inbox).await;
         }
         let Ok(Ok(question)) = timeout(OPENING, receive.read_to_end(CALL_BYTES_MAX)).await else {
@@ -337,8 +445,7 @@ impl Links {
     }
 
     /// Messages of a node's replica, until its stream ends.
-    async fn messages(&self, node: NodeId, mut receive: RecvStream, inbox: Inbox) -> Result<(), String> {
-        let peer = self.peers.get(&node);
+    async fn messages(&self, node: NodeId, mut receive: RecvStream, inbox: &Inbox) -> Result<(), String> {
         loop {
             let mut head = [0; wire::HEAD_BYTES];
             if receive.read_exact(&mut head).await.is_err() {
@@ -356,13 +463,12 @@ impl Links {
                 return Err(format!("node {node} speaks for node {sender}"));
             }
             machine::check(&message)?;
-            if let Some(peer) = peer {
+            if let Some(peer) = self.peer(node) {
                 peer.note();
             }
             // While the driver has enough to do, nothing more is read.
-            if inbox.send((node, message)).await.is_err() {
-                return Ok(());
-            }
+            // Of a driver that has ended nobody reads any more; the streams of other groups go on.
+            let _ = inbox.send((node, message)).await;
         }
     }
 }
@@ -370,46 +476,62 @@ impl Links {
 struct Dial {
     endpoint: Endpoint,
     client: quinn::ClientConfig,
-    config: ClusterConfig,
+    config: Arc<ClusterConfig>,
     node: NodeId,
     address: SocketAddr,
+    here: Arc<Notify>,
+    left: Arc<watch::Sender<bool>>,
 }
 
 impl Dial {
-    async fn run(
-        self,
-        mut messages: mpsc::Receiver<Message<Bytes>>,
-        mut pieces: mpsc::Receiver<Message<Bytes>>,
-        told: watch::Sender<Option<Connection>>,
-    ) {
+    async fn run(self, mut outgoing: Vec<(GroupId, Outgoing)>, told: watch::Sender<Option<Connection>>) {
         let mut pause = PAUSE.0;
         loop {
-            let found = connect(&self.endpoint, &self.client, &self.config, self.node, self.address).await;
+            let connecting = connect(&self.endpoint, &self.client, &self.config, self.node, self.address);
+            // One that was begun before the node listened would be tried again only after a second.
+            let found = tokio::select! {
+                biased;
+                found = connecting => found,
+                () = self.here.notified() => continue,
+            };
             if let Ok(connection) = found {
                 pause = PAUSE.0;
                 // What waited is of another time.
-                while messages.try_recv().is_ok() || pieces.try_recv().is_ok() {}
+                for (_, waiting) in &mut outgoing {
+                    while waiting.try_recv().is_ok() {}
+                }
                 told.send_replace(Some(connection.clone()));
-                let over = tokio::select! {
-                    over = write(&connection, &mut messages) => over,
-                    over = write(&connection, &mut pieces) => over,
-                };
+                let over = write_all(&connection, &mut outgoing).await;
                 told.send_replace(None);
+                // Only who shows that node's certificate gets here, and nobody who has left comes back: it is believed.
+                if let Some(quinn::ConnectionError::ApplicationClosed(why)) = connection.close_reason()
+                    && why.error_code == LEFT
+                {
+                    self.left.send_replace(true);
+                    return;
+                }
                 connection.close(VarInt::from_u32(0), b"");
                 if over {
                     return;
                 }
             }
-            tokio::time::sleep(pause).await;
+            let _ = timeout(pause, self.here.notified()).await;
             pause = (pause * 2).min(PAUSE.1);
         }
     }
 }
 
-/// Writes messages until the connection is gone. Returns whether there will be no more.
-async fn write(connection: &Connection, messages: &mut mpsc::Receiver<Message<Bytes>>) -> bool {
+/// Writes what goes to a node, all side by side, until one of them is at its end: then the connection is gone, or there will be no more.
+async fn write_all(connection: &Connection, outgoing: &mut [(GroupId, Outgoing)]) -> bool {
+    let mut writing: FuturesUnordered<_> =
+        outgoing.iter_mut().map(|(group, messages)| write(connection, *group, messages)).collect();
+    writing.next().await.unwrap_or(true)
+}
+
+/// Writes a group's messages until the connection is gone. Returns whether there will be no more.
+async fn write(connection: &Connection, group: GroupId, messages: &mut Outgoing) -> bool {
     let Ok((mut send, _receive)) = connection.open_bi().await else { return false };
-    if send.write_all(&Kind::Replica.opening()).await.is_err() {
+    if send.write_all(&Kind::Replica.opening(group)).await.is_err() {
         return false;
     }
     let mut out = Vec::new();
@@ -441,10 +563,12 @@ async fn write(connection: &Connection, messages: &mut mpsc::Receiver<Message<By
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::NodePlace;
+    use crate::config::{Founding, NodePlace};
     use std::net::UdpSocket;
     use std::path::PathBuf;
     use tidegate_replica::{Append, Body, Entry, Member};
+
+    const GROUPS: GroupId = 2;
 
     struct Echo;
 
@@ -468,7 +592,14 @@ mod tests {
         let nodes = [(1, place(0)), (2, place(1))].into();
         let days = 30;
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let config = ClusterConfig::init(folder.path(), nodes, 2, days, since.as_secs()).unwrap();
+        let config = ClusterConfig::init(
+            folder.path(),
+            nodes,
+            Founding { min_isr: 2, groups: GROUPS, durable: false },
+            days,
+            since.as_secs(),
+        )
+        .unwrap();
         let folders = [1, 2].map(|node| folder.path().join(format!("node-{node}")));
         (folder, folders, config)
     }
@@ -497,14 +628,14 @@ mod tests {
     #[tokio::test]
     async fn peers_speak_for_themselves_and_break_no_rule() {
         let (folder, [one, two], config) = cluster();
-        let (inbox, mut messages) = mpsc::channel(16);
+        let (inboxes, mut messages): (Vec<Inbox>, Vec<_>) = (0..GROUPS).map(|_| mpsc::channel(16)).unzip();
         let links = Links::start(ClusterConfig::read(&one).unwrap(), &one).unwrap();
-        links.serve(Arc::new(Echo), inbox);
+        links.serve(Arc::new(Echo), inboxes);
         let other = Links::start(ClusterConfig::read(&two).unwrap(), &two).unwrap();
         // Until it is dialed, messages are lost, as they may be.
         let received = loop {
-            other.send(1, ack(2));
-            match timeout(Duration::from_millis(20), messages.recv()).await {
+            other.send(1, 1, ack(2));
+            match timeout(Duration::from_millis(20), messages[1].recv()).await {
                 Ok(received) => break received,
                 Err(_) => continue,
             }
@@ -515,7 +646,8 @@ mod tests {
         assert!(links.heard(2).is_some() && other.connected() == [1]);
         assert!(matches!(other.call(9, Kind::Status, b"", HANDSHAKE).await, Err(CallError::Apart(9))));
 
-        let replica = Kind::Replica.opening();
+        other.send(GROUPS, 1, ack(2));
+        let replica = Kind::Replica.opening(0);
         let forged = closed_with(&two, &config, replica, &bytes(&ack(1))).await;
         assert!(forged.contains("node 2 speaks for node 1"), "{forged}");
         let member = |node| Member { node, incarnation: 1 };
@@ -545,11 +677,15 @@ mod tests {
         }
         let operator = closed_with(folder.path(), &config, replica, b"").await;
         assert!(operator.contains("an operator is no replica"), "{operator}");
-        for opening in [*b"TGLK\x02\x01\0\0", *b"TGLK\x01\x09\0\0", *b"abcdefgh"] {
+        let apart = closed_with(&two, &config, Kind::Replica.opening(GROUPS), b"").await;
+        assert!(apart.contains("a stream of group 2, there are 2"), "{apart}");
+        for opening in [*b"TGLK\x02\x01\0\0", *b"TGLK\x01\x09\0\0", *b"TGLK\x01\x04\x01\0", *b"abcdefgh"] {
             let closed = closed_with(&two, &config, opening, b"").await;
             assert!(closed.contains("a stream"), "{closed}");
         }
-        assert!(messages.try_recv().is_err(), "nothing of all that went on");
+        for messages in &mut messages {
+            assert!(messages.try_recv().is_err(), "nothing of all that went on");
+        }
     }
 
     #[tokio::test]
@@ -558,7 +694,7 @@ mod tests {
         let (_other, [stranger, _], _) = cluster();
         let (inbox, _messages) = mpsc::channel(16);
         let links = Links::start(ClusterConfig::read(&one).unwrap(), &one).unwrap();
-        links.serve(Arc::new(Echo), inbox);
+        links.serve(Arc::new(Echo), vec![inbox; GROUPS.into()]);
         let endpoint = tidegate_quic::socket::endpoint(([127, 0, 0, 1], 0).into(), None, 1_200).unwrap();
         let address = config.nodes[&1].peers;
         let client_of = |dir: &Path| client(&ClusterConfig::read(dir).unwrap(), dir).unwrap();
@@ -576,5 +712,42 @@ mod tests {
             let closed = connection.closed().await.to_string();
             assert!(closed.contains("certificate") || closed.contains("peer"), "{closed}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_left_is_told_so_and_who_is_new_is_dialed() {
+        let (folder, [one, two], config) = cluster();
+        let free = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [peers, clients] = free.map(|socket| socket.local_addr().unwrap());
+        let place = NodePlace { peers, clients };
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let three = config.add_node(folder.path(), 3, place, 30, since.as_secs()).unwrap();
+        let links =
+            [&one, &two, &three].map(|dir| Links::start(ClusterConfig::read(dir).unwrap(), dir).unwrap());
+        let (inbox, _messages) = mpsc::channel(16);
+        links.iter().for_each(|links| links.serve(Arc::new(Echo), vec![inbox.clone(); GROUPS.into()]));
+        let [first, second, third] = &links;
+        // Until somebody tells the first, the third is nobody to it.
+        let refused = third.call(1, Kind::Status, b"", HANDSHAKE).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let known = third.config();
+        for links in [first, second] {
+            let mut with = (*known).clone();
+            with.node = links.config().node;
+            links.follow(with);
+        }
+        while first.call(3, Kind::Status, b"", HANDSHAKE).await.is_err()
+            || third.call(1, Kind::Status, b"", HANDSHAKE).await.is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+        let mut told = third.left();
+        assert!(!*told.borrow());
+        let mut without = (*first.config()).clone();
+        without.nodes.remove(&3);
+        without.left.insert(3);
+        first.follow(without);
+        timeout(Duration::from_secs(60), told.wait_for(|left| *left)).await.unwrap().unwrap();
+        assert!(!*second.left().borrow(), "nobody else is meant");
     }
 }

@@ -1,38 +1,56 @@
-//! A node: links, consensus and driver on threads of their own, beside an engine.
+//! A node beside an engine: links and driver on the runtime that moves the engine's packets, consensus on threads of its own.
+//!
+//! An acknowledgement passes links and driver of two nodes. Where the engine shares one thread with its packets they do too, so that an
+//! event goes from a feed's socket to a follower's and back without a thread to be woken on the way. Consensus waits for its disk.
 
 use crate::config::{ClusterConfig, ClusterError, Incarnations, Who};
 use crate::driver::{Driver, LOG_BYTES_MAX, Work};
 use crate::links::{Kind, Links, Serve};
+use crate::members;
 use crate::metadata::{Consensus, ConsensusStatus, Undecided, Verdict};
-use crate::prepared::Prepared;
-use crate::snapshots::Snapshots;
+use crate::prepared::{Begins, Prepared};
+use crate::registrar::Registrar;
+use crate::snapshots::{Budget, Snapshots};
 use crate::view::{FollowerStatus, Observer};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_journal::Point;
 use tidegate_live::replication::ReplicationDriver;
 use tidegate_live::{IngestHandle, SnapshotOptions};
-use tidegate_replica::{Command, Member, Meta, NodeId, Replica, ReplicaOptions};
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tidegate_replica::{Command, GroupId, Member, Meta, NodeId, Replica, ReplicaOptions};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 /// Messages of other replicas that wait for the driver; with more, links are not read.
 const INBOX_MAX: usize = 1_024;
+/// How long a group that has fetched a snapshot waits for others that fetch theirs: less than leaders keep their logs for.
+const FETCH_TOGETHER: Duration = Duration::from_secs(10);
 /// How long handing over may take at the end.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long the driver may take to end once it was told to.
+const LAST_TURN: Duration = Duration::from_secs(5);
 /// A node's write to its disk must not keep it from answering others, so there are two.
 const THREADS: usize = 2;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_first(group: &GroupId) -> bool {
+    *group == 0
+}
 
 /// How a replica stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
     /// The node.
     pub node: NodeId,
+    /// The group that it is a replica of.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub group: GroupId,
     /// Which start of it.
     pub incarnation: u64,
     /// `leader`, `follower` or `fenced`.
@@ -73,15 +91,18 @@ pub struct ReplicaStatus {
 }
 
 impl ReplicaStatus {
-    /// What a log may grow to.
+    /// What the logs of a node may grow to, each to the same part of it.
     pub const LOG_BYTES_MAX: u64 = LOG_BYTES_MAX;
 }
 
 /// How a node stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// Its replica.
+    /// Its replica of the first group.
     pub replica: ReplicaStatus,
+    /// Its replicas of the other groups, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<ReplicaStatus>,
     /// Metadata as it knows it.
     pub meta: Meta,
     /// Consensus on metadata.
@@ -90,7 +111,14 @@ pub struct NodeStatus {
     pub connected: Vec<NodeId>,
 }
 
-/// Why a node's replica ended.
+impl NodeStatus {
+    /// Its replicas of all groups, in order.
+    pub fn all(&self) -> impl Iterator<Item = &ReplicaStatus> {
+        std::iter::once(&self.replica).chain(&self.replicas)
+    }
+}
+
+/// Why a node's replicas ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Somebody said so.
@@ -109,6 +137,8 @@ pub enum Ended {
     Log(String),
     /// Its incarnation cannot be noted.
     Incarnation(String),
+    /// It has left the cluster.
+    Left,
     /// Consensus is gone.
     Metadata,
 }
@@ -140,6 +170,7 @@ impl std::fmt::Display for Ended {
             Self::Snapshots(why) => write!(f, "its snapshots cannot be used: {why}"),
             Self::Log(why) => write!(f, "its log cannot be written: {why}"),
             Self::Incarnation(why) => f.write_str(why),
+            Self::Left => f.write_str("it has left the cluster, and its number is not used again"),
             Self::Metadata => f.write_str("consensus on metadata has ended"),
         }
     }
@@ -152,12 +183,17 @@ pub struct Node {
     consensus: Consensus,
     service: Arc<Service>,
     observer: Observer,
-    stop: Option<oneshot::Sender<()>>,
-    ended: watch::Receiver<Option<Ended>>,
-    recovered: Recovered,
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<Option<(Ended, Instant)>>,
+    /// Held until the last of its tasks has ended.
+    running: mpsc::Receiver<Never>,
+    recovered: Vec<Recovered>,
 }
 
-/// What a node found of its log when it started.
+/// There is none.
+enum Never {}
+
+/// What a node found of a group's log when it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Entries.
@@ -172,7 +208,7 @@ pub struct Recovered {
     pub snapshot: Option<u64>,
 }
 
-/// Snapshots of a node, for whoever starts it.
+/// Snapshots of a node's group, for whoever starts it.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshotting {
     /// When they are taken.
@@ -183,18 +219,23 @@ pub struct Snapshotting {
     pub point: Option<Point>,
 }
 
+/// A group of a node, for whoever starts it.
+pub struct NodeGroup {
+    /// Its snapshots.
+    pub snapshots: Snapshotting,
+    /// The driver's end of the way to its engine.
+    pub port: ReplicationDriver,
+    /// Its engine.
+    pub ingest: IngestHandle,
+}
+
 impl Node {
-    /// Starts the node whose folder was prepared, beside the engine of `ingest`, which was started with the other end of `port` and with
-    /// the snapshots in [`Prepared::snapshots`].
+    /// Starts the node whose folder was prepared, beside the engine of each group, which was started with the other end of its port and with
+    /// its snapshots in [`Prepared::snapshots`]. Links and drivers run on `network`, which must outlive the node.
     ///
     /// # Errors
     /// [`ClusterError`] when the folder is no node's, or cannot be used, or the address is taken.
-    pub fn start(
-        prepared: Prepared,
-        snapshots: Snapshotting,
-        port: ReplicationDriver,
-        ingest: IngestHandle,
-    ) -> Result<Self, ClusterError> {
+    pub fn start(prepared: Prepared, groups: Vec<NodeGroup>, network: &Handle) -> Result<Self, ClusterError> {
         let dir = prepared.dir().to_owned();
         let dir = dir.as_path();
         let config = ClusterConfig::read(dir)?;
@@ -205,48 +246,53 @@ impl Node {
             .enable_all()
             .build()
             .map_err(ClusterError::Threads)?;
-        let (links, consensus) = runtime.block_on(async {
-            let links = Links::start(config.clone(), dir)?;
-            let consensus = Consensus::start(&config, dir, Arc::clone(&links)).await?;
-            Ok::<_, ClusterError>((links, consensus))
-        })?;
+        let links = {
+            let _here = network.enter();
+            Links::start(config.clone(), dir)?
+        };
+        let consensus = runtime.block_on(Consensus::start(&config, dir, Arc::clone(&links)))?;
+        let (lock, there) = prepared.into_parts();
+        let meta = Arc::clone(&consensus.state().borrow());
+        if [groups.len(), there.len()] != [meta.groups.len(); 2] {
+            let why = format!("the cluster has {} groups, and {} are there", meta.groups.len(), there.len());
+            return Err(ClusterError::Asked(why));
+        }
+        if meta.slots != config.layout().slots() {
+            return Err(ClusterError::Asked("the cluster has other slots in its groups".to_owned()));
+        }
         // After the store was locked: of two processes in one folder the second gets no further.
         let incarnations = Incarnations::of(dir);
         let last = incarnations.last()?;
         incarnations.note(last + 1)?;
         let me = Member { node, incarnation: last + 1 };
-        let lineage = consensus.state().borrow().group.lineage;
-        let begins = prepared.begin(lineage, &snapshots)?;
-        let recovered = begins.recovered;
-        // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
-        let lossy = last > 0 && (!recovered.whole || begins.lossy);
-        let ordered = begins.base.offset;
-        let replica = Replica::new(me, begins.lineage, begins.base, begins.log, ReplicaOptions::default());
-        let snapshots = Snapshots::new(dir, &config.cluster, snapshots);
-        let status = Arc::new(Mutex::new(ReplicaStatus { node, ..ReplicaStatus::default() }));
-        let service = Arc::new(Service {
-            status: Arc::clone(&status),
-            consensus: consensus.clone(),
-            links: Arc::clone(&links),
-            ingest: ingest.clone(),
-        });
-        let observer = {
-            let _here = runtime.enter();
-            let (links, consensus) = (Arc::clone(&links), consensus.clone());
-            let logged = {
-                let ingest = ingest.clone();
-                Arc::new(move || ingest.stats().logged)
-            };
-            Observer::start(config.clone(), node, links, consensus, Arc::clone(&status), logged)
-        };
-        let (stop, stopped) = oneshot::channel();
-        let (ending, ended) = watch::channel(None);
-        runtime.block_on(async {
+        let (stop, ending, runs) = (watch::Sender::new(false), watch::Sender::new(None), mpsc::channel(1));
+        let life = Life { stop: stop.subscribe(), ended: ending, lock: Arc::new(lock), runs: runs.0 };
+        let (told, incarnation) = watch::channel(me.incarnation);
+        let (mut drivers, mut inboxes, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lossy, mut marks, mut recovered) = (Vec::new(), Vec::new(), Vec::new());
+        let (log_bytes_max, budget) = (LOG_BYTES_MAX / u64::from(config.groups), Budget::new());
+        for ((group, there), of) in (0..).zip(there).zip(groups) {
+            let NodeGroup { snapshots, port, ingest } = of;
+            let begins = there.begin(meta.groups[usize::from(group)].lineage, &snapshots)?;
+            recovered.push(begins.recovered);
+            // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
+            lossy.push(last > 0 && (!begins.recovered.whole || begins.lossy));
+            let Begins { kept, snapshots: folder, lineage, base, log, mark, .. } = begins;
+            marks.push(mark);
+            let ordered = base.offset;
+            let options = ReplicaOptions { group, durable: config.durable, ..ReplicaOptions::default() };
+            let replica = Replica::new(me, lineage, base, log, options);
+            let status = ReplicaStatus { node, group, ..ReplicaStatus::default() };
+            let status = Arc::new(Mutex::new(status));
+            shown.push(Shown { status: Arc::clone(&status), ingest: ingest.clone() });
             let (inbox, messages) = mpsc::channel(INBOX_MAX);
-            links.serve(Arc::clone(&service), inbox);
-            let (proposals, refused) = consensus.proposals();
-            let driver = Driver {
-                config,
+            inboxes.push(inbox);
+            let (proposals, refused) = {
+                let _here = runtime.enter();
+                consensus.proposals()
+            };
+            drivers.push(Driver {
+                group,
                 links: Arc::clone(&links),
                 proposals,
                 refused,
@@ -254,37 +300,51 @@ impl Node {
                 port,
                 ingest,
                 replica,
-                incarnations,
-                kept: begins.kept,
-                snapshots,
-                lossy,
+                incarnation: incarnation.clone(),
+                kept,
+                snapshots: Snapshots::new(&folder, &config.cluster, budget.clone(), snapshots),
+                log_bytes_max,
                 status,
                 work: Work::from(ordered),
-            };
-            let lock = begins.lock;
-            tokio::spawn(async move {
-                // Nobody else's until the driver has ended.
-                let _lock = lock;
-                let why = driver.run(stopped).await;
-                ending.send_replace(Some(why));
             });
+        }
+        let replicas = Replicas(shown.into());
+        let service = Arc::new(Service {
+            replicas: replicas.clone(),
+            consensus: consensus.clone(),
+            links: Arc::clone(&links),
         });
+        let (observer, registrar) = {
+            let _here = runtime.enter();
+            let (proposals, refused) = consensus.proposals();
+            let observer = Observer::start(node, Arc::clone(&links), consensus.clone(), replicas);
+            (observer, Registrar { me, proposals, refused, incarnations, lossy, marks, told })
+        };
+        let ended = life.ended.subscribe();
+        {
+            let _here = network.enter();
+            links.serve(Arc::clone(&service), inboxes);
+            tokio::spawn(members::follow(dir.to_owned(), Arc::clone(&links), consensus.clone()));
+            life.spawn(|stop| registrar.run(stop));
+            drivers.into_iter().for_each(|driver| life.spawn(|stop| driver.run(stop)));
+        }
         Ok(Self {
             runtime: Some(runtime),
             links,
             consensus,
             service,
             observer,
-            stop: Some(stop),
+            stop,
             ended,
+            running: runs.1,
             recovered,
         })
     }
 
-    /// What it found of its log.
+    /// What it found of its logs, by group.
     #[must_use]
-    pub fn recovered(&self) -> Recovered {
-        self.recovered
+    pub fn recovered(&self) -> &[Recovered] {
+        &self.recovered
     }
 
     /// Where it listens for other nodes.
@@ -305,38 +365,51 @@ impl Node {
         self.observer.clone()
     }
 
-    /// Why its replica ended, once it has.
+    /// Why its replicas ended, once one of them has. Where that is because it has fetched a snapshot, others that fetch theirs have a while
+    /// for that, as all of them start again.
     #[must_use]
     pub fn ended(&self) -> Option<Ended> {
-        self.ended.borrow().clone()
+        let (why, at) = self.ended.borrow().clone()?;
+        let fetches = || self.service.replicas.status().iter().any(|replica| replica.fetching.is_some());
+        let waits = matches!(why, Ended::Snapshot(_)) && at.elapsed() < FETCH_TOGETHER && fetches();
+        (!waits).then_some(why)
     }
 
-    /// Lets another node in sync lead, if this one does and there is one: feeds go there, and nobody need find out first that this one is
-    /// gone.
+    /// Lets other nodes in sync lead what this one does, where there are any: feeds go there, and nobody need find out first that this one
+    /// is gone.
     async fn hand_over(&self) {
         let NodeStatus { meta, connected, replica, .. } = self.status();
-        let leads = meta.group.leader.filter(|leader| leader.node == replica.node);
-        let heirs = meta.group.isr.iter().copied().filter(|member| connected.contains(&member.node));
-        let heir = heirs.clone().find(|member| !meta.drained.contains(&member.node)).or(heirs.clone().next());
-        if let (Some(me), Some(target)) = (leads, heir) {
-            let command = Command::Transfer { epoch: meta.group.epoch, target };
+        let handing = meta.numbered().filter_map(|(number, group)| {
+            let me = group.leader.filter(|leader| leader.node == replica.node)?;
+            // One after the other, so that they do not all go to the same.
+            let there = group.isr.iter().copied().filter(|member| connected.contains(&member.node));
+            let heirs: Vec<Member> = there.collect();
+            let may: Vec<Member> =
+                heirs.iter().copied().filter(|member| !meta.drained.contains(&member.node)).collect();
+            let among = if may.is_empty() { heirs } else { may };
+            let target = *among.get(usize::from(number) % among.len().max(1))?;
+            Some((number, me, Command::Transfer { group: number, epoch: group.epoch, target }))
+        });
+        let handed = handing.map(async |(number, me, command)| {
             if self.consensus.decide(command).await.is_ok() {
                 let mut state = self.consensus.state();
-                let _ = state.wait_for(|meta| meta.group.leader != Some(me)).await;
+                let leads = |meta: &Arc<Meta>| meta.group(number).and_then(|group| group.leader);
+                let _ = state.wait_for(|meta| leads(meta) != Some(me)).await;
             }
-        }
+        });
+        futures_util::future::join_all(handed).await;
     }
 
-    /// Ends it; if it leads, another node leads first.
+    /// Ends it; what it leads, others lead first.
     pub fn finish(mut self) {
         if let Some(runtime) = &self.runtime {
             let _ = runtime.block_on(async { timeout(HAND_OVER, self.hand_over()).await });
         }
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
+        self.stop.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
             runtime.block_on(async {
+                // What the node's folder is locked with goes with the last of them.
+                let _ = timeout(LAST_TURN, self.running.recv()).await;
                 self.consensus.stop().await;
                 self.links.close().await;
             });
@@ -345,20 +418,80 @@ impl Node {
     }
 }
 
+/// What the tasks of a node have in common: they end together.
+struct Life {
+    stop: watch::Receiver<bool>,
+    /// Why the first of them ended.
+    ended: watch::Sender<Option<(Ended, Instant)>>,
+    lock: Arc<File>,
+    runs: mpsc::Sender<Never>,
+}
+
+impl Life {
+    fn spawn<F>(&self, task: impl FnOnce(watch::Receiver<bool>) -> F)
+    where
+        F: Future<Output = Ended> + Send + 'static,
+    {
+        let (ended, runs) = (self.ended.clone(), self.runs.clone());
+        let lock = Arc::clone(&self.lock);
+        let task = task(self.stop.clone());
+        tokio::spawn(async move {
+            let why = task.await;
+            // Nobody else's until all of them have ended.
+            drop(lock);
+            ended.send_if_modified(|first| {
+                // A fetched snapshot is a reason to begin again, which is none where another group cannot go on.
+                let counts = match first {
+                    None => true,
+                    Some((Ended::Snapshot(_), _)) => !matches!(why, Ended::Snapshot(_) | Ended::Asked),
+                    Some(_) => false,
+                };
+                if counts {
+                    *first = Some((why, Instant::now()));
+                }
+                counts
+            });
+            drop(runs);
+        });
+    }
+}
+
+/// A replica, to be shown.
+struct Shown {
+    status: Arc<Mutex<ReplicaStatus>>,
+    ingest: IngestHandle,
+}
+
+/// The replicas of a node, to be shown.
+#[derive(Clone)]
+pub(crate) struct Replicas(Arc<[Shown]>);
+
+impl Replicas {
+    /// How they stand, by group.
+    pub(crate) fn status(&self) -> Vec<ReplicaStatus> {
+        let of = |shown: &Shown| {
+            let logged = shown.ingest.logged();
+            let status = shown.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            ReplicaStatus { logged, ..status }
+        };
+        self.0.iter().map(of).collect()
+    }
+}
+
 /// What a node answers.
 struct Service {
-    status: Arc<Mutex<ReplicaStatus>>,
+    replicas: Replicas,
     consensus: Consensus,
     links: Arc<Links>,
-    ingest: IngestHandle,
 }
 
 impl Service {
     fn status(&self) -> NodeStatus {
-        let logged = self.ingest.stats().logged;
-        let replica = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut replicas = self.replicas.status();
+        let rest = replicas.split_off(1.min(replicas.len()));
         NodeStatus {
-            replica: ReplicaStatus { logged, ..replica },
+            replica: replicas.pop().unwrap_or_default(),
+            replicas: rest,
             meta: (**self.consensus.state().borrow()).clone(),
             consensus: self.consensus.status(),
             connected: self.links.connected(),
@@ -368,31 +501,38 @@ impl Service {
     async fn propose(&self, who: Who, question: &[u8]) -> Verdict {
         let command: Command =
             serde_json::from_slice(question).map_err(|error| Undecided::Failed(error.to_string()))?;
-        let leader = self.consensus.state().borrow().group.leader.map(|leader| leader.node);
-        if !may_propose(who, &command, leader) {
+        let meta = Arc::clone(&self.consensus.state().borrow());
+        let leads = |group| meta.group(group)?.leader.map(|leader| leader.node);
+        if !may_propose(who, &command, leads) {
             return Err(Undecided::Failed(format!("{who:?} may not propose {command:?}")));
         }
         match who {
             Who::Node(_) => self.consensus.decide_here(command).await,
-            Who::Operator => self.consensus.decide(command).await,
+            Who::Operator | Who::Left(_) => self.consensus.decide(command).await,
         }
     }
 }
 
-/// A node speaks for itself, and for the group while it leads it; an operator decides what only people can.
-fn may_propose(who: Who, command: &Command, leader: Option<NodeId>) -> bool {
+/// A node speaks for itself, and for a group while it leads it; an operator decides what only people can.
+fn may_propose(who: Who, command: &Command, leader: impl Fn(GroupId) -> Option<NodeId>) -> bool {
     match (who, command) {
-        (Who::Node(node), Command::Register { member, .. }) => member.node == node,
-        (Who::Node(node), Command::AlterIsr { .. } | Command::Transfer { .. }) => leader == Some(node),
-        (Who::Node(_), Command::Fence { .. } | Command::DeclareLoss { .. } | Command::Drain { .. }) => false,
+        (Who::Node(node), Command::Register { member, .. } | Command::Renew { member, .. }) => {
+            member.node == node
+        }
+        (Who::Node(node), Command::AlterIsr { group, .. } | Command::Transfer { group, .. }) => {
+            leader(*group) == Some(node)
+        }
+        (Who::Left(_), _) => false,
         (
-            Who::Operator,
+            who,
             Command::Fence { .. }
-            | Command::Transfer { .. }
             | Command::DeclareLoss { .. }
-            | Command::Drain { .. },
-        ) => true,
-        (Who::Operator, Command::Register { .. } | Command::AlterIsr { .. }) => false,
+            | Command::Drain { .. }
+            | Command::Join { .. }
+            | Command::Leave { .. },
+        ) => who == Who::Operator,
+        (Who::Operator, Command::Transfer { .. }) => true,
+        (Who::Operator, Command::Register { .. } | Command::Renew { .. } | Command::AlterIsr { .. }) => false,
     }
 }
 
@@ -408,7 +548,7 @@ impl Serve for Service {
                 (Kind::Consensus, Who::Node(_)) => self.consensus.answer(&question).await,
                 (Kind::Propose, _) => serde_json::to_vec(&self.propose(who, &question).await).ok(),
                 (Kind::Status, _) => serde_json::to_vec(&self.status()).ok(),
-                (Kind::Consensus, Who::Operator) | (Kind::Replica, _) => None,
+                (Kind::Consensus, Who::Operator | Who::Left(_)) | (Kind::Replica, _) => None,
             }
         })
     }
@@ -421,26 +561,39 @@ mod tests {
     #[test]
     fn nobody_proposes_what_is_not_theirs() {
         let member = Member { node: 2, incarnation: 9 };
-        let register = Command::Register { member, lossy: true };
-        let alter = Command::AlterIsr { epoch: 1, version: 1, isr: vec![member] };
+        let register = Command::Register { member, lossy: true, lost: Vec::new() };
+        let alter = Command::AlterIsr { group: 0, epoch: 1, version: 1, isr: vec![member] };
         let fence = Command::Fence { member };
-        let transfer = Command::Transfer { epoch: 1, target: member };
-        let loss = Command::DeclareLoss { epoch: 1, target: member };
-        assert!(may_propose(Who::Node(2), &register, None));
-        assert!(!may_propose(Who::Node(1), &register, Some(1)), "in the name of another");
-        assert!(may_propose(Who::Node(1), &alter, Some(1)));
-        assert!(!may_propose(Who::Node(2), &alter, Some(1)), "not the leader");
-        assert!(may_propose(Who::Node(1), &transfer, Some(1)), "it hands over");
-        assert!(!may_propose(Who::Node(2), &transfer, Some(1)), "not the leader");
+        let transfer = Command::Transfer { group: 0, epoch: 1, target: member };
+        let loss = Command::DeclareLoss { group: 0, epoch: 1, target: member };
+        assert!(may_propose(Who::Node(2), &register, |_| None));
+        assert!(!may_propose(Who::Node(1), &register, |_| Some(1)), "in the name of another");
+        assert!(may_propose(Who::Node(1), &alter, |_| Some(1)));
+        assert!(!may_propose(Who::Node(2), &alter, |_| Some(1)), "not the leader");
+        assert!(may_propose(Who::Node(1), &transfer, |_| Some(1)), "it hands over");
+        assert!(!may_propose(Who::Node(2), &transfer, |_| Some(1)), "not the leader");
+        let second = Command::Transfer { group: 1, epoch: 1, target: member };
+        let first = |group: GroupId| Some(if group == 0 { 1 } else { 2 });
+        assert!(!may_propose(Who::Node(1), &second, first), "it leads another group");
         let drain = Command::Drain { node: 2, drained: true };
-        for command in [&fence, &loss, &drain] {
-            assert!(!may_propose(Who::Node(2), command, Some(2)), "{command:?}");
+        let place = tidegate_replica::Place {
+            peers: ([10, 0, 0, 4], 7_500).into(),
+            clients: ([10, 0, 0, 4], 7_443).into(),
+            zone: None,
+        };
+        let join = Command::Join { node: 4, place };
+        let leave = Command::Leave { node: 2 };
+        for command in [&fence, &loss, &drain, &join, &leave] {
+            assert!(!may_propose(Who::Node(2), command, |_| Some(2)), "{command:?}");
         }
-        for command in [&fence, &transfer, &loss, &drain] {
-            assert!(may_propose(Who::Operator, command, None), "{command:?}");
+        for command in [&register, &alter, &transfer, &leave] {
+            assert!(!may_propose(Who::Left(2), command, |_| Some(2)), "{command:?}");
+        }
+        for command in [&fence, &transfer, &loss, &drain, &join, &leave] {
+            assert!(may_propose(Who::Operator, command, |_| None), "{command:?}");
         }
         for command in [&register, &alter] {
-            assert!(!may_propose(Who::Operator, command, None), "{command:?}");
+            assert!(!may_propose(Who::Operator, command, |_| None), "{command:?}");
         }
     }
 }

@@ -8,14 +8,16 @@ use quinn::{Endpoint, VarInt};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_replica::{Command, NodeId};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How long a node may take to be reached, and to answer.
 const CONNECT: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(3);
+/// Between two attempts to have something decided.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What is known of a node: how it stands, or why it does not say.
 pub type Found = Result<NodeStatus, String>;
@@ -50,6 +52,20 @@ impl Operator {
         &self.config
     }
 
+    /// How every node stands, those included that came after the folder was written.
+    pub async fn found(&mut self) -> BTreeMap<NodeId, Found> {
+        loop {
+            let found = self.status().await;
+            let all = found.values().filter_map(|found| found.as_ref().ok());
+            let newest = all.max_by_key(|status| status.meta.revision);
+            match newest.and_then(|status| self.config.following(&status.meta.book)) {
+                // Each turn knows of more who came or went, and nobody comes back.
+                Some(config) => self.config = config,
+                None => return found,
+            }
+        }
+    }
+
     async fn ask(&self, node: NodeId, kind: Kind, question: &[u8]) -> Result<Vec<u8>, String> {
         let place = self.config.nodes.get(&node).ok_or_else(|| format!("there is no node {node}"))?;
         let link = links::connect(&self.endpoint, &self.client, &self.config, node, place.peers);
@@ -78,6 +94,20 @@ impl Operator {
             });
         }
         asked.join_all().await.into_iter().collect()
+    }
+
+    /// Has a command decided as soon as somebody can, such as while another node begins to lead.
+    ///
+    /// # Errors
+    /// As [`Operator::decide`]; [`ClusterError::Silent`] when nobody could in all that time.
+    pub async fn decide_within(&self, command: &Command, patience: Duration) -> Result<(), ClusterError> {
+        let start = Instant::now();
+        loop {
+            match self.decide(command).await {
+                Err(ClusterError::Silent(_)) if start.elapsed() < patience => sleep(AGAIN).await,
+                decided => return decided,
+            }
+        }
     }
 
     /// Has a command decided by whichever node can.

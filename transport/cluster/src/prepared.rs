@@ -1,7 +1,9 @@
-//! A node's folder before its engine starts: whose it is, what of the log is there, and which snapshots go with it.
+//! A node's folder before its engine starts: whose it is, what of each group's log is there, and which snapshots go with it.
+//!
+//! `log/` and `snapshots/` are the first group's, those of group G are in `group-G/`.
 
-use crate::config::{ClusterConfig, ClusterError};
-use crate::kept::{Found, Kept, boot};
+use crate::config::{ClusterConfig, ClusterError, Incarnations};
+use crate::kept::{Found, Kept, Lossy, Opening, boot};
 use crate::machine::Inputs;
 use crate::node::{Recovered, Snapshotting};
 use crate::snapshots::{FOLDER, base_of, place_of};
@@ -10,38 +12,45 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use tidegate_journal::SnapshotFolder;
-use tidegate_replica::{Base, Fit, Log, Rules};
+use tidegate_replica::{Base, Fit, GroupId, Log, Rules, SLOTS, Slots};
 
-/// A node's folder, locked, with its log read.
+/// A node's folder, locked, with its logs read.
 pub struct Prepared {
     dir: PathBuf,
     lock: File,
+    groups: Vec<PreparedGroup>,
+}
+
+/// What is there of one group.
+pub(crate) struct PreparedGroup {
+    /// The folder with its log and snapshots.
+    dir: PathBuf,
     kept: Kept,
     found: Found,
 }
 
 /// What a replica begins with.
 pub(crate) struct Begins {
-    pub(crate) lock: File,
     pub(crate) kept: Kept,
+    /// The folder of its snapshots.
+    pub(crate) snapshots: PathBuf,
     pub(crate) lineage: u64,
     pub(crate) base: Base<Inputs>,
     pub(crate) log: Log<Bytes>,
     pub(crate) lossy: bool,
+    /// Where it says that it is, until metadata knows.
+    pub(crate) mark: Lossy,
     pub(crate) recovered: Recovered,
 }
 
 impl Prepared {
-    /// Opens a node's folder. Snapshots that do not go with its log are removed: they are of a history that is over.
+    /// Opens a node's folder. Snapshots that do not go with their group's log are removed: they are of a history that is over.
     ///
     /// # Errors
     /// [`ClusterError`] when it is no node's, or another process has it, or what is in it cannot be used.
     pub fn of(dir: &Path) -> Result<Self, ClusterError> {
-        ClusterConfig::read(dir)?.here(dir)?;
-        let at = |act, path: &Path| {
-            let path = path.to_owned();
-            move |source| ClusterError::File { act, path, source }
-        };
+        let config = ClusterConfig::read(dir)?;
+        config.here(dir)?;
         let path = dir.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(at("write", &path))?;
@@ -52,11 +61,10 @@ impl Prepared {
         }
         let path = dir.join("log");
         adopt(dir, &path).map_err(at("use", &path))?;
-        let (kept, found) = Kept::open(&path, 0, boot()).map_err(at("use", &path))?;
-        let prepared = Self { dir: dir.to_owned(), lock, kept, found };
-        let path = prepared.snapshots();
-        prepared.sort_out().map_err(at("use", &path))?;
-        Ok(prepared)
+        let before = Incarnations::of(dir).last()? > 0;
+        let opening = Opening { boot: boot(), durable: config.durable, before };
+        let groups = (0..config.groups).map(|group| PreparedGroup::of(place(dir, group), opening));
+        Ok(Self { dir: dir.to_owned(), lock, groups: groups.collect::<Result<_, _>>()? })
     }
 
     /// The folder.
@@ -65,9 +73,52 @@ impl Prepared {
         &self.dir
     }
 
-    /// The folder of its snapshots.
+    /// How many groups there are.
     #[must_use]
-    pub fn snapshots(&self) -> PathBuf {
+    pub fn groups(&self) -> u16 {
+        self.groups.len() as u16
+    }
+
+    /// The group of each slot.
+    #[must_use]
+    pub fn slots(&self) -> Vec<GroupId> {
+        let slots = Slots::even(self.groups.len());
+        (0..SLOTS).map(|slot| slots.group_of(slot)).collect()
+    }
+
+    /// The folders of snapshots, by group.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<PathBuf> {
+        self.groups.iter().map(PreparedGroup::snapshots).collect()
+    }
+
+    /// The lock, for as long as anything here is used, and the groups.
+    pub(crate) fn into_parts(self) -> (File, Vec<PreparedGroup>) {
+        (self.lock, self.groups)
+    }
+}
+
+/// Where a group's log and snapshots are.
+fn place(dir: &Path, group: GroupId) -> PathBuf {
+    if group == 0 { dir.to_owned() } else { dir.join(format!("group-{group}")) }
+}
+
+fn at(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ClusterError {
+    let path = path.to_owned();
+    move |source| ClusterError::File { act, path, source }
+}
+
+impl PreparedGroup {
+    fn of(dir: PathBuf, opening: Opening) -> Result<Self, ClusterError> {
+        let path = dir.join("log");
+        let (kept, found) = Kept::open(&path, 0, opening).map_err(at("use", &path))?;
+        let prepared = Self { dir, kept, found };
+        let path = prepared.snapshots();
+        prepared.sort_out().map_err(at("use", &path))?;
+        Ok(prepared)
+    }
+
+    fn snapshots(&self) -> PathBuf {
         self.dir.join(FOLDER)
     }
 
@@ -96,7 +147,8 @@ impl Prepared {
             // A mistake in the settings of all nodes must not cost all copies.
             return Err(ClusterError::Settings { path: self.snapshots() });
         }
-        let Self { dir, lock, mut kept, found } = self;
+        let snapshots = self.snapshots();
+        let Self { dir, mut kept, found } = self;
         let path = dir.join("log");
         let failed = |source| ClusterError::File { act: "write", path: path.clone(), source };
         let mut recovered = Recovered {
@@ -109,11 +161,15 @@ impl Prepared {
         let base = point.map_or_else(Base::default, |point| base_of(&point));
         let mut log = found.log;
         let (mut of, mut lossy) = (found.lineage, false);
+        let mark = Lossy::of(&path);
         match base.point().fit(of, &log, Rules::default()) {
             Fit::Follows => {}
             Fit::Useless if log.base() == 0 => {}
             fit => {
                 lossy = fit != Fit::Replaces { lossy: false };
+                if lossy {
+                    mark.set().map_err(failed)?;
+                }
                 if let Fit::Replaces { .. } = fit {
                     of = of.max(base.lineage);
                 }
@@ -127,7 +183,7 @@ impl Prepared {
             of = lineage;
             kept.set_lineage(lineage).map_err(failed)?;
         }
-        Ok(Begins { lock, kept, lineage: of, base, log, lossy, recovered })
+        Ok(Begins { kept, snapshots, lineage: of, base, log, lossy, mark, recovered })
     }
 }
 
@@ -144,7 +200,7 @@ fn adopt(dir: &Path, folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::NodePlace;
+    use crate::config::{Founding, NodePlace};
     use tidegate_journal::{Point, SnapshotInfo};
     use tidegate_live::SnapshotOptions;
     use tidegate_replica::{Body, Entry};
@@ -165,9 +221,17 @@ mod tests {
         let at = |port| ([127, 0, 0, 1], port).into();
         let place = |port| NodePlace { peers: at(port), clients: at(port + 100) };
         let nodes = [(1, place(7_501)), (2, place(7_502))].into();
-        ClusterConfig::init(folder.path(), nodes, 2, 30, 1_700_000_000).unwrap();
+        ClusterConfig::init(
+            folder.path(),
+            nodes,
+            Founding { min_isr: 2, groups: 2, durable: false },
+            30,
+            1_700_000_000,
+        )
+        .unwrap();
         let dir = folder.path().join("node-1");
-        let (mut kept, _) = Kept::open(&dir.join("log"), 1, boot()).unwrap();
+        let (mut kept, _) =
+            Kept::open(&dir.join("log"), 1, Opening { boot: boot(), durable: false, before: false }).unwrap();
         kept.reset(2, 40, 1).unwrap();
         kept.write(40, &(41..=50).map(entry).collect::<Vec<_>>()).unwrap();
         std::fs::create_dir(dir.join(FOLDER)).unwrap();
@@ -183,7 +247,8 @@ mod tests {
     fn a_node_goes_on_from_its_snapshot_and_the_log_behind_it() {
         let (_folder, dir, point) = folder();
         let prepared = Prepared::of(&dir).unwrap();
-        let left: Vec<u64> = SnapshotFolder::new(&prepared.snapshots())
+        assert_eq!(prepared.snapshots(), [dir.join(FOLDER), dir.join("group-1").join(FOLDER)]);
+        let left: Vec<u64> = SnapshotFolder::new(&prepared.snapshots()[0])
             .list()
             .unwrap()
             .iter()
@@ -191,19 +256,28 @@ mod tests {
             .collect();
         assert_eq!(left, [45], "the one of another history is gone");
         assert!(matches!(Prepared::of(&dir), Err(ClusterError::Taken { .. })), "two processes in one folder");
-        let begins = prepared.begin(7, &snapshotting(MINE, Some(point))).unwrap();
+        let (_lock, groups) = prepared.into_parts();
+        let [first, second] = <[PreparedGroup; 2]>::try_from(groups).ok().unwrap();
+        let begins = first.begin(7, &snapshotting(MINE, Some(point))).unwrap();
         assert_eq!((begins.lineage, begins.base.offset, begins.log.end(), begins.lossy), (2, 45, 50, false));
+        let empty = second.begin(7, &snapshotting(MINE, None)).unwrap();
+        assert_eq!((empty.lineage, empty.base.offset, empty.log.end(), empty.lossy), (7, 0, 0, false));
+        assert_eq!(empty.snapshots, dir.join("group-1").join(FOLDER));
         assert_eq!(begins.base.committed[&0], u64::from_le_bytes([3; 8]));
+    }
+
+    fn first(dir: &Path) -> PreparedGroup {
+        Prepared::of(dir).unwrap().into_parts().1.swap_remove(0)
     }
 
     #[test]
     fn other_settings_cost_no_copy_and_a_lost_snapshot_begins_anew() {
         let (_folder, dir, _) = folder();
-        let refused = Prepared::of(&dir).unwrap().begin(2, &snapshotting([9; 16], None)).err().unwrap();
+        let refused = first(&dir).begin(2, &snapshotting([9; 16], None)).err().unwrap();
         assert!(matches!(refused, ClusterError::Settings { .. }), "{refused}");
-        assert_eq!(Prepared::of(&dir).unwrap().found.log.end(), 50, "nothing was changed");
+        assert_eq!(first(&dir).found.log.end(), 50, "nothing was changed");
         std::fs::remove_dir_all(dir.join(FOLDER)).unwrap();
-        let begins = Prepared::of(&dir).unwrap().begin(2, &snapshotting(MINE, None)).unwrap();
+        let begins = first(&dir).begin(2, &snapshotting(MINE, None)).unwrap();
         assert_eq!((begins.base.offset, begins.log.end(), begins.lossy), (0, 0, true));
     }
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tidegate_journal::{Point, SnapshotFile, SnapshotFolder, SnapshotInfo};
 use tidegate_live::SnapshotOptions;
@@ -21,7 +22,7 @@ pub(crate) const FOLDER: &str = "snapshots";
 const FETCHED: &str = "fetched.part";
 /// Bytes of the hash at the end of a snapshot.
 const HASH_BYTES: u64 = 32;
-/// Bytes of snapshots sent to all nodes together, in a second.
+/// Bytes of snapshots sent to all nodes together, of all groups, in a second.
 const BYTES_S: f64 = (64 << 20) as f64;
 /// Bytes that may be sent at once after a pause.
 const BURST: f64 = (2 << 20) as f64;
@@ -44,6 +45,32 @@ pub(crate) fn base_of(point: &Point) -> Base<Inputs> {
     Base { lineage, offset, epoch, machine, committed: [(crate::driver::SOURCE, word(count))].into() }
 }
 
+/// The hash of a snapshot, or the settings of one that is of no use here.
+pub(crate) type Checked = io::Result<Result<[u8; 32], String>>;
+
+/// What may be sent of snapshots now: bytes, and as of when.
+#[derive(Clone)]
+pub(crate) struct Budget(Arc<Mutex<(f64, Instant)>>);
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Mutex::new((BURST, Instant::now()))))
+    }
+
+    /// Whether there is room for so many bytes.
+    fn has(&self, bytes: usize) -> bool {
+        let (left, refilled) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let gained = now.duration_since(*refilled).as_secs_f64() * BYTES_S;
+        (*left, *refilled) = ((*left + gained).min(BURST), now);
+        *left >= bytes as f64
+    }
+
+    fn spend(&self, bytes: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 -= bytes as f64;
+    }
+}
+
 pub(crate) struct Snapshots {
     folder: SnapshotFolder,
     path: PathBuf,
@@ -58,14 +85,14 @@ pub(crate) struct Snapshots {
     /// The one that is being sent.
     open: Option<(SnapshotId, File)>,
     wanted: VecDeque<(Member, SnapshotId, u64)>,
-    budget: f64,
-    refilled: Instant,
+    budget: Budget,
     fetched: Option<File>,
 }
 
 impl Snapshots {
-    pub(crate) fn new(dir: &Path, cluster: &str, of: Snapshotting) -> Self {
-        let path = dir.join(FOLDER);
+    /// Those in `path`. All groups of a node have one budget.
+    pub(crate) fn new(path: &Path, cluster: &str, budget: Budget, of: Snapshotting) -> Self {
+        let path = path.to_owned();
         let _ = std::fs::remove_file(path.join(FETCHED));
         Self {
             folder: SnapshotFolder::new(&path),
@@ -79,8 +106,7 @@ impl Snapshots {
             problem: None,
             open: None,
             wanted: VecDeque::new(),
-            budget: BURST,
-            refilled: Instant::now(),
+            budget,
             fetched: None,
         }
     }
@@ -159,10 +185,7 @@ impl Snapshots {
 
     /// The next piece to be sent, if the budget has room for it.
     pub(crate) fn next_piece(&mut self) -> Option<(Member, SnapshotId, u64, Bytes)> {
-        let now = Instant::now();
-        let gained = now.duration_since(self.refilled).as_secs_f64() * BYTES_S;
-        (self.budget, self.refilled) = ((self.budget + gained).min(BURST), now);
-        if self.wanted.is_empty() || self.budget < CHUNK_BYTES_MAX as f64 {
+        if self.wanted.is_empty() || !self.budget.has(CHUNK_BYTES_MAX) {
             return None;
         }
         let (to, snapshot, at) = self.wanted.pop_front()?;
@@ -176,7 +199,7 @@ impl Snapshots {
             self.open = None;
             data.clear();
         }
-        self.budget -= length as f64;
+        self.budget.spend(length);
         Some((to, snapshot, at, data.into()))
     }
 
@@ -202,26 +225,29 @@ impl Snapshots {
         file.write_all(data)
     }
 
-    /// The hash of what was fetched, zeros if it is damaged; or the settings it was taken with, when those are others.
-    pub(crate) fn check(&mut self, id: &SnapshotId) -> io::Result<Result<[u8; 32], String>> {
-        let path = self.path.join(FETCHED);
-        let bytes = std::fs::metadata(&path)?.len();
-        let fetched = SnapshotFile { offset: id.offset, path, bytes };
-        let mut content = Vec::new();
-        let sound = match fetched.read(&mut content) {
-            Ok(snapshot) => {
-                let SnapshotInfo { point, settings, .. } = snapshot.info;
-                let mine = (point.lineage >> 64) as u64 == self.cluster && point.epoch == id.epoch;
-                if mine && settings != self.settings {
-                    let taken = tidegate_live::saved_settings(&snapshot).unwrap_or_default();
-                    return Ok(Err(taken));
+    /// Finds the hash of what was fetched, zeros if it is damaged; or the settings it was taken with, when those are others. For a thread
+    /// that may block: that is not a moment's work for a large one.
+    pub(crate) fn checker(&self, id: SnapshotId) -> impl FnOnce() -> Checked + Send + 'static {
+        let (path, cluster, mine) = (self.path.join(FETCHED), self.cluster, self.settings);
+        move || {
+            let bytes = std::fs::metadata(&path)?.len();
+            let fetched = SnapshotFile { offset: id.offset, path, bytes };
+            let mut content = Vec::new();
+            let sound = match fetched.read(&mut content) {
+                Ok(snapshot) => {
+                    let SnapshotInfo { point, settings, .. } = snapshot.info;
+                    let here = (point.lineage >> 64) as u64 == cluster && point.epoch == id.epoch;
+                    if here && settings != mine {
+                        let taken = tidegate_live::saved_settings(&snapshot).unwrap_or_default();
+                        return Ok(Err(taken));
+                    }
+                    here
                 }
-                mine
-            }
-            Err(_) => false,
-        };
-        let hash = content.last_chunk::<32>().copied().filter(|_| sound);
-        Ok(Ok(hash.unwrap_or_default()))
+                Err(_) => false,
+            };
+            let hash = content.last_chunk::<32>().copied().filter(|_| sound);
+            Ok(Ok(hash.unwrap_or_default()))
+        }
     }
 
     /// What was fetched is put in place, for good.

@@ -10,12 +10,13 @@ use openraft::{
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io::Cursor;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
-use tidegate_replica::{Command, Meta};
+use tidegate_replica::{Command, Meta, NodeId, Place};
 use tokio::sync::watch;
 
 openraft::declare_raft_types!(
@@ -187,25 +188,48 @@ pub(crate) struct Metadata {
     applied: Option<LogId<u64>>,
     membership: StoredMembership<u64, BasicNode>,
     state: Arc<Meta>,
+    /// For metadata of a version that had no address book.
+    founders: BTreeMap<NodeId, Place>,
     told: watch::Sender<Arc<Meta>>,
+    parties: watch::Sender<BTreeSet<u64>>,
+}
+
+/// What is told of metadata whenever it changes: its state, and who has a part in the consensus on it.
+pub(crate) struct Watched {
+    pub(crate) state: watch::Receiver<Arc<Meta>>,
+    pub(crate) parties: watch::Receiver<BTreeSet<u64>>,
 }
 
 impl Metadata {
     /// As the last snapshot has it, or as it `begins`.
-    pub(crate) fn open(store: Store, begins: Meta) -> Result<(Self, watch::Receiver<Arc<Meta>>), Failed> {
+    pub(crate) fn open(store: Store, begins: Meta) -> Result<(Self, Watched), Failed> {
+        let founders = begins.book.places.clone();
         let kept: Option<Kept> = store.get(SNAPSHOT)?;
         let (applied, membership, state) = match kept {
             Some(kept) => (kept.meta.last_log_id, kept.meta.last_membership, kept.state),
             None => (None, StoredMembership::default(), begins),
         };
-        let state = Arc::new(state);
+        let state = Arc::new(state.founded(&founders));
         let (told, watched) = watch::channel(Arc::clone(&state));
-        Ok((Self { store, applied, membership, state, told }, watched))
+        let (parties, taking_part) = watch::channel(parties_of(&membership));
+        let watched = Watched { state: watched, parties: taking_part };
+        Ok((Self { store, applied, membership, state, founders, told, parties }, watched))
     }
 
     fn tell(&self) {
         self.told.send_replace(Arc::clone(&self.state));
+        let now = parties_of(&self.membership);
+        self.parties.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
     }
+}
+
+/// Voters and learners.
+fn parties_of(membership: &StoredMembership<u64, BasicNode>) -> BTreeSet<u64> {
+    membership.nodes().map(|(&node, _)| node).collect()
 }
 
 /// What a snapshot is made of.
@@ -280,7 +304,7 @@ impl RaftStateMachine<Types> for Metadata {
             .map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), failure(error)))?;
         self.store.put(SNAPSHOT, &Kept { meta: meta.clone(), state: state.clone() })?;
         (self.applied, self.membership) = (meta.last_log_id, meta.last_membership.clone());
-        self.state = Arc::new(state);
+        self.state = Arc::new(state.founded(&self.founders));
         self.tell();
         Ok(())
     }
@@ -333,14 +357,14 @@ mod tests {
             assert_eq!(decisions[0].rejected, None);
             assert!(decisions[1].rejected.as_deref().is_some_and(|why| why.contains("was fenced")));
             metadata.get_snapshot_builder().await.build_snapshot().await.unwrap();
-            watched.borrow().clone()
+            watched.state.borrow().clone()
         });
-        assert_eq!(state.group.epoch, 2);
+        assert_eq!(state.groups[0].epoch, 2);
         runtime.block_on(async {
             let mut store = Store::open(&path).unwrap();
             assert_eq!(store.read_vote().await.unwrap(), Some(vote));
             let (mut metadata, watched) = Metadata::open(store, begins()).unwrap();
-            assert_eq!(*watched.borrow(), state);
+            assert_eq!(*watched.state.borrow(), state);
             assert_eq!(metadata.applied_state().await.unwrap().0.map(|at| at.index), Some(2));
         });
     }

@@ -3,16 +3,16 @@
 //! A node asks the others twice a second how they stand, and watches metadata for changes of leader and of who is in sync. What it
 //! tells is what it saw: changes since its own start, and of a node that does not answer what it said last.
 
-use crate::config::{ClusterConfig, NodePlace};
+use crate::config::NodePlace;
 use crate::links::{Kind, Links};
 use crate::metadata::{Consensus, ConsensusStatus};
-use crate::node::{NodeStatus, ReplicaStatus};
+use crate::node::{NodeStatus, ReplicaStatus, Replicas};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tidegate_replica::{Body, Entry, Log, Member, Message, Meta, NodeId};
+use tidegate_replica::{Body, Entry, Group, GroupId, Log, Member, Message, Meta, NodeId};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -127,6 +127,8 @@ impl ChangeKind {
 /// Something that changed in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
+    /// In which group.
+    pub group: GroupId,
     /// What.
     pub kind: ChangeKind,
     /// The epoch since.
@@ -143,6 +145,9 @@ pub struct Change {
 
 /// Why a member is no longer what it was.
 fn fate(member: Member, now: &Meta) -> Option<&'static str> {
+    if now.book.left.contains(&member.node) {
+        return Some("was taken out of the cluster");
+    }
     let state = now.nodes.get(&member.node)?;
     if state.incarnation > member.incarnation {
         Some("was started anew")
@@ -153,11 +158,17 @@ fn fate(member: Member, now: &Meta) -> Option<&'static str> {
     }
 }
 
-/// What changed between two states of metadata: the leader first, then who came and went. States between them may have been missed.
+/// What changed between two states of metadata, group by group: the leader first, then who came and went. States between them may have been
+/// missed.
 pub(crate) fn changes(before: &Meta, now: &Meta) -> Vec<Change> {
-    let (old, new) = (&before.group, &now.group);
+    let groups = before.numbered().zip(&now.groups);
+    groups.flat_map(|((group, old), new)| changes_of(group, (old, new), now)).collect()
+}
+
+fn changes_of(group: GroupId, (old, new): (&Group, &Group), now: &Meta) -> Vec<Change> {
     let mut found = Vec::new();
     let change = |kind, from: Option<NodeId>, to: Option<NodeId>, reason| Change {
+        group,
         kind,
         epoch: new.epoch,
         lineage: new.lineage,
@@ -206,6 +217,8 @@ pub struct MemberView {
     pub node: NodeId,
     /// Where it is.
     pub place: NodePlace,
+    /// What fails together with it, if anybody said so.
+    pub zone: Option<String>,
     /// Which start of it metadata knows; 0 before it was ever there.
     pub incarnation: u64,
     /// Whether that start was given up.
@@ -214,10 +227,12 @@ pub struct MemberView {
     pub connected: bool,
     /// Time since it said anything; of the node itself none.
     pub heard: Option<Duration>,
-    /// What it said last of its replica, and how long ago.
+    /// What it said last of its replica of the first group, and how long ago.
     pub told: Option<(ReplicaStatus, Duration)>,
-    /// How far it is behind the leader, as that one last said; of the leader none.
+    /// How far that is behind the leader, as that one last said; of the leader none.
     pub behind: Option<FollowerStatus>,
+    /// What it said last of its replicas of the other groups, in order, and how far each is behind its leader.
+    pub others: Vec<(ReplicaStatus, Option<FollowerStatus>)>,
 }
 
 /// The cluster as one node sees it.
@@ -239,21 +254,19 @@ pub struct ClusterView {
 
 #[derive(Default)]
 struct Seen {
-    told: BTreeMap<NodeId, (ReplicaStatus, Instant)>,
+    /// The replicas of each node, by group.
+    told: BTreeMap<NodeId, (Vec<ReplicaStatus>, Instant)>,
     changes: VecDeque<(Change, Instant)>,
 }
 
 /// Looks at the cluster from one node.
 #[derive(Clone)]
 pub struct Observer {
-    config: Arc<ClusterConfig>,
     node: NodeId,
     links: Arc<Links>,
     consensus: Consensus,
-    status: Arc<Mutex<ReplicaStatus>>,
+    replicas: Replicas,
     seen: Arc<Mutex<Seen>>,
-    /// Events that the node's engine has logged.
-    logged: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -262,16 +275,9 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Observer {
     /// Begins to look, on the current tokio runtime.
-    pub(crate) fn start(
-        config: ClusterConfig,
-        node: NodeId,
-        links: Arc<Links>,
-        consensus: Consensus,
-        status: Arc<Mutex<ReplicaStatus>>,
-        logged: Arc<dyn Fn() -> u64 + Send + Sync>,
-    ) -> Self {
+    pub(crate) fn start(node: NodeId, links: Arc<Links>, consensus: Consensus, replicas: Replicas) -> Self {
         let seen = Arc::default();
-        let observer = Self { config: Arc::new(config), node, links, consensus, status, seen, logged };
+        let observer = Self { node, links, consensus, replicas, seen };
         tokio::spawn(observer.clone().ask());
         tokio::spawn(observer.clone().watch());
         observer
@@ -289,11 +295,11 @@ impl Observer {
                 asked.spawn(async move {
                     let answer = links.call(node, Kind::Status, b"", ANSWER).await.ok()?;
                     let status: NodeStatus = serde_json::from_slice(&answer).ok()?;
-                    Some((node, status.replica))
+                    Some((node, std::iter::once(status.replica).chain(status.replicas).collect()))
                 });
             }
-            for (node, replica) in asked.join_all().await.into_iter().flatten() {
-                held(&self.seen).told.insert(node, (replica, Instant::now()));
+            for (node, replicas) in asked.join_all().await.into_iter().flatten() {
+                held(&self.seen).told.insert(node, (replicas, Instant::now()));
             }
         }
     }
@@ -316,46 +322,68 @@ impl Observer {
         }
     }
 
+    /// Metadata, as it is known here now.
+    #[must_use]
+    pub fn meta(&self) -> Arc<Meta> {
+        Arc::clone(&self.consensus.state().borrow())
+    }
+
+    /// Whose view it is, and where feeds find each node.
+    #[must_use]
+    pub fn places(&self) -> (NodeId, BTreeMap<NodeId, NodePlace>) {
+        (self.node, self.links.config().nodes.clone())
+    }
+
     /// How it looks now.
     #[must_use]
     pub fn view(&self) -> ClusterView {
         let meta = (**self.consensus.state().borrow()).clone();
+        let config = self.links.config();
         let connected = self.links.connected();
-        let own = ReplicaStatus { logged: (self.logged)(), ..held(&self.status).clone() };
+        let own = self.replicas.status();
         let seen = held(&self.seen);
         let told = |node: NodeId| {
             if node == self.node {
                 return Some((own.clone(), Duration::ZERO));
             }
-            seen.told.get(&node).map(|(replica, at)| (replica.clone(), at.elapsed()))
+            seen.told.get(&node).map(|(replicas, at)| (replicas.clone(), at.elapsed()))
         };
-        let leader = meta.group.leader;
-        let known = |member: Member| {
-            let followers = told(member.node)?.0;
+        let known = |(group, of): (GroupId, &Group)| {
+            let leader = of.leader?;
+            let leads = told(leader.node)?.0.into_iter().nth(group.into())?;
             // What it said when it led before says nothing.
-            let is = followers.role == "leader" && followers.incarnation == member.incarnation;
-            is.then_some(followers.followers)
+            let is = leads.role == "leader" && leads.incarnation == leader.incarnation;
+            is.then_some(leads.followers)
         };
-        let followers = leader.and_then(known).unwrap_or_default();
+        // By group, how far its followers are.
+        let followers: Vec<Vec<FollowerStatus>> =
+            meta.numbered().map(|group| known(group).unwrap_or_default()).collect();
         let member = |(&node, &place): (&NodeId, &NodePlace)| {
             let state = meta.nodes.get(&node);
             let incarnation = state.map_or(0, |state| state.incarnation);
-            let behind = followers.iter().find(|of| (of.node, of.incarnation) == (node, incarnation));
+            let behind = |group: GroupId| {
+                let of = followers.get(usize::from(group))?;
+                of.iter().find(|of| (of.node, of.incarnation) == (node, incarnation)).copied()
+            };
+            let (mut replicas, age) = told(node).map_or_else(Default::default, |(of, age)| (of, age));
+            let others = replicas.split_off(1.min(replicas.len()));
             MemberView {
                 node,
                 place,
+                zone: config.zones.get(&node).cloned(),
                 incarnation,
                 fenced: state.is_some_and(|state| state.fenced),
                 connected: node == self.node || connected.contains(&node),
                 heard: self.links.heard(node).map(|at| at.elapsed()),
-                told: told(node),
-                behind: behind.copied(),
+                told: replicas.pop().map(|first| (first, age)),
+                behind: behind(0),
+                others: others.into_iter().map(|of| (of.clone(), behind(of.group))).collect(),
             }
         };
-        let members = self.config.nodes.iter().map(member).collect();
+        let members = config.nodes.iter().map(member).collect();
         let changes = seen.changes.iter().map(|(change, at)| (change.clone(), at.elapsed())).collect();
         ClusterView {
-            cluster: self.config.cluster.clone(),
+            cluster: config.cluster.clone(),
             node: self.node,
             consensus: self.consensus.status(),
             members,
@@ -430,33 +458,50 @@ mod tests {
     #[test]
     fn moves_and_failures_are_told_apart() {
         let meta = meta();
-        let (_, moved) = after(&meta, &Command::Transfer { epoch: 1, target: member(2, 1) });
+        let (_, moved) = after(&meta, &Command::Transfer { group: 0, epoch: 1, target: member(2, 1) });
         assert_eq!(kinds(&moved), [("move", Some(1), Some(2))]);
         let (after_loss, gone) = after(&meta, &Command::Fence { member: member(1, 1) });
         assert_eq!(kinds(&gone), [("fail_over", Some(1), Some(2)), ("left", Some(1), None)]);
         assert_eq!(gone[0].reason, "node 1 did not answer and was given up");
-        assert_eq!(gone[0].epoch, after_loss.group.epoch);
+        assert_eq!(gone[0].epoch, after_loss.groups[0].epoch);
         // It comes back and catches up; that it is there is no change before it has everything.
-        let (back, none) = after(&after_loss, &Command::Register { member: member(1, 2), lossy: false });
+        let (back, none) =
+            after(&after_loss, &Command::Register { member: member(1, 2), lossy: false, lost: Vec::new() });
         assert_eq!(kinds(&none), []);
         let isr = vec![member(1, 2), member(2, 1), member(3, 1)];
-        let alter = Command::AlterIsr { epoch: back.group.epoch, version: back.group.version, isr };
+        let alter =
+            Command::AlterIsr { group: 0, epoch: back.groups[0].epoch, version: back.groups[0].version, isr };
         assert_eq!(kinds(&after(&back, &alter).1), [("joined", None, Some(1))]);
-        let (_, anew) = after(&meta, &Command::Register { member: member(1, 2), lossy: true });
+        let (_, anew) =
+            after(&meta, &Command::Register { member: member(1, 2), lossy: true, lost: Vec::new() });
         assert_eq!(kinds(&anew), [("fail_over", Some(1), Some(2)), ("left", Some(1), None)]);
         assert_eq!(anew[0].reason, "node 1 was started anew");
+    }
+
+    #[test]
+    fn what_changes_is_said_of_its_group() {
+        let layout = tidegate_replica::Layout { groups: 3, ..tidegate_replica::Layout::of(&[1, 2, 3]) };
+        let meta = Meta::laid_out(&layout, Rules::default());
+        let (_, moved) = after(&meta, &Command::Transfer { group: 1, epoch: 1, target: member(3, 1) });
+        assert_eq!(kinds(&moved), [("move", Some(2), Some(3))]);
+        assert_eq!(moved[0].group, 1);
+        let (_, gone) = after(&meta, &Command::Fence { member: member(1, 1) });
+        let of: Vec<GroupId> = gone.iter().map(|change| change.group).collect();
+        assert_eq!((of, gone[0].kind), (vec![0, 0, 1, 2], ChangeKind::FailOver));
     }
 
     #[test]
     fn nobody_left_and_a_declared_loss_are_said() {
         let mut meta = meta();
         for node in [2, 3] {
-            meta.apply(&Command::Register { member: member(node, 2), lossy: true }).expect("it may");
+            meta.apply(&Command::Register { member: member(node, 2), lossy: true, lost: Vec::new() })
+                .expect("it may");
         }
-        let (none, gone) = after(&meta, &Command::Register { member: member(1, 2), lossy: true });
+        let (none, gone) =
+            after(&meta, &Command::Register { member: member(1, 2), lossy: true, lost: Vec::new() });
         assert_eq!(kinds(&gone), [("leaderless", Some(1), None), ("left", Some(1), None)]);
         assert!(gone[0].reason.contains("no node at hand has everything"), "{gone:?}");
-        let loss = Command::DeclareLoss { epoch: none.group.epoch, target: member(2, 2) };
+        let loss = Command::DeclareLoss { group: 0, epoch: none.groups[0].epoch, target: member(2, 2) };
         let (_, declared) = after(&none, &loss);
         assert_eq!(kinds(&declared), [("loss", None, Some(2)), ("joined", None, Some(2))]);
         assert_eq!(declared[0].lineage, 2);

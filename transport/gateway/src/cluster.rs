@@ -8,6 +8,7 @@ use metrics::{Unit, describe_gauge, gauge};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
+use tidegate_engine::SLOT_COUNT;
 
 /// The leader is believed to be there for so long after its last word. Followers hear from it many times a second.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -43,8 +44,80 @@ pub struct ClusterState {
     pub log_bytes_max: u64,
     /// All nodes, by number.
     pub members: Vec<ClusterMember>,
+    /// The groups by number, where there are several: what is said above is of the first then. Empty where there is one.
+    pub groups: Vec<ClusterGroup>,
+    /// Where runs of slots of one group begin, and of which.
+    pub slots: Vec<(u16, u16)>,
     /// What changed since this node's start, the newest first.
     pub changes: Vec<ClusterChange>,
+}
+
+/// One of several groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterGroup {
+    /// Slots it has.
+    pub slots: u16,
+    /// Who leads it.
+    pub leader: Option<u16>,
+    /// Counts changes of its leadership.
+    pub epoch: u32,
+    /// Its log's history; another one after a declared loss.
+    pub lineage: u64,
+    /// Nodes that must have an entry before it is committed.
+    pub min_isr: usize,
+    /// In sync.
+    pub isr: Vec<u16>,
+    /// Not in sync, and known to have everything nevertheless.
+    pub eligible: Vec<u16>,
+    /// What nodes said last of their replicas, by node.
+    pub replicas: Vec<GroupReplica>,
+}
+
+/// What a node said last of its replica of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupReplica {
+    /// The node.
+    pub node: u16,
+    /// What it said.
+    pub replica: ClusterReplica,
+    /// Entries and bytes of inputs it lacks of the leader's log; `None` for the leader, and while the leader does not know.
+    pub lag: Option<(u64, u64)>,
+}
+
+impl ClusterGroup {
+    fn replica(&self, node: u16) -> Option<&ClusterReplica> {
+        self.replicas.iter().find(|of| of.node == node).map(|of| &of.replica)
+    }
+
+    fn lag(&self, node: u16) -> Option<(u64, u64)> {
+        self.replicas.iter().find(|of| of.node == node)?.lag
+    }
+
+    fn json(&self, number: usize, node: u16) -> Value {
+        let own = self.replica(node);
+        let replica = |GroupReplica { node, replica, lag }: &GroupReplica| {
+            json!({
+                "node": node, "role": replica.role, "epoch": replica.epoch, "end": replica.end,
+                "committed": replica.committed, "log_bytes": replica.log_bytes, "events": replica.events,
+                "digest": replica.digest, "status_age_ms": millis(replica.age),
+                "lag": lag.map(|(entries, bytes)| json!({"entries": entries, "bytes": bytes})),
+            })
+        };
+        json!({
+            "group": number,
+            "slots": self.slots,
+            "leader": self.leader,
+            "epoch": self.epoch,
+            "lineage": self.lineage,
+            "min_isr": self.min_isr,
+            "isr": self.isr,
+            "eligible": self.eligible,
+            "end": own.map(|own| own.end),
+            "committed": own.map(|own| own.committed),
+            "events": own.map(|own| own.events),
+            "replicas": self.replicas.iter().map(replica).collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// A node of the cluster.
@@ -56,6 +129,8 @@ pub struct ClusterMember {
     pub peers: SocketAddr,
     /// Where feeds and subscribers find it.
     pub clients: SocketAddr,
+    /// What fails together with it, if anybody said so.
+    pub zone: Option<String>,
     /// Which start of it the cluster knows.
     pub incarnation: u64,
     /// Whether that start was given up.
@@ -143,12 +218,55 @@ impl ClusterState {
         2 * self.members.iter().filter(|member| member.connected).count() > self.members.len()
     }
 
-    /// Why nothing can be acknowledged as far as is known here; `None` when it can.
+    /// Every group, one at least.
+    fn parts(&self) -> Vec<ClusterGroup> {
+        if !self.groups.is_empty() {
+            return self.groups.clone();
+        }
+        let replica = |member: &ClusterMember| {
+            let replica = member.replica.clone()?;
+            Some(GroupReplica { node: member.node, replica, lag: member.lag })
+        };
+        vec![ClusterGroup {
+            slots: SLOT_COUNT as u16,
+            leader: self.leader,
+            epoch: self.epoch,
+            lineage: self.lineage,
+            min_isr: self.min_isr,
+            isr: self.isr.clone(),
+            eligible: self.eligible.clone(),
+            replicas: self.members.iter().filter_map(replica).collect(),
+        }]
+    }
+
+    /// The group of a slot.
+    fn group_of(&self, slot: u16) -> u16 {
+        let at = self.slots.partition_point(|(first, _)| *first <= slot);
+        at.checked_sub(1).and_then(|at| self.slots.get(at)).map_or(0, |run| run.1)
+    }
+
+    /// Which group that is, before something is said of it; nothing where there is one only.
+    fn said(&self, group: usize) -> String {
+        if self.groups.is_empty() { String::new() } else { format!("group {group}: ") }
+    }
+
+    /// Why nothing can be acknowledged, or nothing of some group, as far as is known here; `None` when all can.
     fn leaderless(&self) -> Option<String> {
         if !self.has_majority() {
             return Some("less than a majority of the nodes can be reached".to_owned());
         }
-        let Some(leader) = self.leader else { return Some("nobody leads the cluster".to_owned()) };
+        let mut parts = self.parts().into_iter().enumerate();
+        parts.find_map(|(at, part)| Some(self.said(at) + &self.without(part.leader)?))
+    }
+
+    /// Why there is nobody who leads; `None` when there is.
+    fn without(&self, leader: Option<u16>) -> Option<String> {
+        let Some(leader) = leader else {
+            return Some(
+                if self.groups.is_empty() { "nobody leads the cluster" } else { "nobody leads it" }
+                    .to_owned(),
+            );
+        };
         let member = self.member(leader).filter(|_| leader != self.node)?;
         let silent = member.heard.is_none_or(|heard| heard > SILENCE_MAX);
         silent.then(|| match member.heard {
@@ -167,19 +285,28 @@ impl ClusterState {
         if let Some(why) = &leaderless {
             say("no_leader", true, format!("{why}: nothing is taken in"));
         }
-        if self.leader.is_none() && self.isr.is_empty() && self.eligible.is_empty() {
-            let text = "no node is left that has everything: `tidegate cluster promote-loss` goes on with what one of them has";
-            say("loss", true, text.to_owned());
-        }
-        let (isr, min_isr) = (self.isr.len(), self.min_isr);
-        if isr < min_isr {
-            say(
-                "below_minimum",
-                true,
-                format!("{isr} in sync, {min_isr} are needed: nothing is committed until more are"),
-            );
-        } else if isr == min_isr && self.members.len() > 1 {
-            say("one_more_loss", false, format!("{} in sync: one more loss stops commits", names(&self.isr)));
+        let parts = self.parts();
+        // The first group that has this trouble speaks for all of them.
+        for (at, part) in parts.iter().enumerate() {
+            let of = self.said(at);
+            let option = if self.groups.is_empty() { String::new() } else { format!(" --group {at}") };
+            if part.leader.is_none() && part.isr.is_empty() && part.eligible.is_empty() {
+                let text = format!(
+                    "{of}no node is left that has everything: `tidegate cluster promote-loss{option}` goes on with what one of them has"
+                );
+                say("loss", true, text);
+            }
+            let (isr, min_isr) = (part.isr.len(), part.min_isr);
+            if isr < min_isr {
+                say(
+                    "below_minimum",
+                    true,
+                    format!("{of}{isr} in sync, {min_isr} are needed: nothing is committed until more are"),
+                );
+            } else if isr == min_isr && self.members.len() > 1 {
+                let text = format!("{of}{} in sync: one more loss stops commits", names(&part.isr));
+                say("one_more_loss", false, text);
+            }
         }
         let silent = |member: &&ClusterMember| member.node != self.node && !member.connected;
         let gone: Vec<u16> = self.members.iter().filter(silent).map(|member| member.node).collect();
@@ -187,39 +314,36 @@ impl ClusterState {
             say("not_connected", false, format!("{} cannot be reached from here", names(&gone)));
         }
         let lags = |member: &&ClusterMember| {
-            let lacks = member.lag.is_some_and(|(entries, _)| entries > ENTRIES_BEHIND);
-            lacks || member.connected && !self.isr.contains(&member.node)
+            parts.iter().any(|part| {
+                let lacks = part.lag(member.node).is_some_and(|(entries, _)| entries > ENTRIES_BEHIND);
+                lacks || member.connected && !part.isr.contains(&member.node)
+            })
         };
         let behind: Vec<u16> = self.members.iter().filter(lags).map(|member| member.node).collect();
         if !behind.is_empty() {
             say("behind", false, format!("behind the leader: {}", names(&behind)));
         }
-        let bytes = self.members.iter().filter_map(|member| Some(member.replica.as_ref()?.log_bytes)).max();
+        // Each log of a node may grow to the same part of what all may.
+        let logs = parts.iter().flat_map(|part| &part.replicas).map(|of| of.replica.log_bytes).max();
+        let bytes = logs.map(|bytes| bytes.saturating_mul(parts.len() as u64));
         let full = bytes.unwrap_or(0) as f64 / (self.log_bytes_max.max(1)) as f64;
         if full >= 1.0 {
             say("log_full", true, "the log is full: nothing is taken in".to_owned());
         } else if full >= LOG_NEARLY_FULL {
             say("log_nearly_full", false, format!("the log has {:.0} % of what it may have", full * 100.0));
         }
-        if let Some(other) = self.own().and_then(|own| self.differs(own)) {
-            let text =
-                format!("node {other} has another digest than this one at the same offset: this is a bug");
+        let differs = |(at, part): (usize, &ClusterGroup)| Some((at, differs(part, self.node)?));
+        if let Some((at, other)) = parts.iter().enumerate().find_map(differs) {
+            let of = self.said(at);
+            let text = format!(
+                "{of}node {other} has another digest than this one at the same offset: this is a bug"
+            );
             say("digest_differs", true, text);
         }
+        let mut seen = std::collections::BTreeSet::new();
+        found.retain(|warning| seen.insert(warning.code));
         found.sort_by_key(|warning| !warning.bad);
         found
-    }
-
-    /// A node that has other inputs up to the same offset.
-    fn differs(&self, own: &ClusterReplica) -> Option<u16> {
-        let other = |member: &&ClusterMember| {
-            let replica = member.replica.as_ref();
-            let same = |other: &ClusterReplica| {
-                (other.committed, other.epoch) == (own.committed, own.epoch) && other.digest != own.digest
-            };
-            replica.is_some_and(same)
-        };
-        self.members.iter().find(other).map(|member| member.node)
     }
 
     fn json(&self, now_ns: Option<u64>) -> Value {
@@ -232,6 +356,7 @@ impl ClusterState {
                 "self": member.node == self.node,
                 "peers": member.peers.to_string(),
                 "clients": member.clients.to_string(),
+                "zone": member.zone,
                 "incarnation": member.incarnation,
                 "fenced": member.fenced,
                 "connected": member.connected,
@@ -276,6 +401,7 @@ impl ClusterState {
             "log_bytes": own.map(|own| own.log_bytes),
             "log_bytes_max": self.log_bytes_max,
             "members": self.members.iter().map(member).collect::<Vec<_>>(),
+            "groups": self.parts().iter().enumerate().map(|(at, part)| part.json(at, self.node)).collect::<Vec<_>>(),
             "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
             "warnings": self.warnings().iter().map(|warning| json!({
                 "code": warning.code, "severity": if warning.bad { "bad" } else { "warn" }, "text": warning.text,
@@ -298,6 +424,15 @@ impl ClusterState {
             "bad": warnings.iter().any(|warning| warning.bad),
         })
     }
+}
+
+/// A node that has other inputs of a group up to the same offset than this one.
+fn differs(group: &ClusterGroup, node: u16) -> Option<u16> {
+    let own = group.replica(node)?;
+    let same = |other: &ClusterReplica| {
+        (other.committed, other.epoch) == (own.committed, own.epoch) && other.digest != own.digest
+    };
+    group.replicas.iter().find(|other| same(&other.replica)).map(|other| other.node)
 }
 
 fn millis(time: Duration) -> Value {
@@ -323,28 +458,41 @@ pub(crate) fn brief(shared: &Shared) -> Value {
     state(shared).map_or(Value::Null, |state| state.brief())
 }
 
-/// Who holds what all keys are computed from; null on a server that stands alone.
-pub(crate) fn holders(shared: &Shared) -> Value {
-    let Some(state) = state(shared) else { return Value::Null };
-    let own = state.own();
-    let follows = |member: &&ClusterMember| state.leader != Some(member.node);
-    let follower = |member: &ClusterMember| {
+/// The group of a slot, and how many there are; the first of one on a server that stands alone.
+pub(crate) fn group_of(shared: &Shared, slot: u16) -> (u16, usize) {
+    state(shared).map_or((0, 1), |state| (state.group_of(slot), state.groups.len().max(1)))
+}
+
+/// Who holds the group that what is in a slot is computed from; null on a server that stands alone.
+pub(crate) fn holders(shared: &Shared, slot: u16) -> Value {
+    state(shared).map_or(Value::Null, |state| state.holders(slot))
+}
+
+impl ClusterState {
+    fn holders(&self, slot: u16) -> Value {
+        let group = self.group_of(slot);
+        let parts = self.parts();
+        let Some(part) = parts.get(usize::from(group)) else { return Value::Null };
+        let own = part.replica(self.node);
+        let follows = |member: &&ClusterMember| part.leader != Some(member.node);
+        let follower = |member: &ClusterMember| {
+            json!({
+                "node": member.node,
+                "in_sync": part.isr.contains(&member.node),
+                "connected": member.connected,
+                "end": part.replica(member.node).map(|replica| replica.end),
+                "lag": part.lag(member.node).map(|(entries, bytes)| json!({"entries": entries, "bytes": bytes})),
+            })
+        };
         json!({
-            "node": member.node,
-            "in_sync": state.isr.contains(&member.node),
-            "connected": member.connected,
-            "end": member.replica.as_ref().map(|replica| replica.end),
-            "lag": member.lag.map(|(entries, bytes)| json!({"entries": entries, "bytes": bytes})),
+            "node": self.node,
+            "leader": part.leader,
+            "epoch": part.epoch,
+            "end": own.map(|own| own.end),
+            "committed": own.map(|own| own.committed),
+            "followers": self.members.iter().filter(follows).map(follower).collect::<Vec<_>>(),
         })
-    };
-    json!({
-        "node": state.node,
-        "leader": state.leader,
-        "epoch": state.epoch,
-        "end": own.map(|own| own.end),
-        "committed": own.map(|own| own.committed),
-        "followers": state.members.iter().filter(follows).map(follower).collect::<Vec<_>>(),
-    })
+    }
 }
 
 /// Whether somebody leads, as far as this server knows.
@@ -358,6 +506,8 @@ pub(crate) fn readiness(shared: &Shared) -> Result<(), ApiError> {
 /// Says what the counters are.
 pub(crate) fn describe() {
     describe_gauge!("tidegate_cluster_nodes", "Nodes of the cluster.");
+    describe_gauge!("tidegate_cluster_groups", "Groups of the cluster.");
+    describe_gauge!("tidegate_cluster_groups_led", "Groups that this node leads.");
     describe_gauge!("tidegate_cluster_leader", "1 on the node that leads, as it says itself.");
     describe_gauge!("tidegate_cluster_has_leader", "1 while somebody leads and is heard of.");
     describe_gauge!("tidegate_cluster_epoch", "Counts changes of leadership.");
@@ -395,6 +545,10 @@ pub(crate) fn measure(shared: &Shared) {
     let Some(state) = state(shared) else { return };
     let yes = |is: bool| f64::from(u8::from(is));
     gauge!("tidegate_cluster_nodes").set(state.members.len() as f64);
+    let leads = |part: &&ClusterGroup| part.leader == Some(state.node);
+    let parts = state.parts();
+    gauge!("tidegate_cluster_groups").set(parts.len() as f64);
+    gauge!("tidegate_cluster_groups_led").set(parts.iter().filter(leads).count() as f64);
     gauge!("tidegate_cluster_has_leader").set(yes(state.leaderless().is_none()));
     gauge!("tidegate_cluster_epoch").set(f64::from(state.epoch));
     gauge!("tidegate_cluster_lineage").set(state.lineage as f64);
@@ -439,6 +593,7 @@ mod tests {
             node,
             peers: SocketAddr::from(([10, 0, 0, node as u8], 7500)),
             clients: SocketAddr::from(([10, 0, 0, node as u8], 7443)),
+            zone: (node == 2).then(|| "east".to_owned()),
             incarnation: 1,
             fenced: false,
             connected: true,
@@ -522,6 +677,61 @@ mod tests {
             }),
             ["no_leader", "not_connected"]
         );
+    }
+
+    /// The same with four groups, of which each node leads one and the first two.
+    fn with_groups() -> ClusterState {
+        let mut state = healthy();
+        let mut one = state.parts().remove(0);
+        one.replicas.iter_mut().for_each(|of| of.replica.log_bytes /= 4);
+        let groups = (0..4u16).map(|group| ClusterGroup {
+            slots: 1_024,
+            leader: Some(1 + group % 3),
+            epoch: 4 + u32::from(group),
+            ..one.clone()
+        });
+        state.groups = groups.collect();
+        state.slots = (0..4).map(|group| (1_024 * group, group)).collect();
+        state
+    }
+
+    #[test]
+    fn of_several_groups_the_one_in_trouble_is_named() {
+        let state = with_groups();
+        assert_eq!((codes(&state), state.leaderless()), (Vec::new(), None));
+        let mut state = with_groups();
+        (state.groups[2].leader, state.groups[3].isr) = (None, vec![1, 2]);
+        assert_eq!(codes(&state), ["no_leader", "one_more_loss", "behind"]);
+        assert_eq!(state.leaderless().unwrap(), "group 2: nobody leads it");
+        assert!(
+            state.warnings()[1].text.starts_with("group 3: nodes 1 and 2 in sync"),
+            "{:?}",
+            state.warnings()
+        );
+        (state.groups[2].isr, state.groups[2].eligible) = (Vec::new(), Vec::new());
+        assert!(state.warnings()[1].text.contains("promote-loss --group 2"), "{:?}", state.warnings());
+        let mut state = with_groups();
+        state.groups[3].replicas[0].replica.log_bytes = 2_500;
+        assert_eq!(codes(&state), ["log_full"]);
+        let mut state = with_groups();
+        state.groups[1].replicas[2].replica.digest = "0000".to_owned();
+        assert_eq!(codes(&state), ["digest_differs"]);
+        assert!(state.warnings()[0].text.starts_with("group 1: node 3 has another digest"));
+    }
+
+    #[test]
+    fn a_key_is_its_groups() {
+        let state = with_groups();
+        for (slot, group, leader) in [(0, 0, 1), (1_023, 0, 1), (1_024, 1, 2), (2_048, 2, 3), (4_095, 3, 1)] {
+            assert_eq!(state.group_of(slot), group);
+            let holders = state.holders(slot);
+            assert_eq!((&holders["leader"], &holders["epoch"]), (&json!(leader), &json!(4 + group)));
+            assert_eq!(holders["followers"].as_array().unwrap().len(), 2);
+        }
+        assert_eq!((healthy().group_of(4_095), &healthy().holders(9)["leader"]), (0, &json!(1)));
+        let json = state.json(None);
+        assert_eq!((&json["groups"][3]["group"], &json["groups"][3]["slots"]), (&json!(3), &json!(1_024)));
+        assert_eq!(healthy().json(None)["groups"].as_array().unwrap().len(), 1);
     }
 
     #[test]

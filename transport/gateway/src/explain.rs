@@ -52,14 +52,14 @@ pub(crate) async fn document(
     let found = found.map_err(|near| ApiError::unknown_key(&key).allowed(near))?;
     let slot = slot_of(name_hash(key.as_bytes()));
     let shards = shared.sources.shards.stats().len().max(1);
+    let (group, groups) = crate::cluster::group_of(shared, slot);
     Ok(json!({
         "key": key,
         "slot": slot,
-        // One group holds the whole log.
-        "group": 0,
-        "shard": usize::from(slot) % shards,
+        "group": group,
+        "shard": shard_of(slot, shards, group, groups),
         "shards": shards,
-        "cluster": if whole { crate::cluster::holders(shared) } else { Value::Null },
+        "cluster": if whole { crate::cluster::holders(shared, slot) } else { Value::Null },
         "events": found.iter().map(|(_, stats)| stats.events).max().filter(|events| *events > 0),
         "cost": cost(&found),
         "last": found.iter().map(|(_, stats)| stats.newest.ts).max().map(time),
@@ -72,6 +72,12 @@ pub(crate) async fn document(
             "last": time(stats.newest.ts),
         })).collect::<Vec<_>>(),
     }))
+}
+
+/// The shard of a slot, among those of all groups, which stand one group behind the other.
+fn shard_of(slot: u16, shards: usize, group: u16, groups: usize) -> usize {
+    let each = (shards / groups.max(1)).max(1);
+    usize::from(group) * each + usize::from(slot) % each
 }
 
 /// An event time as records have it.
@@ -110,4 +116,17 @@ fn near(hub: &Hub, name: &str) -> Vec<String> {
     names.retain(|other| close(other) || contains(other));
     names.sort_by_cached_key(|other| distance(other));
     names.iter().take(NEAR_MAX).map(|other| other.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slots_shard_is_one_of_its_groups() {
+        assert_eq!([0, 294, 4_095].map(|slot| shard_of(slot, 3, 0, 1)), [0, 0, 0]);
+        assert_eq!([1, 295, 4_094].map(|slot| shard_of(slot, 3, 0, 1)), [1, 1, 2]);
+        assert_eq!(shard_of(294, 4, 0, 4), 0);
+        assert_eq!([2_048, 2_049].map(|slot| shard_of(slot, 8, 2, 4)), [4, 5]);
+    }
 }

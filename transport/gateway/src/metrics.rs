@@ -4,7 +4,7 @@
 //! gateways in one process do not speak for each other.
 
 use crate::server::Shared;
-use crate::sources::{Latency, Refusals};
+use crate::sources::{DerivedStats, Latency, Refusals};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::sync::Arc;
@@ -157,6 +157,19 @@ fn describe() {
     describe_counter!("tidegate_gateway_answers_total", "Requests answered.");
     describe_histogram!("tidegate_gateway_answer_seconds", Unit::Seconds, "Time to the head of an answer.");
     crate::alerts::describe();
+    describe_counter!("tidegate_derived_batches_total", "Batches computed for streams derived from bars.");
+    describe_counter!("tidegate_derived_rows_total", "Rows of streams derived from bars.");
+    describe_gauge!("tidegate_derived_device", "1 for what computed the last batch, 0 for the other.");
+    describe_counter!(
+        "tidegate_derived_computed_total",
+        "Batches by what computed them; those of the CPU that a GPU had failed at or does not cover are recomputed as well."
+    );
+    describe_counter!("tidegate_derived_device_reopened_total", "Times a GPU that failed was opened anew.");
+    describe_counter!(
+        "tidegate_derived_bars_total",
+        "Bars that gave no row: conflated (newer ones of their symbol had come), left_out (beyond a bound, or too late), lost (too many waited)."
+    );
+    describe_counter!("tidegate_derived_failed_total", "Rows that could not be computed.");
     describe_gauge!("tidegate_uptime_seconds", Unit::Seconds, "Time since the gateway was started.");
     describe_gauge!("tidegate_build_info", "Always 1; the label says which version runs.");
 }
@@ -196,6 +209,25 @@ fn journal(ingest: &IngestStats, now_ns: Option<fn() -> u64>) {
     }
 }
 
+/// What is derived from bars, if something is.
+fn derived(stats: &DerivedStats) {
+    counter!("tidegate_derived_batches_total").absolute(stats.batches);
+    counter!("tidegate_derived_rows_total").absolute(stats.rows);
+    for device in ["cpu", "cuda"] {
+        let is = f64::from(u8::from(stats.device == device));
+        gauge!("tidegate_derived_device", "device" => device).set(is);
+    }
+    for (by, count) in [("cuda", stats.on_device), ("cpu", stats.on_cpu), ("recomputed", stats.recomputed)] {
+        counter!("tidegate_derived_computed_total", "by" => by).absolute(count);
+    }
+    counter!("tidegate_derived_device_reopened_total").absolute(stats.reopened);
+    for (fate, count) in [("conflated", stats.conflated), ("left_out", stats.left_out), ("lost", stats.lost)]
+    {
+        counter!("tidegate_derived_bars_total", "fate" => fate).absolute(count);
+    }
+    counter!("tidegate_derived_failed_total").absolute(stats.failed);
+}
+
 /// All counters as they stand.
 pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
     let book = shared.book();
@@ -232,6 +264,11 @@ pub(crate) async fn scrape(shared: &Arc<Shared>) -> String {
             }
         }
         journal(&ingest, shared.sources.now_ns);
+        if let Some(stats) = shared.sources.derived.as_ref().map(|stats| stats())
+            && !stats.device.is_empty()
+        {
+            derived(&stats);
+        }
         crate::cluster::measure(shared);
         for stage in &*shared.status.ledger() {
             for (fate, count) in FATE_NAMES.iter().zip(stage.ledger.by_fate) {

@@ -35,10 +35,39 @@ pub struct Sources {
     pub refusals: Option<Arc<dyn Fn() -> Vec<Refusals> + Send + Sync>>,
     /// Whoever keeps alerts, if anything looks for them.
     pub alerts: Option<Arc<dyn Alerts>>,
+    /// What is derived from bars outside of the shards, if something is.
+    pub derived: Option<Arc<dyn Fn() -> DerivedStats + Send + Sync>>,
     /// The cluster that the server is a node of; without it, it stands alone.
     pub cluster: Option<Arc<dyn Fn() -> ClusterState + Send + Sync>>,
     /// Who may ask. Without it everybody may ask everything.
     pub gate: Option<Arc<Gate>>,
+}
+
+/// What came of streams that are derived from bars outside of the shards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DerivedStats {
+    /// What computed the last batch: `cpu` or `cuda`; empty while nothing is derived.
+    pub device: &'static str,
+    /// Batches computed.
+    pub batches: u64,
+    /// Rows that went to the hub.
+    pub rows: u64,
+    /// Batches of the backend that a GPU computed.
+    pub on_device: u64,
+    /// Batches of the backend that the CPU computed.
+    pub on_cpu: u64,
+    /// Of these, those that a GPU had failed at or does not cover.
+    pub recomputed: u64,
+    /// Times a GPU was opened anew after it failed.
+    pub reopened: u64,
+    /// Bars whose rows gave way to those of newer ones.
+    pub conflated: u64,
+    /// Bars of symbols beyond the bound, without a price, or of a step that was complete.
+    pub left_out: u64,
+    /// Bars that were lost on the way because too many waited.
+    pub lost: u64,
+    /// Rows that could not be computed.
+    pub failed: u64,
 }
 
 impl Sources {
@@ -60,6 +89,7 @@ impl Sources {
             latency: None,
             refusals: None,
             alerts: None,
+            derived: None,
             cluster: None,
             gate: None,
             threads: None,

@@ -326,6 +326,9 @@ pub(crate) fn trouble(health: &Health) -> Option<String> {
         Health::Full => {
             Some("the disk is full: what is accepted waits in memory, then feeds wait".to_owned())
         }
+        Health::Away(why) => Some(format!(
+            "the log cannot be reached ({why}): what is accepted waits in memory, then feeds wait"
+        )),
         Health::Failed(why) => Some(why.clone()),
     }
 }

@@ -18,7 +18,7 @@ use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 
 const START_NS: u64 = 1_767_571_200_000_000_000;
-const INDICATORS: [&str; 4] = ["sma:20", "ema:20", "rsi:14", "macd:12,26,9"];
+const INDICATORS: [&str; 4] = ["sma:20", "ema:20", "rsi:14", "macd:12:26:9"];
 
 fn stages() -> StageFactory {
     Arc::new(|| {
@@ -44,6 +44,7 @@ fn life(folder: &Path, snapshots: bool) -> Result<(Recovered, Duration, LiveRepo
         runtime: RuntimeOptions::default(),
         journal: Some(JournalSettings {
             folder: folder.to_owned(),
+            remote: None,
             journal: JournalOptions { lineage: 1, ..JournalOptions::default() },
             commit: CommitOptions { reserve_bytes: 0, ..CommitOptions::default() },
             snapshots: snapshots.then(SnapshotOptions::default),

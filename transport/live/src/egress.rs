@@ -2,14 +2,15 @@
 //! has room. In the fused core the same [`Desk`] serves the readers.
 
 use crate::clock::Clock;
+use crate::derived::{Began, Link};
 use crate::latency::Tracer;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle, Stopwatch, ThreadTimes, TimeCells};
-use tidegate_engine::{Output, Receiver, Sleeper, Waker};
-use tidegate_proto::hub::{Hub, Polled, SubscriberId};
+use tidegate_engine::{Output, Receiver, Sleeper, Waker, output_kind};
+use tidegate_proto::hub::{Hub, HubError, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::{Subscription, SubscriptionError};
 use tidegate_proto::{Close, CloseCode, MonoTime};
@@ -36,7 +37,7 @@ pub(crate) enum Wake {
 }
 
 impl Wake {
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         match self {
             Self::Thread(waker) => waker.wake(),
             Self::Task(notify) => notify.notify_one(),
@@ -58,6 +59,11 @@ enum Command {
     Switch {
         ended: Vec<u16>,
         done: oneshot::Sender<()>,
+    },
+    /// Somebody in this process computes streams of its own from others.
+    Derive {
+        asked: Box<crate::derived::Derive>,
+        reply: oneshot::Sender<Result<Began, HubError>>,
     },
 }
 
@@ -144,6 +150,7 @@ impl std::fmt::Debug for Command {
             Self::Subscribe { .. } => "Subscribe",
             Self::Unsubscribe(_) => "Unsubscribe",
             Self::Switch { .. } => "Switch",
+            Self::Derive { .. } => "Derive",
         })
     }
 }
@@ -194,6 +201,26 @@ impl HubHandle {
         let (done, switched) = oneshot::channel();
         self.command(Command::Switch { ended, done }).await?;
         self.answer(switched).await
+    }
+
+    /// Has streams begin that somebody in this process computes from others.
+    pub(crate) async fn derive(
+        &self,
+        asked: crate::derived::Derive,
+    ) -> Result<Result<Began, HubError>, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Derive { asked: Box::new(asked), reply }).await?;
+        self.answer(answer).await
+    }
+
+    /// The names behind hashes, as far as they are known. For a thread that may wait.
+    ///
+    /// # Errors
+    /// [`HubGone`] when the server has ended.
+    pub fn names(&self, hashes: Vec<u64>) -> Result<Vec<Option<Box<str>>>, HubGone> {
+        self.ask_blocking(move |hub, _| {
+            hashes.into_iter().map(|hash| hub.name(hash).map(Into::into)).collect()
+        })
     }
 
     /// The clock that the hub's times are of.
@@ -307,6 +334,11 @@ pub(crate) struct Desk {
     /// Kept so that the channel stays open however many handles are left.
     _keep: flume::Sender<Command>,
     seats: Vec<Seat>,
+    /// Who computes more streams, if somebody does.
+    link: Option<Link>,
+    /// Results of those who computed before, until they are at their end.
+    retired: Vec<Receiver<Output>>,
+    waker: Wake,
     shared: Arc<Shared>,
     /// Tells those who wait for an answer that none comes, when it is dropped.
     _serves: watch::Sender<()>,
@@ -322,9 +354,14 @@ impl Desk {
         });
         let commands_kept = commands_in.clone();
         let (serves, ends) = watch::channel(());
+        let ours = waker.clone();
         let handle = HubHandle { commands: commands_in, waker, shared: Arc::clone(&shared), clock, ends };
-        let seats = Vec::new();
-        (Self { commands, _keep: commands_kept, seats, shared, _serves: serves }, handle)
+        let (seats, link, retired) = (Vec::new(), None, Vec::new());
+        let waker = ours;
+        (
+            Self { commands, _keep: commands_kept, seats, link, retired, waker, shared, _serves: serves },
+            handle,
+        )
     }
 
     /// Where the thread notes its time.
@@ -339,7 +376,7 @@ impl Desk {
 
     /// Takes requests, a bounded number of them.
     pub(crate) fn command(&mut self, hub: &mut Hub, now: MonoTime) -> bool {
-        let mut worked = false;
+        let mut worked = self.derived(hub);
         for _ in 0..COMMANDS_TURN {
             let Ok(command) = self.commands.try_recv() else { break };
             worked = true;
@@ -360,9 +397,43 @@ impl Desk {
                     self.switch(hub, &ended);
                     let _ = done.send(());
                 }
+                Command::Derive { asked, reply } => {
+                    let _ = reply.send(self.derive(hub, &asked));
+                }
             }
         }
         worked
+    }
+
+    /// Other streams are computed in this process from now on: those before end, these begin, together with what is known of those they
+    /// are computed from.
+    fn derive(&mut self, hub: &mut Hub, asked: &crate::derived::Derive) -> Result<Began, HubError> {
+        let announced = hub.announce(&asked.ended, asked.coming.clone())?;
+        self.switch(hub, &asked.ended);
+        let (link, began) = Link::begin(hub, asked, announced.first, &self.waker);
+        self.retired.extend(self.link.replace(link).map(Link::retire));
+        Ok(began)
+    }
+
+    /// What was computed goes to the readers, and what it is computed from to who computes.
+    fn derived(&mut self, hub: &mut Hub) -> bool {
+        let mut published = false;
+        self.retired.retain_mut(|rows| {
+            let over = rows.is_finished();
+            published |= crate::derived::publish(rows, hub);
+            !over
+        });
+        let Some(link) = &mut self.link else { return published };
+        let (taken, came) = link.turn(hub);
+        published |= came;
+        if link.is_over() {
+            hub.untap();
+            self.link = None;
+        }
+        if published {
+            self.published();
+        }
+        taken || published
     }
 
     /// Other streams for those who ask from now on; readers of those that end are told.
@@ -423,7 +494,10 @@ impl Desk {
 
     /// Whether there is something to do now.
     pub(crate) fn has_work(&self) -> bool {
-        !self.commands.is_empty() || self.seats.iter().any(|seat| seat.more && seat.deliveries.capacity() > 0)
+        !self.commands.is_empty()
+            || self.link.as_ref().is_some_and(Link::has_work)
+            || self.retired.iter().any(Receiver::has_work)
+            || self.seats.iter().any(|seat| seat.more && seat.deliveries.capacity() > 0)
     }
 
     /// When the next reader's time comes.
@@ -434,7 +508,8 @@ impl Desk {
     /// Whether no reader has anything left to come.
     pub(crate) fn satisfied(&self) -> bool {
         // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
-        !self.seats.iter().any(|seat| seat.more || seat.due.is_some())
+        self.link.as_ref().is_none_or(Link::is_even)
+            && !self.seats.iter().any(|seat| seat.more || seat.due.is_some())
     }
 
     /// Says the last words to those who have room for them; returns whether nobody is left. Those who subscribe now learn
@@ -449,6 +524,15 @@ impl Desk {
     }
 }
 
+/// Up to where a shard's results are complete, where this marker says it.
+fn told(output: &Output) -> Option<u64> {
+    match output.kind {
+        output_kind::WATERMARK => Some(output.ts),
+        output_kind::END => Some(u64::MAX),
+        _ => None,
+    }
+}
+
 pub(crate) struct Egress {
     hub: Hub,
     outputs: Vec<Receiver<Output>>,
@@ -459,6 +543,10 @@ pub(crate) struct Egress {
     clock: Clock,
     sleeper: Sleeper,
     taken: Vec<Output>,
+    /// Up to where each shard's results are complete.
+    complete: Vec<u64>,
+    /// Whether the shards are of several groups. One that nothing was fed to holds up nobody's results but its own.
+    several: bool,
 }
 
 impl Egress {
@@ -466,16 +554,19 @@ impl Egress {
         hub: Hub,
         outputs: Vec<Receiver<Output>>,
         names: flume::Receiver<Box<str>>,
-        stats: StatsHandle,
-        tracer: Tracer,
+        (stats, tracer): (StatsHandle, Tracer),
         catalogue: Arc<Catalogue>,
         clock: Clock,
+        several: bool,
     ) -> (Self, HubHandle) {
         let sleeper = Sleeper::default();
         outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
         let (desk, handle) = Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock);
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
-        (Self { hub, outputs, names, desk, stats, tracer, clock, sleeper, taken }, handle)
+        let complete = vec![0; outputs.len()];
+        let egress =
+            Self { hub, outputs, names, desk, stats, tracer, clock, sleeper, taken, complete, several };
+        (egress, handle)
     }
 
     /// Rings that have ended and been read empty.
@@ -542,8 +633,15 @@ impl Egress {
     fn drain(&mut self) -> bool {
         self.taken.clear();
         let taken = &mut self.taken;
-        for output in &mut self.outputs {
+        for (output, complete) in self.outputs.iter_mut().zip(&mut self.complete) {
+            let from = taken.len();
             output.drain(DRAIN_MAX, |run| taken.extend_from_slice(run));
+            // What the shard says itself, among its results: its counters may be ahead of what was read here.
+            let told = taken[from..].iter().rev().find_map(told);
+            *complete = told.unwrap_or(*complete);
+            if output.is_finished() {
+                *complete = u64::MAX;
+            }
         }
         // Names behind the results: each was sent before its first result could be made, so it is here by now.
         let mut worked = false;
@@ -553,7 +651,8 @@ impl Egress {
         }
         if !self.taken.is_empty() {
             self.hub.publish(&self.taken);
-            self.hub.set_watermark(self.stats.watermark());
+            let counts = |complete: &u64| !self.several || *complete > 0;
+            self.hub.set_watermark(self.complete.iter().copied().filter(counts).min().unwrap_or(0));
             worked = true;
         }
         if worked {

@@ -6,10 +6,12 @@ mod replicated;
 use self::replicated::Replicating;
 use crate::clock::Clock;
 use crate::downstream::Downstream;
+use crate::groups::{first_barrier, merged};
 use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Progress, Recovered, SnapshotOptions};
 use crate::recovery::Loaded;
 use crate::service::LiveOptions;
 use crate::snapshot::{self, IngestState, Request, SnapshotStats, SourceLog};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,7 @@ use tidegate_actors::runtime::{Commander, Restage, ShardCommand, StageFactory, T
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
 use tidegate_journal::entry::Entries;
 use tidegate_journal::{Batch, BatchView, Disk, Entry, Point, SyncStats};
-use tidegate_proto::feed::{ConnectionId, FeedServer, Released, SourceStats, Taken};
+use tidegate_proto::feed::{ConnectionId, FeedGroup, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
 use tidegate_proto::wire::FRAME_BYTES_MAX;
 use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, FrameError, Grant, MonoTime};
@@ -145,25 +147,55 @@ impl Shared {
     }
 }
 
-/// The way in, for connection tasks.
+/// The way in, for connection tasks: to one group's feeds, or to those of all groups.
 #[derive(Clone)]
 pub struct IngestHandle {
+    /// By group; one at least.
+    ways: Arc<[Way]>,
+}
+
+/// The way to the thread of one group.
+#[derive(Clone)]
+struct Way {
     inputs: flume::Sender<Input>,
     spare: flume::Receiver<FrameBuffer>,
     shared: Arc<Shared>,
     clock: Clock,
 }
 
+impl Way {
+    fn buffer(&self) -> FrameBuffer {
+        self.spare.try_recv().unwrap_or_else(|_| FrameBuffer::new(BUFFER_FRAMES))
+    }
+
+    /// As it stood at most a quarter of a second ago; `logged` is of now.
+    fn stats(&self) -> IngestStats {
+        let mut stats = self.shared.stats().clone();
+        stats.logged = self.shared.logged.load(Relaxed);
+        stats
+    }
+}
+
 /// One connection's way in. Dropping it is the connection's end.
 pub struct Feed {
     connection: ConnectionId,
-    handle: IngestHandle,
+    way: Way,
     buffer: FrameBuffer,
 }
 
 impl IngestHandle {
-    /// A connection came, whose peer may do what `grant` says; `buffer` is what was read of it so far, to be handed on with
-    /// [`Feed::filled`]. What is to be said to it comes out of the receiver.
+    /// The ways of several groups as one, in their order.
+    pub(crate) fn joined(parts: &[Self]) -> Self {
+        Self { ways: parts.iter().flat_map(|part| part.ways.iter().cloned()).collect() }
+    }
+
+    /// How many groups there are.
+    #[must_use]
+    pub fn groups(&self) -> u16 {
+        self.ways.len() as u16
+    }
+
+    /// A connection came to the first group, or the only one. See [`IngestHandle::open_in`].
     ///
     /// # Errors
     /// [`IngestGone`] while shutting down.
@@ -173,25 +205,48 @@ impl IngestHandle {
         buffer: FrameBuffer,
         peer: Option<Box<str>>,
     ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
+        self.open_in(0, grant, buffer, peer).await
+    }
+
+    /// A connection came to a group, whose peer may do what `grant` says; `buffer` is what was read of it so far, to be handed on with
+    /// [`Feed::filled`]. What is to be said to it comes out of the receiver.
+    ///
+    /// # Errors
+    /// [`IngestGone`] while shutting down, and where there is no such group.
+    pub async fn open_in(
+        &self,
+        group: u16,
+        grant: Grant,
+        buffer: FrameBuffer,
+        peer: Option<Box<str>>,
+    ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
+        let way = self.ways.get(usize::from(group)).ok_or(IngestGone)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let (reply, id) = oneshot::channel();
-        self.inputs.send_async(Input::Open { grant, peer, answers, reply }).await.map_err(|_| IngestGone)?;
+        way.inputs.send_async(Input::Open { grant, peer, answers, reply }).await.map_err(|_| IngestGone)?;
         let connection = id.await.map_err(|_| IngestGone)?;
-        Ok((Feed { connection, handle: self.clone(), buffer }, receiver))
+        Ok((Feed { connection, way: way.clone(), buffer }, receiver))
     }
 
     /// A buffer for a connection that is not open yet.
     #[must_use]
     pub fn buffer(&self) -> FrameBuffer {
-        self.spare.try_recv().unwrap_or_else(|_| FrameBuffer::new(BUFFER_FRAMES))
+        self.ways[0].buffer()
     }
 
-    /// How ingest stands, at most a quarter of a second ago; `logged` is of now.
+    /// How ingest stands, at most a quarter of a second ago, over all groups; `logged` is of now. A source that feeds several is one.
     #[must_use]
     pub fn stats(&self) -> IngestStats {
-        let mut stats = self.shared.stats().clone();
-        stats.logged = self.shared.logged.load(Relaxed);
-        stats
+        match &*self.ways {
+            [only] => only.stats(),
+            ways => merged(ways.iter().map(Way::stats)),
+        }
+    }
+
+    /// Events in the log now, over all groups.
+    #[must_use]
+    pub fn logged(&self) -> u64 {
+        self.ways.iter().map(|way| way.shared.logged.load(Relaxed)).sum()
     }
 
     /// Has every shard run other stages from one place of the log on; returns the number of the BARRIER there.
@@ -200,20 +255,28 @@ impl IngestHandle {
     /// [`IngestGone`] while shutting down.
     pub(crate) async fn restage(&self, make: StageFactory, legacy: Legacy) -> Result<u64, IngestGone> {
         let (reply, barrier) = oneshot::channel();
-        self.inputs.send_async(Input::Restage { make, legacy, reply }).await.map_err(|_| IngestGone)?;
+        // Where there are several groups streams cannot change.
+        let restage = Input::Restage { make, legacy, reply };
+        self.ways[0].inputs.send_async(restage).await.map_err(|_| IngestGone)?;
         barrier.await.map_err(|_| IngestGone)
     }
 
     /// There are orders for a node of a cluster.
     pub fn replicated(&self) {
-        // When the queue is full, ingest is awake anyway.
-        let _ = self.inputs.try_send(Input::Replicated);
+        for way in &*self.ways {
+            // When the queue is full, ingest is awake anyway.
+            let _ = way.inputs.try_send(Input::Replicated);
+        }
     }
 
-    /// What the thread does with its time.
-    #[must_use]
-    pub fn times(&self) -> ThreadTimes {
-        self.shared.times.times()
+    /// What the threads do with their time, by group.
+    pub(crate) fn times(&self) -> impl Iterator<Item = ThreadTimes> + '_ {
+        self.ways.iter().map(|way| way.shared.times.times())
+    }
+
+    /// Where this group's journal says that it went on.
+    fn inputs_of_first(&self) -> flume::Sender<Input> {
+        self.ways[0].inputs.clone()
     }
 }
 
@@ -233,19 +296,19 @@ impl Feed {
         if !self.buffer.has_frame() {
             return Ok(());
         }
-        let mut rest = self.handle.buffer();
+        let mut rest = self.way.buffer();
         self.buffer.split_rest(&mut rest);
         let buffer = std::mem::replace(&mut self.buffer, rest);
         // What waits for the thread from here on has arrived.
-        let (connection, received) = (self.connection, self.handle.clock.now());
+        let (connection, received) = (self.connection, self.way.clock.now());
         let input = Input::Frames { connection, received, buffer, datagrams: false };
-        self.handle.inputs.send_async(input).await.map_err(|_| IngestGone)
+        self.way.inputs.send_async(input).await.map_err(|_| IngestGone)
     }
 
     /// The way in for this connection's datagrams.
     #[must_use]
     pub fn datagrams(&self) -> Datagrams {
-        Datagrams { connection: self.connection, handle: self.handle.clone(), buffer: self.handle.buffer() }
+        Datagrams { connection: self.connection, way: self.way.clone(), buffer: self.way.buffer() }
     }
 
     /// The peer's stream ended: whether that was between two frames.
@@ -260,7 +323,7 @@ impl Feed {
 /// One connection's way in for datagrams, each of them a whole frame. The connection ends with its [`Feed`].
 pub struct Datagrams {
     connection: ConnectionId,
-    handle: IngestHandle,
+    way: Way,
     buffer: FrameBuffer,
 }
 
@@ -277,10 +340,10 @@ impl Datagrams {
     /// # Errors
     /// [`IngestGone`] while shutting down.
     pub async fn flush(&mut self) -> Result<(), IngestGone> {
-        let buffer = std::mem::replace(&mut self.buffer, self.handle.buffer());
-        let (connection, received) = (self.connection, self.handle.clock.now());
+        let buffer = std::mem::replace(&mut self.buffer, self.way.buffer());
+        let (connection, received) = (self.connection, self.way.clock.now());
         let input = Input::Frames { connection, received, buffer, datagrams: true };
-        self.handle.inputs.send_async(input).await.map_err(|_| IngestGone)
+        self.way.inputs.send_async(input).await.map_err(|_| IngestGone)
     }
 }
 
@@ -288,8 +351,8 @@ impl Drop for Feed {
     fn drop(&mut self) {
         let closed = Input::Closed { connection: self.connection };
         // Never lost: a full queue is waited for by a thread of its own, which ends with the ingest thread at the latest.
-        if let Err(flume::TrySendError::Full(closed)) = self.handle.inputs.try_send(closed) {
-            let inputs = self.handle.inputs.clone();
+        if let Err(flume::TrySendError::Full(closed)) = self.way.inputs.try_send(closed) {
+            let inputs = self.way.inputs.clone();
             match tokio::runtime::Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn(async move { inputs.send_async(closed).await })),
                 Err(_) => drop(inputs.send(closed)),
@@ -310,6 +373,13 @@ struct Source {
     /// When it left, until that has been logged.
     left: Option<MonoTime>,
     state: FeedState,
+}
+
+/// The first name of its kind whose slot is the group's: a slot has results of one group only.
+fn overflow_name(group: &FeedGroup) -> String {
+    let names = std::iter::once(OVERFLOW_NAME.to_owned()).chain((1..).map(|at| format!("(overflow {at})")));
+    let mine = |name: &String| group.has(name_hash(name.as_bytes()));
+    names.take(1 << 20).find(mine).unwrap_or_else(|| OVERFLOW_NAME.to_owned())
 }
 
 fn protocol(error: FrameError) -> Close {
@@ -412,8 +482,8 @@ impl Ingest {
             logged: AtomicU64::new(0),
             times: TimeCells::default(),
         });
-        let handle =
-            IngestHandle { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared), clock };
+        let way = Way { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared), clock };
+        let handle = IngestHandle { ways: [way].into() };
         let ingest = Self {
             server: FeedServer::new(options.feed.clone()),
             inputs,
@@ -583,9 +653,8 @@ impl Ingest {
         shared: Arc<snapshot::Shared>,
         wall_ns: fn() -> u64,
     ) {
-        let at = self.clock.now();
-        self.snapshots =
-            Some(Snapshotting { options, requests, shared, wall_ns, barrier: 0, last: (0, 0), at });
+        let (at, barrier) = (self.clock.now(), first_barrier(self.options.feed.group.as_ref()));
+        self.snapshots = Some(Snapshotting { options, requests, shared, wall_ns, barrier, last: (0, 0), at });
     }
 
     fn snapshot_when_due(&mut self, now: MonoTime) {
@@ -836,15 +905,16 @@ impl Ingest {
         }
         let total_bytes = Journaling::bytes_from(&mut disk, point.map_or(0, |point| point.offset));
         let (mut read, mut stopped) = (0, 0);
-        let (mut journal, torn) = Journaling::start(&settings, disk, point, handle.inputs.clone(), |view| {
-            let before = found.records;
-            stopped += self.read_again(&view, &mut ranks, &mut found);
-            read += view.info.extent() as u64;
-            if before / PROGRESS_RECORDS != found.records / PROGRESS_RECORDS {
-                let (records, bytes) = (found.records, read);
-                (settings.progress)(Progress { records, bytes, total_bytes });
-            }
-        })?;
+        let (mut journal, torn) =
+            Journaling::start(&settings, disk, point, handle.inputs_of_first(), |view| {
+                let before = found.records;
+                stopped += self.read_again(&view, &mut ranks, &mut found);
+                read += view.info.extent() as u64;
+                if before / PROGRESS_RECORDS != found.records / PROGRESS_RECORDS {
+                    let (records, bytes) = (found.records, read);
+                    (settings.progress)(Progress { records, bytes, total_bytes });
+                }
+            })?;
         // What was read is as far from a snapshot as if it had just been accepted; that the server had stopped is no news.
         if found.records > stopped {
             journal.count(read, found.records - stopped);
@@ -1140,9 +1210,11 @@ impl Ingest {
         if let Some(key) = self.overflow {
             return key;
         }
-        let hash = name_hash(OVERFLOW_NAME.as_bytes());
+        let group = self.options.feed.group.as_ref();
+        let name = group.map_or(Cow::Borrowed(OVERFLOW_NAME), |group| overflow_name(group).into());
+        let hash = name_hash(name.as_bytes());
         let known = self.names.get(&hash).copied();
-        let key = known.unwrap_or_else(|| self.define(OVERFLOW_NAME, hash, rank));
+        let key = known.unwrap_or_else(|| self.define(&name, hash, rank));
         self.overflow = Some(key);
         key
     }

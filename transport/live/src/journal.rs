@@ -7,15 +7,17 @@ use std::sync::Arc;
 use tidegate_journal::commit::CommitOptions;
 use tidegate_journal::writer::Refused;
 use tidegate_journal::{
-    Batch, Committer, Disk, Health, Journal, JournalOptions, OpenError, Point, SyncStats, SyncTimes, Tail,
-    Writer, WriterOptions, WriterStats,
+    Batch, Committer, Disk, Health, Journal, JournalOptions, OpenError, Point, Remote, RemoteError,
+    SyncStats, SyncTimes, Tail, Writer, WriterOptions, WriterStats,
 };
 
 /// Where and how the journal is kept.
 #[derive(Debug, Clone)]
 pub struct JournalSettings {
-    /// Its folder.
+    /// Its folder, for segments and snapshots.
     pub folder: PathBuf,
+    /// The log of others in place of segments; snapshots stay in the folder.
+    pub remote: Option<Arc<dyn Remote>>,
     /// Segments.
     pub journal: JournalOptions,
     /// Group commit.
@@ -103,6 +105,22 @@ pub enum JournalError {
         /// Why each of the snapshots is of no use.
         notes: Vec<String>,
     },
+    /// The log is to be elsewhere, and there is one here.
+    #[error("{folder} holds a journal, and the log is to be {remote}: move one of them away")]
+    Two {
+        /// The folder.
+        folder: PathBuf,
+        /// The other.
+        remote: String,
+    },
+    /// The log of others cannot be gone on from. Nothing was changed.
+    #[error("the log cannot be recovered from {remote}")]
+    Remote {
+        /// What it is and where.
+        remote: String,
+        /// Why.
+        source: RemoteError,
+    },
     /// It is damaged, or cannot be read. Nothing was changed.
     #[error("the journal in {folder} cannot be recovered")]
     Open {
@@ -160,6 +178,8 @@ pub(crate) struct Journaling {
     submitted: (u64, u64),
     /// Whether segments may be removed at all.
     retains: bool,
+    /// The folder is this process's, also where nothing but snapshots lies in it.
+    _folder: Option<Disk>,
 }
 
 impl Journaling {
@@ -176,18 +196,28 @@ impl Journaling {
         let folder = || settings.folder.clone();
         let syncs = disk.sync_times();
         let now = (settings.wall_ns)();
-        let (journal, found) = Journal::open_from(disk, settings.journal.clone(), point, now, read)
-            .map_err(|source| JournalError::Open { folder: folder(), source })?;
-        let torn = match found.map(|found| found.tail) {
-            Some(Tail::Torn { bytes, .. }) => bytes,
-            _ => 0,
-        };
-        let committer = Committer::new(journal, settings.commit);
-        let writer = Writer::start(committer, WriterOptions::default(), move |_, _| {
+        let moved = move |_, _: &Health| {
             // When the queue is full, ingest is awake anyway.
             let _ = inputs.try_send(Input::Journaled);
-        })
-        .map_err(|source| JournalError::Folder { folder: folder(), source })?;
+        };
+        let mut read = read;
+        let (writer, torn, kept) = if let Some(remote) = &settings.remote {
+            let log = remote
+                .open(settings.journal.lineage, point, &mut read)
+                .map_err(|source| JournalError::Remote { remote: remote.name(), source })?;
+            let committer = Committer::new(log, remote.commit(settings.commit));
+            (Writer::start(committer, WriterOptions::default(), moved), 0, Some(disk))
+        } else {
+            let (journal, found) = Journal::open_from(disk, settings.journal.clone(), point, now, read)
+                .map_err(|source| JournalError::Open { folder: folder(), source })?;
+            let torn = match found.map(|found| found.tail) {
+                Some(Tail::Torn { bytes, .. }) => bytes,
+                _ => 0,
+            };
+            let committer = Committer::new(journal, settings.commit);
+            (Writer::start(committer, WriterOptions::default(), moved), torn, None)
+        };
+        let writer = writer.map_err(|source| JournalError::Folder { folder: folder(), source })?;
         let journaling = Self {
             writer,
             batch: Batch::new(),
@@ -198,6 +228,7 @@ impl Journaling {
             syncs,
             submitted: (0, 0),
             retains: settings.journal.retain_bytes > 0 || settings.journal.retain_ns > 0,
+            _folder: kept,
         };
         Ok((journaling, torn))
     }

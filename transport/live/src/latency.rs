@@ -119,6 +119,15 @@ pub(crate) fn measure(shards: usize, now: MonoTime) -> (Marker, Tracer, LatencyH
 }
 
 impl Marker {
+    /// One for each run of so many shards.
+    pub(crate) fn split(self, shards: usize) -> Vec<Self> {
+        let mut left = self.shards.into_iter();
+        let mut next = || left.by_ref().take(shards.max(1)).collect::<Vec<_>>();
+        std::iter::from_fn(|| Some(next()).filter(|shards| !shards.is_empty()))
+            .map(|shards| Self { shards, last: None })
+            .collect()
+    }
+
     /// Bytes that came at `received` have been dealt with; `place` says how many records were sent to each shard so far. Only
     /// those that moved something on are worth following.
     pub(crate) fn routed(&mut self, received: MonoTime, place: impl Fn(usize) -> u64) {

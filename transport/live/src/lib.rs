@@ -17,8 +17,10 @@
 pub mod clock;
 
 mod core;
+pub mod derived;
 mod downstream;
 mod egress;
+mod groups;
 mod ingest;
 mod journal;
 mod latency;
@@ -31,6 +33,7 @@ mod streams;
 
 pub use clock::Clock;
 pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
+pub use groups::{LiveGroup, LiveGroups};
 pub use ingest::{
     Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats,
 };

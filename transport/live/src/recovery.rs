@@ -125,6 +125,9 @@ impl Pipeline<'_> {
         snapshots.tidy().map_err(io)?;
         let begins = begin(&mut disk)
             .map_err(|error| JournalError::Open { folder: folder(), source: OpenError::Scan(error) })?;
+        if let (Some(_), Some(remote)) = (&begins, &settings.remote) {
+            return Err(JournalError::Two { folder: folder(), remote: remote.name() });
+        }
         let base = match self.newest(snapshots, make_hub).map_err(io)? {
             Ok(base) => base,
             Err(error) => return Ok(Err(error)),

@@ -113,6 +113,8 @@ pub enum Order {
     Snapshot(Point),
     /// Send feeds away.
     Follow {
+        /// Who leads, if that is known.
+        node: Option<u16>,
         /// Where they find the leader, if that is known.
         leader: Option<SocketAddr>,
         /// The epoch.

@@ -4,6 +4,7 @@ use crate::clock::Clock;
 use crate::core::{Core, CoreReport};
 use crate::downstream::{Downstream, Here, Threads};
 use crate::egress::{Desk, Egress, HubHandle, Wake};
+use crate::groups::{self, LiveGroups};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
 use crate::journal::{JournalError, JournalSettings, Recovered, SnapshotOptions};
 use crate::latency::{LatencyHandle, Percentiles, measure};
@@ -22,8 +23,8 @@ use tidegate_actors::runtime::{
 };
 use tidegate_engine::FenceOptions;
 use tidegate_journal::SnapshotFolder;
-use tidegate_proto::feed::FeedServerOptions;
-use tidegate_proto::hub::{Hub, HubError, HubOptions, HubStats, StreamMeta};
+use tidegate_proto::feed::{FeedGroup, FeedServerOptions};
+use tidegate_proto::hub::{Hub, HubError, HubOptions, HubStats, PastError, StreamMeta};
 use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::time::MILLISECOND_NS;
 
@@ -50,6 +51,8 @@ pub struct LiveOptions {
     pub replication: Option<Replication>,
     /// Snapshots of a node with other nodes beside it; `None` for none, then it needs the log from its beginning.
     pub snapshots: Option<ReplicaSnapshots>,
+    /// The groups of a cluster, where there are several; then `replication` and `snapshots` are those of each, and there is no journal.
+    pub groups: Option<LiveGroups>,
 }
 
 impl Default for LiveOptions {
@@ -65,6 +68,7 @@ impl Default for LiveOptions {
             journal: None,
             replication: None,
             snapshots: None,
+            groups: None,
         }
     }
 }
@@ -90,6 +94,15 @@ pub enum LiveError {
         "placement `staged` needs threads, and the engine is to run fused on one: choose separate threads"
     )]
     Staged,
+    /// Several groups were to be served on one thread.
+    #[error("several groups need threads, and the engine is to run fused on one: choose separate threads")]
+    Fused,
+    /// The groups are not those of the slots.
+    #[error("the groups cannot be served: {0}")]
+    Groups(String),
+    /// The snapshots of the groups do not go together.
+    #[error("what the groups' snapshots have for readers does not go together")]
+    Past(#[from] PastError),
     /// A thread of ours ended in a way that is a bug.
     #[error("the {thread} thread failed: this is a bug in Tidegate")]
     Failed {
@@ -138,17 +151,28 @@ pub struct Live {
     stats: StatsHandle,
     latency: LatencyHandle,
     ring_events: usize,
-    recovered: Recovered,
+    /// By group.
+    recovered: Vec<Recovered>,
+    /// By group, and all of them as one.
+    ingests: Vec<IngestHandle>,
     ingest: IngestHandle,
     hub: HubHandle,
     changes: StreamChanges,
-    stopper: Stopper,
+    /// By group.
+    stoppers: Vec<Stopper>,
     engine: Engine,
 }
 
 enum Engine {
-    Threads { runtime: Box<Runtime>, ingest: JoinHandle<IngestReport>, egress: JoinHandle<Hub> },
-    Task { report: flume::Receiver<CoreReport>, runtime: tokio::runtime::Handle },
+    /// Of each group its shards and the thread in front of them.
+    Threads {
+        groups: Vec<(Box<Runtime>, JoinHandle<IngestReport>)>,
+        egress: JoinHandle<Hub>,
+    },
+    Task {
+        report: flume::Receiver<CoreReport>,
+        runtime: tokio::runtime::Handle,
+    },
 }
 
 /// What subscribers are told of this server.
@@ -218,6 +242,13 @@ fn take_over(
     Ok((std::mem::replace(&mut base.hub, empty), shards))
 }
 
+/// A group whose shards run already.
+struct Begun {
+    base: Option<Base>,
+    runtime: Box<Runtime>,
+    options: LiveOptions,
+}
+
 /// What the thread of snapshots needs, as far as it is known before the threads are there.
 struct MakerParts {
     options: SnapshotOptions,
@@ -229,6 +260,7 @@ struct MakerParts {
     streams: u16,
     wall_ns: fn() -> u64,
     told: Option<flume::Sender<Written>>,
+    group: Option<FeedGroup>,
 }
 
 impl MakerParts {
@@ -256,6 +288,7 @@ impl MakerParts {
             streams: streams.len() as u16,
             wall_ns,
             told: replica.map(|(port, _)| port.written.clone()),
+            group: options.feed.group.clone(),
         })
     }
 
@@ -272,6 +305,7 @@ impl MakerParts {
             runtime: runtime.clone(),
             shared: Arc::default(),
             told: self.told,
+            group: self.group,
         };
         (maker, self.options, self.wall_ns)
     }
@@ -323,55 +357,72 @@ impl Live {
         options: LiveOptions,
     ) -> Result<Self, LiveError> {
         let clock = Clock::default();
-        let mut base = base(&stages, &streams, &options)?;
-        let (hub, shards) = take_over(&mut base, &streams, &options)?;
-        let outputs = Outputs::Ring { capacity: 8_192 };
-        let runtime = RuntimeOptions { outputs, ..options.runtime };
-        let mut runtime = match &shards {
-            Some(shards) => Runtime::restore(Arc::clone(&stages), runtime, shards)?,
-            None => Runtime::start(Arc::clone(&stages), runtime)?,
-        };
-        let maker_parts = MakerParts::of(&stages, &streams, &options);
-        let snapshots = options.snapshots.clone();
-        let catalogue = catalogue(streams, &options);
-        let stats = runtime.stats_handle();
-        let receivers = runtime.take_outputs();
-        let Some(router) = runtime.take_router() else { return Err(LiveError::Failed { thread: "routing" }) };
-        let (names_in, names_out) = flume::bounded(1 << 14);
-        let idle = options.runtime.idle;
-        let (marker, tracer, latency) = measure(receivers.len(), clock.now());
-        let (egress, hub_handle) =
-            Egress::new(hub, receivers, names_out, stats.clone(), tracer, catalogue, clock);
-        let downstream = Downstream::Threads(Threads {
-            idle: Idle::new(idle),
-            names: names_in,
-            egress: egress.waker(),
-            marker,
-            watch: Stopwatch::start(),
-        });
-        let ring_events = options.runtime.ring_events;
-        let logged = options.journal.is_some() || options.replication.is_some();
-        let ways = (router, runtime.commander());
-        let (mut ingest, ingest_handle, stopper) = Ingest::new(options, ways, downstream, clock);
-        let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
-        let maker = maker_parts.map(|parts| parts.maker(&hub_handle, &stats));
-        let (recovered, ends) = recover(&mut ingest, &ingest_handle, base, snapshots.as_ref(), maker)?;
-        if let Some(ends) = ends {
-            runtime.watch_barriers(&ends.watch)?;
+        if let Some(of) = &options.groups {
+            groups::check(of).map_err(LiveError::Groups)?;
         }
-        let thread = std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
-        let changes = StreamChanges::new(&ingest_handle, &hub_handle, &stats, logged);
-        Ok(Self {
-            changes,
-            stats,
-            latency,
-            ring_events,
-            recovered,
-            ingest: ingest_handle,
-            hub: hub_handle,
-            stopper,
-            engine: Engine::Threads { runtime: Box::new(runtime), ingest: thread, egress },
-        })
+        let logged = options.journal.is_some() || options.replication.is_some() || options.groups.is_some();
+        let (idle, ring_events) = (options.runtime.idle, options.runtime.ring_events);
+        let catalogue = catalogue(streams.clone(), &options);
+        let (mut hub, mut receivers, mut begun) = (None::<Hub>, Vec::new(), Vec::new());
+        for part in options.parts() {
+            let mut base = base(&stages, &streams, &part)?;
+            let (past, shards) = take_over(&mut base, &streams, &part)?;
+            match &mut hub {
+                Some(hub) => hub.absorb(&past)?,
+                None => hub = Some(past),
+            }
+            let runtime = RuntimeOptions { outputs: Outputs::Ring { capacity: 8_192 }, ..part.runtime };
+            let mut runtime = match &shards {
+                Some(shards) => Runtime::restore(Arc::clone(&stages), runtime, shards)?,
+                None => Runtime::start(Arc::clone(&stages), runtime)?,
+            };
+            receivers.push(runtime.take_outputs());
+            begun.push(Begun { base, runtime: Box::new(runtime), options: part });
+        }
+        let parts: Vec<StatsHandle> = begun.iter().map(|part| part.runtime.stats_handle()).collect();
+        let (stats, shards) = (StatsHandle::joined(&parts), receivers.first().map_or(0, Vec::len));
+        let receivers: Vec<_> = receivers.into_iter().flatten().collect();
+        let Some(hub) = hub else { return Err(LiveError::Groups("there is none".to_owned())) };
+        let (names_in, names_out) = flume::bounded(1 << 14);
+        let (marker, tracer, latency) = measure(receivers.len(), clock.now());
+        let several = begun.len() > 1;
+        let (egress, hub_handle) =
+            Egress::new(hub, receivers, names_out, (stats.clone(), tracer), catalogue, clock, several);
+        let waker = egress.waker();
+        let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
+        let (mut groups, mut recovered, mut ingests, mut stoppers) = (vec![], vec![], vec![], vec![]);
+        for (part, marker) in begun.into_iter().zip(marker.split(shards)) {
+            let Begun { base, mut runtime, options } = part;
+            let Some(router) = runtime.take_router() else {
+                return Err(LiveError::Failed { thread: "routing" });
+            };
+            let downstream = Downstream::Threads(Threads {
+                idle: Idle::new(idle),
+                names: names_in.clone(),
+                egress: waker.clone(),
+                marker,
+                watch: Stopwatch::start(),
+            });
+            let snapshots = options.snapshots.clone();
+            let maker = MakerParts::of(&stages, &streams, &options);
+            let maker = maker.map(|parts| parts.maker(&hub_handle, &runtime.stats_handle()));
+            let ways = (router, runtime.commander());
+            let (mut ingest, handle, stopper) = Ingest::new(options, ways, downstream, clock);
+            let (found, ends) = recover(&mut ingest, &handle, base, snapshots.as_ref(), maker)?;
+            if let Some(ends) = ends {
+                runtime.watch_barriers(&ends.watch)?;
+            }
+            let thread = std::thread::Builder::new().name("tg-ingest".into()).spawn(move || ingest.run())?;
+            groups.push((runtime, thread));
+            recovered.push(found);
+            ingests.push(handle);
+            stoppers.push(stopper);
+        }
+        let ingest = IngestHandle::joined(&ingests);
+        let changes = StreamChanges::new(&ingest, &hub_handle, &stats, logged);
+        let engine = Engine::Threads { groups, egress };
+        let hub = hub_handle;
+        Ok(Self { changes, stats, latency, ring_events, recovered, ingests, ingest, hub, stoppers, engine })
     }
 
     /// Starts everything as one task of `runtime`, which is best one of a single thread that also moves the packets: where
@@ -387,6 +438,9 @@ impl Live {
     ) -> Result<Self, LiveError> {
         if options.runtime.placement == Placement::Staged {
             return Err(LiveError::Staged);
+        }
+        if options.groups.is_some() {
+            return Err(LiveError::Fused);
         }
         let clock = Clock::default();
         options.runtime.validate()?;
@@ -431,24 +485,37 @@ impl Live {
             stats,
             latency,
             ring_events,
-            recovered,
+            recovered: vec![recovered],
+            ingests: vec![ingest_handle.clone()],
             ingest: ingest_handle,
             hub: hub_handle,
-            stopper,
+            stoppers: vec![stopper],
             engine,
         })
     }
 
-    /// What was found in the journal.
+    /// What was found in the journal; of several groups, of the first.
     #[must_use]
     pub fn recovered(&self) -> &Recovered {
+        &self.recovered[0]
+    }
+
+    /// What was found of each group.
+    #[must_use]
+    pub fn recovered_groups(&self) -> &[Recovered] {
         &self.recovered
     }
 
-    /// The way in for feeds.
+    /// The way in for feeds, of all groups.
     #[must_use]
     pub fn ingest(&self) -> IngestHandle {
         self.ingest.clone()
+    }
+
+    /// The way in for the feeds of each group.
+    #[must_use]
+    pub fn ingest_groups(&self) -> &[IngestHandle] {
+        &self.ingests
     }
 
     /// The way to results.
@@ -496,7 +563,12 @@ impl Live {
                 let idle_ns = (since.elapsed().as_nanos() as u64).saturating_sub(busy_ns);
                 return vec![one("tg-core", ThreadTimes { busy_ns, idle_ns, blocked_ns: 0 })];
             }
-            let mut threads = vec![one("tg-ingest", ingest.times())];
+            let mut threads: Vec<ThreadStats> = ingest.times().map(|times| one("tg-ingest", times)).collect();
+            if threads.len() > 1 {
+                for (group, thread) in threads.iter_mut().enumerate() {
+                    thread.name = format!("tg-ingest-{group}");
+                }
+            }
             threads.extend(stats.threads());
             threads.push(one("tg-egress", hub.times()));
             threads
@@ -510,14 +582,22 @@ impl Live {
     /// # Errors
     /// [`LiveError::Failed`] when a thread had panicked.
     pub fn finish(self) -> Result<LiveReport, LiveError> {
-        self.stopper.stop();
+        self.stoppers.iter().for_each(Stopper::stop);
         match self.engine {
-            Engine::Threads { runtime, ingest, egress } => {
-                let ingest = ingest.join().map_err(|_| LiveError::Failed { thread: "ingest" })?;
-                let runtime = runtime.finish();
+            Engine::Threads { groups, egress } => {
+                let (mut ingests, mut runtime) = (Vec::new(), None::<RuntimeReport>);
+                for (shards, ingest) in groups {
+                    ingests.push(ingest.join().map_err(|_| LiveError::Failed { thread: "ingest" })?);
+                    let report = shards.finish();
+                    match &mut runtime {
+                        Some(all) => all.merge(report),
+                        None => runtime = Some(report),
+                    }
+                }
                 self.hub.wake();
                 let hub = egress.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
-                Ok(LiveReport { ingest, runtime, hub: hub.stats() })
+                let Some(runtime) = runtime else { return Err(LiveError::Failed { thread: "shard" }) };
+                Ok(LiveReport { ingest: groups::reported(ingests), runtime, hub: hub.stats() })
             }
             Engine::Task { report, .. } => {
                 let CoreReport { ingest, runtime, hub } =

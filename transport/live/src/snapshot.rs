@@ -13,7 +13,7 @@ use tidegate_actors::runtime::{BarrierWatch, ShardSnapshot, StageFactory, StatsH
 use tidegate_engine::{Digest, SLOT_COUNT, SequencerState, Shard, snapshot};
 use tidegate_journal::snapshot::{Part, fingerprint};
 use tidegate_journal::{Point, SnapshotFolder, SnapshotInfo};
-use tidegate_proto::feed::FeedServerState;
+use tidegate_proto::feed::{FeedGroup, FeedServerState};
 
 /// What a part of a snapshot is. Numbers are never given again.
 pub(crate) mod part {
@@ -247,6 +247,8 @@ pub(crate) struct Maker {
     pub(crate) shared: Arc<Shared>,
     /// Who is told what became of each.
     pub(crate) told: Option<flume::Sender<Written>>,
+    /// The group whose slots go into it, where there are several.
+    pub(crate) group: Option<FeedGroup>,
 }
 
 /// The ends of the thread: requests to it, and shards' states.
@@ -403,11 +405,13 @@ impl Maker {
             // From the newest to the oldest: those may leave meanwhile.
             let (mut before, mut newest_first) = (Some(u64::MAX), Vec::new());
             while let Some(place) = before {
+                let group = self.group.clone();
                 let (next, piece) = self
                     .hub
                     .ask_blocking(move |hub, _| {
+                        let mine = |slot| group.as_ref().is_none_or(|group| group.has_slot(slot));
                         let mut piece = Vec::with_capacity(PIECE_RECORDS * 64);
-                        let next = hub.copy_ring(stream, place, PIECE_RECORDS, &mut piece);
+                        let next = hub.copy_ring(stream, place, PIECE_RECORDS, &mine, &mut piece);
                         (next, piece)
                     })
                     .map_err(gone)?;
@@ -419,11 +423,13 @@ impl Maker {
             let mut from = Some(0);
             let histories = std::iter::from_fn(|| {
                 let key = from?;
+                let group = self.group.clone();
                 let (next, piece) = self
                     .hub
                     .ask_blocking(move |hub, _| {
+                        let mine = |slot| group.as_ref().is_none_or(|group| group.has_slot(slot));
                         let mut piece = Vec::with_capacity(PIECE_RECORDS * 64);
-                        let next = hub.copy_histories(stream, key, PIECE_RECORDS, &mut piece);
+                        let next = hub.copy_histories(stream, key, PIECE_RECORDS, &mine, &mut piece);
                         (next, piece)
                     })
                     .ok()?;

@@ -1,6 +1,7 @@
 //! Other streams while the engine runs: announced to the hub, changed by every shard at one place of the log, and open to readers once all
 //! shards have passed it. No event is lost or counted twice on the way, and what goes on notices nothing.
 
+use crate::derived::{Began, Derive};
 use crate::egress::{HubGone, HubHandle};
 use crate::ingest::{IngestGone, IngestHandle, Legacy};
 use std::sync::Arc;
@@ -107,5 +108,19 @@ impl StreamChanges {
             tokio::time::sleep(LOOK).await;
         }
         Ok(self.hub.switch(ended).await?)
+    }
+
+    /// Has streams begin, and others of their kind end, that somebody in this process computes: see [`crate::derived`]. No shard knows of
+    /// them, so this is possible with a journal and in a cluster too. One at a time: who computed before is told by the end of its
+    /// ring.
+    ///
+    /// # Errors
+    /// [`ChangeError::Busy`] while streams are being changed, and [`ChangeError::Hub`]: then nothing has changed.
+    pub async fn derive(&self, asked: Derive) -> Result<Began, ChangeError> {
+        if self.busy.swap(true, Ordering::AcqRel) {
+            return Err(ChangeError::Busy);
+        }
+        let _under = Under(Arc::clone(&self.busy));
+        Ok(self.hub.derive(asked).await??)
     }
 }

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use tidegate_actors::bars::{BarOptions, BarSpec};
 use tidegate_actors::indicators::IndicatorAnalyzer;
 use tidegate_actors::runtime::{RuntimeOptions, StageFactory};
-use tidegate_engine::{AnalyzerStage, Event, Price, Size, Stage, flag};
+use tidegate_engine::{AnalyzerStage, Event, Price, Size, Stage, flag, name_hash, slot_of};
 use tidegate_journal::commit::CommitOptions;
 use tidegate_journal::{
-    Batch, Disk, Journal, JournalOptions, OpenError, PointError, SnapshotFile, SnapshotFolder,
+    Batch, Disk, Journal, JournalOptions, OpenError, Point, PointError, SnapshotFile, SnapshotFolder,
 };
-use tidegate_live::replication::{Input, Order, replication};
+use tidegate_live::replication::{Input, Order, ReplicaSnapshots, ReplicationDriver, replication};
 use tidegate_live::{
-    FeedAnswer, JournalError, JournalSettings, LiveError, LiveOptions, LiveReport, Network, Recovered,
-    SnapshotOptions, Threads,
+    FeedAnswer, JournalError, JournalSettings, Live, LiveError, LiveGroup, LiveGroups, LiveOptions,
+    LiveReport, Network, Recovered, Replication, SnapshotOptions, Threads,
 };
 use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedEvent};
-use tidegate_proto::hub::{HubOptions, StreamMeta};
-use tidegate_proto::{AckMode, Frame, FrameBuffer, Grant, MonoTime, StreamKind};
+use tidegate_proto::hub::{Hub, HubOptions, StreamMeta};
+use tidegate_proto::{AckMode, CloseCode, Frame, FrameBuffer, Grant, MonoTime, StreamKind};
 
 const START_NS: u64 = 1_767_571_200_000_000_000;
 
@@ -66,6 +66,7 @@ fn options(folder: &Path, layout: Layout, snapshots: bool) -> LiveOptions {
         hub: HubOptions { ring_records: 256, ..HubOptions::default() },
         journal: Some(JournalSettings {
             folder: folder.to_owned(),
+            remote: None,
             journal: journal_options(),
             commit: CommitOptions { reserve_bytes: 0, ..CommitOptions::default() },
             snapshots: snapshots.then_some(SnapshotOptions {
@@ -432,6 +433,107 @@ fn version_1_is_gone_on_from() {
     assert_eq!(account(&report), account(&calm));
 }
 
+/// Two groups beside each other have one hub; a snapshot is of one of them, and what it has for readers is that group's alone.
+#[test]
+fn a_group_goes_on_from_its_own_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let slots: Arc<[u16]> = (0..4_096u16).map(|slot| slot / 2_048).collect();
+    let of = |name: &String| slots[usize::from(slot_of(name_hash(name.as_bytes())))];
+    let named = |group| (0..).map(|at| format!("K{at}")).find(|name| of(name) == group).unwrap();
+    let names = [named(0), named(1)];
+    let input = |group: usize, first: u64, count: u64| {
+        let mut batch = Batch::new();
+        let trade = |at| Event::trade(START_NS + at * 40_000_000, 0, 0, Price(5 + at as i64), Size(1), 0);
+        let events: Vec<Event> = (first..first + count).map(trade).collect();
+        assert!(batch.source(0, 7, 1, first == 1, "feed", "anonymous"));
+        assert!(first > 1 || batch.names(0, 0, 0, &[names[group].as_str()]));
+        assert!(batch.events(0, first, 1, &events));
+        let mut bytes = batch.count().to_le_bytes().to_vec();
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(batch.body());
+        Input::check(bytes.into()).unwrap()
+    };
+    let begin = || {
+        let (ports, drivers): (Vec<_>, Vec<_>) = [0, 1].map(|_| replication()).into_iter().unzip();
+        let group = |(at, replication): (usize, Replication)| LiveGroup {
+            replication,
+            snapshots: Some(ReplicaSnapshots {
+                folder: folder.path().join(format!("{at}")),
+                keep: 2,
+                reserve_bytes: 0,
+                settings: "test".to_owned(),
+                wall_ns: || START_NS,
+            }),
+        };
+        let of = ports.into_iter().enumerate().map(group).collect();
+        let groups = Some(LiveGroups { slots: Arc::clone(&slots), of });
+        let options = LiveOptions { groups, ..LiveOptions::default() };
+        let network = Network::start(Threads::Separate, &options.runtime).unwrap();
+        let live = network.live(stages(), streams(), options).unwrap();
+        (network, live, drivers)
+    };
+    let give = |live: &Live, drivers: &[ReplicationDriver], group: usize, order| {
+        drivers[group].orders.send(order).unwrap();
+        live.ingest_groups()[group].replicated();
+    };
+    let lookback = |live: &Live, network: &Network, count: u64| {
+        let names = names.clone();
+        // A bar of so many trades is told by the one behind it.
+        let asked = async {
+            loop {
+                let names = names.clone();
+                let of = |hub: &mut Hub, name: &str| -> Vec<(u64, u64)> {
+                    hub.lookback(2, name, 99).map(|output| (output.sequence, output.ts)).collect()
+                };
+                let all = live.hub().ask(move |hub, _| names.map(|name| of(hub, &name))).await.unwrap();
+                if all.iter().all(|bars| bars.len() as u64 == count) {
+                    return all;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let asked = async { tokio::time::timeout(std::time::Duration::from_secs(60), asked).await };
+        network.block_on(asked).expect("the results come")
+    };
+
+    let (network, live, drivers) = begin();
+    give(&live, &drivers, 0, Order::Commit(vec![input(0, 1, 200)]));
+    give(&live, &drivers, 1, Order::Commit(vec![input(1, 1, 100)]));
+    let point = Point { lineage: 1, offset: 1, chain: [3; 16], epoch: 1 };
+    give(&live, &drivers, 1, Order::Snapshot(point));
+    assert_eq!(drivers[1].written.recv().unwrap(), Ok(1));
+    give(&live, &drivers, 1, Order::Commit(vec![input(1, 101, 100)]));
+    let before = lookback(&live, &network, 10);
+    assert_eq!(live.ingest().logged(), 400);
+    let calm = live.finish().unwrap();
+    network.shutdown(std::time::Duration::from_secs(1));
+    let source = &calm.ingest.stats.sources[..];
+    assert!(
+        matches!(source, [feed] if feed.ledger.imbalance() == 0),
+        "one source, though two groups: {source:?}"
+    );
+    assert_eq!((calm.runtime.events, calm.runtime.shards.len()), (400, 2));
+
+    let (network, live, drivers) = begin();
+    let found: Vec<Option<u64>> = live.recovered_groups().iter().map(|found| found.snapshot).collect();
+    assert_eq!(found, [None, Some(1)]);
+    give(&live, &drivers, 0, Order::Commit(vec![input(0, 1, 200)]));
+    give(&live, &drivers, 1, Order::Commit(vec![input(1, 101, 100)]));
+    assert_eq!(lookback(&live, &network, 10), before);
+    let again = live.finish().unwrap();
+    network.shutdown(std::time::Duration::from_secs(1));
+    assert_eq!(again.runtime.digest.short(), calm.runtime.digest.short());
+
+    let options = LiveOptions {
+        groups: Some(LiveGroups { slots: Arc::clone(&slots), of: Vec::new() }),
+        ..LiveOptions::default()
+    };
+    let network = Network::start(Threads::Fused, &options.runtime).unwrap();
+    assert!(matches!(network.live(stages(), streams(), options.clone()), Err(LiveError::Fused)));
+    network.shutdown(std::time::Duration::from_secs(1));
+    assert!(matches!(Live::start(stages(), streams(), options), Err(LiveError::Groups(_))));
+}
+
 /// A new leader may know later than others what of its log is committed. Feeds that were told so must not hear of less.
 #[test]
 fn a_new_leader_says_how_far_feeds_are_once_its_log_is_committed() {
@@ -500,6 +602,54 @@ fn a_new_leader_says_how_far_feeds_are_once_its_log_is_committed() {
         assert_eq!(network.block_on(feed).unwrap(), EVENTS);
         let report = live.finish().unwrap();
         assert_eq!((report.imbalance(), report.runtime.events), (0, EVENTS));
+        network.shutdown(std::time::Duration::from_secs(1));
+    }
+}
+
+/// The nodes of a cluster are ended at once, and what a new leader found in its log is never committed: it ends all the same.
+#[test]
+fn a_leader_that_is_not_settled_ends_with_its_node() {
+    for threads in [Threads::Fused, Threads::Separate] {
+        let (port, driver) = replication();
+        let options = LiveOptions { replication: Some(port), ..LiveOptions::default() };
+        let network = Network::start(threads, &options.runtime).unwrap();
+        let live = network.live(stages(), streams(), options).unwrap();
+        let mut batch = Batch::new();
+        assert!(batch.source(0, 7, 1, true, "feed", "anonymous"));
+        let mut bytes = batch.count().to_le_bytes().to_vec();
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(batch.body());
+        let tail = vec![Input::check(bytes.into()).unwrap()];
+        driver.orders.send(Order::Lead { epoch: 2, tail }).unwrap();
+        live.ingest().replicated();
+        while !driver.orders.is_empty() {
+            std::thread::yield_now();
+        }
+        drop(driver);
+        // What is not settled may never be: nobody is told that it has arrived.
+        let ingest = live.ingest();
+        let answer = network.handle().spawn(async move {
+            let options = FeedClientOptions {
+                source_id: 7,
+                session: 1,
+                name: "feed".to_owned(),
+                ack_mode: AckMode::Leader,
+                ..FeedClientOptions::default()
+            };
+            let (mut client, mut hello) = (FeedClient::new(options), Vec::new());
+            client.connected(MonoTime(0));
+            client.transmit(MonoTime(0), 1 << 16, &mut hello).unwrap();
+            let (mut feed, mut answers) = ingest.open(Grant::default(), ingest.buffer(), None).await.unwrap();
+            feed.space()[..hello.len()].copy_from_slice(&hello);
+            let _ = feed.filled(hello.len()).await;
+            answers.recv().await
+        });
+        match network.block_on(answer).unwrap() {
+            Some(FeedAnswer::Close(close)) => assert_eq!(close.code, CloseCode::NOT_LEADER, "{close}"),
+            Some(FeedAnswer::Frames(_)) => panic!("it is let in"),
+            None => panic!("it is told nothing"),
+        }
+        live.finish().unwrap();
         network.shutdown(std::time::Duration::from_secs(1));
     }
 }

@@ -11,6 +11,8 @@ pub mod tls;
 #[cfg(feature = "server")]
 pub mod certs;
 #[cfg(feature = "server")]
+mod groups;
+#[cfg(feature = "server")]
 pub mod security;
 #[cfg(feature = "server")]
 pub mod server;
@@ -25,6 +27,8 @@ pub use client::{
     Arrival, ClientError, ClientOptions, Continuation, CredentialSource, PublishStats, Publisher,
     PublisherOptions, Subscriber, Update,
 };
+#[cfg(feature = "server")]
+pub use groups::GroupSource;
 pub use limits::Limits;
 #[cfg(feature = "server")]
 pub use security::{Access, AuthOptions, SecurityError, SecurityOptions, ServerSecurity, TlsOptions};

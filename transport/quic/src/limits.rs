@@ -1,6 +1,6 @@
 //! Every bound of a connection, set on purpose.
 
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,10 @@ pub struct Limits {
 
 /// Bytes of datagrams that wait to be sent. Beyond, the publisher waits.
 const DATAGRAM_BUFFER: usize = 1 << 20;
+/// Bytes that the other side may leave unacknowledged, about, and for how long. As much as a connection may send at first: with more, a
+/// sender of large packets stands still until the time is over.
+const ACK_BYTES: u32 = 12_000;
+const ACK_DELAY: Duration = Duration::from_millis(5);
 /// The largest MTU that [`Limits::mtu`] takes.
 pub const MTU_MAX: u16 = 6_500;
 /// The smallest, which QUIC itself requires.
@@ -116,6 +120,12 @@ impl Limits {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.mtu.max(1_452));
         config.mtu_discovery_config(Some(discovery));
+        // Every other packet acknowledged alone is a third of all packets where small messages go to and fro. What arrives out of
+        // order is still told at once.
+        let mut acks = AckFrequencyConfig::default();
+        let packets = (ACK_BYTES / u32::from(self.mtu.max(MTU_MIN))).max(1);
+        acks.ack_eliciting_threshold(VarInt::from_u32(packets)).max_ack_delay(Some(ACK_DELAY));
+        config.ack_frequency_config(Some(acks));
         Arc::new(config)
     }
 }

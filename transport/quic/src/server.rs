@@ -1,5 +1,6 @@
 //! The server: connections by plane, one task per stream, handles to the engine.
 
+use crate::groups::{GroupSource, Groups};
 use crate::limits::{LimitError, Limits};
 use crate::security::{Access, BearerGate, ServerSecurity};
 use crate::tls::TlsError;
@@ -10,7 +11,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tidegate_live::{Delivery, FeedAnswer, HubHandle, IngestHandle, Origin, SubscribeError};
@@ -107,6 +108,7 @@ struct Shared {
     counters: Arc<Counters>,
     access: Arc<RwLock<Arc<Access>>>,
     usage: Arc<Usage>,
+    groups: Groups,
 }
 
 impl Shared {
@@ -145,6 +147,7 @@ pub struct QuicServer {
     limits: Limits,
     counters: Arc<Counters>,
     access: Arc<RwLock<Arc<Access>>>,
+    groups: Arc<OnceLock<GroupSource>>,
     /// Whether new connections are taken.
     taking: Mutex<bool>,
 }
@@ -173,14 +176,21 @@ impl QuicServer {
         let counters = Arc::new(Counters::default());
         let (counted, looked_up) = (Arc::clone(&counters), Arc::clone(&access));
         let usage = Arc::new(Usage::default());
-        let shared = Shared { ingest, hub, limits, counters: counted, access: looked_up, usage };
+        let source = Arc::default();
+        let groups = Groups { count: ingest.groups(), source: Arc::clone(&source) };
+        let shared = Shared { ingest, hub, limits, counters: counted, access: looked_up, usage, groups };
         let accepting = endpoint.clone();
         tokio::spawn(async move {
             while let Some(incoming) = accepting.accept().await {
                 admit(incoming, &shared);
             }
         });
-        Ok(Self { endpoint, address, limits, counters, access, taking: Mutex::new(true) })
+        Ok(Self { endpoint, address, limits, counters, access, groups: source, taking: Mutex::new(true) })
+    }
+
+    /// Says where the groups are, once that is known; before, feeds of several groups are sent away for a moment. Only the first word counts.
+    pub fn set_groups(&self, source: GroupSource) {
+        let _ = self.groups.set(source);
     }
 
     /// Takes other certificates, keys, rules and quotas, without a stop: connections from now on get the new ones, those that
@@ -365,8 +375,14 @@ impl Peer {
         self.connection.remote_address().to_string().into_boxed_str()
     }
 
-    /// Reads the first frame, leaves it in `buffer`, and says what its sender may do.
-    async fn greeting(&self, receive: &mut RecvStream, buffer: &mut FrameBuffer) -> Result<Grant, Close> {
+    /// Reads the first frame, leaves it in `buffer`, and says what its sender may do, and in which group. What it is to be told first goes
+    /// into `out`.
+    async fn greeting(
+        &self,
+        receive: &mut RecvStream,
+        buffer: &mut FrameBuffer,
+        out: &mut Vec<u8>,
+    ) -> Result<(Grant, u16), Close> {
         let protocol = |error: FrameError| Close::new(CloseCode::PROTOCOL, error.to_string());
         let hello_ns = self.shared.hub.catalogue().hello_ns;
         let deadline = Instant::now() + Duration::from_nanos(hello_ns);
@@ -384,7 +400,10 @@ impl Peer {
             return Err(Close::new(CloseCode::FINISHED, ""));
         };
         match Frame::read(offset, &head, body).map_err(protocol)? {
-            Frame::Hello(hello) => self.access.grant(&self.connection, &hello),
+            Frame::Hello(hello) => {
+                let grant = self.access.grant(&self.connection, &hello)?;
+                Ok((grant, self.shared.groups.of(&hello, out)?))
+            }
             other => {
                 let (kind, place) = (other.kind(), "before HELLO");
                 Err(protocol(FrameError::Unexpected { offset, kind, place }))
@@ -396,8 +415,13 @@ impl Peer {
 async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer, datagrams: bool) {
     let shared = &peer.shared;
     let mut buffer = shared.ingest.buffer();
-    let grant = match peer.greeting(&mut receive, &mut buffer).await {
-        Ok(grant) => grant,
+    let mut first = Vec::new();
+    let greeted = peer.greeting(&mut receive, &mut buffer, &mut first).await;
+    if !first.is_empty() && send.write_chunk(first.into()).await.is_err() {
+        return;
+    }
+    let (grant, group) = match greeted {
+        Ok(greeted) => greeted,
         Err(close) => {
             shared.count(&close);
             return last_words(send, &close).await;
@@ -406,7 +430,7 @@ async fn serve_feed(mut send: SendStream, mut receive: RecvStream, peer: &Peer, 
     let clock = shared.hub.clock();
     let pace = shared.usage.pace(&grant, clock.now());
     let address = Some(peer.address());
-    let Ok((mut feed, mut answers)) = shared.ingest.open(grant, buffer, address).await else {
+    let Ok((mut feed, mut answers)) = shared.ingest.open_in(group, grant, buffer, address).await else {
         return last_words(send, &Close::new(CloseCode::SHUTTING_DOWN, "the server ends")).await;
     };
     let mut apart = feed.datagrams();
@@ -493,9 +517,15 @@ async fn subscription(send: &mut SendStream, receive: &mut RecvStream, peer: &Pe
     let catalogue = shared.hub.catalogue();
     let mut session = SubscriberSession::new(Arc::clone(&catalogue), clock.now());
     let mut buffer = FrameBuffer::new(1);
-    let grant = peer.greeting(receive, &mut buffer).await?;
-    let mut seat = None;
     let mut out = Vec::new();
+    let greeted = peer.greeting(receive, &mut buffer, &mut out).await;
+    if !out.is_empty() {
+        // Ahead of everything else, also of the last words.
+        let first = std::mem::take(&mut out);
+        send.write_chunk(first.into()).await.map_err(|_| Close::new(CloseCode::FINISHED, ""))?;
+    }
+    let (grant, _) = greeted?;
+    let mut seat = None;
     let finished = || Close::new(CloseCode::FINISHED, "");
     let mut reader = None;
     loop {

@@ -71,7 +71,7 @@ async fn feeds_follow_the_leader_and_are_acknowledged_what_is_committed() {
     let pki = Pki::new(&[]);
     let (one, two) = (node(&pki), node(&pki));
     let (at_one, at_two) = (one.address(), two.address());
-    one.order(Order::Follow { leader: Some(at_two), epoch: 1 }).await;
+    one.order(Order::Follow { node: None, leader: Some(at_two), epoch: 1 }).await;
     two.order(Order::Lead { epoch: 1, tail: Vec::new() }).await;
 
     // The first server it asks does not lead, and says who does.
@@ -100,7 +100,7 @@ async fn feeds_follow_the_leader_and_are_acknowledged_what_is_committed() {
     }
     assert_eq!(publisher.stats().acked, committed_events, "no more than what is committed");
     one.order(Order::Lead { epoch: 2, tail: tail.to_vec() }).await;
-    two.order(Order::Follow { leader: Some(at_one), epoch: 2 }).await;
+    two.order(Order::Follow { node: None, leader: Some(at_one), epoch: 2 }).await;
 
     // Until its tail is committed the new leader tells feeds nothing: they may have been promised some of it.
     for node in [&one, &two] {

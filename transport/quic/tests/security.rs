@@ -278,6 +278,7 @@ async fn a_byte_now_and_then_keeps_nobody_alive() {
         version_min: 1,
         version_max: 1,
         plane: Plane::Feed,
+        group: None,
         ack_mode: AckMode::Leader,
         source_id: 1,
         session: 1,

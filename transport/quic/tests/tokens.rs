@@ -79,6 +79,7 @@ fn hello(credential: Option<(&[u8; 64], &[u8])>) -> Vec<u8> {
         version_min: 2,
         version_max: 2,
         plane: Plane::Feed,
+        group: None,
         ack_mode: AckMode::Leader,
         source_id: 1,
         session: 1,
@@ -174,8 +175,11 @@ async fn a_renewed_file_keeps_a_client_connected() {
     options.auth.session_max = Duration::from_secs(1);
     let server = start(&pki, &options);
     let file = pki.file("feed.token");
+    // At once, as whoever renews a file that is read meanwhile does.
     let write = |request: TokenRequest| {
-        std::fs::write(&file, pki.issuer.issue(&request).unwrap().to_json().unwrap()).unwrap();
+        let next = file.with_extension("next");
+        std::fs::write(&next, pki.issuer.issue(&request).unwrap().to_json().unwrap()).unwrap();
+        std::fs::rename(&next, &file).unwrap();
     };
     write(pki.request("feed"));
     let client =

@@ -23,8 +23,10 @@ pub(super) struct Replicating {
     waiting: VecDeque<Submission>,
     /// The epoch it leads in.
     leads: Option<u32>,
-    /// Where the leader is, and the epoch, while it does not lead.
-    leader: (Option<SocketAddr>, u32),
+    /// The group, where there are several.
+    group: Option<u16>,
+    /// Who leads, where that is, and the epoch, while it does not lead.
+    leader: (Option<u16>, Option<SocketAddr>, u32),
     /// The sources as the committed log has them.
     log: FeedServer,
     /// A source's rank here for its rank in the log: they differ only where fewer sources may be known.
@@ -44,12 +46,21 @@ impl Replicating {
             batch: Batch::new(),
             waiting: VecDeque::new(),
             leads: None,
-            leader: (None, 0),
+            group: feed.group.as_ref().map(|of| of.group),
+            leader: (None, None, 0),
             log: FeedServer::new(feed.clone()),
             ranks: HashMap::new(),
             arrived: VecDeque::new(),
             received: MonoTime(0),
             unsettled: 0,
+        }
+    }
+
+    /// What feeds are sent away with.
+    fn away(&self, (node, leader, epoch): (Option<u16>, Option<SocketAddr>, u32)) -> Close {
+        match self.group {
+            Some(group) => Close::not_leader_of(group, node, leader, epoch),
+            None => Close::not_leader(leader, epoch),
         }
     }
 
@@ -80,6 +91,15 @@ impl Replicating {
     /// Hands on what waits. Returns whether something still does, or the beginning of leading is not settled: then nothing more may be
     /// accepted.
     pub(super) fn push(&mut self) -> bool {
+        if self.port.submissions.is_disconnected() {
+            // The node is about to end: what is not settled never will be, and who waited for that would not hear that it is to end. Nor
+            // is anybody told how far they are, of what may never be committed.
+            (self.waiting, self.unsettled) = (VecDeque::new(), 0);
+            if let Some(epoch) = self.leads.take() {
+                self.leader = (None, None, epoch);
+            }
+            return false;
+        }
         while let Some(submission) = self.waiting.pop_front() {
             match self.port.submissions.try_send(submission) {
                 Ok(()) => {}
@@ -87,8 +107,7 @@ impl Replicating {
                     self.waiting.push_front(submission);
                     return true;
                 }
-                // The node is about to end; nothing is acknowledged any more.
-                Err(flume::TrySendError::Disconnected(_)) => self.waiting.clear(),
+                Err(flume::TrySendError::Disconnected(_)) => {}
             }
         }
         self.unsettled > 0
@@ -99,9 +118,7 @@ impl Ingest {
     /// Refuses feeds where another node leads.
     pub(super) fn must_lead(&self) -> Result<(), Close> {
         match self.replica.as_deref() {
-            Some(Replicating { leads: None, leader: (leader, epoch), .. }) => {
-                Err(Close::not_leader(*leader, *epoch))
-            }
+            Some(replica) if replica.leads.is_none() => Err(replica.away(replica.leader)),
             _ => Ok(()),
         }
     }
@@ -185,9 +202,9 @@ impl Ingest {
                     done += 1;
                     self.snapshot_at(point);
                 }
-                Order::Follow { leader, epoch } => {
+                Order::Follow { node, leader, epoch } => {
                     done += 1;
-                    self.follow(leader, epoch);
+                    self.follow((node, leader, epoch));
                 }
             }
         }
@@ -216,9 +233,12 @@ impl Ingest {
             let (Entry::Events { rank, .. } | Entry::Lost { rank, .. }) = entry else { continue };
             let Some(&rank) = replica.ranks.get(&rank) else { continue };
             let (session, last) = replica.log.stands(rank);
+            // Of a durable cluster, whose nodes count only what they have synced, these are the same.
             replica.log.committed(rank, session, last);
+            replica.log.durable(rank, session, last);
             if replica.leads.is_some() {
                 self.server.committed(rank, session, last);
+                self.server.durable(rank, session, last);
             }
         }
         replica.unsettled = replica.unsettled.saturating_sub(1);
@@ -310,7 +330,8 @@ impl Ingest {
     }
 
     /// Sends all feeds away and knows of sources what the log does.
-    fn begin_anew(&mut self, close: &Close) {
+    fn begin_anew(&mut self, leader: (Option<u16>, Option<SocketAddr>, u32)) {
+        let Some(close) = self.replica.as_ref().map(|replica| replica.away(leader)) else { return };
         let connections: Vec<ConnectionId> = self.answers.keys().copied().collect();
         for connection in connections {
             self.close(connection, close.clone());
@@ -323,7 +344,7 @@ impl Ingest {
     }
 
     fn lead(&mut self, epoch: u32, tail: &[Input]) {
-        self.begin_anew(&Close::not_leader(None, epoch));
+        self.begin_anew((None, None, epoch));
         let Some(replica) = &mut self.replica else { return };
         replica.leads = Some(epoch);
         replica.unsettled = tail.len();
@@ -339,10 +360,10 @@ impl Ingest {
         }
     }
 
-    fn follow(&mut self, leader: Option<SocketAddr>, epoch: u32) {
-        self.begin_anew(&Close::not_leader(leader, epoch));
+    fn follow(&mut self, leader: (Option<u16>, Option<SocketAddr>, u32)) {
+        self.begin_anew(leader);
         let Some(replica) = &mut self.replica else { return };
-        (replica.leads, replica.leader, replica.unsettled) = (None, (leader, epoch), 0);
+        (replica.leads, replica.leader, replica.unsettled) = (None, leader, 0);
         for source in &mut self.sources {
             (source.connected, source.left) = (false, None);
         }

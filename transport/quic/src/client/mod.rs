@@ -2,6 +2,7 @@
 
 mod publisher;
 mod redirect;
+mod sessions;
 mod subscriber;
 
 pub use publisher::{PublishStats, Publisher, PublisherOptions};
@@ -133,6 +134,18 @@ pub enum ClientError {
     /// Events were to go by datagrams.
     #[error("the server, or the path to it, takes no datagrams")]
     Datagrams,
+    /// A node of a cluster has results of some groups only, and readers are of all.
+    #[error(
+        "{server} holds {held} of the {groups} groups of its cluster; a reader needs a node that holds all"
+    )]
+    Groups {
+        /// Where.
+        server: SocketAddr,
+        /// Groups that it holds.
+        held: usize,
+        /// Groups that there are.
+        groups: usize,
+    },
     /// The subscription cannot be asked for.
     #[error(transparent)]
     Subscription(#[from] SubscriptionError),
@@ -209,6 +222,16 @@ impl Dialer {
         Ok(Self { endpoint, options, config, servers: Mutex::new(servers) })
     }
 
+    /// Another one, of the same servers, which it tries in its own order.
+    fn beside(&self) -> Self {
+        Self {
+            endpoint: self.endpoint.clone(),
+            options: self.options.clone(),
+            config: self.config.clone(),
+            servers: Mutex::new(self.servers().clone()),
+        }
+    }
+
     fn servers(&self) -> MutexGuard<'_, VecDeque<SocketAddr>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -226,6 +249,11 @@ impl Dialer {
     /// This one was of no use; another's turn.
     fn turn(&self) {
         self.servers().rotate_left(1);
+    }
+
+    /// Whether there is more than one.
+    fn has_others(&self) -> bool {
+        self.servers().len() > 1
     }
 
     /// A server named another one.

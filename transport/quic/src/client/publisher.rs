@@ -1,14 +1,19 @@
 //! A feed's way in: batches, back-pressure, and a session that outlives its connections.
 
 use super::redirect::{Next, Redirects};
+use super::sessions::{Lane, Sessions};
 use super::{ClientError, ClientOptions, Dialed, Dialer, PAUSE_MAX, PAUSE_MIN, Shown, instant, now};
 use quinn::{Connection, RecvStream, SendStream};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_engine::Event;
 use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedEvent};
-use tidegate_proto::{ALPN_FEED, AckMode, Close, CloseCode, Frame, FrameBuffer};
+use tidegate_proto::{ALPN_FEED, AckMode, Close, CloseCode, Frame, FrameBuffer, GroupMap};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// Who publishes, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,15 +56,17 @@ impl Default for PublisherOptions {
 pub struct PublishStats {
     /// Events handed over with [`Publisher::send`].
     pub offered: u64,
-    /// Of these, skipped because the server had them from an earlier run of this session.
+    /// Of these, skipped because the server had them from an earlier run of this session. In a cluster of several groups an event that is
+    /// not about a key counts once for each.
     pub skipped: u64,
-    /// The last acknowledged sequence.
+    /// The last acknowledged sequence: in a cluster of several groups, of events that are acknowledged with all before them.
     pub acked: u64,
-    /// Events kept because they are not acknowledged.
+    /// Events kept because they, or some before them, are not acknowledged.
     pub unacked: u64,
-    /// Whether the session stands: connected, and greeted by the server.
+    /// Whether the session stands: connected, and greeted by the server. In a cluster of several groups, with each that there is something
+    /// for.
     pub connected: bool,
-    /// Times connected.
+    /// Times connected, to all groups together.
     pub connections: u64,
     /// Events that were no longer kept here when the server turned out not to have them: it acknowledged them and then lost them by a
     /// restart, or they were sent without acks over a connection that broke. Declared to it as lost.
@@ -67,19 +74,22 @@ pub struct PublishStats {
 }
 
 struct State {
-    client: FeedClient,
+    sessions: Sessions,
     stats: PublishStats,
-    /// Set once the session is over.
+    /// Sessions that have not said their last word.
+    open: usize,
+    finished: bool,
+    /// Set once all sessions are over, or one has failed.
     over: Option<Result<(), Arc<ClientError>>>,
     ready: bool,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// There is something to send.
-    work: Notify,
     /// Something was acknowledged, or the session is over.
     progress: Notify,
+    dialer: Dialer,
+    options: FeedClientOptions,
 }
 
 impl Shared {
@@ -88,10 +98,19 @@ impl Shared {
     }
 }
 
-/// A feed. Events go out as soon as the connection takes them, in frames as large as what has gathered meanwhile.
+/// The tasks of the sessions, one each.
+struct Tasks {
+    runtime: Handle,
+    tasks: HashMap<Lane, (Arc<Notify>, JoinHandle<()>)>,
+}
+
+/// A feed. Events go out as soon as the connection takes them, in frames as large as what has gathered meanwhile. In a cluster of several
+/// groups it speaks to the leader of each that it has names of, and follows each by itself.
 pub struct Publisher {
     shared: Arc<Shared>,
-    task: tokio::task::JoinHandle<()>,
+    /// There is something to send for the first session, which mostly is the only one.
+    work: Arc<Notify>,
+    tasks: Mutex<Tasks>,
 }
 
 /// Bytes handed to the connection at a time.
@@ -104,7 +123,7 @@ impl Publisher {
     /// [`ClientError`] when the server cannot be reached in time, or refuses.
     pub async fn connect(options: ClientOptions, publisher: PublisherOptions) -> Result<Self, ClientError> {
         let dialer = Dialer::new(options, ALPN_FEED)?;
-        let client = FeedClient::new(FeedClientOptions {
+        let options = FeedClientOptions {
             source_id: publisher.source_id,
             session: publisher.session,
             ack_mode: if publisher.datagrams { AckMode::None } else { publisher.ack_mode },
@@ -113,14 +132,41 @@ impl Publisher {
             datagrams: publisher.datagrams,
             unacked_max: publisher.unacked_max.max(1),
             ..FeedClientOptions::default()
-        });
-        let state = State { client, stats: PublishStats::default(), over: None, ready: false };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), work: Notify::new(), progress: Notify::new() });
-        let task = tokio::spawn(run(dialer, Arc::clone(&shared), publisher.datagrams));
-        let publisher = Self { shared, task };
+        };
+        let state = State {
+            sessions: Sessions::one(options.clone()),
+            stats: PublishStats::default(),
+            open: 0,
+            finished: false,
+            over: None,
+            ready: false,
+        };
+        let state = Mutex::new(state);
+        let shared = Arc::new(Shared { state, progress: Notify::new(), dialer, options });
+        let tasks = Mutex::new(Tasks { runtime: Handle::current(), tasks: HashMap::new() });
+        let publisher = Self { shared, work: Arc::default(), tasks };
+        publisher.wake(&[None]);
         publisher.wait(|state| state.ready).await?;
         Ok(publisher)
+    }
+
+    /// Has sessions look for what there is to send; those that have just come to be begin.
+    fn wake(&self, lanes: &[Lane]) {
+        self.work.notify_one();
+        if lanes.is_empty() {
+            return;
+        }
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let Tasks { runtime, tasks } = &mut *tasks;
+        for &lane in lanes {
+            let (work, _) = tasks.entry(lane).or_insert_with(|| {
+                let work = if lane.is_none() { Arc::clone(&self.work) } else { Arc::default() };
+                self.shared.state().open += 1;
+                let task = run(Arc::clone(&self.shared), lane, Arc::clone(&work));
+                (work, runtime.spawn(task))
+            });
+            work.notify_one();
+        }
     }
 
     /// Waits until `done`, or the session is over.
@@ -151,7 +197,15 @@ impl Publisher {
     /// # Errors
     /// [`ClientError::Name`] for a name that is empty or too long.
     pub fn define(&self, name: &str) -> Result<u32, ClientError> {
-        self.shared.state().client.define(name).ok_or(ClientError::Name(name.len()))
+        let (key, touched) = {
+            let mut state = self.shared.state();
+            let key = state.sessions.define(name).ok_or(ClientError::Name(name.len()))?;
+            (key, state.sessions.take_touched())
+        };
+        if !touched.is_empty() {
+            self.wake(&touched);
+        }
+        Ok(key)
     }
 
     /// Publishes events in order; waits while as many as may be are not acknowledged: that is the server's back-pressure.
@@ -160,17 +214,18 @@ impl Publisher {
     /// [`ClientError`] when the session is over.
     pub async fn send(&self, mut events: &[Event]) -> Result<(), ClientError> {
         while !events.is_empty() {
-            let mut taken = 0;
+            let (mut taken, mut touched) = (0, Vec::new());
             self.wait(|state| {
                 if state.over.is_some() {
                     return false;
                 }
-                taken = state.client.offer(events);
+                taken = state.sessions.offer(events);
+                touched = state.sessions.take_touched();
                 taken > 0
             })
             .await?;
             events = &events[taken..];
-            self.shared.work.notify_one();
+            self.wake(&touched);
         }
         Ok(())
     }
@@ -180,7 +235,7 @@ impl Publisher {
     /// # Errors
     /// [`ClientError`] when the session is over before that.
     pub async fn settle(&self) -> Result<(), ClientError> {
-        self.wait(|state| state.client.is_settled()).await
+        self.wait(|state| state.sessions.is_settled()).await
     }
 
     /// Tells the server that there is no more, once everything is acknowledged, and returns the account.
@@ -188,8 +243,20 @@ impl Publisher {
     /// # Errors
     /// [`ClientError`] when the session broke before that.
     pub async fn finish(self) -> Result<PublishStats, ClientError> {
-        self.shared.state().client.finish();
-        self.shared.work.notify_one();
+        {
+            let mut state = self.shared.state();
+            state.sessions.finish();
+            state.finished = true;
+            // Of a feed that had nothing for anybody.
+            if state.open == 0 {
+                state.over.get_or_insert(Ok(()));
+            }
+        }
+        let lanes: Vec<Lane> = {
+            let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            tasks.tasks.keys().copied().collect()
+        };
+        self.wake(&lanes);
         self.wait(|state| matches!(state.over, Some(Ok(())))).await?;
         Ok(self.stats())
     }
@@ -199,11 +266,11 @@ impl Publisher {
     pub fn stats(&self) -> PublishStats {
         let state = self.shared.state();
         PublishStats {
-            offered: state.client.offered(),
-            skipped: state.client.skipped(),
-            acked: state.client.acked(),
-            unacked: state.client.unacked() as u64,
-            connected: state.client.is_up(),
+            offered: state.sessions.offered(),
+            skipped: state.sessions.skipped(),
+            acked: state.sessions.acked(),
+            unacked: state.sessions.unacked() as u64,
+            connected: state.sessions.is_up(),
             ..state.stats
         }
     }
@@ -211,7 +278,8 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.task.abort();
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        tasks.tasks.values().for_each(|(_, task)| task.abort());
     }
 }
 
@@ -223,47 +291,77 @@ enum End {
     Broken,
     /// This server does not lead, and says who does if it knows.
     Elsewhere(Close),
+    /// The cluster has several groups, and nothing was known of any.
+    Several(Box<GroupMap>),
     /// No other will.
     Failed(ClientError),
 }
 
-async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
+/// One session, over as many connections as it takes.
+async fn run(shared: Arc<Shared>, lane: Lane, work: Arc<Notify>) {
+    let over = session(&shared, lane, &work).await;
+    {
+        let mut state = shared.state();
+        state.open -= 1;
+        match over {
+            Ok(None) if state.open == 0 && state.finished => {
+                state.over.get_or_insert(Ok(()));
+            }
+            Ok(None) => {}
+            // From here on there are sessions of groups.
+            Ok(Some(map)) => {
+                state.sessions = Sessions::several(shared.options.clone(), *map);
+                state.ready = true;
+            }
+            // Nothing more can be promised of the whole.
+            Err(error) if !matches!(state.over, Some(Err(_))) => state.over = Some(Err(Arc::new(error))),
+            Err(_) => {}
+        }
+    }
+    shared.progress.notify_waiters();
+}
+
+/// As [`run`]; gives the groups if it turns out that there are several.
+async fn session(shared: &Shared, lane: Lane, work: &Notify) -> Result<Option<Box<GroupMap>>, ClientError> {
+    let (dialer, datagrams) = (shared.dialer.beside(), shared.options.datagrams);
+    if let Some(leader) = shared.state().sessions.leader(lane) {
+        dialer.prefer(leader);
+    }
     // Before the next attempt: longer after each connection that came to nothing.
     let mut pause = Duration::ZERO;
     // Since when nobody leads, as far as servers say.
     let mut sent_away: Option<Instant> = None;
     let mut redirects = Redirects::default();
-    let over = loop {
+    loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-        let Dialed { connection, mut send, mut receive, shown } = match dialer.connect().await {
-            Ok(link) => link,
-            Err(error) => break Err(error),
-        };
+        let Dialed { connection, mut send, mut receive, shown } = dialer.connect().await?;
         {
             let mut state = shared.state();
-            state.client.present(Shown::credential(&shown));
-            state.client.connected(now());
+            state.sessions.present(lane, Shown::credential(&shown));
+            state.sessions.connected(lane, now());
             state.stats.connections += 1;
         }
         let apart = datagrams.then_some(&connection);
-        let end = talk(&shared, &mut send, &mut receive, apart).await;
+        // Whether a server let it in: by the end of the connection it may have been sent away again.
+        let stood = AtomicBool::new(false);
+        let end = talk(shared, lane, work, &mut send, &mut receive, apart, &stood).await;
         {
             let mut state = shared.state();
-            if state.client.is_up() {
+            if stood.load(Ordering::Relaxed) {
                 (pause, sent_away) = (Duration::ZERO, None);
                 redirects.stands();
             }
-            state.client.disconnected();
+            state.sessions.disconnected(lane);
         }
         match end {
             End::Finished => {
                 dialer.end(&connection, send).await;
-                break Ok(());
+                return Ok(None);
             }
             End::Broken => {
                 if let Some(error) = dialer.refused_late(&connection) {
-                    break Err(error);
+                    return Err(error);
                 }
                 connection.close(quinn::VarInt::from_u32(0), b"");
                 redirects.broke(dialer.server(), Instant::now());
@@ -272,7 +370,7 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
             End::Elsewhere(close) => {
                 connection.close(quinn::VarInt::from_u32(0), b"");
                 if sent_away.get_or_insert_with(Instant::now).elapsed() >= dialer.patience() {
-                    break Err(ClientError::Closed(close));
+                    return Err(ClientError::Closed(close));
                 }
                 let next;
                 (next, pause) = redirects.elsewhere(&close, Instant::now());
@@ -287,22 +385,27 @@ async fn run(dialer: Dialer, shared: Arc<Shared>, datagrams: bool) {
                     }
                 }
             }
+            End::Several(map) => {
+                connection.close(quinn::VarInt::from_u32(0), b"");
+                return Ok(Some(map));
+            }
             End::Failed(error) => {
                 connection.close(quinn::VarInt::from_u32(0), b"");
-                break Err(error);
+                return Err(error);
             }
         }
-    };
-    shared.state().over = Some(over.map_err(Arc::new));
-    shared.progress.notify_waiters();
+    }
 }
 
 /// One connection, until it ends. With `datagrams`, events go by those of this connection.
 async fn talk(
     shared: &Shared,
+    lane: Lane,
+    work: &Notify,
     send: &mut SendStream,
     receive: &mut RecvStream,
     datagrams: Option<&Connection>,
+    stood: &AtomicBool,
 ) -> End {
     let writing = async {
         loop {
@@ -311,7 +414,7 @@ async fn talk(
                 let Some(most) = connection.max_datagram_size() else {
                     return End::Failed(ClientError::Datagrams);
                 };
-                let sent = shared.state().client.transmit_datagram(now(), most, &mut out);
+                let sent = shared.state().sessions.transmit_datagram(lane, now(), most, &mut out);
                 if sent {
                     shared.progress.notify_waiters();
                     if connection.send_datagram_wait(out.into()).await.is_err() {
@@ -323,9 +426,10 @@ async fn talk(
             let (sent, timeout) = {
                 let mut state = shared.state();
                 // Room for a frame's head behind what is asked for, so that nothing is copied to grow.
-                out.reserve_exact(state.client.sendable_bytes().min(WRITE_BYTES) + 4_096);
-                let sent = state.client.transmit(now(), WRITE_BYTES, &mut out);
-                (sent, state.client.timeout())
+                let sendable = state.sessions.session(lane).map_or(0, FeedClient::sendable_bytes);
+                out.reserve_exact(sendable.min(WRITE_BYTES) + 4_096);
+                let sent = state.sessions.transmit(lane, now(), WRITE_BYTES, &mut out);
+                (sent, state.sessions.session(lane).and_then(FeedClient::timeout))
             };
             let Ok(ended) = sent else { return End::Broken };
             if !out.is_empty() {
@@ -341,7 +445,7 @@ async fn talk(
             }
             let wake = instant(timeout.unwrap_or_else(|| now().after(1_000_000_000)));
             tokio::select! {
-                () = shared.work.notified() => {}
+                () = work.notified() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
@@ -366,10 +470,14 @@ async fn talk(
                     Err(error) => return End::Failed(ClientError::Protocol(error)),
                 };
                 let mut state = shared.state();
-                match state.client.handle(now(), offset, &frame) {
-                    Ok(Some(FeedEvent::Ready { .. })) => state.ready = true,
+                match state.sessions.handle(lane, now(), offset, &frame) {
+                    Ok(Some(FeedEvent::Ready { .. })) => {
+                        state.ready = true;
+                        stood.store(true, Ordering::Relaxed);
+                    }
                     Ok(Some(FeedEvent::ServerLost { first, last })) => {
                         state.ready = true;
+                        stood.store(true, Ordering::Relaxed);
                         state.stats.lost_by_server += last - first + 1;
                     }
                     Ok(Some(FeedEvent::Closed(close))) => {
@@ -381,11 +489,14 @@ async fn talk(
                             End::Failed(ClientError::Closed(close))
                         };
                     }
-                    Ok(Some(FeedEvent::Acked { .. }) | None) => {}
+                    Ok(Some(FeedEvent::Groups(map))) if lane.is_none() && !state.ready => {
+                        return End::Several(map);
+                    }
+                    Ok(Some(FeedEvent::Acked { .. } | FeedEvent::Groups(_)) | None) => {}
                     Err(close) => return End::Failed(ClientError::Rule(close)),
                 }
             }
-            shared.work.notify_one();
+            work.notify_one();
             shared.progress.notify_waiters();
         }
     };

@@ -10,7 +10,7 @@ use tidegate_proto::hub::StreamMeta;
 use tidegate_proto::subscriber::{Continuation, SubscriberClient, SubscriberEvent};
 use tidegate_proto::subscription::Subscription;
 use tidegate_proto::{ALPN_SUBSCRIBE, Close, CloseCode, Frame, FrameBuffer, FrameWriter, Loss};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 /// What a subscriber is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +59,9 @@ pub enum Arrival<'a> {
     Other(Update),
 }
 
+/// How long others are asked when a server has ended in order.
+const OTHERS: Duration = Duration::from_secs(5);
+
 struct Link {
     connection: Connection,
     send: SendStream,
@@ -90,6 +93,8 @@ pub struct Subscriber {
     /// How long to wait before the next attempt: longer after each connection that came to nothing.
     pause: Duration,
     outlives_server: bool,
+    /// The server ended in order, and others are asked until then.
+    orderly: Option<(Close, Instant)>,
     connections: u64,
     streams: Vec<Arc<StreamMeta>>,
     names: HashMap<u64, Arc<str>>,
@@ -116,6 +121,7 @@ impl Subscriber {
             dialing: None,
             pause: Duration::ZERO,
             outlives_server: false,
+            orderly: None,
             connections: 0,
             streams: Vec::new(),
             names: HashMap::new(),
@@ -129,7 +135,8 @@ impl Subscriber {
     }
 
     /// Whether an orderly end of the server is waited out like a broken connection, until another start of it answers or
-    /// [`ClientOptions::give_up_after`] is over. Otherwise it is [`Update::Ended`].
+    /// [`ClientOptions::give_up_after`] is over. Otherwise it is [`Update::Ended`], unless another of several servers answers soon: then it
+    /// goes on there, as when a node of a cluster is started anew.
     pub fn outlive_server(&mut self, outlive: bool) {
         self.outlives_server = outlive;
     }
@@ -226,6 +233,17 @@ impl Subscriber {
         self.frames(show).await
     }
 
+    /// No other server has taken the place of one that ended.
+    fn end_in_order(&mut self) {
+        if let Some(dialing) = self.dialing.take() {
+            dialing.abort();
+        }
+        if let Some((close, _)) = self.orderly.take() {
+            self.ended = true;
+            self.updates.push_back(Update::Ended(close));
+        }
+    }
+
     async fn dial(&mut self) -> Result<(), ClientError> {
         let (dialer, pause) = (Arc::clone(&self.dialer), self.pause);
         let dialing = self.dialing.get_or_insert_with(|| {
@@ -234,8 +252,21 @@ impl Subscriber {
                 dialer.connect().await
             })
         });
-        let outcome = dialing.await;
+        let outcome = match &self.orderly {
+            None => dialing.await,
+            Some((_, deadline)) => match timeout_at(*deadline, dialing).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    self.end_in_order();
+                    return Ok(());
+                }
+            },
+        };
         self.dialing = None;
+        if self.orderly.is_some() && !matches!(outcome, Ok(Ok(_))) {
+            self.end_in_order();
+            return Ok(());
+        }
         // Until it has come to something.
         self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         let Dialed { connection, mut send, receive, shown } = outcome.map_err(|_| ClientError::Ended)??;
@@ -254,8 +285,8 @@ impl Subscriber {
         let Some(link) = &mut self.link else { return Ok(()) };
         let mut out = Vec::new();
         let (streams, names, updates) = (&mut self.streams, &mut self.names, &mut self.updates);
-        let pause = &mut self.pause;
-        let mut closed = None;
+        let (pause, orderly) = (&mut self.pause, &mut self.orderly);
+        let (mut closed, mut missing) = (None, None);
         while closed.is_none()
             && let Some((offset, head, body)) = link.buffer.next_frame().map_err(ClientError::Protocol)?
         {
@@ -265,13 +296,18 @@ impl Subscriber {
                 known.cloned().unwrap_or_else(|| Arc::new(stream.clone()))
             };
             let mut each = |event: SubscriberEvent<'_>| match event {
+                // Results of what a server does not hold would be missing without a word.
+                SubscriberEvent::Groups(map) => {
+                    let held = map.leads().iter().filter(|lead| lead.held).count();
+                    missing = (held < map.len()).then_some((held, map.len()));
+                }
                 SubscriberEvent::Ready { streams: fresh, continuation } => {
                     *streams = fresh.iter().cloned().map(Arc::new).collect();
                     if let Some(continuation) = continuation {
                         tell(&mut show, updates, Update::Reconnected(continuation));
                     }
                 }
-                SubscriberEvent::Subscribed { .. } => *pause = Duration::ZERO,
+                SubscriberEvent::Subscribed { .. } => (*pause, *orderly) = (Duration::ZERO, None),
                 SubscriberEvent::Record { name, stream, output, past } => {
                     if let Some(show) = &mut show {
                         return show(Arrival::Record { name, stream, output, past });
@@ -299,6 +335,9 @@ impl Subscriber {
                     _ => ClientError::Rule(close),
                 }
             })?;
+            if let Some((held, groups)) = missing {
+                return Err(ClientError::Groups { server: self.dialer.server(), held, groups });
+            }
         }
         if let Some(close) = closed {
             if let Some(link) = self.link.take() {
@@ -309,8 +348,15 @@ impl Subscriber {
                 self.updates.push_back(Update::Changed(close));
                 return Ok(());
             }
-            if self.outlives_server && close.code == CloseCode::SHUTTING_DOWN {
-                return Ok(());
+            if close.code == CloseCode::SHUTTING_DOWN {
+                if self.outlives_server {
+                    return Ok(());
+                }
+                if self.dialer.has_others() {
+                    self.dialer.turn();
+                    self.orderly.get_or_insert_with(|| (close, Instant::now() + OTHERS));
+                    return Ok(());
+                }
             }
             // A refusal is an error; the end of what once stood is news.
             let refused = [
