@@ -19,7 +19,7 @@ fn stages() -> Vec<Stage> {
         Stage::new(name, stream, spec.operator(BarOptions::default()))
     };
     let indicators = |stream, over| {
-        let specs: Vec<_> = ["sma:20", "ema:20", "rsi:14", "bb:20"]
+        let specs: Vec<_> = ["sma:20", "ema:20", "rsi:14", "bb:20:2"]
             .iter()
             .map(|text| text.parse().expect("indicators of a constant"))
             .collect();

@@ -65,8 +65,8 @@ pub struct AnomalySpecError {
 
 impl AnomalySpec {
     /// Names of the columns, in order.
-    pub const COLUMNS: [&'static str; 8] =
-        ["state", "score", "chance", "value", "expected", "spread", "evidence", "strongest"];
+    pub const COLUMNS: [&'static str; 9] =
+        ["state", "score", "chance", "value", "expected", "spread", "evidence", "strongest", "opened"];
 
     /// This measure, with the usual threshold.
     #[must_use]
@@ -147,8 +147,9 @@ impl KeyAnomaly {
             Measure::Trades => bar.trades as f64,
         };
         self.close = bar.close;
-        let verdict = self.detector.push((bar.ts_open / SECOND_NS) as i64, value);
-        write(&verdict, value, row);
+        let opened = (bar.ts_open / SECOND_NS) as i64;
+        let verdict = self.detector.push(opened, value);
+        write(&verdict, value, opened, row);
     }
 }
 
@@ -156,7 +157,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const PRICE_UNIT: f64 = 1e9;
 const VOLUME_UNIT: f64 = 1e8;
 
-fn write(verdict: &Verdict, value: f64, row: &mut [u64]) {
+fn write(verdict: &Verdict, value: f64, opened: i64, row: &mut [u64]) {
     let learnt = |number: f64| if verdict.state == SeriesState::Learning { UNDEFINED } else { number };
     let defined = |number: f64| if number.is_finite() { number } else { UNDEFINED };
     let columns = [
@@ -168,6 +169,8 @@ fn write(verdict: &Verdict, value: f64, row: &mut [u64]) {
         defined(verdict.spread),
         learnt(verdict.evidence),
         verdict.strongest.map_or(UNDEFINED, |part| learnt(f64::from(part as u8))),
+        // Seconds fit a double for longer than the calendar goes.
+        opened as f64,
     ];
     for (word, column) in row.iter_mut().zip(columns) {
         *word = column.to_bits();

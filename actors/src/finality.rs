@@ -9,7 +9,8 @@ const CORRECTION: u8 = Cause::Correction as u8;
 /// The bar, if this is one of `stream` that has just become final. Not one that only a late trade or a correction brought about: it
 /// is final, but behind bars already taken.
 #[inline]
-pub(crate) fn first_final(output: &Output, stream: u16) -> Option<&BarWords> {
+#[must_use]
+pub fn first_final(output: &Output, stream: u16) -> Option<&BarWords> {
     let is_bar = output.kind == output_kind::BAR && output.stream == stream && output.state == FINAL;
     // A view: copying 128 bytes would show.
     (is_bar && !matches!(output.cause, LATE | CORRECTION)).then(|| zerocopy::transmute_ref!(&output.words))

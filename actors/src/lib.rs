@@ -21,5 +21,6 @@ pub mod runtime;
 pub mod supervision;
 
 pub use bars::{BarOptions, BarSpec, LatePolicy, TimeBars};
+pub use finality::first_final;
 pub use runtime::{Idle, IdleStrategy, Runtime, RuntimeError, RuntimeOptions, RuntimeReport, StatsHandle};
 pub use windows::WindowSpec;

@@ -20,8 +20,7 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-use key::KeyRegime;
-pub use key::{CHANGED_MEAN, CHANGED_VARIANCE, LEARNING_BARS};
+pub use key::{CHANGED_MEAN, CHANGED_VARIANCE, KeyRegime, LEARNING_BARS};
 
 /// Fewest and most states of a [`RegimeSpec`].
 pub const STATES: std::ops::RangeInclusive<usize> = 2..=4;
@@ -65,6 +64,7 @@ impl RegimeSpec {
             "deviation",
             "mean_before",
             "deviation_before",
+            "return",
         ];
         ["state".to_owned()].into_iter().chain(chances).chain(rest.map(str::to_owned)).collect()
     }
@@ -72,7 +72,7 @@ impl RegimeSpec {
     /// Values per row.
     #[must_use]
     pub fn column_count(&self) -> usize {
-        8 + self.states
+        9 + self.states
     }
 }
 

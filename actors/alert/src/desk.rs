@@ -277,6 +277,7 @@ mod tests {
             range: Range { first: seconds, last: seconds, first_ts: ts, last_ts: ts },
             ts,
             proof: None,
+            unproven: None,
         }
     }
 

@@ -194,6 +194,9 @@ pub struct Episode {
     pub range: Range,
     /// How to reach the score again.
     pub proof: Option<Proof>,
+    /// Why there is no proof, where somebody knows.
+    #[serde(default)]
+    pub unproven: Option<String>,
     /// When it was first found, ns since 1970.
     #[serde(with = "text::number")]
     pub first_ts: u64,
@@ -235,6 +238,7 @@ impl Episode {
             features: finding.reasons.clone(),
             range: finding.range,
             proof: finding.proof.clone(),
+            unproven: finding.unproven.clone(),
             first_ts: finding.ts,
             last_ts: finding.ts,
             count: 1,
@@ -259,6 +263,7 @@ impl Episode {
             self.features.clone_from(&finding.reasons);
             self.range = finding.range;
             self.proof.clone_from(&finding.proof);
+            self.unproven.clone_from(&finding.unproven);
             self.spoofed = finding.spoofed;
         }
         self.score = self.score.max(finding.score);

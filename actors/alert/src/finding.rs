@@ -125,6 +125,8 @@ pub struct Finding {
     pub ts: u64,
     /// How to reach the score again; `None` for what was not recorded.
     pub proof: Option<Proof>,
+    /// Why there is no proof, where somebody knows.
+    pub unproven: Option<String>,
 }
 
 impl Finding {
@@ -137,6 +139,7 @@ impl Finding {
         cut(&mut self.method);
         self.peer.as_mut().map(cut);
         self.technique.as_mut().map(cut);
+        self.unproven.as_mut().map(cut);
         self.reasons.truncate(REASONS_MAX);
         self.score = if self.score.is_nan() { 0.0 } else { self.score.clamp(0.0, 1.0) };
         self

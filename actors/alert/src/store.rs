@@ -402,6 +402,7 @@ mod tests {
                 ts,
                 score_bits: 0.9f64.to_bits(),
             }),
+            unproven: None,
         };
         Episode::new(EpisodeId::of(&finding), &finding, "other")
     }

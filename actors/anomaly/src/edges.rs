@@ -7,9 +7,11 @@
 use crate::AnomalyError;
 use crate::state::{Saver, Walk, Words};
 
+mod alarm;
 mod midas;
 mod sketch;
 
+pub use alarm::{EdgeAlarm, EdgeAlarmOptions, EdgeCall, EdgePart};
 pub use midas::{MidasF, MidasOptions};
 use sketch::{Sketch, mixed};
 
@@ -45,6 +47,10 @@ pub struct EdgeVerdict {
     pub burst: f64,
     /// Ticks so far against those in which the edge was used.
     pub rare_edge: f64,
+    /// Ticks so far, this one included, at least 1: all parts but `popular` and `burst` grow with their logarithm.
+    pub ticks: u32,
+    /// Whether it is the first of its source and destination in this tick.
+    pub first: bool,
 }
 
 /// Judges edges one after the other; an edge is judged before it is learnt.
@@ -84,6 +90,11 @@ impl EdgeDetector {
 
     /// Takes an edge of `tick`; a tick before the last one counts as the last one.
     pub fn push(&mut self, source: u64, destination: u64, tick: u64) -> EdgeVerdict {
+        self.push_weighted(source, destination, tick, 1.0)
+    }
+
+    /// Takes an edge that stands for `weight` of them, 0 or more: a burst is then that of the weights.
+    pub fn push_weighted(&mut self, source: u64, destination: u64, tick: u64, weight: f64) -> EdgeVerdict {
         if !self.started {
             (self.first, self.last, self.started) = (tick, tick, true);
         }
@@ -103,18 +114,19 @@ impl EdgeDetector {
             last => libm::log(f64::from(now.saturating_sub(last)) + 1.0),
         };
         let popular = libm::log1p(f64::from(sources_there));
-        let burst = libm::log1p(self.midas.push(source, destination, self.last));
+        let burst = libm::log1p(self.midas.push_weighted(source, destination, self.last, weight));
+        let first = edge_seen.last != now;
         if edge_seen.last == 0 {
             self.destinations.add(destination, now);
         }
         if source_seen.last != now {
             self.sources.add(source, now);
         }
-        if edge_seen.last != now {
+        if first {
             self.edges.add(edge, now);
         }
         let score = rare_source + silence + 2.0 * popular + 0.5 * burst + 0.5 * rare_edge;
-        EdgeVerdict { score, rare_source, silence, popular, burst, rare_edge }
+        EdgeVerdict { score, rare_source, silence, popular, burst, rare_edge, ticks: now, first }
     }
 
     /// Appends the whole state.

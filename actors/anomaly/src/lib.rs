@@ -12,8 +12,13 @@ mod error;
 pub mod records;
 pub mod series;
 pub mod state;
+pub mod tail;
 
-pub use edges::{EdgeDetector, EdgeOptions, EdgeVerdict, MidasF, MidasOptions};
+pub use edges::{
+    EdgeAlarm, EdgeAlarmOptions, EdgeCall, EdgeDetector, EdgeOptions, EdgePart, EdgeVerdict, MidasF,
+    MidasOptions,
+};
 pub use error::AnomalyError;
-pub use records::{FeatureKind, RecordDetector, RecordVerdict};
+pub use records::{FeatureKind, FeatureWitness, RecordAlarm, RecordCall, RecordDetector, RecordVerdict};
 pub use series::{Part, SeriesDetector, SeriesOptions, SeriesState, Verdict};
+pub use tail::Tail;

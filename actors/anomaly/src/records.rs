@@ -12,10 +12,14 @@
 use crate::AnomalyError;
 use crate::state::{Saver, Walk, Words};
 
+mod alarm;
+
+pub use alarm::{RecordAlarm, RecordCall};
+
 /// Bins of a feature.
 const BINS: usize = 128;
 /// Records for which the categories alone decide.
-const WARM_RECORDS: u64 = 300;
+pub const WARM_RECORDS: u64 = 300;
 /// Nats below the mean rarity at which one of those is as likely typical as not.
 const STRICTER: f64 = 0.5;
 /// Weight of a bin before it has been seen.
@@ -25,7 +29,7 @@ pub const SURPRISE_MAX: f64 = 3.0;
 /// Weight of the other class's likelihood in the score.
 const OTHER: f64 = 0.1;
 /// Most features.
-const FEATURES_MAX: usize = 256;
+pub const FEATURES_MAX: usize = 256;
 /// Steps of a share.
 const SHARE_STEPS: f64 = 10.0;
 
@@ -50,6 +54,23 @@ pub struct RecordVerdict {
     pub learning: bool,
     /// The feature that is the least typical, from 0.
     pub strongest: usize,
+    /// How much likelier it is typical than other, in nats: from 0 up it is learnt as typical rather than not.
+    pub typical: f64,
+}
+
+/// What one feature of the last record says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FeatureWitness {
+    /// Which feature, from 0.
+    pub feature: usize,
+    /// What it adds to the score, in nats: at most [`SURPRISE_MAX`].
+    pub surprise: f64,
+    /// Share of the typical records that are alike in it.
+    pub share: f64,
+    /// The value most of them have, the middle of its bin; NaN where that is missing.
+    pub usual: f64,
+    /// Share of those.
+    pub usual_share: f64,
 }
 
 /// Judges records one after the other. Its memory is fixed: 1 KiB per feature.
@@ -62,7 +83,9 @@ pub struct RecordDetector {
     records: u64,
     /// Mean rarity of the categories of the first records.
     rarity: f64,
+    /// Of the last record, and what each of them adds to its score.
     bins: Vec<u8>,
+    surprises: Vec<f64>,
 }
 
 impl RecordDetector {
@@ -87,6 +110,7 @@ impl RecordDetector {
             records: 0,
             rarity: 0.0,
             bins: vec![0; count],
+            surprises: vec![0.0; count],
         })
     }
 
@@ -111,6 +135,7 @@ impl RecordDetector {
             let surprise = [0, 1].map(|class| -libm::log((seen[class] + PRIOR) / prior[class]));
             let counted = surprise[0].min(SURPRISE_MAX);
             score += counted;
+            self.surprises[feature] = counted;
             if counted > most {
                 (most, strongest) = (counted, feature);
             }
@@ -126,6 +151,7 @@ impl RecordDetector {
             self.rarity += (rarity - self.rarity) / self.records as f64;
             typical = self.rarity - STRICTER - rarity;
         }
+        let verdict = RecordVerdict { score, learning, strongest, typical };
         let share = 1.0 / (1.0 + libm::exp((-typical).clamp(-50.0, 50.0)));
         for (class, share) in [share, 1.0 - share].into_iter().enumerate() {
             self.totals[class] += share;
@@ -140,7 +166,35 @@ impl RecordDetector {
             self.totals = self.totals.map(|total| total * 0.5);
             self.records /= 2;
         }
-        Ok(RecordVerdict { score, learning, strongest })
+        Ok(verdict)
+    }
+
+    /// The features of the last record that say most, the least typical first, at most as many as there is room for. How many there are.
+    pub fn witnesses(&self, room: &mut [FeatureWitness]) -> usize {
+        let mut count = 0;
+        for (feature, &surprise) in self.surprises.iter().enumerate() {
+            let at = room[..count].partition_point(|other| other.surprise >= surprise);
+            if at < room.len() {
+                count = (count + 1).min(room.len());
+                room[at..count].rotate_right(1);
+                room[at] = self.witness(feature, surprise);
+            }
+        }
+        count
+    }
+
+    fn witness(&self, feature: usize, surprise: f64) -> FeatureWitness {
+        let first = place(self.kinds.len(), 0, feature, 0);
+        let weights = &self.weights[first..first + BINS];
+        let total = self.totals[0].max(f64::MIN_POSITIVE);
+        let usual = (0..BINS).fold(0, |best, bin| if weights[bin] > weights[best] { bin } else { best });
+        FeatureWitness {
+            feature,
+            surprise,
+            share: f64::from(weights[usize::from(self.bins[feature])]) / total,
+            usual: value_of(self.kinds[feature], usual as u8),
+            usual_share: f64::from(weights[usual]) / total,
+        }
     }
 
     /// Appends the whole state.
@@ -190,6 +244,16 @@ fn bin_of(kind: FeatureKind, value: f64) -> u8 {
         FeatureKind::Count if value < 0.0 => MISSING,
         FeatureKind::Count => libm::log2(1.0 + value.min(1e30)).round() as u8,
         FeatureKind::Share => (value.clamp(0.0, 1.0) * SHARE_STEPS).round() as u8,
+    }
+}
+
+/// The middle of a bin.
+fn value_of(kind: FeatureKind, bin: u8) -> f64 {
+    match kind {
+        _ if bin == BINS as u8 - 1 => f64::NAN,
+        FeatureKind::Category => f64::from(bin),
+        FeatureKind::Count => libm::exp2(f64::from(bin)) - 1.0,
+        FeatureKind::Share => f64::from(bin) / SHARE_STEPS,
     }
 }
 

@@ -111,6 +111,20 @@ impl Place {
     pub fn of(hash: u64) -> Self {
         Self { hash: shorter(hash), slot: u32::MAX }
     }
+
+    /// Whether an entry was found there.
+    #[inline]
+    #[must_use]
+    pub fn is_found(self) -> bool {
+        self.slot != u32::MAX
+    }
+
+    /// The hash, as [`Recent::entry_hashed`] takes it.
+    #[inline]
+    #[must_use]
+    pub fn hash(self) -> u32 {
+        self.hash
+    }
 }
 
 /// Where things are: places in a slab by 32 bits of a hash, with open addressing, so that a look-up reads one line of the index.
@@ -154,8 +168,14 @@ impl Index {
     #[inline]
     #[must_use]
     pub fn first(&self, hash: u32) -> Option<u32> {
-        let place = self.places[hash as usize & (self.places.len() - 1)];
-        (place as u32).checked_sub(1)
+        (self.touch(hash) as u32).checked_sub(1)
+    }
+
+    /// What lies where a look-up of `hash` begins: reading it ahead is all it is good for.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self, hash: u32) -> u64 {
+        self.places[hash as usize & (self.places.len() - 1)]
     }
 
     /// Notes a slot under a hash that does not find it yet. `Some` is a slot that lost its place and cannot be found any more.
@@ -226,10 +246,14 @@ impl Index {
 
 /// A map with a bound. When it is full, what was not touched since the last round gives way (the clock algorithm): a flood of keys that
 /// are seen once pushes out its own, and what comes back again and again stays. Never iterated, so no order shows.
+///
+/// `A` says how entries are aligned: [`Line`] for those that are laid out by cache lines.
 #[derive(Debug, Clone)]
-pub struct Recent<K, V> {
+pub struct Recent<K, V, A = ()> {
     index: Index,
-    slots: Vec<Slot<K, V>>,
+    slots: Vec<Slot<K, V, A>>,
+    /// Hash of each slot: read when one gives way, and then those of its neighbours are at hand.
+    hashes: Vec<u32>,
     /// A bit per slot: touched since the hand came by.
     touched: Vec<u64>,
     entries_max: usize,
@@ -237,10 +261,17 @@ pub struct Recent<K, V> {
     dropped: u64,
 }
 
+/// Alignment of entries that begin with a cache line of their own.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub struct Line;
+
+/// In this order: a value's first fields share the line of its key.
 #[derive(Debug, Clone)]
-struct Slot<K, V> {
+#[repr(C)]
+struct Slot<K, V, A> {
+    align: [A; 0],
     key: K,
-    hash: u32,
     value: V,
 }
 
@@ -248,9 +279,24 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
     /// Keeps at most `entries_max` entries.
     #[must_use]
     pub fn new(entries_max: usize) -> Self {
+        Self::sized(entries_max)
+    }
+}
+
+impl<K: Eq + Hash + Copy, V> Recent<K, V, Line> {
+    /// Keeps at most `entries_max` entries, each from the start of a cache line.
+    #[must_use]
+    pub fn in_lines(entries_max: usize) -> Self {
+        Self::sized(entries_max)
+    }
+}
+
+impl<K: Eq + Hash + Copy, V, A> Recent<K, V, A> {
+    fn sized(entries_max: usize) -> Self {
         Self {
             index: Index::default(),
             slots: Vec::new(),
+            hashes: Vec::new(),
             touched: Vec::new(),
             entries_max: entries_max.clamp(1, u32::MAX as usize - 1),
             hand: 0,
@@ -259,7 +305,7 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
     }
 
     /// Bytes of one entry with its places in the index, without what the value owns elsewhere.
-    pub const ENTRY_BYTES: usize = size_of::<Slot<K, V>>() + 4 * 8;
+    pub const ENTRY_BYTES: usize = size_of::<Slot<K, V, A>>() + size_of::<u32>() + 4 * 8;
 
     fn lookup(&self, hash: u32, key: &K) -> Option<usize> {
         self.index.find(hash, |slot| self.slots[slot as usize].key == *key).map(|slot| slot as usize)
@@ -295,20 +341,26 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
         self.entry_hashed(place.hash, key, new)
     }
 
-    /// Where the entry of a hash probably is. Reads a line of the index and no entry.
+    /// Reads the line of the index that [`Recent::find_place`] will need; what comes back means nothing. No branch hangs on it, so a
+    /// core has as many such waits in flight as it can.
     #[inline]
     #[must_use]
-    pub fn place(&self, hash: u64) -> Place {
-        let hash = shorter(hash);
-        Place { hash, slot: self.index.first(hash).unwrap_or(u32::MAX) }
+    pub fn warm_place(&self, place: Place) -> u64 {
+        self.index.touch(place.hash)
     }
 
-    /// Reads the lines of the entry at a place that `read` reads, so that several such waits overlap. Changes nothing.
+    /// Finds where the entry of a hash is, but for others of the same 32 bits. Reads the index and no entry.
     #[inline]
-    pub fn read_ahead<R>(&self, place: Place, read: impl FnOnce(&V) -> R) {
-        if let Some(slot) = self.slots.get(place.slot as usize) {
-            std::hint::black_box((slot.hash, read(&slot.value)));
-        }
+    pub fn find_place(&self, place: &mut Place) {
+        place.slot = self.index.find(place.hash, |_| true).unwrap_or(u32::MAX);
+    }
+
+    /// Reads of the entry at a place what `read` reads, so that several such waits overlap. Changes nothing; what comes back means
+    /// nothing.
+    #[inline]
+    #[must_use]
+    pub fn warm(&self, place: Place, read: impl FnOnce(&V) -> u64) -> u64 {
+        self.slots.get(place.slot as usize).map_or(0, |slot| read(&slot.value))
     }
 
     /// As [`Recent::entry`], without counting as a touch: for what is looked up again for one and the same event.
@@ -319,17 +371,19 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
     }
 
     fn insert(&mut self, hash: u32, key: K, value: V) -> usize {
-        let slot = Slot { key, hash, value };
+        let slot = Slot { align: [], key, value };
         let at = if self.slots.len() < self.entries_max {
             if self.slots.len().is_multiple_of(64) {
                 self.touched.push(0);
             }
             self.slots.push(slot);
+            self.hashes.push(hash);
             self.slots.len() - 1
         } else {
             let at = self.give_way();
-            self.index.remove(self.slots[at].hash, at as u32);
+            self.index.remove(self.hashes[at], at as u32);
             self.slots[at] = slot;
+            self.hashes[at] = hash;
             self.dropped += 1;
             at
         };
@@ -381,20 +435,45 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
         Some(&mut self.slots[at].value)
     }
 
+    /// As [`Recent::find`], for a key whose place was looked for ahead.
+    #[inline]
+    pub fn find_at(&mut self, place: Place, key: &K) -> Option<&mut V> {
+        let guess = place.slot as usize;
+        if self.slots.get(guess).is_some_and(|slot| slot.key == *key) {
+            self.touch(guess);
+            return Some(&mut self.slots[guess].value);
+        }
+        self.find_hashed(place.hash, key)
+    }
+
     /// Whether `key` is remembered; does not count as a touch.
     pub fn contains(&self, key: &K) -> bool {
         self.lookup(short_hash(key), key).is_some()
     }
 
-    /// Reads the lines of the index that making room for so many entries will need.
-    #[inline]
-    pub fn warm_room(&self, count: usize) {
-        if self.slots.len() >= self.entries_max {
-            for ahead in 0..count {
-                let slot = &self.slots[(self.hand + ahead) % self.slots.len()];
-                std::hint::black_box(self.index.first(slot.hash));
-            }
+    /// Reads the lines of the index that making room for so many entries will need; what comes back means nothing.
+    #[must_use]
+    pub fn warm_room(&self, count: usize) -> u64 {
+        if self.slots.len() < self.entries_max {
+            return 0;
         }
+        let (mut seen, mut left, mut word) = (0, count, self.hand / 64);
+        let mut free = !self.touched[word] & (u64::MAX << (self.hand % 64));
+        // Those that were not touched are the next to go; where there are few of them the hand goes on by itself.
+        for _ in 0..8 {
+            while free != 0 && left > 0 {
+                let at = word * 64 + free.trailing_zeros() as usize;
+                free &= free - 1;
+                left -= 1;
+                seen ^= self.hashes.get(at).map_or(0, |&hash| self.index.touch(hash));
+            }
+            if left == 0 {
+                break;
+            }
+            word = (word + 1) % self.touched.len();
+            free = !self.touched[word];
+        }
+        seen
     }
 
     /// Entries held.
@@ -419,7 +498,8 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
     #[must_use]
     pub fn bytes(&self, owned: impl Fn(&V) -> usize) -> usize {
         self.slots.iter().map(|slot| owned(&slot.value)).sum::<usize>()
-            + self.slots.capacity() * size_of::<Slot<K, V>>()
+            + self.slots.capacity() * size_of::<Slot<K, V, A>>()
+            + self.hashes.capacity() * size_of::<u32>()
             + self.touched.capacity() * 8
             + self.index.bytes()
     }
@@ -429,43 +509,6 @@ impl<K: Eq + Hash + Copy, V> Recent<K, V> {
 #[inline]
 pub fn short_hash<T: Hash + ?Sized>(value: &T) -> u32 {
     shorter(hash_of(value))
-}
-
-/// When something happened last, per hash and to the second: a few kilobytes that say for most keys that a look-up would find nothing
-/// recent. A key that shares its place with another is looked up in vain; none is missed.
-#[derive(Debug, Clone)]
-pub struct Lately {
-    seconds: Box<[u32; Self::PLACES]>,
-}
-
-impl Default for Lately {
-    fn default() -> Self {
-        Self { seconds: Box::new([0; Self::PLACES]) }
-    }
-}
-
-impl Lately {
-    const PLACES: usize = 4_096;
-
-    /// Notes that it happened. `now` in ns since 1970.
-    #[inline]
-    pub fn note(&mut self, hash: u32, now: u64) {
-        let place = &mut self.seconds[hash as usize % Self::PLACES];
-        *place = (*place).max(Self::second(now));
-    }
-
-    /// Whether it may have happened within `window_ns` before `now`.
-    #[inline]
-    #[must_use]
-    pub fn may_be(&self, hash: u32, now: u64, window_ns: u64) -> bool {
-        let last = self.seconds[hash as usize % Self::PLACES];
-        last != 0 && u64::from(Self::second(now).saturating_sub(last)) <= window_ns / 1_000_000_000 + 1
-    }
-
-    /// Seconds since 1970, from 1; a clock past the year 2106 stands still here, and every key is looked up.
-    fn second(now: u64) -> u32 {
-        u32::try_from(now / 1_000_000_000).unwrap_or(u32::MAX).max(1)
-    }
 }
 
 #[cfg(test)]
@@ -539,19 +582,6 @@ mod tests {
             None
         );
         assert_eq!(looked, Index::PROBE_MAX);
-    }
-
-    #[test]
-    fn lately_never_misses() {
-        let mut lately = Lately::default();
-        assert!(!lately.may_be(5, 100_000_000_000, u64::MAX));
-        lately.note(5, 100_000_000_000);
-        assert!(lately.may_be(5, 110_999_999_999, 10_000_000_000));
-        assert!(!lately.may_be(5, 112_000_000_000, 10_000_000_000));
-        // A clock that steps back.
-        assert!(lately.may_be(5, 3_000_000_000, 10_000_000_000));
-        lately.note(6, u64::MAX);
-        assert!(lately.may_be(6, u64::MAX - 1, 0));
     }
 
     #[test]

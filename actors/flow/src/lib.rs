@@ -18,6 +18,7 @@ pub mod packet;
 pub mod record;
 pub mod shown;
 pub mod sketch;
+pub mod stored;
 pub mod table;
 pub mod tcp;
 
@@ -27,4 +28,5 @@ pub use export::{Collector, CollectorCounts, CollectorOptions, ExportError};
 pub use packet::{Arp, Frame, Packet, Unparsed, parse};
 pub use record::{ConnState, EndCause, FlowRecord, History, Side};
 pub use shown::{Looker, Shown};
+pub use stored::{Stored, StoredError};
 pub use table::{Answer, Flow, FlowTable, TableCounts, TableOptions, Watch};

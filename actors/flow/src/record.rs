@@ -113,6 +113,13 @@ impl History {
         }
     }
 
+    /// The letters as bytes, which costs nothing.
+    #[inline]
+    #[must_use]
+    pub fn letters(&self) -> &[u8] {
+        &self.letters[..usize::from(self.count)]
+    }
+
     /// Whether this is the first letter.
     #[must_use]
     pub fn starts_with(&self, letter: u8) -> bool {

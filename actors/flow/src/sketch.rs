@@ -1,18 +1,30 @@
 //! How many different ones: exact while few, then a HyperLogLog; mergeable and of fixed size.
 
+use crate::hash::shorter;
+
 /// Values kept one by one.
 const EXACT_MAX: usize = 24;
+/// Values compared at once.
+const RUN: usize = 8;
 /// Registers of the sketch: standard error 1.04 / sqrt(256) = 6.5 %.
 const REGISTERS: usize = 256;
 
 /// Distinct hashes: exact up to 24, then estimated with a standard error of 6.5 % (Flajolet et al. 2007, with linear counting
 /// for small counts). At most 24 * 4 + 256 bytes.
+///
+/// In this order: what is asked of every value lies together, and the values themselves behind it.
 #[derive(Debug, Clone, Default)]
+#[repr(C)]
 pub struct Distinct {
-    exact: [u32; EXACT_MAX],
-    count: u32,
     registers: Option<Box<Registers>>,
+    /// How many; [`UNCOUNTED`] where a register rose and nobody asked since.
+    count: u32,
+    /// Zero from `count` on.
+    exact: [u32; EXACT_MAX],
 }
+
+/// An estimate takes a logarithm: it waits until somebody asks.
+const UNCOUNTED: u32 = u32::MAX;
 
 /// The registers of a HyperLogLog and what its estimate needs of them, kept up to date so that an estimate costs the same for any size.
 #[derive(Debug, Clone)]
@@ -25,18 +37,17 @@ struct Registers {
 
 impl Distinct {
     /// Takes a hash; true where it surely was not there before. 32 bits of it are used: past 10^8 values collisions would show.
+    #[inline]
     pub fn insert(&mut self, hash: u64) -> bool {
-        let short = (hash >> 32) as u32 ^ hash as u32;
+        let short = shorter(hash);
         if let Some(registers) = &mut self.registers {
             let raised = registers.observe(spread(u64::from(short)));
             if raised {
-                self.count = registers.estimate();
+                self.count = UNCOUNTED;
             }
             return raised;
         }
-        // Zero marks nothing: the count says what is valid.
-        let held = &self.exact[..self.count as usize];
-        if held.contains(&short) {
+        if self.holds(short) {
             return false;
         }
         if (self.count as usize) < EXACT_MAX {
@@ -44,6 +55,26 @@ impl Distinct {
             self.count += 1;
             return true;
         }
+        self.outgrow(short);
+        true
+    }
+
+    /// Whether it is among those kept one by one.
+    #[inline]
+    fn holds(&self, short: u32) -> bool {
+        if short == 0 {
+            return self.exact[..self.count as usize].contains(&0);
+        }
+        // Behind the valid ones there are zeros: whole runs are compared at once.
+        let runs = (self.count as usize).div_ceil(RUN);
+        self.exact
+            .chunks_exact(RUN)
+            .take(runs)
+            .any(|run| run.iter().fold(false, |any, &held| any | (held == short)))
+    }
+
+    #[cold]
+    fn outgrow(&mut self, short: u32) {
         let mut registers = Box::new(Registers {
             ranks: [0; REGISTERS],
             zeros: REGISTERS as u16,
@@ -55,24 +86,32 @@ impl Distinct {
         registers.observe(spread(u64::from(short)));
         self.count = registers.estimate().max(EXACT_MAX as u32 + 1);
         self.registers = Some(registers);
-        true
     }
 
-    /// Reads what inserting a hash will read; changes nothing.
+    /// Reads what inserting a hash will read behind the first fields; changes nothing, and what comes back means nothing.
     #[inline]
     #[must_use]
-    pub fn touch(&self, hash: u64) -> u32 {
-        let short = (hash >> 32) as u32 ^ hash as u32;
-        let lines = self.count ^ self.exact[0] ^ self.exact[EXACT_MAX - 1];
-        match &self.registers {
-            Some(registers) => lines ^ u32::from(registers.ranks[(spread(u64::from(short)) >> 56) as usize]),
-            None => lines,
-        }
+    pub fn touch(&self, hash: u64) -> u64 {
+        u64::from(match &self.registers {
+            Some(registers) => u32::from(registers.ranks[(spread(u64::from(shorter(hash))) >> 56) as usize]),
+            None => self.exact[0] ^ self.exact[EXACT_MAX - 1],
+        })
     }
 
     /// How many different ones there were.
+    #[inline]
     #[must_use]
     pub fn count(&self) -> u32 {
+        match &self.registers {
+            Some(registers) if self.count == UNCOUNTED => registers.estimate(),
+            _ => self.count,
+        }
+    }
+
+    /// As [`Distinct::count`], and keeps it until the next register rises: for those who ask again and again.
+    #[inline]
+    pub fn settled(&mut self) -> u32 {
+        self.count = self.count();
         self.count
     }
 
@@ -136,14 +175,15 @@ impl Few {
         false
     }
 
-    /// Reads what inserting will read; changes nothing.
+    /// Whether taking more changes nothing.
     #[inline]
     #[must_use]
-    pub fn touch(&self) -> u32 {
-        self.hashes[0] ^ self.hashes[Self::MAX - 1] ^ self.count
+    pub fn is_full(&self) -> bool {
+        self.count as usize >= Self::MAX
     }
 
     /// How many different ones there were, at most [`Few::MAX`].
+    #[inline]
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count

@@ -61,6 +61,8 @@ pub struct CrossSection {
     kept: Vec<f64>,
     /// Rows seen.
     seen: u64,
+    /// Eigenvalues of the last reading, largest first.
+    values: Vec<f64>,
 }
 
 /// Standardised returns of those symbols that can be correlated, row by row.
@@ -100,7 +102,7 @@ impl CrossSection {
         let known = (2..=SYMBOLS_MAX).contains(&symbols);
         RegimeError::check("symbols", symbols as f64, known, "2 to 16384")?;
         RegimeError::check("shrink", shrink, shrink > 0.0 && shrink <= 1.0, "above 0, at most 1")?;
-        Ok(Self { options, symbols, kept: Vec::with_capacity(rows * symbols), seen: 0 })
+        Ok(Self { options, symbols, kept: Vec::with_capacity(rows * symbols), seen: 0, values: Vec::new() })
     }
 
     /// Takes a return of every symbol, NaN for one that has none, and says what the window shows once it is full and two
@@ -109,21 +111,80 @@ impl CrossSection {
     /// # Errors
     /// [`RegimeError`] when the row has another length, or a value that is infinite or beyond 1e100; nothing is changed.
     pub fn update(&mut self, row: &[f64]) -> Result<Option<CrossReading>, RegimeError> {
-        RegimeError::length("row", row.len(), self.symbols)?;
-        if let Some(index) = row.iter().position(|value| value.abs() > 1e100) {
-            return Err(RegimeError::NotFinite { index, value: row[index] });
-        }
+        self.check(row)?;
         let full = self.kept.len() == self.options.rows * self.symbols;
         // Before the row is among them.
         let turbulence = if full { self.turbulence(row) } else { None };
-        if full {
-            let at = (self.seen % self.options.rows as u64) as usize * self.symbols;
+        self.keep(row);
+        Ok(self.standard().and_then(|standard| self.reading(&standard, turbulence)))
+    }
+
+    /// Takes a row as [`Self::update`] does, and says nothing: for who has no use for this row's reading.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn take(&mut self, row: &[f64]) -> Result<(), RegimeError> {
+        self.check(row)?;
+        self.keep(row);
+        Ok(())
+    }
+
+    fn check(&self, row: &[f64]) -> Result<(), RegimeError> {
+        RegimeError::length("row", row.len(), self.symbols)?;
+        match row.iter().position(|value| value.abs() > 1e100) {
+            None => Ok(()),
+            Some(index) => Err(RegimeError::NotFinite { index, value: row[index] }),
+        }
+    }
+
+    /// Puts itself where it would be after `seen` rows of which the last were `rows`, oldest first and one behind the other: all
+    /// of them, or as many as the window has. For rows that changed after they were taken.
+    ///
+    /// # Errors
+    /// [`RegimeError`] when there are more or fewer rows, or a value is infinite or beyond 1e100; nothing is changed.
+    pub fn refill(&mut self, seen: u64, rows: &[f64]) -> Result<(), RegimeError> {
+        let count = usize::try_from(seen).unwrap_or(usize::MAX).min(self.options.rows);
+        RegimeError::length("rows", rows.len(), count * self.symbols)?;
+        if let Some(index) = rows.iter().position(|value| value.abs() > 1e100) {
+            return Err(RegimeError::NotFinite { index, value: rows[index] });
+        }
+        self.kept.clear();
+        // A row has its place in the ring.
+        self.kept.resize(count * self.symbols, f64::NAN);
+        for (number, row) in (seen - count as u64..).zip(rows.chunks_exact(self.symbols)) {
+            let at = (number % self.options.rows as u64) as usize * self.symbols;
+            self.kept[at..at + self.symbols].copy_from_slice(row);
+        }
+        self.seen = seen;
+        Ok(())
+    }
+
+    /// Symbols.
+    #[must_use]
+    pub fn symbols(&self) -> usize {
+        self.symbols
+    }
+
+    /// Eigenvalues of the last reading's correlations, largest first, those that are 0 for want of rows left out.
+    #[must_use]
+    pub fn eigenvalues(&self) -> &[f64] {
+        &self.values
+    }
+
+    fn keep(&mut self, row: &[f64]) {
+        if self.kept.len() == self.options.rows * self.symbols {
+            let at = self.place(0) * self.symbols;
             self.kept[at..at + self.symbols].copy_from_slice(row);
         } else {
             self.kept.extend_from_slice(row);
         }
         self.seen += 1;
-        Ok(self.standard().and_then(|standard| self.reading(&standard, turbulence)))
+    }
+
+    /// Where the ring has the `row`-th oldest of its rows, once it is full. What is summed is summed in the order of time, so that a
+    /// reading follows from its rows alone.
+    fn place(&self, row: usize) -> usize {
+        (self.seen + row as u64) as usize % self.options.rows
     }
 
     /// `None` while the window is not full, or fewer than two symbols are.
@@ -134,7 +195,7 @@ impl CrossSection {
         }
         let mut symbols = Vec::new();
         for symbol in 0..count {
-            let column = || self.kept.iter().skip(symbol).step_by(count);
+            let column = || (0..rows).map(|row| self.kept[self.place(row) * count + symbol]);
             let mean = column().sum::<f64>() / rows as f64;
             let squares = column().map(|value| (value - mean) * (value - mean)).sum::<f64>();
             let deviation = (squares / (rows - 1) as f64).sqrt();
@@ -148,12 +209,12 @@ impl CrossSection {
         }
         let rows = DMatrix::from_fn(rows, symbols.len(), |row, at| {
             let (symbol, mean, deviation) = symbols[at];
-            (self.kept[row * count + symbol] - mean) / deviation
+            (self.kept[self.place(row) * count + symbol] - mean) / deviation
         });
         Some(Standard { symbols, rows })
     }
 
-    fn reading(&self, standard: &Standard, turbulence: Option<f64>) -> Option<CrossReading> {
+    fn reading(&mut self, standard: &Standard, turbulence: Option<f64>) -> Option<CrossReading> {
         let symbols = standard.symbols.len();
         // The eigenvalues of the correlations, but for zeros.
         let gram = standard.gram() / (self.options.rows - 1) as f64;
@@ -170,14 +231,16 @@ impl CrossSection {
         let together: f64 = standard.rows.row_iter().map(|row| row.sum() * row.sum()).sum();
         let together = together / (self.options.rows - 1) as f64;
         let pairs = (symbols * (symbols - 1)) as f64;
-        Some(CrossReading {
+        let found = CrossReading {
             symbols,
             correlation: ((together - symbols as f64) / pairs).clamp(-1.0, 1.0),
             mode_share: values[0] / sum,
             effective_rank: libm::exp(entropy),
             absorption: shares().take(symbols.div_ceil(5)).sum(),
             turbulence,
-        })
+        };
+        self.values = values;
+        Some(found)
     }
 
     /// By the Woodbury identity: with `Z` the standardised rows, the shrunken correlations are `a Z'Z + s I`, and
@@ -296,6 +359,17 @@ mod tests {
             prop_assert!(close(found.turbulence.unwrap(), wanted.turbulence.unwrap()), "{:?} {:?}", found, wanted);
         }
 
+        /// Whatever came before the window, and wherever the ring stands: to the bit.
+        #[test]
+        fn a_reading_follows_from_its_rows_alone(seed in any::<u64>(), window in 4..20usize, before in 0..30usize) {
+            let options = CrossOptions { rows: window, shrink: 0.1 };
+            let rows = rows(seed, before + window + 1, 5, 0.5);
+            let mut fresh = CrossSection::new(5, options).unwrap();
+            let (newest, older) = rows[before..].split_last().unwrap();
+            older.iter().for_each(|row| fresh.take(row).unwrap());
+            prop_assert_eq!(fresh.update(newest).unwrap(), Some(last(&rows, options)));
+        }
+
         #[test]
         fn units_do_not_matter(seed in any::<u64>(), scale in 1e-6..1e6f64) {
             let rows = rows(seed, 30, 8, 0.5);
@@ -343,6 +417,29 @@ mod tests {
         assert_eq!(reading.symbols, 2, "one never moves, one has a hole");
         assert!((reading.correlation + 1.0).abs() < 1e-12 && (reading.mode_share - 1.0).abs() < 1e-12);
         assert!((reading.effective_rank - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn rows_that_were_put_in_afterwards_give_the_same_bits() {
+        let options = CrossOptions { rows: 7, shrink: 0.1 };
+        let rows = rows(5, 30, 4, 0.5);
+        for seen in 0..29 {
+            let mut plain = CrossSection::new(4, options).unwrap();
+            rows[..seen].iter().for_each(|row| plain.take(row).unwrap());
+            let mut filled = CrossSection::new(4, options).unwrap();
+            filled.update(&rows[29]).unwrap();
+            let kept = rows[seen.saturating_sub(7)..seen].concat();
+            filled.refill(seen as u64, &kept).unwrap();
+            assert!(filled.refill(seen as u64 + 1, &kept[..kept.len() / 2]).is_err());
+            for row in &rows[seen..] {
+                let (a, b) = (plain.update(row).unwrap(), filled.update(row).unwrap());
+                assert_eq!(format!("{a:?}"), format!("{b:?}"));
+                let Some(reading) = a else { continue };
+                assert_eq!(plain.eigenvalues(), filled.eigenvalues());
+                let sum: f64 = plain.eigenvalues().iter().sum();
+                assert!((sum - 4.0).abs() < 1e-9 && plain.eigenvalues()[0] / sum == reading.mode_share);
+            }
+        }
     }
 
     #[test]

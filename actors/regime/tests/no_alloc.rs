@@ -1,6 +1,6 @@
 //! Online models allocate when they are built and never after: counted by an allocator that wraps the system's.
 
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use std::alloc::System;
 use tidegate_regime::bocpd::{Gaussian, Lagged, Poisson, Robust};
 use tidegate_regime::cusum::{Cusum, PageHinkley};
@@ -11,9 +11,16 @@ use tidegate_regime::{Bocpd, BocpdOptions, GaussianHmm, HmmFilter, SegmentOption
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// One test, because the counter is the process's and tests of one binary share it.
+/// One test, because the counter is the process's and tests of one binary share it. So does the harness, whose own thread may have
+/// something left to do on a busy machine: what the models allocate they allocate every time.
 #[test]
 fn nothing_is_allocated_after_construction() {
+    let tries: Vec<Stats> = (0..5).map(|_| allocated()).collect();
+    let nothing = |change: &Stats| (change.allocations, change.reallocations) == (0, 0);
+    assert!(tries.iter().any(nothing), "{tries:?}");
+}
+
+fn allocated() -> Stats {
     // Levels that move every 150 observations, some missing, and a scale that grows: every path is taken.
     let series: Vec<f64> = (0..3_000u64)
         .map(|at| {
@@ -51,9 +58,9 @@ fn nothing_is_allocated_after_construction() {
         alarms += usize::from(cusum.push(value).is_some()) + usize::from(page_hinkley.push(value).is_some());
     }
     let change = region.change();
-    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
     assert!(
         changes > 10 && alarms > 10 && labels.iter().all(|count| *count > 100),
         "{changes} {alarms} {labels:?}"
     );
+    change
 }

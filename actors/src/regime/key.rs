@@ -28,8 +28,9 @@ const COMPARED_MIN: f64 = 4.0;
 const LABEL_ENTER: f64 = 0.8;
 const LABEL_DWELL: u32 = 3;
 
+/// The models of one key, for those who judge its returns beside the analyzer. Some 6 KB, once the scale is known.
 #[derive(Clone, Debug)]
-pub(super) struct KeyRegime {
+pub struct KeyRegime {
     spec: RegimeSpec,
     close: i64,
     /// Returns of the learning bars.
@@ -54,17 +55,25 @@ struct Models {
 }
 
 impl KeyRegime {
-    pub(super) fn new(spec: RegimeSpec) -> Self {
+    /// For a key that has had no bar.
+    #[must_use]
+    pub fn new(spec: RegimeSpec) -> Self {
         Self { spec, close: 0, learning: Vec::with_capacity(LEARNING_BARS), models: None }
     }
 
     /// Takes a final bar's close and writes the row.
     pub(super) fn update(&mut self, close: i64, row: &mut [u64; OUTPUT_WORDS]) {
-        undefined(&mut row[..self.spec.column_count()]);
         // A return needs two prices above zero; what has none lets time pass.
         let known = self.close > 0 && close > 0;
         let value = if known { (close - self.close) as f64 / self.close as f64 } else { f64::NAN };
         self.close = close;
+        self.take(value, row);
+    }
+
+    /// Takes a final bar's return, NaN for none, and writes the row.
+    pub fn take(&mut self, value: f64, row: &mut [u64; OUTPUT_WORDS]) {
+        let known = !value.is_nan();
+        undefined(&mut row[..self.spec.column_count()]);
         if let Some(models) = &mut self.models {
             models.take(value);
         } else if known {
@@ -77,9 +86,11 @@ impl KeyRegime {
         if let Some(models) = &self.models {
             models.write(&mut row[..self.spec.column_count()]);
         }
+        row[self.spec.column_count() - 1] = if known { value } else { UNDEFINED }.to_bits();
     }
 
-    pub(super) fn save(&self, words: &mut Vec<u64>) {
+    /// Appends the whole state.
+    pub fn save(&self, words: &mut Vec<u64>) {
         words.extend([self.close as u64, self.learning.len() as u64]);
         words.extend(self.learning.iter().map(|value| value.to_bits()));
         words.push(u64::from(self.models.is_some()));
@@ -93,7 +104,11 @@ impl KeyRegime {
         }
     }
 
-    pub(super) fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
+    /// Takes over a state saved by one of the same model.
+    ///
+    /// # Errors
+    /// [`RegimeError::State`] when the words are no such state.
+    pub fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
         self.close = words.word()? as i64;
         let learning = words.at_most(LEARNING_BARS as u64 - 1)?;
         self.learning.clear();

@@ -99,8 +99,13 @@ fn only_final_bars_of_its_stream_count() {
 fn prices_that_stand_still_or_make_no_sense_leave_it_learning() {
     for closes in [vec![7_000_000_000; 300], vec![0; 300], vec![-5; 300], [i64::MAX, i64::MIN].repeat(150)] {
         let outputs: Vec<Output> = closes.iter().zip(0..).map(|(&close, at)| bar(0, at, close)).collect();
-        let rows = run(&mut RegimeAnalyzer::new(2, RegimeSpec::new(3).unwrap()), &outputs);
-        assert!(rows.iter().all(|row| row.values().all(f64::is_nan)), "{:?}", closes[0]);
+        let spec = RegimeSpec::new(3).unwrap();
+        let rows = run(&mut RegimeAnalyzer::new(2, spec), &outputs);
+        // All but the return, the last column, which is one where both prices are above zero.
+        let judged = spec.column_count() - 1;
+        assert!(rows.iter().all(|row| row.values().take(judged).all(f64::is_nan)), "{:?}", closes[0]);
+        let standing = closes[0] == 7_000_000_000;
+        assert!(rows[1..].iter().all(|row| row.values().last().is_some_and(f64::is_finite) == standing));
     }
 }
 

@@ -210,6 +210,28 @@ pub struct RuntimeReport {
 }
 
 impl RuntimeReport {
+    /// Adds what another runtime of the same stages did, whose shards are numbered behind these.
+    pub fn merge(&mut self, other: Self) {
+        let behind = self.shards.len() as u32;
+        self.digest.merge(&other.digest);
+        StageReport::add(&mut self.stages, other.stages.into_iter());
+        for (at, lane) in other.lanes.into_iter().enumerate() {
+            match self.lanes.get_mut(at) {
+                Some(sum) => sum.emitted += lane.emitted,
+                None => self.lanes.push(lane),
+            }
+        }
+        self.events += other.events;
+        self.panics += other.panics;
+        self.restarts += other.restarts;
+        self.quarantined += other.quarantined;
+        self.lost_in_restart += other.lost_in_restart;
+        let shards = other.shards.into_iter();
+        self.shards.extend(shards.map(|stats| ShardStats { shard: behind + stats.shard, ..stats }));
+        let failures = other.failures.into_iter();
+        self.failures.extend(failures.map(|(shard, why)| (behind + shard, why)));
+    }
+
     /// Adds up what the shards left.
     fn new(ends: Vec<ShardEnd>, shards: Vec<ShardStats>) -> Self {
         let mut report = Self {

@@ -179,6 +179,12 @@ impl StatsHandle {
         Self { shards: shards.into() }
     }
 
+    /// The shards of several runtimes, one behind the other, numbered anew.
+    #[must_use]
+    pub fn joined(parts: &[Self]) -> Self {
+        Self { shards: parts.iter().flat_map(|part| part.shards.iter().cloned()).collect() }
+    }
+
     /// Event time up to which every shard is complete.
     #[must_use]
     pub fn watermark(&self) -> u64 {

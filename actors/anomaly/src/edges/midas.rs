@@ -21,6 +21,9 @@ impl Default for MidasOptions {
     }
 }
 
+/// Most that one edge stands for.
+const WEIGHT_MAX: f64 = 1e12;
+
 /// A count of this tick, which fades, against the mean of the ticks before, by a chi-squared statistic; a count that
 /// was anomalous does not enter the past, which grows by its own mean instead.
 #[derive(Clone, Debug)]
@@ -51,14 +54,20 @@ impl MidasF {
     /// Takes an edge and gives its score, 0 or more: the largest of edge, source and destination. A tick before the last
     /// one counts as the last one.
     pub fn push(&mut self, source: u64, destination: u64, tick: u64) -> f64 {
+        self.push_weighted(source, destination, tick, 1.0)
+    }
+
+    /// Takes an edge that stands for `weight` of them, 0 or more.
+    pub fn push_weighted(&mut self, source: u64, destination: u64, tick: u64, weight: f64) -> f64 {
+        let weight = if weight > 0.0 { weight.min(WEIGHT_MAX) } else { 0.0 };
         if self.ticks == 0 || tick > self.last {
             self.last = tick;
             self.ticks = self.ticks.saturating_add(1);
         }
         let (now, options) = (self.ticks, self.options);
-        let edge = self.edges.push(mixed(source, destination), now, &options);
-        let source = self.sources.push(source, now, &options);
-        let destination = self.destinations.push(destination, now, &options);
+        let edge = self.edges.push(mixed(source, destination), now, weight, &options);
+        let source = self.sources.push(source, now, weight, &options);
+        let destination = self.destinations.push(destination, now, weight, &options);
         edge.max(source).max(destination)
     }
 
@@ -120,13 +129,13 @@ impl Table {
         Self { cells: vec![Cell::default(); ROWS * cells as usize], mask: u64::from(cells) - 1 }
     }
 
-    fn push(&mut self, name: u64, now: u32, options: &MidasOptions) -> f64 {
+    fn push(&mut self, name: u64, now: u32, weight: f64, options: &MidasOptions) -> f64 {
         let places = places(name, self.mask);
         let (mut current, mut past) = (f64::MAX, f64::MAX);
         for place in places {
             let cell = &mut self.cells[place];
             cell.bring(now, options.keep);
-            cell.current += 1.0;
+            cell.current += weight;
             current = current.min(cell.current);
             past = past.min(cell.past);
         }

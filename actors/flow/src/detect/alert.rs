@@ -154,7 +154,7 @@ pub struct Feature {
 }
 
 /// The part of the input that an alert rests on: reading it again raises the alert again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Range {
     /// Number of the first packet (or record), from 1.
     pub first: u64,
@@ -174,6 +174,7 @@ impl Range {
     }
 
     /// Grows over another packet.
+    #[inline]
     pub fn cover(&mut self, number: u64, ts: u64) {
         self.first = self.first.min(number);
         self.last = self.last.max(number);

@@ -2,9 +2,9 @@
 //! word.
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
-use super::beacon::Call;
+use super::beacon::{self, Call, Calls};
 use super::host::{Ends, Hosts};
-use crate::hash::{Place, Recent, shorter};
+use crate::hash::{Line, Place, Recent, shorter};
 use crate::packet::protocol;
 use crate::record::FlowRecord;
 use crate::sketch::Few;
@@ -37,50 +37,54 @@ pub struct Habits {
 }
 
 impl Habits {
-    /// Reads its lines; changes nothing.
+    /// Reads its lines; changes nothing, and what comes back means nothing.
+    #[inline]
     pub(super) fn touch(&self) -> u64 {
-        self.since_ns ^ u64::from(self.flows)
+        self.since_ns
     }
 }
 
-/// The edges, and the detector of rare ones.
+/// The edges with their calls, and the detector of rare ones.
 #[derive(Debug, Clone)]
 pub struct Edges {
     /// By hash of originator, responder, port and protocol.
-    first: Recent<u64, Call>,
+    calls: Recent<u64, Calls, Line>,
     users: Recent<(u16, u8), Few>,
 }
 
 impl Default for Edges {
     fn default() -> Self {
-        Self { first: Recent::new(EDGES_MAX), users: Recent::new(PORTS_MAX) }
+        Self { calls: Recent::in_lines(EDGES_MAX), users: Recent::new(PORTS_MAX) }
     }
 }
 
+// Two lines to an edge.
+const _: () = assert!(size_of::<u64>() + size_of::<Calls>() == 128);
+
 impl Edges {
-    /// Takes a flow that ended. The first call of its edge where this is not the first; `None` where it is, or is no call: the middle of
-    /// a connection has no start, and what carries nothing says nothing.
+    /// Takes a flow that ended. The middle of a connection has no start, and what carries nothing says nothing: they are no calls.
+    #[inline]
     pub fn ended(
         &mut self,
         record: &FlowRecord,
         ends: &Ends,
-        edge: (u64, Place),
+        (edge, at): (u64, Place),
         now: u64,
         hosts: &mut Hosts,
         alerts: &mut Alerts,
-    ) -> Option<Call> {
+    ) {
         let counts = match record.protocol {
             protocol::TCP => record.history.starts_with(b'S'),
             protocol::UDP => true,
             _ => false,
         };
-        if !counts || record.sent.bytes == 0 || record.responder.is_group() {
-            return None;
+        if !counts || record.sent.bytes == 0 || ends.responder_is_group {
+            return;
         }
         let mut is_new = false;
-        let first = *self.first.entry_at(edge.1, edge.0, || {
+        let calls = self.calls.entry_at(at, edge, || {
             is_new = true;
-            Call::of(record)
+            Calls::new(Call::of(record))
         });
         let habits = &mut hosts.entry_at(ends.originator_at, record.originator, Default::default).habits;
         let before = *habits;
@@ -88,15 +92,16 @@ impl Edges {
             habits.since_ns = now.max(1);
         }
         habits.flows = habits.flows.saturating_add(1);
-        if !is_new {
-            return Some(first);
+        if is_new {
+            habits.services = habits.services.saturating_add(1);
+            habits.new_ns = habits.new_ns.max(now);
+            self.judge(record, ends, before, now, hosts, alerts);
+        } else if !ends.responder_is_private && !beacon::is_regular(record.responder_port) {
+            calls.again(record, now, alerts);
         }
-        habits.services = habits.services.saturating_add(1);
-        habits.new_ns = habits.new_ns.max(now);
-        self.judge(record, ends, before, now, hosts, alerts);
-        None
     }
 
+    #[inline(never)]
     fn judge(
         &mut self,
         record: &FlowRecord,
@@ -107,14 +112,18 @@ impl Edges {
         alerts: &mut Alerts,
     ) {
         let FlowRecord { originator, responder, responder_port: port, protocol: number, .. } = *record;
-        let users = self.users.entry((port, number), Few::default);
-        let is_known = users.insert(shorter(ends.originator));
-        let users = users.count();
         let settled = before.since_ns > 0
             && now.saturating_sub(before.since_ns) >= HISTORY_NS
             && now.saturating_sub(before.new_ns) >= SETTLED_NS
             && before.flows >= FLOWS_MIN
             && before.services <= SERVICES_MAX;
+        let users = self.users.entry((port, number), Few::default);
+        // Far too many for a rare one, and one more changes nothing.
+        if users.is_full() {
+            return;
+        }
+        let is_known = users.insert(shorter(ends.originator));
+        let users = users.count();
         // Services that answer on a port of their own, new to the host as well, and are talked with. Another server of a known service
         // is for those who judge lateral movement.
         if !settled
@@ -122,7 +131,7 @@ impl Edges {
             || users >= USERS_MIN
             || number != protocol::TCP
             || record.received.bytes == 0
-            || self.first.dropped() > 0
+            || self.calls.dropped() > 0
             || hosts.find(&responder).is_some_and(|host| host.callers.count() >= USERS_MIN)
         {
             return;
@@ -141,31 +150,44 @@ impl Edges {
         );
     }
 
-    /// Where the first call of an edge probably is.
-    #[must_use]
-    pub fn place(&self, edge: u64) -> Place {
-        self.first.place(edge)
+    /// Reads the line of the index that [`Edges::find_place`] will need.
+    #[inline]
+    pub(super) fn warm_place(&self, place: Place) -> u64 {
+        self.calls.warm_place(place)
     }
 
-    /// Reads ahead what a flow's end will need; changes nothing.
-    pub fn read_ahead(&self, place: Place) {
-        self.first.read_ahead(place, |_| ());
+    /// Finds where the calls of an edge are.
+    #[inline]
+    pub(super) fn find_place(&self, place: &mut Place) {
+        self.calls.find_place(place);
     }
 
-    /// Reads ahead what room for so many new edges will need; changes nothing.
-    pub fn warm_room(&self, count: usize) {
-        self.first.warm_room(count);
+    /// Reads ahead how many calls an edge has.
+    #[inline]
+    pub(super) fn warm(&self, place: Place) -> u64 {
+        self.calls.warm(place, Calls::touch)
+    }
+
+    /// Reads ahead where its next call goes, once [`Edges::warm`] is back.
+    #[inline]
+    pub(super) fn warm_next(&self, place: Place) -> u64 {
+        self.calls.warm(place, Calls::touch_next)
+    }
+
+    /// Reads ahead what room for so many new edges will need.
+    pub(super) fn warm_room(&self, count: usize) -> u64 {
+        self.calls.warm_room(count)
     }
 
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.first.bytes(|_| 0) + self.users.bytes(|_| 0)
+        self.calls.bytes(Calls::owned_bytes) + self.users.bytes(|_| 0)
     }
 
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.first.dropped() + self.users.dropped()
+        self.calls.dropped() + self.users.dropped()
     }
 }

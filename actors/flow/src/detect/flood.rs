@@ -3,8 +3,9 @@
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use super::host::Ends;
 use crate::address::Ip;
-use crate::hash::{Lately, Recent, hash_of, shorter};
+use crate::hash::{Line, Place, Recent, hash_of};
 use crate::packet::{Packet, protocol};
+use crate::record::FlowRecord;
 use crate::sketch::Distinct;
 use crate::table::SECOND;
 
@@ -36,8 +37,6 @@ pub struct Datagram {
     pub source: Ip,
     /// To whom.
     pub target: Ip,
-    /// Hash of whom; 0 where nobody asks for it.
-    pub target_hash: u64,
     /// To which port.
     pub port: u16,
     /// Bytes of the IP packet.
@@ -48,19 +47,28 @@ pub struct Datagram {
     pub now: u64,
 }
 
+/// What a service is known by: the hash of its host, and its port.
+#[inline]
+pub(super) fn service(responder: u64, port: u16) -> u64 {
+    Ends::with(responder, port, 0)
+}
+
 /// Counts of one window of time about one target.
 #[derive(Debug, Clone)]
+#[repr(C)]
 struct Rate {
+    /// When a connection was not completed last; kept when a window begins.
+    half_open_ns: u64,
     start: u64,
+    back: u64,
     count: u64,
     bytes: u64,
-    back: u64,
     range: Range,
+    /// Source that most of it comes from, by majority vote (Boyer and Moore), and its lead.
+    lead: u64,
+    main: Ip,
     sources: Distinct,
     ports: Distinct,
-    /// Source that most of it comes from, by majority vote (Boyer and Moore), and its lead.
-    main: Ip,
-    lead: u64,
 }
 
 impl Rate {
@@ -73,6 +81,7 @@ impl Rate {
             range: Range::at(number, ts),
             sources: Distinct::default(),
             ports: Distinct::default(),
+            half_open_ns: 0,
             main: Ip::default(),
             lead: 0,
         }
@@ -80,7 +89,7 @@ impl Rate {
 
     fn at(&mut self, number: u64, ts: u64) {
         if ts.saturating_sub(self.start) > WINDOW_NS {
-            *self = Self::new(number, ts);
+            *self = Self { half_open_ns: self.half_open_ns, ..Self::new(number, ts) };
         }
     }
 
@@ -129,49 +138,76 @@ struct Asked {
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Floods {
-    syn: Recent<(Ip, u16), Rate>,
+    syn: Recent<(Ip, u16), Rate, Line>,
     udp: Recent<Ip, Rate>,
     ping: Recent<Ip, Rate>,
     answers: Recent<Ip, Rate>,
     asked: Recent<(Ip, Ip, u16), Asked>,
     stalled: Recent<(Ip, Ip, u16), (u32, Range)>,
-    /// Services with a half-open connection of late: completed ones count beside those, and most services have none.
-    half_open: Lately,
 }
 
 impl Default for Floods {
     fn default() -> Self {
         Self {
-            syn: Recent::new(TRACKED_MAX),
+            syn: Recent::in_lines(TRACKED_MAX),
             udp: Recent::new(TRACKED_MAX),
             ping: Recent::new(TRACKED_MAX),
             answers: Recent::new(TRACKED_MAX),
             asked: Recent::new(TRACKED_MAX),
             stalled: Recent::new(TRACKED_MAX),
-            half_open: Lately::default(),
         }
     }
 }
 
 impl Floods {
-    /// A connection was asked for: completed, or `half_open`, for whatever reason.
-    pub fn connection(&mut self, asked: &Datagram, half_open: bool, alerts: &mut Alerts) {
-        let Datagram { source, target, port, number, now, .. } = *asked;
-        let ts = now;
-        let key = (target, port);
-        let service = shorter(Ends::with(asked.target_hash, port, 0));
-        if !half_open {
-            if self.half_open.may_be(service, now, WINDOW_NS)
-                && let Some(rate) = self.syn.find_hashed(service, &key)
-            {
-                rate.at(number, ts);
-                rate.back += 1;
-            }
-            return;
+    /// A connection was asked for: completed, or `half_open`, for whatever reason. `at` is where its service probably is.
+    #[inline]
+    pub fn connection(
+        &mut self,
+        record: &FlowRecord,
+        at: Place,
+        half_open: bool,
+        now: u64,
+        alerts: &mut Alerts,
+    ) {
+        if half_open {
+            return self.not_completed(record, at.hash(), now, alerts);
         }
-        self.half_open.note(service, now);
+        // Completed ones count beside those that are not, of late; most services have none.
+        let Some(rate) = self.syn.find_at(at, &(record.responder, record.responder_port)) else {
+            return;
+        };
+        if now.saturating_sub(rate.half_open_ns) <= WINDOW_NS {
+            rate.at(record.packets.0, now);
+            rate.back += 1;
+        }
+    }
+
+    /// Reads the line of the index that [`Floods::find_place`] will need.
+    #[inline]
+    pub(super) fn warm_place(&self, place: Place) -> u64 {
+        self.syn.warm_place(place)
+    }
+
+    /// Finds where the connections to a service are that were not completed.
+    #[inline]
+    pub(super) fn find_place(&self, place: &mut Place) {
+        self.syn.find_place(place);
+    }
+
+    /// Reads ahead what one that is completed will need.
+    #[inline]
+    pub(super) fn warm(&self, place: Place) -> u64 {
+        self.syn.warm(place, |rate| rate.half_open_ns)
+    }
+
+    #[inline(never)]
+    fn not_completed(&mut self, record: &FlowRecord, service: u32, now: u64, alerts: &mut Alerts) {
+        let FlowRecord { originator: source, responder: target, responder_port: port, .. } = *record;
+        let (number, ts, key) = (record.packets.0, now, (target, port));
         let rate = self.syn.entry_hashed(service, key, || Rate::new(number, ts));
         rate.at(number, ts);
+        rate.half_open_ns = ts;
         rate.take(source, port, 0, number, ts);
         // Nine of ten fail: a service that is merely busy completes more.
         if rate.count >= HALF_OPEN_MIN

@@ -3,15 +3,16 @@
 use super::edge::Habits;
 use super::volume::Volume;
 use crate::address::Ip;
-use crate::hash::{Place, Recent, hash_of, joined};
+use crate::hash::{Line, Place, Recent, hash_of, joined};
 use crate::record::FlowRecord;
 use crate::sketch::Few;
 
 /// Hosts remembered. One that comes back within so many others stays; a flood of made-up sources pushes out its own kind.
 pub const HOSTS_MAX: usize = 1 << 16;
 
-/// A host.
+/// A host: three cache lines with its address. Who is called needs the first of them, who calls the other two.
 #[derive(Debug, Clone, Default)]
+#[repr(C)]
 pub struct Host {
     /// Who called it and was answered, or sent it UDP, as far as detectors ask: ten are many.
     pub callers: Few,
@@ -22,9 +23,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads its lines; changes nothing.
+    /// Reads what a call by it will need; changes nothing, and what comes back means nothing.
+    #[inline]
     pub(super) fn touch(&self) -> u64 {
-        u64::from(self.callers.touch()) ^ self.volume.touch() ^ self.habits.touch()
+        u64::from(self.callers.count()) ^ self.volume.touch() ^ self.habits.touch()
     }
 }
 
@@ -35,10 +37,18 @@ pub struct Ends {
     pub originator: u64,
     /// Hash of the responder.
     pub responder: u64,
+    /// Hash of both.
+    pub pair: u64,
     /// Where the originator's entry probably is.
     pub originator_at: Place,
     /// Where the responder's entry probably is.
     pub responder_at: Place,
+    /// Whether the originator is no single host ([`Ip::is_group`]).
+    pub originator_is_group: bool,
+    /// Whether the responder is no single host.
+    pub responder_is_group: bool,
+    /// Whether the responder belongs to a site ([`Ip::is_private`]).
+    pub responder_is_private: bool,
 }
 
 impl Ends {
@@ -50,8 +60,12 @@ impl Ends {
         Self {
             originator,
             responder,
+            pair: joined(originator, responder),
             originator_at: Place::of(originator),
             responder_at: Place::of(responder),
+            originator_is_group: record.originator.is_group(),
+            responder_is_group: record.responder.is_group(),
+            responder_is_private: record.responder.is_private(),
         }
     }
 
@@ -59,7 +73,7 @@ impl Ends {
     #[inline]
     #[must_use]
     pub fn edge(&self, record: &FlowRecord) -> u64 {
-        joined(joined(self.originator, self.responder), part(record.responder_port, record.protocol))
+        joined(self.pair, part(record.responder_port, record.protocol))
     }
 
     /// Hash of one end with a port and something else.
@@ -76,7 +90,9 @@ fn part(port: u16, what: u8) -> u64 {
 }
 
 /// All hosts.
-pub type Hosts = Recent<Ip, Host>;
+pub type Hosts = Recent<Ip, Host, Line>;
 
-// What the documentation says a host costs.
+// The lines that [`Host`] speaks of, and what the documentation says a host costs.
+const _: () = assert!(size_of::<Ip>() + std::mem::offset_of!(Host, volume) == 64);
+const _: () = assert!(size_of::<Ip>() + size_of::<Host>() == 192);
 const _: () = assert!(Hosts::ENTRY_BYTES <= 256);

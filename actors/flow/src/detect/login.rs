@@ -79,12 +79,20 @@ impl Logins {
     }
 
     /// Takes a flow that ended.
+    #[inline]
     pub fn ended(&mut self, flow: Option<&Flow>, record: &FlowRecord, alerts: &mut Alerts) {
         if record.protocol != protocol::TCP || record.received.bytes == 0 || record.sent.bytes == 0 {
             return;
         }
         let known = flow.map_or(Service::Unknown, |flow| flow.inspection.service);
         let service = if known == Service::Unknown { Service::of_port(record.responder_port) } else { known };
+        if matches!(service, Service::Ssh | Service::Rdp | Service::Ftp | Service::Telnet) {
+            self.session(flow, record, service, alerts);
+        }
+    }
+
+    #[inline(never)]
+    fn session(&mut self, flow: Option<&Flow>, record: &FlowRecord, service: Service, alerts: &mut Alerts) {
         let refused = match service {
             Service::Ssh => match flow.map(|flow| flow.inspection.keys_at) {
                 Some(0) => false,

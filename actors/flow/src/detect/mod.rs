@@ -18,10 +18,10 @@ pub mod volume;
 
 pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity, probability};
 
-use self::flood::Datagram;
-use self::host::{Ends, HOSTS_MAX, Hosts};
+use self::flood::{Datagram, service};
+use self::host::{Ends, HOSTS_MAX, Host, Hosts};
 use self::inspect::Finding;
-use self::scan::{Outcome, Probe, tried};
+use self::scan::{Outcome, Probe, failed, tried};
 use crate::dns;
 use crate::hash::{Place, Recent, hash_of};
 use crate::packet::{Arp, Fragment, Packet, protocol, tcp_flag};
@@ -37,7 +37,6 @@ pub struct Detectors {
     floods: flood::Floods,
     logins: login::Logins,
     edges: edge::Edges,
-    beacons: beacon::Beacons,
     names: names::Names,
     volumes: volume::Volumes,
     link: link::Link,
@@ -51,12 +50,11 @@ impl Default for Detectors {
     fn default() -> Self {
         Self {
             alerts: Alerts::default(),
-            hosts: Recent::new(HOSTS_MAX),
+            hosts: Recent::in_lines(HOSTS_MAX),
             scans: scan::Scans::default(),
             floods: flood::Floods::default(),
             logins: login::Logins::default(),
             edges: edge::Edges::default(),
-            beacons: beacon::Beacons::default(),
             names: names::Names::default(),
             volumes: volume::Volumes::default(),
             link: link::Link::default(),
@@ -67,21 +65,34 @@ impl Default for Detectors {
     }
 }
 
-/// What is worked out for a record before its turn: hashes, and where the entries it will need probably are.
+/// What is worked out for a record before its turn: hashes, and where the entries it will need are.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ahead {
     ends: Ends,
     edge: u64,
     edge_at: Place,
+    /// What the originator tried on the port with SYN, failures of the pair with SYN, those of them on the port, and connections to the
+    /// service not completed.
     tried_at: Place,
+    failed_at: Place,
+    same_at: Place,
+    service_at: Place,
 }
 
 impl Ahead {
+    #[inline]
     fn of(record: &FlowRecord) -> Self {
         let ends = Ends::of(record);
         let edge = ends.edge(record);
-        let tried = tried(ends.originator, record.responder_port, Probe::Syn);
-        Self { ends, edge, edge_at: Place::of(edge), tried_at: Place::of(tried) }
+        Self {
+            edge,
+            edge_at: Place::of(edge),
+            tried_at: Place::of(tried(ends.originator, record.responder_port, Probe::Syn)),
+            failed_at: Place::of(failed(ends.pair, Probe::Syn)),
+            same_at: Place::of(edge),
+            service_at: Place::of(service(ends.responder, record.responder_port)),
+            ends,
+        }
     }
 }
 
@@ -129,7 +140,6 @@ impl Detectors {
             + self.floods.dropped()
             + self.logins.dropped()
             + self.edges.dropped()
-            + self.beacons.dropped()
             + self.names.dropped()
             + self.volumes.dropped()
             + self.link.dropped()
@@ -145,7 +155,6 @@ impl Detectors {
             + self.floods.bytes()
             + self.logins.bytes()
             + self.edges.bytes()
-            + self.beacons.bytes()
             + self.names.bytes()
             + self.volumes.bytes()
             + self.link.bytes()
@@ -186,29 +195,25 @@ impl Detectors {
             }
             _ => Answer::Answered,
         };
-        let history = record.history.as_str();
-        let flags = match history.as_bytes().first() {
-            Some(b'S') => tcp_flag::SYN,
-            Some(b'F') if history == "F" || history.starts_with("Fr") => tcp_flag::FIN,
-            _ => tcp_flag::ACK | tcp_flag::PSH,
-        };
+        let history = record.history.letters();
         let kind = record.originator_port;
-        let probe = match record.protocol {
-            protocol::ICMP if kind != 8 => None,
-            protocol::ICMP6 if kind != 128 => None,
-            protocol::TCP if flags & tcp_flag::ACK != 0 => None,
-            number => Probe::of(number, flags),
+        let probe = match (record.protocol, history) {
+            (protocol::TCP, [b'S', ..]) => Some(Probe::Syn),
+            (protocol::TCP, [b'F'] | [b'F', b'r', ..]) => Some(Probe::Stealth),
+            (protocol::UDP, _) => Some(Probe::Udp),
+            (protocol::ICMP, _) if kind == 8 => Some(Probe::Ping),
+            (protocol::ICMP6, _) if kind == 128 => Some(Probe::Ping),
+            _ => None,
         };
         if record.protocol == protocol::UDP {
             self.heard(record.originator, kind, now);
         }
         if let Some(probe) = probe {
             let half_open = answer != Answer::Answered
-                || (record.state == ConnState::RstO && record.sent.bytes == 0 && history.starts_with("ShR"));
+                || (record.state == ConnState::RstO && record.sent.bytes == 0 && history.starts_with(b"ShR"));
             self.outcome(record, ahead, probe, answer, 0, now);
             if probe == Probe::Syn {
-                let asked = datagram(record, ahead.ends.responder, now);
-                self.floods.connection(&asked, half_open, &mut self.alerts);
+                self.floods.connection(record, ahead.service_at, half_open, now, &mut self.alerts);
             }
         }
         self.logins.ended(None, record, &mut self.alerts);
@@ -222,42 +227,63 @@ impl Detectors {
         let mut room = [Ahead::default(); BATCH];
         for batch in records.chunks(BATCH) {
             let ahead = &mut room[..batch.len()];
-            // In three rounds, so that what waits for memory in one is little enough for a core to have all of it in flight.
             for (ahead, record) in ahead.iter_mut().zip(batch) {
                 *ahead = Ahead::of(record);
             }
-            for (ahead, record) in ahead.iter_mut().zip(batch) {
-                let ends = &mut ahead.ends;
-                ends.originator_at = self.hosts.place(ends.originator);
-                ends.responder_at = self.hosts.place(ends.responder);
-                ahead.edge_at = self.edges.place(ahead.edge);
-                ahead.tried_at = self.scans.place(ends.originator, record.responder_port);
-            }
-            self.edges.warm_room(batch.len());
-            for ahead in ahead.iter() {
-                self.hosts.read_ahead(ahead.ends.originator_at, host::Host::touch);
-                self.hosts.read_ahead(ahead.ends.responder_at, |host| host.callers.touch());
-                self.edges.read_ahead(ahead.edge_at);
-                self.scans.read_ahead(ahead.tried_at, ahead.ends.responder);
-            }
+            self.read_ahead(ahead);
             for (ahead, record) in ahead.iter().zip(batch) {
                 self.take_logged(record, ahead);
             }
         }
     }
 
-    fn called(&mut self, record: &FlowRecord, ahead: &Ahead, now: u64) {
-        let edge = (ahead.edge, ahead.edge_at);
-        let first = self.edges.ended(record, &ahead.ends, edge, now, &mut self.hosts, &mut self.alerts);
-        if let Some(first) = first {
-            self.beacons.ended(record, first, ahead.edge, now, &mut self.alerts);
+    /// Finds the entries of several records, and reads their lines. In rounds, each of which waits for memory once and reads only where
+    /// the one before said: in one of them a core has as many waits in flight as it can.
+    fn read_ahead(&self, ahead: &mut [Ahead]) {
+        let mut seen = self.edges.warm_room(ahead.len());
+        for ahead in ahead.iter() {
+            seen ^= self.hosts.warm_place(ahead.ends.originator_at)
+                ^ self.hosts.warm_place(ahead.ends.responder_at)
+                ^ self.edges.warm_place(ahead.edge_at)
+                ^ self.scans.warm_place(ahead.tried_at, ahead.failed_at)
+                ^ self.floods.warm_place(ahead.service_at);
         }
+        std::hint::black_box(seen);
+        for ahead in ahead.iter_mut() {
+            self.hosts.find_place(&mut ahead.ends.originator_at);
+            self.hosts.find_place(&mut ahead.ends.responder_at);
+            self.edges.find_place(&mut ahead.edge_at);
+            self.scans.find_places(&mut ahead.tried_at, &mut ahead.failed_at);
+            self.floods.find_place(&mut ahead.service_at);
+        }
+        for ahead in ahead.iter() {
+            seen ^= self.hosts.warm(ahead.ends.originator_at, Host::touch)
+                ^ self.hosts.warm(ahead.ends.responder_at, |host| u64::from(host.callers.count()))
+                ^ self.edges.warm(ahead.edge_at)
+                ^ self.scans.warm(ahead.tried_at, ahead.failed_at, ahead.same_at)
+                ^ self.floods.warm(ahead.service_at);
+        }
+        std::hint::black_box(seen);
+        for ahead in ahead.iter_mut() {
+            seen ^= self.edges.warm_next(ahead.edge_at);
+            let same_at = &mut ahead.same_at;
+            seen ^= self.scans.warm_answer(ahead.tried_at, ahead.failed_at, same_at, ahead.ends.responder);
+        }
+        std::hint::black_box(seen);
     }
 
+    #[inline]
+    fn called(&mut self, record: &FlowRecord, ahead: &Ahead, now: u64) {
+        let edge = (ahead.edge, ahead.edge_at);
+        self.edges.ended(record, &ahead.ends, edge, now, &mut self.hosts, &mut self.alerts);
+    }
+
+    #[inline]
     fn sized(&mut self, record: &FlowRecord, ends: &Ends, told: &mut volume::Told, now: u64) {
         self.volumes.ended(record, ends, told, now, &mut self.hosts, &mut self.alerts);
     }
 
+    #[inline]
     fn outcome(
         &mut self,
         record: &FlowRecord,
@@ -274,24 +300,13 @@ impl Detectors {
             }
         }
         let port = if probe == Probe::Ping { record.originator_port } else { record.responder_port };
-        let tried_at = match probe {
-            Probe::Syn => ahead.tried_at,
-            _ => Place::of(tried(ahead.ends.originator, port, probe)),
+        let ends = &ahead.ends;
+        let (tried_at, failed_at) = match probe {
+            Probe::Syn => (ahead.tried_at, ahead.failed_at),
+            _ => (Place::of(tried(ends.originator, port, probe)), Place::of(failed(ends.pair, probe))),
         };
-        let outcome = Outcome {
-            source: record.originator,
-            source_port: record.originator_port,
-            target: record.responder,
-            port,
-            probe,
-            answer,
-            number: record.packets.0,
-            ts: record.start_ns,
-            now,
-            ttl,
-            ends: ahead.ends,
-            tried_at,
-        };
+        let same_at = ahead.same_at;
+        let outcome = Outcome { record, ends, port, probe, answer, now, ttl, tried_at, failed_at, same_at };
         self.scans.take(&outcome, &mut self.hosts, &mut self.alerts);
     }
 
@@ -300,16 +315,20 @@ impl Detectors {
     }
 }
 
-fn datagram(record: &FlowRecord, target_hash: u64, now: u64) -> Datagram {
+fn datagram(record: &FlowRecord, now: u64) -> Datagram {
     Datagram {
         source: record.originator,
         target: record.responder,
-        target_hash,
         port: record.responder_port,
         bytes: 0,
         number: record.packets.0,
         now,
     }
+}
+
+/// Where the half-open connections to the service of a flow are.
+fn service_at(record: &FlowRecord) -> Place {
+    Place::of(service(hash_of(&record.responder), record.responder_port))
 }
 
 impl Watch for Detectors {
@@ -330,8 +349,8 @@ impl Watch for Detectors {
                     && flow.first_flags & tcp_flag::SYN != 0
                 {
                     flow.inspection.completed = true;
-                    let asked = datagram(&flow.record, hash_of(&flow.record.responder), packet.ts);
-                    self.floods.connection(&asked, false, &mut self.alerts);
+                    let (record, now) = (&flow.record, packet.ts);
+                    self.floods.connection(record, service_at(record), false, now, &mut self.alerts);
                 }
                 if packet.payload.is_empty() || packet.fragment == Fragment::Later {
                     return;
@@ -361,7 +380,7 @@ impl Watch for Detectors {
             protocol::UDP => {
                 let record = &flow.record;
                 if from_originator && record.sent.packets > 1 && record.received.packets == 0 {
-                    let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, 0, packet.ts) };
+                    let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, packet.ts) };
                     self.floods.datagram(&datagram, false, &mut self.alerts);
                 }
                 self.floods.packet(packet, &mut self.alerts);
@@ -387,7 +406,7 @@ impl Watch for Detectors {
 
     fn decided(&mut self, flow: &mut Flow, answer: Answer, now: u64) {
         let record = flow.record;
-        if record.history.as_str().starts_with('^') || record.sent.packets == 0 {
+        if record.history.starts_with(b'^') || record.sent.packets == 0 {
             return;
         }
         let probe = match Probe::of(record.protocol, flow.first_flags) {
@@ -403,12 +422,11 @@ impl Watch for Detectors {
         match probe {
             Probe::Syn if answer != Answer::Answered => {
                 flow.inspection.completed = true;
-                let asked = datagram(&record, ahead.ends.responder, now);
-                self.floods.connection(&asked, true, &mut self.alerts);
+                self.floods.connection(&record, ahead.service_at, true, now, &mut self.alerts);
             }
             Probe::Udp => {
                 let bytes = (record.sent.ip_bytes / record.sent.packets.max(1)) as u32;
-                let datagram = Datagram { bytes, ..datagram(&record, ahead.ends.responder, now) };
+                let datagram = Datagram { bytes, ..datagram(&record, now) };
                 self.floods.datagram(&datagram, answer == Answer::Answered, &mut self.alerts);
             }
             _ => {}
@@ -422,13 +440,9 @@ impl Watch for Detectors {
         let record = &flow.record;
         if !flow.inspection.completed {
             flow.inspection.completed = true;
-            self.floods.connection(
-                &datagram(record, hash_of(&record.responder), now),
-                true,
-                &mut self.alerts,
-            );
+            self.floods.connection(record, service_at(record), true, now, &mut self.alerts);
         } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
-            self.floods.stalled(&datagram(record, 0, now), &mut self.alerts);
+            self.floods.stalled(&datagram(record, now), &mut self.alerts);
         }
     }
 
@@ -446,7 +460,7 @@ impl Watch for Detectors {
                 && !flow.inspection.completed
             {
                 flow.inspection.completed = true;
-                self.floods.connection(&datagram(record, ahead.ends.responder, now), true, &mut self.alerts);
+                self.floods.connection(record, ahead.service_at, true, now, &mut self.alerts);
             }
             self.logins.ended(Some(flow), record, &mut self.alerts);
             self.called(record, &ahead, now);

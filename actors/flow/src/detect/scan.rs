@@ -6,8 +6,9 @@
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use super::host::{Ends, Hosts};
 use crate::address::Ip;
-use crate::hash::{Lately, Place, Recent, hash_of, joined, shorter};
+use crate::hash::{Line, Place, Recent, hash_of, joined, shorter};
 use crate::packet::{protocol, tcp_flag};
+use crate::record::FlowRecord;
 use crate::sketch::Distinct;
 use crate::table::{Answer, SECOND};
 
@@ -83,33 +84,29 @@ impl Probe {
     }
 }
 
-/// The outcome of a first packet.
+/// The outcome of a first packet: of the originator of a record, which asked the responder.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
-    /// Who asked.
-    pub source: Ip,
-    /// Port it asked from.
-    pub source_port: u16,
-    /// Who was asked.
-    pub target: Ip,
-    /// Port asked for.
+pub struct Outcome<'a> {
+    /// The flow so far.
+    pub record: &'a FlowRecord,
+    /// Both its ends.
+    pub ends: &'a Ends,
+    /// Port asked for; of a ping, its type.
     pub port: u16,
     /// How.
     pub probe: Probe,
     /// What came back.
     pub answer: Answer,
-    /// Number and time of the packet that asked.
-    pub number: u64,
-    /// Time of that packet, ns since 1970.
-    pub ts: u64,
     /// Now, ns since 1970.
     pub now: u64,
-    /// Time to live of that packet; 0 where unknown.
+    /// Time to live of the packet that asked; 0 where unknown.
     pub ttl: u8,
-    /// Both ends, source first.
-    pub ends: Ends,
     /// Where what the source tried on this port probably is.
     pub tried_at: Place,
+    /// Where the failures of the pair, tried like this, probably are.
+    pub failed_at: Place,
+    /// Where failures of the pair on this port probably are, by the hash of their edge.
+    pub same_at: Place,
 }
 
 /// What is known of a source's tries by: its hash, port and probe.
@@ -118,21 +115,29 @@ pub(super) fn tried(source: u64, port: u16, probe: Probe) -> u64 {
     Ends::with(source, port, probe as u8)
 }
 
+/// What the failures of a pair are known by: the hash of both and the probe.
+#[inline]
+pub(super) fn failed(pair: u64, probe: Probe) -> u64 {
+    joined(pair, probe as u64)
+}
+
+/// What was tried and how it went. In this order: an answer needs the first fields, and often no more.
 #[derive(Debug, Clone)]
+#[repr(C)]
 struct Tries {
-    range: Range,
     seen_ns: u64,
-    failed: Distinct,
     answered: Distinct,
+    failed: Distinct,
+    range: Range,
     /// Failures and tries, repeats included.
     failures: u32,
     refused: u32,
 }
 
 impl Tries {
-    fn new(outcome: &Outcome) -> Self {
+    fn new(outcome: &Outcome<'_>) -> Self {
         Self {
-            range: Range::at(outcome.number, outcome.ts),
+            range: Range::at(outcome.record.packets.0, outcome.record.start_ns),
             seen_ns: outcome.now,
             failed: Distinct::default(),
             answered: Distinct::default(),
@@ -141,7 +146,8 @@ impl Tries {
         }
     }
 
-    fn take(&mut self, outcome: &Outcome, what: u64) -> bool {
+    #[inline]
+    fn take(&mut self, outcome: &Outcome<'_>, what: u64) -> bool {
         if outcome.now.saturating_sub(self.seen_ns) > SILENCE_NS {
             *self = Self::new(outcome);
         }
@@ -150,59 +156,59 @@ impl Tries {
             return false;
         }
         self.seen_ns = outcome.now;
-        self.range.cover(outcome.number, outcome.ts);
+        self.range.cover(outcome.record.packets.0, outcome.record.start_ns);
         self.failures += 1;
         self.refused += u32::from(outcome.answer == Answer::Refused);
         self.failed.insert(what)
     }
 
-    /// Share of tried ones that failed.
-    fn share(&self) -> f64 {
-        let (failed, answered) = (f64::from(self.failed.count()), f64::from(self.answered.count()));
-        failed / (failed + answered).max(1.0)
+    /// How many of the tried ones failed, and their share.
+    fn failed(&mut self) -> (u32, f64) {
+        let (failed, answered) = (self.failed.settled(), f64::from(self.answered.settled()));
+        (failed, f64::from(failed) / (f64::from(failed) + answered).max(1.0))
     }
 }
 
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Scans {
-    vertical: Recent<(Ip, Ip, Probe), Tries>,
-    horizontal: Recent<(Ip, u16, Probe), Tries>,
+    vertical: Recent<(Ip, Ip, Probe), Tries, Line>,
+    horizontal: Recent<(Ip, u16, Probe), Tries, Line>,
     /// All hosts and ports that failed for a source: peers of file sharing have ports of their own, a scan has few for many hosts.
     all: Recent<(Ip, Probe), (Distinct, Distinct)>,
+    /// Failures in a row of a service asked by a host.
     same: Recent<(Ip, Ip, u16), Tries>,
-    /// Pairs with a failure of late: answers count beside failures, and most pairs have none.
-    failed_lately: Lately,
 }
 
 impl Default for Scans {
     fn default() -> Self {
         Self {
-            vertical: Recent::new(TRACKED_MAX),
-            horizontal: Recent::new(TRACKED_MAX),
+            vertical: Recent::in_lines(TRACKED_MAX),
+            horizontal: Recent::in_lines(TRACKED_MAX),
             all: Recent::new(TRACKED_MAX),
             same: Recent::new(TRACKED_MAX),
-            failed_lately: Lately::default(),
         }
     }
 }
 
 impl Scans {
     /// Takes an outcome.
-    pub fn take(&mut self, outcome: &Outcome, hosts: &mut Hosts, alerts: &mut Alerts) {
-        let Outcome { source, target, port, probe, .. } = *outcome;
-        if target.is_group() || source.is_group() {
+    #[inline]
+    pub fn take(&mut self, outcome: &Outcome<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
+        let Outcome { record, ends, port, probe, .. } = *outcome;
+        if ends.responder_is_group || ends.originator_is_group {
             return;
         }
-        if matches!(probe, Probe::Syn | Probe::Udp)
-            && (probe == Probe::Udp || outcome.answer == Answer::Answered)
-        {
-            let host = hosts.entry_at(outcome.ends.responder_at, target, Default::default);
-            host.callers.insert(shorter(outcome.ends.originator));
+        let answered = outcome.answer == Answer::Answered;
+        if probe == Probe::Udp || (probe == Probe::Syn && answered) {
+            let callers = &mut hosts.entry_at(ends.responder_at, record.responder, Default::default).callers;
+            if !callers.is_full() {
+                callers.insert(shorter(ends.originator));
+            }
         }
         match probe {
             // Answers of a server whose questions were not seen go from a low port to high ones.
-            Probe::Ack if port >= outcome.source_port || outcome.answer == Answer::Answered => return,
+            Probe::Ack if port >= record.originator_port || answered => return,
             // Traceroute's ports, to hosts further and further away.
             Probe::Udp if (33_434..33_700).contains(&port) && outcome.ttl <= 40 => return,
             _ => {}
@@ -211,52 +217,95 @@ impl Scans {
             self.ping(outcome, alerts);
             return;
         }
-        let pair = shorter(joined(joined(outcome.ends.originator, outcome.ends.responder), probe as u64));
-        let failed = outcome.answer != Answer::Answered;
-        if failed {
-            self.failed_lately.note(pair, outcome.now);
-        }
-        if failed || self.failed_lately.may_be(pair, outcome.now, SILENCE_NS) {
-            self.ports(outcome, pair, alerts);
-            if probe == Probe::Syn {
-                self.failing(outcome, alerts);
+        if answered {
+            self.answered(outcome);
+            if probe != Probe::Ack {
+                let key = (record.originator, port, probe);
+                let tries = self.horizontal.entry_at(outcome.tried_at, key, || Tries::new(outcome));
+                tries.take(outcome, ends.responder);
             }
+            return;
+        }
+        self.ports(outcome, alerts);
+        if probe == Probe::Syn {
+            self.failing(outcome, alerts);
         }
         if probe != Probe::Ack {
             self.hosts(outcome, hosts, alerts);
         }
     }
 
-    /// Where what a source tried on a port with SYN probably is.
-    #[must_use]
-    pub fn place(&self, source: u64, port: u16) -> Place {
-        self.horizontal.place(tried(source, port, Probe::Syn))
+    /// An answer counts beside the failures of its pair, where there was one within [`SILENCE_NS`]; most pairs have none.
+    #[inline]
+    fn answered(&mut self, outcome: &Outcome<'_>) {
+        let FlowRecord { originator, responder, .. } = *outcome.record;
+        let key = (originator, responder, outcome.probe);
+        let Some(tries) = self.vertical.find_at(outcome.failed_at, &key) else { return };
+        if outcome.now.saturating_sub(tries.seen_ns) > SILENCE_NS {
+            return;
+        }
+        tries.take(outcome, hash_of(&outcome.port));
+        if outcome.probe == Probe::Syn
+            && let Some(tries) = self.same.find_at(outcome.same_at, &(originator, responder, outcome.port))
+        {
+            tries.failures = 0;
+        }
     }
 
-    /// Reads ahead what the outcome of a SYN will need; changes nothing.
-    pub fn read_ahead(&self, place: Place, target: u64) {
-        self.horizontal.read_ahead(place, |tries| {
-            tries.failed.touch(0) ^ tries.answered.touch(target) ^ tries.seen_ns as u32
-        });
+    /// Reads the lines of the indices that [`Scans::find_place`] and an answer will need.
+    #[inline]
+    pub(super) fn warm_place(&self, tried_at: Place, failed_at: Place) -> u64 {
+        self.horizontal.warm_place(tried_at) ^ self.vertical.warm_place(failed_at)
     }
 
-    fn ports(&mut self, outcome: &Outcome, pair: u32, alerts: &mut Alerts) {
-        let Outcome { source, target, port, probe, .. } = *outcome;
-        let key = (source, target, probe);
+    /// Finds where what a source tried on a port is, and the failures of a pair.
+    #[inline]
+    pub(super) fn find_places(&self, tried_at: &mut Place, failed_at: &mut Place) {
+        self.horizontal.find_place(tried_at);
+        self.vertical.find_place(failed_at);
+    }
+
+    /// Reads ahead the first fields of both, and where the index begins to look for failures on the port: a pair that never failed has
+    /// none.
+    #[inline]
+    pub(super) fn warm(&self, tried_at: Place, failed_at: Place, same_at: Place) -> u64 {
+        let mut seen = self.horizontal.warm(tried_at, |tries| tries.seen_ns);
+        if failed_at.is_found() {
+            seen ^= self.vertical.warm(failed_at, |tries| tries.seen_ns) ^ self.same.warm_place(same_at);
+        }
+        seen
+    }
+
+    /// Reads ahead what an answer of `target` will change, once [`Scans::warm`] is back.
+    #[inline]
+    pub(super) fn warm_answer(
+        &self,
+        tried_at: Place,
+        failed_at: Place,
+        same_at: &mut Place,
+        target: u64,
+    ) -> u64 {
+        let mut seen = self.horizontal.warm(tried_at, |tries| tries.answered.touch(target));
+        if failed_at.is_found() {
+            self.same.find_place(same_at);
+            seen ^= self.vertical.warm(failed_at, |tries| tries.answered.touch(0))
+                ^ self.same.warm(*same_at, |tries| u64::from(tries.failures));
+        }
+        seen
+    }
+
+    #[inline(never)]
+    fn ports(&mut self, outcome: &Outcome<'_>, alerts: &mut Alerts) {
+        let Outcome { record, port, probe, .. } = *outcome;
+        let (source, target) = (record.originator, record.responder);
         // Ports that answered count from the first failure of the pair on.
-        let tries = if outcome.answer == Answer::Answered {
-            match self.vertical.find_hashed(pair, &key) {
-                Some(tries) => tries,
-                None => return,
-            }
-        } else {
-            self.vertical.entry_hashed(pair, key, || Tries::new(outcome))
-        };
+        let key = (source, target, probe);
+        let tries = self.vertical.entry_hashed(outcome.failed_at.hash(), key, || Tries::new(outcome));
         if !tries.take(outcome, hash_of(&port)) {
             return;
         }
         let least = if probe == Probe::Stealth { STEALTH_PORTS_MIN } else { PORTS_MIN };
-        let (failed, share) = (tries.failed.count(), tries.share());
+        let (failed, share) = tries.failed();
         if failed >= least && share >= 2.0 / 3.0 {
             alerts.raise(
                 Alert::new(Kind::VerticalScan, source, tries.range, outcome.now)
@@ -274,20 +323,20 @@ impl Scans {
         }
     }
 
-    fn hosts(&mut self, outcome: &Outcome, hosts: &mut Hosts, alerts: &mut Alerts) {
-        let Outcome { source, target, port, probe, answer, .. } = *outcome;
-        let mut hosts_per_port = 0.0;
-        if answer != Answer::Answered {
-            let (tried, ports) = self.all.entry((source, probe), Default::default);
-            tried.insert(outcome.ends.responder);
-            ports.insert(hash_of(&port));
-            hosts_per_port = f64::from(tried.count()) / f64::from(ports.count().max(1));
-        }
+    /// What was not answered, against what was.
+    #[inline(never)]
+    fn hosts(&mut self, outcome: &Outcome<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
+        let Outcome { record, port, probe, .. } = *outcome;
+        let (source, target) = (record.originator, record.responder);
+        let (tried, ports) = self.all.entry((source, probe), Default::default);
+        tried.insert(outcome.ends.responder);
+        ports.insert(hash_of(&port));
+        let hosts_per_port = f64::from(tried.settled()) / f64::from(ports.settled().max(1));
         let tries = self.horizontal.entry_at(outcome.tried_at, (source, port, probe), || Tries::new(outcome));
         if !tries.take(outcome, outcome.ends.responder) {
             return;
         }
-        let (failed, share) = (tries.failed.count(), tries.share());
+        let (failed, share) = tries.failed();
         let peer = hosts.find(&source).is_some_and(|host| host.callers.count() >= CALLERS_MIN);
         let (hosts_min, share_min) = match (peer, target.is_private()) {
             (true, _) => (PEER_HOSTS_MIN, PEER_SHARE_MIN),
@@ -313,14 +362,15 @@ impl Scans {
 
     /// A ping of a host that answers is monitoring; of hosts that do not, a search. A third suffices, since a sweep of a well-filled
     /// network is answered by many.
-    fn ping(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
-        let Outcome { source, target, port, .. } = *outcome;
+    fn ping(&mut self, outcome: &Outcome<'_>, alerts: &mut Alerts) {
+        let Outcome { record, port, .. } = *outcome;
+        let (source, target) = (record.originator, record.responder);
         let tries =
             self.horizontal.entry_at(outcome.tried_at, (source, port, Probe::Ping), || Tries::new(outcome));
         if !tries.take(outcome, outcome.ends.responder) {
             return;
         }
-        let (failed, share) = (tries.failed.count(), tries.share());
+        let (failed, share) = tries.failed();
         if failed >= PINGED_MIN && share >= 1.0 / 3.0 {
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, source, tries.range, outcome.now)
@@ -335,15 +385,11 @@ impl Scans {
     /// One service of one host that fails every time: what an implant does whose controller is gone, or a broken program. A person
     /// stops after a few, and well-made programs wait longer each time, so that 100 within the silence allowed are
     /// hours of them.
-    fn failing(&mut self, outcome: &Outcome, alerts: &mut Alerts) {
-        let Outcome { source, target, port, .. } = *outcome;
-        if outcome.answer == Answer::Answered {
-            if let Some(tries) = self.same.find(&(source, target, port)) {
-                tries.failures = 0;
-            }
-            return;
-        }
-        let tries = self.same.entry((source, target, port), || Tries::new(outcome));
+    #[inline(never)]
+    fn failing(&mut self, outcome: &Outcome<'_>, alerts: &mut Alerts) {
+        let Outcome { record, port, .. } = *outcome;
+        let (source, target) = (record.originator, record.responder);
+        let tries = self.same.entry_at(outcome.same_at, (source, target, port), || Tries::new(outcome));
         tries.take(outcome, 0);
         if tries.failures >= FAILURES_MIN && tries.failures.is_multiple_of(FAILURES_MIN) {
             let span = tries.range.span_ns() as f64 / SECOND as f64;

@@ -1,4 +1,4 @@
-//! What a host sends out, against its own history; and whom it administers, against whom it administered.
+//! What a host sends out, against its own history or, while it has none, against what the others of its site send; and whom it administers, against whom it administered.
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
 use super::host::{Ends, Hosts};
@@ -17,6 +17,14 @@ pub const WINDOWS_MIN: u32 = 6;
 pub const BYTES_MIN: u64 = 20_000_000;
 /// Times the largest window so far.
 pub const TIMES_MIN: f64 = 5.0;
+/// Others that send out, from which on they say what is usual at a site: where fewer do, one of them is no less usual than another.
+pub const SITE_HOSTS_MIN: u32 = 8;
+/// How long a site must have been seen.
+pub const SITE_NS: u64 = 120 * SECOND;
+/// Times the most that any other host sent to one address in a window.
+pub const SITE_TIMES_MIN: f64 = 10.0;
+/// Times what came back on the same flow, where a site stands in for a history.
+pub const SITE_BACK_MIN: u64 = 10;
 /// Hosts newly administered within the window.
 pub const NEW_HOSTS_MIN: u32 = 5;
 const TRACKED_MAX: usize = 1 << 14;
@@ -24,21 +32,27 @@ const TRACKED_MAX: usize = 1 << 14;
 const EDGES_MAX: usize = 1 << 16;
 
 /// SSH, telnet, RPC, NetBIOS session, SMB, remote desktop, VNC, WinRM.
-const ADMIN_PORTS: [u16; 9] = [22, 23, 135, 139, 445, 3389, 5900, 5985, 5986];
+fn is_admin(port: u16) -> bool {
+    matches!(port, 22 | 23 | 135 | 139 | 445 | 3389 | 5900 | 5985 | 5986)
+}
 
 /// What a host sends out.
 #[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
 pub struct Volume {
+    /// Receiver of most in this window (Misra and Gries with one counter).
+    main: Ip,
+    /// Where this window's flows are; means nothing before `in_window`.
+    range: Range,
     /// First seen; 0 before that.
     since_ns: u64,
     window: u64,
-    windows: u32,
-    largest: u64,
-    /// Receiver of most in this window (Misra and Gries with one counter), its bytes, and bytes to all.
-    main: Ip,
+    /// What went to the main receiver, and to all.
     main_bytes: u64,
     all_bytes: u64,
-    range: Option<Range>,
+    largest: u64,
+    windows: u32,
+    in_window: bool,
 }
 
 /// A host that administers others.
@@ -54,11 +68,67 @@ struct Administrator {
 pub struct Volumes {
     administrators: Recent<Ip, Administrator>,
     edges: Recent<(Ip, Ip, u16), ()>,
+    site: Site,
 }
 
 impl Default for Volumes {
     fn default() -> Self {
-        Self { administrators: Recent::new(TRACKED_MAX), edges: Recent::new(EDGES_MAX) }
+        Self {
+            administrators: Recent::new(TRACKED_MAX),
+            edges: Recent::new(EDGES_MAX),
+            site: Site::default(),
+        }
+    }
+}
+
+/// What the inside hosts send out, all together.
+#[derive(Debug, Clone, Default)]
+struct Site {
+    since_ns: u64,
+    senders: Distinct,
+    /// The two hosts that sent most to one address in a window, and how much: one of them is another than any host.
+    most: [(Ip, u64); 2],
+}
+
+impl Site {
+    /// The most that any host but this one sent to one address in a window; `None` while too little is known of the site.
+    fn others(&self, host: Ip, now: u64) -> Option<u64> {
+        if self.senders.count() <= SITE_HOSTS_MIN || now.saturating_sub(self.since_ns) < SITE_NS {
+            return None;
+        }
+        Some(if self.most[0].0 == host { self.most[1].1 } else { self.most[0].1 })
+    }
+
+    /// A host sends out for the first time in its window.
+    fn sends(&mut self, sender: u64, now: u64) {
+        if self.since_ns == 0 {
+            self.since_ns = now.max(1);
+        }
+        self.senders.insert(sender);
+    }
+
+    /// Learns what a host has sent in its window so far.
+    fn learn(&mut self, host: Ip, bytes: u64) {
+        if let Some(known) = self.most.iter_mut().find(|(known, _)| *known == host) {
+            known.1 = known.1.max(bytes);
+        } else if bytes > self.most[1].1 {
+            self.most[1] = (host, bytes);
+        } else {
+            return;
+        }
+        self.sort();
+    }
+
+    /// Forgets what a host has sent.
+    fn accuse(&mut self, host: Ip) {
+        self.most.iter_mut().filter(|(known, _)| *known == host).for_each(|known| known.1 = 0);
+        self.sort();
+    }
+
+    fn sort(&mut self) {
+        if self.most[1].1 > self.most[0].1 {
+            self.most.swap(0, 1);
+        }
     }
 }
 
@@ -67,6 +137,7 @@ pub type Told = (u64, u64);
 
 impl Volumes {
     /// Takes a flow that ended, or an interim record of one; `told` goes with the flow.
+    #[inline]
     pub fn ended(
         &mut self,
         record: &FlowRecord,
@@ -76,15 +147,20 @@ impl Volumes {
         hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) {
-        out(record, ends, told, now, hosts, alerts);
-        self.administered(record, now, hosts, alerts);
-    }
-
-    fn administered(&mut self, record: &FlowRecord, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
-        let (originator, responder, port) = (record.originator, record.responder, record.responder_port);
-        if record.protocol != protocol::TCP || !ADMIN_PORTS.contains(&port) || record.sent.bytes == 0 {
+        if record.sent.bytes == 0 {
             return;
         }
+        if !ends.responder_is_group && !ends.responder_is_private {
+            out(record, ends, told, now, hosts, &mut self.site, alerts);
+        }
+        if record.protocol == protocol::TCP && is_admin(record.responder_port) {
+            self.administered(record, now, hosts, alerts);
+        }
+    }
+
+    #[inline(never)]
+    fn administered(&mut self, record: &FlowRecord, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
+        let (originator, responder, port) = (record.originator, record.responder, record.responder_port);
         let answered = matches!(
             record.state,
             ConnState::S1 | ConnState::S2 | ConnState::S3 | ConnState::Sf | ConnState::RstO | ConnState::RstR
@@ -133,7 +209,9 @@ impl Volumes {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.administrators.bytes(|host| host.new_hosts.owned_bytes()) + self.edges.bytes(|_| 0)
+        self.administrators.bytes(|host| host.new_hosts.owned_bytes())
+            + self.edges.bytes(|_| 0)
+            + self.site.senders.owned_bytes()
     }
 
     /// Entries forgotten for lack of room.
@@ -144,9 +222,10 @@ impl Volumes {
 }
 
 impl Volume {
-    /// Reads its lines; changes nothing.
+    /// Reads its lines; changes nothing, and what comes back means nothing.
+    #[inline]
     pub(super) fn touch(&self) -> u64 {
-        self.since_ns ^ self.all_bytes ^ self.main.0 as u64 ^ u64::from(self.range.is_some())
+        self.main.0 as u64
     }
 
     /// When the host was first seen, which may be now.
@@ -158,10 +237,17 @@ impl Volume {
     }
 }
 
-fn out(record: &FlowRecord, ends: &Ends, told: &mut Told, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
-    if record.sent.bytes == 0 || record.responder.is_group() || record.responder.is_private() {
-        return;
-    }
+/// Takes what went to one address outside.
+#[inline]
+fn out(
+    record: &FlowRecord,
+    ends: &Ends,
+    told: &mut Told,
+    now: u64,
+    hosts: &mut Hosts,
+    site: &mut Site,
+    alerts: &mut Alerts,
+) {
     let bytes = record.sent.bytes.saturating_sub(told.0);
     let back = record.received.bytes.saturating_sub(told.1);
     *told = (record.sent.bytes, record.received.bytes);
@@ -173,12 +259,17 @@ fn out(record: &FlowRecord, ends: &Ends, told: &mut Told, now: u64, hosts: &mut 
         host.largest = host.largest.max(host.all_bytes);
         host.windows = host.windows.saturating_add(1);
         (host.window, host.main, host.main_bytes, host.all_bytes) = (window, Ip::default(), 0, 0);
-        host.range = None;
+        host.in_window = false;
     }
-    let range = host.range.get_or_insert_with(|| Range::at(record.packets.0, record.start_ns));
-    range.cover(record.packets.0, record.start_ns);
-    range.cover(record.packets.1, record.last_ns);
-    let range = *range;
+    let inside = record.originator.is_private();
+    if !host.in_window {
+        (host.in_window, host.range) = (true, Range::at(record.packets.0, record.start_ns));
+        if inside {
+            site.sends(ends.originator, now);
+        }
+    }
+    host.range.cover(record.packets.0, record.start_ns);
+    host.range.cover(record.packets.1, record.last_ns);
     host.all_bytes = host.all_bytes.saturating_add(bytes);
     if host.main == record.responder || host.main_bytes == 0 {
         host.main = record.responder;
@@ -189,19 +280,72 @@ fn out(record: &FlowRecord, ends: &Ends, told: &mut Told, now: u64, hosts: &mut 
         host.main_bytes = bytes - host.main_bytes;
         host.main = record.responder;
     }
-    if host.main_bytes < BYTES_MIN || host.windows < WINDOWS_MIN {
+    let accused = host.main_bytes >= BYTES_MIN
+        && if host.windows >= WINDOWS_MIN {
+            unlike_before(record, host, (bytes, back), now, alerts)
+        } else {
+            inside && unlike_site(record, host, (bytes, back), now, site, alerts)
+        };
+    if !inside {
         return;
     }
+    // What an accused host sends is no measure for others.
+    if accused {
+        site.accuse(record.originator);
+    } else {
+        site.learn(record.originator, host.main_bytes);
+    }
+}
+
+/// Far more than the host ever sent before. Whether that is told now, or of late.
+#[inline(never)]
+fn unlike_before(
+    record: &FlowRecord,
+    host: &Volume,
+    (bytes, back): (u64, u64),
+    now: u64,
+    alerts: &mut Alerts,
+) -> bool {
     let usual = host.largest.max(1_000_000) as f64;
     let times = host.main_bytes as f64 / usual;
-    if times >= TIMES_MIN && bytes > back.saturating_mul(4) {
-        alerts.raise(
-            Alert::new(Kind::DataExfiltration, record.originator, range, now)
-                .against(host.main, Some(record.responder_port))
-                .rated(Severity::High, probability(times, TIMES_MIN), "volume")
-                .because("bytes out to one address in 5 min", host.main_bytes as f64, usual)
-                .because("times the largest window before", times, 1.0)
-                .because("windows of history", host.windows, WINDOWS_MIN),
-        );
+    if times < TIMES_MIN || bytes <= back.saturating_mul(4) {
+        return alerts.is_on(Kind::DataExfiltration, record.originator, now);
     }
+    alerts.raise(
+        Alert::new(Kind::DataExfiltration, record.originator, host.range, now)
+            .against(host.main, Some(record.responder_port))
+            .rated(Severity::High, probability(times, TIMES_MIN), "volume")
+            .because("bytes out to one address in 5 min", host.main_bytes as f64, usual)
+            .because("times the largest window before", times, 1.0)
+            .because("windows of history", host.windows, WINDOWS_MIN),
+    );
+    true
+}
+
+/// Far more than any other host of the site sends to one address, by a host without a history of its own. Whether that is told now, or of late.
+#[inline(never)]
+fn unlike_site(
+    record: &FlowRecord,
+    host: &Volume,
+    (bytes, back): (u64, u64),
+    now: u64,
+    site: &Site,
+    alerts: &mut Alerts,
+) -> bool {
+    let on = |alerts: &Alerts| alerts.is_on(Kind::DataExfiltration, record.originator, now);
+    let Some(others) = site.others(record.originator, now) else { return on(alerts) };
+    let usual = others.max(1_000_000) as f64;
+    let times = host.main_bytes as f64 / usual;
+    if times < SITE_TIMES_MIN || bytes <= back.saturating_mul(SITE_BACK_MIN) {
+        return on(alerts);
+    }
+    alerts.raise(
+        Alert::new(Kind::DataExfiltration, record.originator, host.range, now)
+            .against(host.main, Some(record.responder_port))
+            .rated(Severity::Medium, probability(times, SITE_TIMES_MIN), "volume, against the site")
+            .because("bytes out to one address in 5 min", host.main_bytes as f64, usual)
+            .because("times the most of any other host", times, 1.0)
+            .because("hosts that send out", site.senders.count(), SITE_HOSTS_MIN),
+    );
+    true
 }

@@ -266,6 +266,11 @@ impl Collector {
         done
     }
 
+    /// Lets time pass without a datagram: what waited long enough by `now_ns` (ns since 1970) for its other half is given out.
+    pub fn advance(&mut self, now_ns: u64, mut take: impl FnMut(&FlowRecord)) {
+        self.pairs.advance(now_ns, &mut take);
+    }
+
     /// Gives out what still waits for its other half.
     pub fn finish(&mut self, mut take: impl FnMut(&FlowRecord)) {
         self.pairs.advance(u64::MAX, &mut take);

@@ -346,6 +346,53 @@ fn an_upload_unlike_any_before() {
     only(net, "10.0.0.5", "data-exfiltration");
 }
 
+/// An office of so many people who browse for ten minutes, each sending at most so much to one site at a time.
+fn office(people: u32, most: u64) -> Net {
+    let mut net = Net::new();
+    let mut random = Random::new(11);
+    for person in 0..people {
+        for visit in 0..20u32 {
+            let from = (host("10.0.0.20", person), net.ephemeral());
+            let to = (host("198.51.100.1", random.below(30) as u32), 443);
+            let up = vec![22; 400 + random.below(most) as usize];
+            let at = f64::from(visit) * 30.0 + random.unit() * 20.0;
+            net.talk(at, from, to, 0.05, &[(true, &up), (false, &[22; 40_000])]);
+        }
+    }
+    net
+}
+
+#[test]
+fn an_upload_unlike_anybodys_by_a_host_without_a_history() {
+    let big = vec![7; 60_000_000];
+    let steal = |mut net: Net, up: &[u8], back: &[u8]| {
+        let from = (ip("10.0.0.5"), net.ephemeral());
+        net.talk(200.0, from, (ip("203.0.113.9"), 443), 0.01, &[(true, up), (false, back)]);
+        net
+    };
+    only(steal(office(12, 60_000), &big, &[22; 900]), "10.0.0.5", "data-exfiltration");
+    // Two at once: the one is no measure for the other.
+    let mut two = steal(office(12, 60_000), &big, &[22; 900]);
+    let from = (ip("10.0.0.6"), two.ephemeral());
+    two.talk(260.0, from, (ip("203.0.113.77"), 443), 0.01, &[(true, &big), (false, &[22; 900])]);
+    let found = told(two);
+    assert_eq!(found.iter().map(|(who, _)| who.as_str()).collect::<Vec<_>>(), ["10.0.0.5", "10.0.0.6"]);
+    // Where there are few others nobody can say what is usual, nor where much comes back, nor where somebody sends as much.
+    assert_eq!(told(steal(office(7, 60_000), &big, &[22; 900])), []);
+    assert_eq!(told(steal(office(12, 60_000), &big, &big[..8_000_000])), []);
+    assert_eq!(told(steal(office(12, 60_000), &big[..18_000_000], &[22; 900])), []);
+    let mut busy = office(12, 60_000);
+    let from = (ip("10.0.0.21"), busy.ephemeral());
+    busy.talk(
+        100.0,
+        from,
+        (ip("198.51.100.50"), 443),
+        0.01,
+        &[(true, &big[..12_000_000]), (false, &[22; 900])],
+    );
+    assert_eq!(told(steal(busy, &big, &[22; 900])), []);
+}
+
 #[test]
 fn an_address_fought_over() {
     let (gateway, evil) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x66]);

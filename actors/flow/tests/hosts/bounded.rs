@@ -86,6 +86,25 @@ fn who_comes_back_is_remembered_among_many_who_do_not() {
     assert!(detectors.forgotten() > 300_000);
 }
 
+/// The same although thirty thousand others call as regularly, and say something else each time.
+#[test]
+fn who_says_the_same_is_found_among_many_who_do_not() {
+    let mut detectors = Detectors::default();
+    let (implant, home) = (ip("10.0.0.5"), ip("203.0.113.77"));
+    for minute in 0..14u64 {
+        let at = (1_000 + minute * 60) * SECOND;
+        for n in 0..30_000u64 {
+            let mut call = record(n + 1, at + n * 1_000_000, made_up(n), ip("198.51.100.9"), 443, true);
+            call.sent.bytes = 400 * (1 + minute);
+            detectors.logged(&call);
+        }
+        detectors.logged(&record(minute + 1, at + 31 * SECOND, implant, home, 8_443, true));
+    }
+    let told: Vec<_> = detectors.alerts().iter().map(|alert| (alert.kind, alert.source)).collect();
+    assert_eq!(told, [(Kind::Beacon, implant)]);
+    assert_eq!(detectors.forgotten(), 0);
+}
+
 #[test]
 fn a_table_full_of_made_up_flows_ends_the_silent_ones() {
     let options = TableOptions { flows_max: 10_000, ..TableOptions::default() };
