@@ -8,8 +8,10 @@ use tidegate_gpu::hmm::{FitRequest, HmmBank, HmmModels};
 use tidegate_gpu::options::{Market, OptionBatch, Payoff};
 use tidegate_gpu::philox::philox4x32;
 use tidegate_gpu::portfolio::Assets;
+use tidegate_gpu::qp::{Aim, LongOnlyBatch};
 use tidegate_gpu::risk::{RiskRequest, Tail};
 use tidegate_gpu::sweep::{SweepRequest, SweepSeries, SweepSpec};
+use tidegate_gpu::window::WindowRequest;
 use tidegate_gpu::{Backend, Cpu};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -67,9 +69,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("correlation_rank1_2048: {:.3} ms", seconds * 1e3);
     let correlation = kept.correlation();
     let seconds = best(3, || {
-        let _ = black_box(correlation.leading(4));
+        let _ = black_box(cpu.leading(&correlation, 4));
     });
     println!("leading_4_of_2048: {:.1} ms", seconds * 1e3);
+    let values: Vec<f64> = (0..512 * symbols).map(|at| 1e-3 * (unit(at, 2) - 0.5)).collect();
+    let window = WindowRequest { values: &values, symbols };
+    let seconds = best(3, || {
+        let _ = black_box(cpu.window_correlation(&window));
+    });
+    println!("correlation_window_512_2048: {:.1} ms", seconds * 1e3);
 
     for count in [100, 1_000] {
         let load = |asset: usize, factor: u32| 0.02 * (unit(asset, factor) - 0.3);
@@ -92,6 +100,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             });
             println!("long_only_{count}: {:.2} ms", seconds * 1e3);
         }
+        // From portfolios of a few assets to nearly that of least variance.
+        let aversions: Vec<f64> = (0..count).map(|at| 0.5 * 400f64.powf(at as f64 / count as f64)).collect();
+        let batch = LongOnlyBatch { assets: &assets, aim: Aim::Aversions(&aversions), steps: 200 };
+        let start = Instant::now();
+        let found = cpu.long_only(&batch)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let held =
+            found.portfolios.iter().flat_map(|one| &one.weights).filter(|weight| **weight > 0.0).count();
+        println!(
+            "long_only_batch_{count}: {count} portfolios in {seconds:.2} s, {:.2} ms each; {} steps, {} held each, {} by interior point",
+            seconds * 1e3 / count as f64,
+            found.steps,
+            held / count,
+            found.interior
+        );
     }
 
     let assets = 100;

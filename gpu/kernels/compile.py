@@ -1,9 +1,10 @@
-"""Compiles every kernel without a device: PTX to ship, and machine code whose use of registers is held to its budget.
+"""Compiles every kernel without a device: PTX and machine code to ship, whose use of registers is held to its budget.
 
 compile.py NVRTC_LIBRARY [--write]
 
 Prints a line per kernel and architecture. Fails on a compiler's error, on spilled registers, on more registers than
-registers.txt allows, on kernels that are not in it, and where ptx/ is not what the sources give (--write renews both).
+registers.txt allows, on kernels that are not in it, and where ptx/ and cubin/ are not what the sources give (--write renews
+all three).
 """
 
 import ctypes
@@ -16,8 +17,10 @@ HERE = pathlib.Path(__file__).parent
 COMMON = ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true"]
 PTX = "compute_80"
 MACHINES = ["sm_80", "sm_90"]
+# The machine whose code is shipped beside the PTX; it is the same from one compilation to the next.
+SHIPPED = "sm_90"
 # Threads of a block, where they are not 128, and registers that all of them share.
-THREADS = {"change_points": 1024, "rank1": 256}
+THREADS = {"change_points": 1024, "rank1": 256, "roll": 256, "centre": 512, "shares_along": 256, "tile_products": 64}
 REGISTERS = 65536
 # What would not give the CPU's bits: functions that are only near, flushed subnormals, and sums and products without a
 # rounding, which the driver may fuse.
@@ -83,7 +86,14 @@ def main():
             problems.append(f"{target.name} is not what {path.name} gives; run with --write and commit it")
         for machine in MACHINES:
             options = COMMON + [f"--gpu-architecture={machine}", "--ptxas-options=-v"]
-            _, log = nvrtc.compile(path.name, source, headers, options, "CUBIN")
+            made, log = nvrtc.compile(path.name, source, headers, options, "CUBIN")
+            if machine == SHIPPED:
+                target = HERE / "cubin" / f"{path.stem}.cubin"
+                if write:
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_bytes(made)
+                elif not target.exists() or target.read_bytes() != made:
+                    problems.append(f"{target.name} is not what {path.name} gives; run with --write and commit it")
             seen = list(RESOURCES.finditer(log))
             if not seen:
                 problems.append(f"{path.name}: the compiler says nothing of registers: {log[:200]!r}")

@@ -1,16 +1,18 @@
 //! The device where there is one, the CPU where not or where it failed, with the same answers.
 
 use crate::changes::{ChangeBank, ChangeSteps};
-use crate::correlation::EwCorrelation;
+use crate::correlation::{Correlation, EwCorrelation, RollingCorrelation, Spectrum};
 use crate::hmm::{FitRequest, Fitted, HmmBank};
 use crate::options::{Estimate, Market, OptionBatch, Payoff};
+use crate::qp::{LongOnlyBatch, LongOnlyFound};
 use crate::risk::{RiskReport, RiskRequest};
-use crate::sweep::{SweepCell, SweepRequest};
+use crate::sweep::{SweepCell, SweepPath, SweepRequest};
+use crate::window::WindowRequest;
 use crate::{Backend, BatchError, Cpu};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tidegate_cuda::{Device, DeviceError, DeviceInfo, Unavailable};
+use tidegate_cuda::{Device, DeviceError, DeviceInfo, KernelTime, StretchCounts, Unavailable};
 
 /// Most times a device that failed is opened anew in the life of an [`Accel`].
 pub const REBUILDS_MAX: u32 = 8;
@@ -58,6 +60,8 @@ pub struct AccelStatus {
     pub recomputed: u64,
     /// Times a device was opened anew after it failed.
     pub rebuilt: u64,
+    /// Stretches of sweeps on the device since it was last opened.
+    pub stretches: StretchCounts,
     /// Why the last batch was recomputed.
     pub last_error: Option<DeviceError>,
 }
@@ -179,8 +183,28 @@ impl Accel {
             on_cpu: self.on_cpu.load(Ordering::Relaxed),
             recomputed: self.recomputed.load(Ordering::Relaxed),
             rebuilt: slot.rebuilt,
+            stretches: slot.device.as_ref().map_or_else(StretchCounts::default, |device| device.stretches()),
             last_error: slot.last_error.clone(),
         }
+    }
+
+    /// Runs `work` and says how long each kernel took that it had a device compute, by the device's clock; `None` where there is no
+    /// device.
+    ///
+    /// # Errors
+    /// As [`Device::profiled`].
+    pub fn profiled<R>(&self, work: impl FnOnce() -> R) -> Option<Result<(R, Vec<KernelTime>), DeviceError>> {
+        let device = lock(&self.slot).device.clone()?;
+        Some(device.profiled(work))
+    }
+
+    /// Whether a device's room for results is filled with NaN before kernels get it; `None` where there is no device.
+    ///
+    /// # Errors
+    /// As [`Device::poison`].
+    pub fn poison(&self, wanted: bool) -> Option<Result<(), DeviceError>> {
+        let device = lock(&self.slot).device.clone()?;
+        Some(device.poison(wanted))
     }
 
     /// Whether a device that failed is being opened anew.
@@ -189,30 +213,73 @@ impl Accel {
         lock(&self.slot).rebuilding
     }
 
+    /// The threads that compute where there is no device.
+    #[must_use]
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    /// Whether there is a device that takes batches at the moment.
+    #[must_use]
+    pub fn has_device(&self) -> bool {
+        lock(&self.slot).device.is_some()
+    }
+
+    /// [`Backend::sweep`] on the device alone: `None` where there is none or it failed, for who computes it elsewhere then.
+    pub fn sweep_on_device(
+        &self,
+        request: &SweepRequest<'_>,
+    ) -> Option<Result<Vec<Vec<SweepCell>>, BatchError>> {
+        self.device_only(|device| request.run_on(device, SweepPath::Automatic))
+    }
+
+    /// [`Backend::risk`] on the device alone: as [`Self::sweep_on_device`].
+    pub fn risk_on_device(&self, request: &RiskRequest<'_>) -> Option<Result<RiskReport, BatchError>> {
+        self.device_only(|device| request.run_on(device, &self.cpu))
+    }
+
+    /// Gives the device up that has not answered in time: it gets nothing more, and one is opened anew as after a failure. Whoever
+    /// still waits for it may go on doing so.
+    pub fn expire(&self) {
+        let device = lock(&self.slot).device.clone();
+        if let Some(device) = device {
+            let name = "no answer in time".to_owned();
+            self.trip(&device, DeviceError::Driver { call: "computing on the device", name });
+        }
+    }
+
     /// Runs `work` on the device, or `fallback` on the CPU where there is none or it fails.
     fn run<T>(
         &self,
         work: impl FnOnce(&Device) -> Result<T, Trouble>,
         fallback: impl FnOnce(&Cpu) -> Result<T, BatchError>,
     ) -> Result<T, BatchError> {
-        let device = lock(&self.slot).device.clone();
-        if let Some(device) = device {
-            match work(&device) {
-                Ok(found) => {
-                    self.on_device.fetch_add(1, Ordering::Relaxed);
-                    self.last_on_device.store(true, Ordering::Relaxed);
-                    return Ok(found);
-                }
-                Err(Trouble::Batch(error)) => return Err(error),
-                Err(Trouble::Device(error)) => {
-                    self.recomputed.fetch_add(1, Ordering::Relaxed);
-                    self.trip(&device, error);
-                }
-            }
+        if let Some(found) = self.device_only(work) {
+            return found;
         }
         self.on_cpu.fetch_add(1, Ordering::Relaxed);
         self.last_on_device.store(false, Ordering::Relaxed);
         fallback(&self.cpu)
+    }
+
+    fn device_only<T>(
+        &self,
+        work: impl FnOnce(&Device) -> Result<T, Trouble>,
+    ) -> Option<Result<T, BatchError>> {
+        let device = lock(&self.slot).device.clone()?;
+        match work(&device) {
+            Ok(found) => {
+                self.on_device.fetch_add(1, Ordering::Relaxed);
+                self.last_on_device.store(true, Ordering::Relaxed);
+                Some(Ok(found))
+            }
+            Err(Trouble::Batch(error)) => Some(Err(error)),
+            Err(Trouble::Device(error)) => {
+                self.recomputed.fetch_add(1, Ordering::Relaxed);
+                self.trip(&device, error);
+                None
+            }
+        }
     }
 
     /// Opens the breaker if the device itself failed, and has the device opened anew.
@@ -258,7 +325,15 @@ impl Backend for Accel {
     }
 
     fn sweep(&self, request: &SweepRequest<'_>) -> Result<Vec<Vec<SweepCell>>, BatchError> {
-        self.run(|device| request.run_on(device), |cpu| cpu.sweep(request))
+        self.sweep_by(request, SweepPath::Automatic)
+    }
+
+    fn sweep_by(
+        &self,
+        request: &SweepRequest<'_>,
+        path: SweepPath,
+    ) -> Result<Vec<Vec<SweepCell>>, BatchError> {
+        self.run(|device| request.run_on(device, path), |cpu| cpu.sweep_by(request, path))
     }
 
     fn price(&self, batch: &OptionBatch<'_>) -> Result<Vec<Estimate>, BatchError> {
@@ -266,7 +341,7 @@ impl Backend for Accel {
     }
 
     fn risk(&self, request: &RiskRequest<'_>) -> Result<RiskReport, BatchError> {
-        self.run(|device| self.cpu.install(|| request.run_on(device)), |cpu| cpu.risk(request))
+        self.run(|device| request.run_on(device, &self.cpu), |cpu| cpu.risk(request))
     }
 
     fn correlate(&self, state: &mut EwCorrelation, rows: &[f64]) -> Result<(), BatchError> {
@@ -295,5 +370,29 @@ impl Backend for Accel {
             |device| shared.borrow_mut().run_on(device, values),
             |cpu| cpu.change_points(&mut shared.borrow_mut(), values),
         )
+    }
+
+    fn roll(&self, state: &mut RollingCorrelation, rows: &[f64]) -> Result<(), BatchError> {
+        let shared = std::cell::RefCell::new(state);
+        self.run(
+            |device| shared.borrow_mut().run_on(device, rows),
+            |cpu| cpu.roll(&mut shared.borrow_mut(), rows),
+        )
+    }
+
+    fn window_correlation(&self, request: &WindowRequest<'_>) -> Result<Correlation, BatchError> {
+        self.run(|device| request.run_on(device), |cpu| cpu.window_correlation(request))
+    }
+
+    fn window_spectrum(&self, request: &WindowRequest<'_>, count: usize) -> Result<Spectrum, BatchError> {
+        self.run(|device| request.spectrum_on(device, count), |cpu| cpu.window_spectrum(request, count))
+    }
+
+    fn leading(&self, correlation: &Correlation, count: usize) -> Result<Spectrum, BatchError> {
+        self.run(|device| correlation.leading_on(device, count), |cpu| cpu.leading(correlation, count))
+    }
+
+    fn long_only(&self, batch: &LongOnlyBatch<'_>) -> Result<LongOnlyFound, BatchError> {
+        self.run(|device| self.cpu.install(|| batch.run_on(device)), |cpu| cpu.long_only(batch))
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::BatchError;
 use crate::changes::{ChangeBank, ChangeSteps};
-use crate::correlation::EwCorrelation;
+use crate::correlation::{Correlation, EwCorrelation, RollingCorrelation, Spectrum};
 use crate::hmm::{FitRequest, Fitted, HmmBank};
 use crate::options::{Estimate, OptionBatch};
+use crate::qp::{LongOnlyBatch, LongOnlyFound};
 use crate::risk::{RiskReport, RiskRequest};
-use crate::sweep::{SweepCell, SweepRequest};
+use crate::sweep::{SweepCell, SweepPath, SweepRequest};
+use crate::window::WindowRequest;
 
 /// Computes batches. Every backend gives the answers of [`Cpu`] within the contract that each request's module states.
 pub trait Backend: Send + Sync {
@@ -18,6 +20,19 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`BatchError`] before anything is computed.
     fn sweep(&self, request: &SweepRequest<'_>) -> Result<Vec<Vec<SweepCell>>, BatchError>;
+
+    /// [`Self::sweep`] with a say in how a device goes through the bars: the same bits. The CPU has one way and takes that.
+    ///
+    /// # Errors
+    /// [`BatchError`] before anything is computed.
+    fn sweep_by(
+        &self,
+        request: &SweepRequest<'_>,
+        path: SweepPath,
+    ) -> Result<Vec<Vec<SweepCell>>, BatchError> {
+        request.check_for(path)?;
+        self.sweep(request)
+    }
 
     /// Values of options on simulated paths, one estimate per payoff.
     ///
@@ -54,6 +69,36 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`BatchError`]; the bank is then as it was.
     fn change_points(&self, bank: &mut ChangeBank, values: &[f64]) -> Result<ChangeSteps, BatchError>;
+
+    /// Takes rows of one value per symbol into the sums of a window that rolls on.
+    ///
+    /// # Errors
+    /// [`BatchError`]; the state is then as it was.
+    fn roll(&self, state: &mut RollingCorrelation, rows: &[f64]) -> Result<(), BatchError>;
+
+    /// Correlations of a whole window.
+    ///
+    /// # Errors
+    /// [`BatchError`] before anything is computed.
+    fn window_correlation(&self, request: &WindowRequest<'_>) -> Result<Correlation, BatchError>;
+
+    /// The `count` largest eigenvalues of the correlations of a whole window, with their vectors.
+    ///
+    /// # Errors
+    /// [`BatchError`]; only [`BatchError::Solver`] comes later than before anything is computed.
+    fn window_spectrum(&self, request: &WindowRequest<'_>, count: usize) -> Result<Spectrum, BatchError>;
+
+    /// The `count` largest eigenvalues of a correlation matrix, with their vectors.
+    ///
+    /// # Errors
+    /// As [`Correlation::leading`].
+    fn leading(&self, correlation: &Correlation, count: usize) -> Result<Spectrum, BatchError>;
+
+    /// Many long-only portfolios of one set of assets.
+    ///
+    /// # Errors
+    /// [`BatchError`]; only [`BatchError::NotPositive`] and [`BatchError::Solver`] come later than before anything is computed.
+    fn long_only(&self, batch: &LongOnlyBatch<'_>) -> Result<LongOnlyFound, BatchError>;
 }
 
 /// Vector code on the cores of this machine.
@@ -116,5 +161,25 @@ impl Backend for Cpu {
 
     fn change_points(&self, bank: &mut ChangeBank, values: &[f64]) -> Result<ChangeSteps, BatchError> {
         self.install(|| bank.run(values))
+    }
+
+    fn roll(&self, state: &mut RollingCorrelation, rows: &[f64]) -> Result<(), BatchError> {
+        self.install(|| state.take(rows))
+    }
+
+    fn window_correlation(&self, request: &WindowRequest<'_>) -> Result<Correlation, BatchError> {
+        self.install(|| request.run())
+    }
+
+    fn window_spectrum(&self, request: &WindowRequest<'_>, count: usize) -> Result<Spectrum, BatchError> {
+        self.install(|| request.spectrum(count))
+    }
+
+    fn leading(&self, correlation: &Correlation, count: usize) -> Result<Spectrum, BatchError> {
+        self.install(|| correlation.leading(count))
+    }
+
+    fn long_only(&self, batch: &LongOnlyBatch<'_>) -> Result<LongOnlyFound, BatchError> {
+        self.install(|| batch.run())
     }
 }

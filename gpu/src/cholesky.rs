@@ -6,6 +6,7 @@
 
 use crate::BatchError;
 use crate::lanes::widest;
+use rayon::prelude::*;
 
 /// Columns eliminated together.
 const BLOCK: usize = 64;
@@ -67,6 +68,65 @@ impl Cholesky {
                 }
             },
         );
+        x
+    }
+}
+
+impl Cholesky {
+    /// The inverse, row by row, [`BLOCK`] columns at a time: below the diagonal by substitution, above it the mirror.
+    pub(crate) fn inverse(&self) -> Vec<f64> {
+        let strips: Vec<Vec<[f64; BLOCK]>> = (0..self.size.div_ceil(BLOCK))
+            .into_par_iter()
+            .map(|strip| {
+                widest(
+                    #[inline(always)]
+                    || self.inverse_strip(strip * BLOCK),
+                )
+            })
+            .collect();
+        let mut found = vec![0.0; self.size * self.size];
+        for (strip, lines) in strips.iter().enumerate() {
+            let first = strip * BLOCK;
+            for (row, line) in (first..self.size).zip(lines) {
+                for (column, entry) in (first..=row).zip(line) {
+                    found[row * self.size + column] = *entry;
+                    found[column * self.size + row] = *entry;
+                }
+            }
+        }
+        found
+    }
+
+    /// Rows from `first` on of the columns from `first` on.
+    #[inline(always)]
+    fn inverse_strip(&self, first: usize) -> Vec<[f64; BLOCK]> {
+        let line = |row: usize| &self.rows[row * self.stride + first..][..row - first + 1];
+        let mut x: Vec<[f64; BLOCK]> = Vec::with_capacity(self.size - first);
+        for row in first..self.size {
+            let line = line(row);
+            let mut own = [0.0; BLOCK];
+            if row - first < BLOCK {
+                own[row - first] = 1.0;
+            }
+            for (x, l) in x.iter().zip(line) {
+                for lane in 0..BLOCK {
+                    own[lane] = (-l).mul_add(x[lane], own[lane]);
+                }
+            }
+            let share = 1.0 / line[row - first];
+            x.push(own.map(|entry| entry * share));
+        }
+        for row in (first..self.size).rev() {
+            let line = line(row);
+            let share = 1.0 / line[row - first];
+            let own = x[row - first].map(|entry| entry * share);
+            for (x, l) in x[..row - first].iter_mut().zip(line) {
+                for lane in 0..BLOCK {
+                    x[lane] = (-l).mul_add(own[lane], x[lane]);
+                }
+            }
+            x[row - first] = own;
+        }
         x
     }
 }
@@ -233,6 +293,16 @@ mod tests {
                 a.chunks_exact(size).map(|row| row.iter().zip(&x).map(|(a, x)| a * x).sum()).collect();
             for (found, wanted) in factor.solve(&right).iter().zip(&x) {
                 assert!((found - wanted).abs() < 1e-11, "{size}");
+            }
+            let inverse = factor.inverse();
+            for row in 0..size {
+                for column in 0..size {
+                    let sum: f64 = (0..size).map(|k| a[row * size + k] * inverse[k * size + column]).sum();
+                    assert!(
+                        (sum - f64::from(u8::from(row == column))).abs() < 1e-11,
+                        "{size}: {row}, {column}"
+                    );
+                }
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Correlations of many symbols, kept up bar by bar, and the leading part of their spectrum.
 //!
 //! **Equality:** exponential within 1e-5 of the same sums in double precision, rolling within 1e-10; bit-equal on any
-//! number of threads, as every entry is updated alone.
+//! number of threads and on a device, as every entry is updated alone, and as the sums of the eigenvalues have one order.
 
 use crate::BatchError;
 use crate::lanes::widest;
+use crate::spectrum::{CpuSteps, lanczos};
 
 /// Most symbols: the lower triangle is then 128 Mi entries.
 pub const SYMBOLS_MAX: u64 = 1 << 14;
@@ -232,6 +233,57 @@ impl RollingCorrelation {
         Ok(())
     }
 
+    /// Checks rows of one value per symbol; returns how many there are.
+    pub(crate) fn check_rows(&self, rows: &[f64]) -> Result<usize, BatchError> {
+        let count = rows.len() / self.symbols;
+        BatchError::length("rows", rows.len(), count * self.symbols)?;
+        BatchError::count("rows", count, 0, u32::MAX.into())?;
+        BatchError::finite("row", rows)?;
+        Ok(count)
+    }
+
+    /// Takes rows of one value per symbol, each as [`Self::update`] does.
+    pub(crate) fn take(&mut self, rows: &[f64]) -> Result<(), BatchError> {
+        self.check_rows(rows)?;
+        rows.chunks_exact(self.symbols).try_for_each(|row| self.update(row))
+    }
+
+    /// As [`Self::take`], with the sums of products rolled on elsewhere: `roll` gets the rows of the window, oldest first, and behind
+    /// them the new ones, all less the origin; then how many rows there were before, and both sums, which it must leave as they
+    /// are when it fails.
+    pub(crate) fn take_with<E: From<BatchError>>(
+        &mut self,
+        rows: &[f64],
+        roll: impl FnOnce(&[f64], u64, &mut Vec<f64>, &mut Vec<f64>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let count = self.check_rows(rows)?;
+        let (symbols, held) = (self.symbols, self.rows());
+        let mut history = Vec::with_capacity((held + count) * symbols);
+        let oldest = if self.rows > held as u64 { (self.rows % self.window as u64) as usize } else { 0 };
+        let (newer, older) = self.kept[..held * symbols].split_at(oldest * symbols);
+        history.extend_from_slice(older);
+        history.extend_from_slice(newer);
+        let without = |sums: &Sums| Sums { ones: sums.ones.clone(), triangle: Vec::new() };
+        let (sums, next) = (without(&self.sums), without(&self.next));
+        let (origin, kept) = (self.origin.clone(), self.kept.clone());
+        let mut after = Self { symbols, window: self.window, origin, kept, sums, next, rows: self.rows };
+        for row in rows.chunks_exact(symbols) {
+            let slot = (after.rows % self.window as u64) as usize;
+            after.update(row)?;
+            history.extend_from_slice(&after.kept[slot * symbols..(slot + 1) * symbols]);
+        }
+        roll(&history, self.rows, &mut self.sums.triangle, &mut self.next.triangle)?;
+        after.sums.triangle = std::mem::take(&mut self.sums.triangle);
+        after.next.triangle = std::mem::take(&mut self.next.triangle);
+        *self = after;
+        Ok(())
+    }
+
+    /// Symbols and the rows of a full window.
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        (self.symbols, self.window)
+    }
+
     /// Rows in the window.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -341,44 +393,26 @@ impl Correlation {
     /// [`BatchError::Count`] unless 1 to 64 and no more than there are symbols; [`BatchError::Solver`] should the iteration
     /// not settle.
     pub fn leading(&self, count: usize) -> Result<Spectrum, BatchError> {
-        BatchError::count("eigenvalues", count, 1, LEADING_MAX.min(self.symbols as u64))?;
-        lanczos(self.symbols, count, &|x, y| self.times(x, y))
+        Self::check_leading(self.symbols, count)?;
+        lanczos(&mut CpuSteps::new(self.symbols, &self.triangle), self.symbols, count)
     }
 
-    fn times(&self, x: &[f64], y: &mut [f64]) {
-        y.fill(0.0);
-        let mut at = 0;
-        for row in 0..self.symbols {
-            let line = &self.triangle[at..at + row + 1];
-            at += row + 1;
-            let (before, own) = y.split_at_mut(row);
-            let sum = widest(
-                #[inline(always)]
-                || {
-                    let mut sums = [0.0; 8];
-                    let own = x[row];
-                    let (lines, line_rest) = line[..row].as_chunks::<8>();
-                    let (xs, x_rest) = x[..row].as_chunks::<8>();
-                    let (ys, y_rest) = before.as_chunks_mut::<8>();
-                    for ((l, x), y) in lines.iter().zip(xs).zip(ys) {
-                        for lane in 0..8 {
-                            sums[lane] = l[lane].mul_add(x[lane], sums[lane]);
-                            y[lane] = l[lane].mul_add(own, y[lane]);
-                        }
-                    }
-                    for ((l, x), y) in line_rest.iter().zip(x_rest).zip(y_rest) {
-                        sums[0] = l.mul_add(*x, sums[0]);
-                        *y = l.mul_add(own, *y);
-                    }
-                    sums.iter().sum::<f64>()
-                },
-            );
-            own[0] += sum + line[row] * x[row];
-        }
+    pub(crate) fn check_leading(symbols: usize, count: usize) -> Result<(), BatchError> {
+        BatchError::count("eigenvalues", count, 1, LEADING_MAX.min(symbols as u64))
+    }
+
+    /// Of a triangle with ones on its diagonal; `scales` are 0 for symbols that did not move.
+    pub(crate) fn whole(symbols: usize, triangle: Vec<f64>, scales: &[f64]) -> Self {
+        let still = (0..symbols).filter(|&row| scales[row] == 0.0).collect();
+        Self { symbols, triangle, still }
+    }
+
+    pub(crate) fn triangle(&self) -> &[f64] {
+        &self.triangle
     }
 }
 
-const fn triangle_len(symbols: usize) -> usize {
+pub(crate) const fn triangle_len(symbols: usize) -> usize {
     symbols * (symbols + 1) / 2
 }
 
@@ -407,144 +441,6 @@ fn bands<T: Send>(triangle: &mut [T], symbols: usize, work: &(dyn Fn(usize, &mut
             first = end;
         }
     });
-}
-
-fn product(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-/// A fixed start that no matrix of use is orthogonal to.
-fn start(size: usize, which: u32) -> Vec<f64> {
-    let word = |at: usize| crate::philox::philox4x32([at as u32, which, 0, 0], [17, 4])[0];
-    (0..size).map(|at| f64::from(word(at)) / 4_294_967_296.0 - 0.5).collect()
-}
-
-/// Takes the parts along `basis` out of `x`, twice as once leaves rounding, and gives what length is left.
-fn orthogonal(x: &mut [f64], basis: &[Vec<f64>]) -> f64 {
-    for _ in 0..2 {
-        for vector in basis {
-            let along = product(x, vector);
-            for (x, v) in x.iter_mut().zip(vector) {
-                *x -= along * v;
-            }
-        }
-    }
-    product(x, x).sqrt()
-}
-
-fn lanczos(size: usize, count: usize, times: &dyn Fn(&[f64], &mut [f64])) -> Result<Spectrum, BatchError> {
-    let tolerance = 1e-9 * size as f64;
-    let most = size.min(400 + 4 * count);
-    let (mut basis, mut diagonal, mut beside): (Vec<Vec<f64>>, Vec<f64>, Vec<f64>) = Default::default();
-    let mut restarts = 0;
-    let mut next = start(size, restarts);
-    let mut length = orthogonal(&mut next, &basis);
-    let mut image = vec![0.0; size];
-    loop {
-        next.iter_mut().for_each(|x| *x /= length);
-        basis.push(next);
-        let own = &basis[basis.len() - 1];
-        times(own, &mut image);
-        diagonal.push(product(own, &image));
-        next = image.clone();
-        length = orthogonal(&mut next, &basis);
-        let steps = basis.len();
-        let closed = length <= 1e-10 * size as f64;
-        let look = steps == most || closed || steps >= 2 * count && steps.is_multiple_of(16);
-        if look && steps >= count {
-            let (values, vectors) = jacobi(&diagonal, &beside);
-            let loose = |which: usize| length * vectors[which * steps + steps - 1].abs() > tolerance;
-            // A closed space may lack copies of a repeated value: only one that has been tried from anew, or is whole,
-            // is believed.
-            let whole = steps == size || closed && restarts > count as u32;
-            if whole || !closed && restarts == 0 && !(0..count).any(loose) {
-                return Ok(spectrum(&basis, &values[..count], &vectors));
-            }
-            if steps == most {
-                let status = format!("eigenvalues did not settle within {most} steps");
-                return Err(BatchError::Solver { status });
-            }
-        }
-        if closed {
-            restarts += 1;
-            next = start(size, restarts);
-            length = orthogonal(&mut next, &basis);
-            beside.push(0.0);
-        } else {
-            beside.push(length);
-        }
-    }
-}
-
-fn spectrum(basis: &[Vec<f64>], values: &[f64], small: &[f64]) -> Spectrum {
-    let (steps, size) = (basis.len(), basis[0].len());
-    let mut vectors = Vec::with_capacity(values.len() * size);
-    for which in 0..values.len() {
-        let mut vector = vec![0.0; size];
-        for (share, own) in small[which * steps..].iter().zip(basis) {
-            for (x, b) in vector.iter_mut().zip(own) {
-                *x += share * b;
-            }
-        }
-        let length = product(&vector, &vector).sqrt();
-        let largest =
-            vector.iter().fold(0.0f64, |largest, x| if x.abs() > largest.abs() { *x } else { largest });
-        vectors.extend(vector.iter().map(|x| x / length.copysign(largest)));
-    }
-    Spectrum { values: values.to_vec(), vectors }
-}
-
-/// All eigenvalues, largest first, and vectors of a tridiagonal matrix, by Jacobi's rotations.
-fn jacobi(diagonal: &[f64], beside: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let n = diagonal.len();
-    let mut a = vec![0.0; n * n];
-    let mut v = vec![0.0; n * n];
-    for at in 0..n {
-        a[at * n + at] = diagonal[at];
-        v[at * n + at] = 1.0;
-        if at + 1 < n {
-            a[at * n + at + 1] = beside[at];
-            a[(at + 1) * n + at] = beside[at];
-        }
-    }
-    let size: f64 = product(&a, &a).sqrt();
-    for _ in 0..60 {
-        let off: f64 = (0..n).map(|p| a[p * n..p * n + p].iter().map(|x| x * x).sum::<f64>()).sum();
-        if off.sqrt() <= 1e-15 * size {
-            break;
-        }
-        for p in 0..n {
-            for q in p + 1..n {
-                let apq = a[p * n + q];
-                if apq.abs() <= 1e-18 * size {
-                    continue;
-                }
-                let theta = (a[q * n + q] - a[p * n + p]) / (2.0 * apq);
-                let t = theta.signum() / (theta.abs() + theta.mul_add(theta, 1.0).sqrt());
-                let c = 1.0 / t.mul_add(t, 1.0).sqrt();
-                let s = t * c;
-                for k in 0..n {
-                    let (x, y) = (a[k * n + p], a[k * n + q]);
-                    a[k * n + p] = c * x - s * y;
-                    a[k * n + q] = s * x + c * y;
-                }
-                for k in 0..n {
-                    let (x, y) = (a[p * n + k], a[q * n + k]);
-                    a[p * n + k] = c * x - s * y;
-                    a[q * n + k] = s * x + c * y;
-                    // Vectors stand in rows.
-                    let (x, y) = (v[p * n + k], v[q * n + k]);
-                    v[p * n + k] = c * x - s * y;
-                    v[q * n + k] = s * x + c * y;
-                }
-            }
-        }
-    }
-    let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|&x, &y| a[y * n + y].total_cmp(&a[x * n + x]));
-    let values = order.iter().map(|&at| a[at * n + at]).collect();
-    let vectors = order.iter().flat_map(|&at| v[at * n..(at + 1) * n].iter().copied()).collect();
-    (values, vectors)
 }
 
 #[cfg(test)]
@@ -640,10 +536,9 @@ mod tests {
             let correlation = kept.correlation();
             let count = symbols.min(4);
             let Spectrum { values, vectors } = correlation.leading(count).unwrap();
-            let mut image = vec![0.0; symbols];
             for which in 0..count {
                 let vector = &vectors[which * symbols..(which + 1) * symbols];
-                correlation.times(vector, &mut image);
+                let image = crate::spectrum::times(&correlation.triangle, vector);
                 let off: f64 = image.iter().zip(vector).map(|(y, x)| (y - values[which] * x).powi(2)).sum();
                 assert!(off.sqrt() < 1e-8 * symbols as f64, "{symbols}: {off:e}");
             }

@@ -1,17 +1,21 @@
 //! Requests as a device takes them. Each result is put together from the device's numbers by the code that puts the CPU's
 //! together, so that they are the same to the bit.
 
+use crate::Cpu;
 use crate::accel::Trouble;
 use crate::changes::{ChangeBank, ChangeSteps};
-use crate::correlation::EwCorrelation;
+use crate::correlation::{Correlation, EwCorrelation, RollingCorrelation, Spectrum};
 use crate::hmm::{FitRequest, Fitted, HmmBank, Parameters};
 use crate::options::{Estimate, OptionBatch};
 use crate::philox::key_of;
+use crate::qp::{LongOnlyBatch, LongOnlyFound, Problem, RELAXED};
 use crate::risk::{RiskReport, RiskRequest};
-use crate::sweep::{SweepCell, SweepRequest};
+use crate::spectrum::{Steps, lanczos, steps_max};
+use crate::sweep::{SweepCell, SweepPath, SweepRequest};
+use crate::window::WindowRequest;
 use tidegate_cuda::{
     ChangeState, ChangeTables, Device, DeviceError, HmmFilterState, HmmParameters, LANES, PATH_CHUNK,
-    PLAN_NUMBERS, PathBlock, RiskModel,
+    PLAN_NUMBERS, PathBlock, QpBatch, QpProblem, RiskModel, RollRows, Spectra,
 };
 
 /// Paths launched at once: a multiple of the chunk, 128 MiB on the device.
@@ -45,8 +49,8 @@ impl OptionBatch<'_> {
 }
 
 impl RiskRequest<'_> {
-    pub(crate) fn run_on(&self, device: &Device) -> Result<RiskReport, Trouble> {
-        self.report(|model, losses| {
+    pub(crate) fn run_on(&self, device: &Device, cpu: &Cpu) -> Result<RiskReport, Trouble> {
+        self.report(Some(cpu), |model, losses| {
             let model = RiskModel {
                 factors: model.factors,
                 freedom: model.freedom(),
@@ -64,14 +68,14 @@ impl RiskRequest<'_> {
 }
 
 impl SweepRequest<'_> {
-    pub(crate) fn run_on(&self, device: &Device) -> Result<Vec<Vec<SweepCell>>, Trouble> {
-        self.check()?;
-        match self.on_device(device) {
+    pub(crate) fn run_on(&self, device: &Device, path: SweepPath) -> Result<Vec<Vec<SweepCell>>, Trouble> {
+        self.check_for(path)?;
+        match self.on_device(device, path) {
             // Half of the symbols at a time until they fit.
             Err(DeviceError::Memory { .. }) if self.series.len() > 1 => {
                 let (one, other) = self.series.split_at(self.series.len() / 2);
-                let mut found = SweepRequest { series: one, ..*self }.run_on(device)?;
-                found.extend(SweepRequest { series: other, ..*self }.run_on(device)?);
+                let mut found = SweepRequest { series: one, ..*self }.run_on(device, path)?;
+                found.extend(SweepRequest { series: other, ..*self }.run_on(device, path)?);
                 Ok(found)
             }
             found => Ok(found?),
@@ -94,6 +98,87 @@ impl EwCorrelation {
         device.rank1(self.triangle_mut(), symbols, &offsets[skip..], keep, add)?;
         self.adopt(next);
         Ok(())
+    }
+}
+
+impl RollingCorrelation {
+    pub(crate) fn run_on(&mut self, device: &Device, rows: &[f64]) -> Result<(), Trouble> {
+        let (symbols, window) = self.shape();
+        let count = self.check_rows(rows)? as u32;
+        self.take_with(rows, |history, seen, sums, next| {
+            let rows = RollRows { history, symbols, window: window as u32, seen, count };
+            Ok(device.roll(&rows, sums, next)?)
+        })
+    }
+}
+
+impl WindowRequest<'_> {
+    pub(crate) fn run_on(&self, device: &Device) -> Result<Correlation, Trouble> {
+        self.check()?;
+        let (triangle, scales) = device.window(self.values, self.symbols)?;
+        Ok(Correlation::whole(self.symbols, triangle.bring()?, &scales))
+    }
+
+    pub(crate) fn spectrum_on(&self, device: &Device, count: usize) -> Result<Spectrum, Trouble> {
+        self.check()?;
+        Correlation::check_leading(self.symbols, count)?;
+        let (triangle, _) = device.window(self.values, self.symbols)?;
+        lanczos(&mut triangle.spectra(steps_max(self.symbols, count))?, self.symbols, count)
+    }
+}
+
+impl Correlation {
+    pub(crate) fn leading_on(&self, device: &Device, count: usize) -> Result<Spectrum, Trouble> {
+        Self::check_leading(self.symbols(), count)?;
+        let triangle = device.triangle(self.triangle(), self.symbols())?;
+        lanczos(&mut triangle.spectra(steps_max(self.symbols(), count))?, self.symbols(), count)
+    }
+}
+
+impl Steps for Spectra<'_> {
+    type Error = Trouble;
+
+    fn begin(&mut self, start: &[f64]) -> Result<(), Trouble> {
+        Ok(self.begin(start)?)
+    }
+
+    fn extend(&mut self, count: usize, _closed: f64) -> Result<Vec<(f64, f64)>, Trouble> {
+        Ok(self.extend(count)?)
+    }
+
+    fn truncate(&mut self, vectors: usize) {
+        self.truncate(vectors);
+    }
+
+    fn basis(&mut self, vectors: usize) -> Result<Vec<f64>, Trouble> {
+        Ok(Spectra::basis(self, vectors)?)
+    }
+}
+
+impl LongOnlyBatch<'_> {
+    pub(crate) fn run_on(&self, device: &Device) -> Result<LongOnlyFound, Trouble> {
+        let portfolios = self.check()?;
+        let start = self.start(portfolios);
+        let mut batch = device.qp_batch(&start.tilt, &start.wanted, &start.z, RELAXED)?;
+        self.solve(portfolios, &mut batch)
+    }
+}
+
+impl crate::qp::Steps for QpBatch<'_> {
+    type Error = Trouble;
+
+    fn load(&mut self, problem: &Problem) -> Result<(), Trouble> {
+        let Problem { inverse, base, slope, rho, rescale } = problem;
+        let problem = QpProblem { inverse, base, slope, rho: *rho, rescale: *rescale };
+        Ok(self.load(&problem)?)
+    }
+
+    fn run(&mut self, steps: u32) -> Result<Vec<f32>, Trouble> {
+        Ok(self.run(steps)?)
+    }
+
+    fn weights(&mut self) -> Result<Vec<f32>, Trouble> {
+        Ok(QpBatch::weights(self)?)
     }
 }
 

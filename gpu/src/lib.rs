@@ -16,6 +16,8 @@ mod cholesky;
 mod device;
 mod error;
 mod lanes;
+mod product;
+mod spectrum;
 
 pub mod changes;
 pub mod correlation;
@@ -23,11 +25,16 @@ pub mod hmm;
 pub mod options;
 pub mod philox;
 pub mod portfolio;
+pub mod qp;
 pub mod risk;
 pub mod sobol;
 pub mod sweep;
+pub mod window;
+
+/// Raised whenever the bits of a result change for the same request.
+pub const KERNEL_VERSION: u32 = 1;
 
 pub use accel::{Accel, AccelStatus, GpuPolicy, REBUILDS_MAX, UnknownPolicy};
 pub use backend::{Backend, Cpu};
 pub use error::BatchError;
-pub use tidegate_cuda::{DeviceError, DeviceInfo, Unavailable};
+pub use tidegate_cuda::{DeviceError, DeviceInfo, KernelTime, StretchCounts, Unavailable};

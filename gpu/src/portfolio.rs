@@ -64,7 +64,7 @@ impl Assets {
         &self.means
     }
 
-    fn portfolio(&self, weights: Vec<f64>) -> Portfolio {
+    pub(crate) fn portfolio(&self, weights: Vec<f64>) -> Portfolio {
         let mean = dot(&weights, &self.means);
         let variance = weights.iter().zip(self.covariances.chunks_exact(weights.len()));
         let variance = variance.map(|(weight, row)| weight * dot(row, &weights)).sum();
@@ -102,8 +102,25 @@ impl Assets {
                 return self.among(&kept);
             }
         }
-        // Of one size, so that tolerances mean the same for daily and yearly figures.
-        let scale = (0..count).map(|at| self.covariances[at * count + at]).sum::<f64>() / count as f64;
+        self.interior(None, mean)
+    }
+
+    /// Covariances are divided by this, so that tolerances mean the same for daily and yearly figures.
+    pub(crate) fn scale(&self) -> f64 {
+        let count = self.means.len();
+        (0..count).map(|at| self.covariances[at * count + at]).sum::<f64>() / count as f64
+    }
+
+    pub(crate) fn covariances(&self) -> &[f64] {
+        &self.covariances
+    }
+
+    /// The long-only portfolio of least half of the variance, over [`Self::scale`], less `tilt`'s share; of this mean, between the
+    /// smallest and the largest, if one is given. By the interior point method.
+    pub(crate) fn interior(&self, tilt: Option<&[f64]>, mean: Option<f64>) -> Result<Portfolio, BatchError> {
+        let count = self.means.len();
+        let (low, high) = self.range();
+        let scale = self.scale();
         let (mut starts, mut rows, mut values) = (vec![0], Vec::new(), Vec::new());
         for column in 0..count {
             rows.extend(0..=column);
@@ -139,7 +156,11 @@ impl Assets {
             .tol_feas(1e-11)
             .build()
             .map_err(|error| BatchError::Solver { status: error.to_string() })?;
-        let mut solver = DefaultSolver::new(&quadratic, &vec![0.0; count], &matrix, &right, &cones, settings)
+        let linear: Vec<f64> = match tilt {
+            Some(tilt) => tilt.iter().map(|tilt| -tilt).collect(),
+            None => vec![0.0; count],
+        };
+        let mut solver = DefaultSolver::new(&quadratic, &linear, &matrix, &right, &cones, settings)
             .map_err(|error| BatchError::Solver { status: error.to_string() })?;
         solver.solve();
         match solver.solution.status {
@@ -192,13 +213,13 @@ impl Assets {
         Ok(self.portfolio(weights))
     }
 
-    fn range(&self) -> (f64, f64) {
+    pub(crate) fn range(&self) -> (f64, f64) {
         let ends = (f64::INFINITY, f64::NEG_INFINITY);
         self.means.iter().fold(ends, |(low, high), &mean| (low.min(mean), high.max(mean)))
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     widest(
         #[inline(always)]
         || dot_lanes(a, b),

@@ -8,10 +8,10 @@
 //!
 //! **Equality:** the same bits on any number of threads: scenarios are addressed and sums have one order.
 
-use crate::BatchError;
 use crate::correlation::{RollingCorrelation, SYMBOLS_MAX};
 use crate::lanes::{LANES, exp_f64, widest};
 use crate::philox::{key_of, normals};
+use crate::{BatchError, Cpu};
 use rayon::prelude::*;
 
 /// Most scenarios.
@@ -149,7 +149,8 @@ impl RiskRequest<'_> {
     }
 
     pub(crate) fn run(&self) -> Result<RiskReport, BatchError> {
-        self.report(|model, losses| {
+        // In the pool that this is called in.
+        self.report(None, |model, losses| {
             losses.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, losses)| {
                 for (group, losses) in losses.chunks_mut(LANES).enumerate() {
                     let found = model.scenarios((chunk * CHUNK + group * LANES) as u64, None);
@@ -160,16 +161,28 @@ impl RiskRequest<'_> {
         })
     }
 
-    /// The report from the losses that `simulate` fills in, scenario by scenario from 0.
+    /// The report from the losses that `simulate` fills in, scenario by scenario from 0. All else runs in the pool of `cpu`, if one
+    /// is named: who simulates may wait for a device, and no thread of a pool should.
     pub(crate) fn report<E: From<BatchError>>(
         &self,
+        cpu: Option<&Cpu>,
         simulate: impl FnOnce(&Model, &mut [f64]) -> Result<(), E>,
     ) -> Result<RiskReport, E> {
         self.check()?;
-        let (model, explained) = Model::fit(self)?;
-        let paths = self.paths as usize;
-        let mut losses = vec![0.0; paths];
+        let (model, explained) = match cpu {
+            Some(cpu) => cpu.install(|| Model::fit(self)),
+            None => Model::fit(self),
+        }?;
+        let mut losses = vec![0.0; self.paths as usize];
         simulate(&model, &mut losses)?;
+        Ok(match cpu {
+            Some(cpu) => cpu.install(|| self.judge(&model, explained, &losses)),
+            None => self.judge(&model, explained, &losses),
+        })
+    }
+
+    fn judge(&self, model: &Model, explained: Vec<f64>, losses: &[f64]) -> RiskReport {
+        let paths = losses.len();
         let sums = |of: &(dyn Fn(f64) -> f64 + Sync)| -> f64 {
             let chunks: Vec<f64> =
                 losses.par_chunks(CHUNK).map(|chunk| chunk.iter().map(|&loss| of(loss)).sum()).collect();
@@ -178,7 +191,7 @@ impl RiskRequest<'_> {
         let count = paths as f64;
         let mean = sums(&|loss| loss) / count;
         let deviation = (sums(&|loss| (loss - mean) * (loss - mean)) / (count - 1.0)).sqrt();
-        let mut sorted = losses.clone();
+        let mut sorted = losses.to_vec();
         sorted.par_sort_unstable_by(f64::total_cmp);
         let one = |&level: &f64| {
             let rank = ((level * count).ceil() as usize).clamp(1, paths) - 1;
@@ -194,16 +207,16 @@ impl RiskRequest<'_> {
                 var_interval: (at(rank as f64 - reach), at(rank as f64 + reach + 1.0)),
                 shortfall,
                 shortfall_error: ((spread + level * (shortfall - var).powi(2)) / size).sqrt(),
-                parts: model.parts(&losses, var, tail.len()),
+                parts: model.parts(losses, var, tail.len()),
             }
         };
-        Ok(RiskReport {
+        RiskReport {
             levels: self.levels.iter().map(one).collect(),
             mean,
             deviation,
             worst: sorted[paths - 1],
             explained,
-        })
+        }
     }
 }
 
@@ -337,9 +350,9 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Backend;
     use crate::options::tests::normal_cdf;
     use crate::sobol::inverse_normal;
-    use crate::{Backend, Cpu};
 
     fn returns(assets: usize, rows: usize) -> Vec<f64> {
         let z = |at: usize, of: usize| {

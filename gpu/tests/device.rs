@@ -8,12 +8,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate_gpu::changes::{ChangeBank, ChangeOptions};
-use tidegate_gpu::correlation::EwCorrelation;
+use tidegate_gpu::correlation::{EwCorrelation, RollingCorrelation};
 use tidegate_gpu::hmm::{FitRequest, HmmBank};
 use tidegate_gpu::options::{Market, OptionBatch, Payoff};
 use tidegate_gpu::philox::philox4x32;
+use tidegate_gpu::portfolio::Assets;
+use tidegate_gpu::qp::{Aim, LongOnlyBatch};
 use tidegate_gpu::risk::{RiskRequest, Tail};
-use tidegate_gpu::sweep::{SweepRequest, SweepSeries, SweepSpec};
+use tidegate_gpu::sweep::{SweepPath, SweepRequest, SweepSeries, SweepSpec};
+use tidegate_gpu::window::WindowRequest;
 use tidegate_gpu::{Accel, Backend, BatchError, Cpu, GpuPolicy, Unavailable};
 
 fn compile(folder: &str, source: &Path, more: &[&str]) -> PathBuf {
@@ -24,7 +27,8 @@ fn compile(folder: &str, source: &Path, more: &[&str]) -> PathBuf {
     let mut command = Command::new(&compiler);
     // -ffp-contract=off: products are fused only where a kernel says so.
     command.args(["-std=c++20", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra"]);
-    command.args(["-Wno-unknown-pragmas", "-Wno-unused-function"]).args(more);
+    // Jumps from one stack to another are what a fortified library calls broken.
+    command.args(["-Wno-unknown-pragmas", "-Wno-unused-function", "-U_FORTIFY_SOURCE"]).args(more);
     command.arg("-o").arg(&made).arg(source);
     let output = command
         .output()
@@ -120,7 +124,12 @@ fn every_batch(backend: &dyn Backend, size: usize) -> Vec<String> {
     );
     specs.rotate_left(17);
     for horizon in [1, 9, 4_000] {
-        found.push(format!("{:?}", backend.sweep(&SweepRequest { series: &series, specs: &specs, horizon })));
+        let request = SweepRequest { series: &series, specs: &specs, horizon };
+        found.push(format!("{:?}", backend.sweep(&request)));
+        if size > 1 || horizon == 9 {
+            let path = SweepPath::Stretches { length: 256, warm: 40 };
+            found.push(format!("{:?}", backend.sweep_by(&request, path)));
+        }
     }
 
     let assets = 7;
@@ -169,11 +178,61 @@ fn every_batch(backend: &dyn Backend, size: usize) -> Vec<String> {
         found.push(format!("{:?}", backend.change_points(&mut bank, rows)));
     }
     found.push(format!("{bank:?}"));
+    found.extend(matrices(backend, &moves, symbols, size));
     found
 }
 
-/// Batches of [`every_batch`] that go to the device.
-const BATCHES: u64 = 3 + 3 + 2 + 2 + 3 * 3 + 2;
+/// Rolling windows, windows as a whole, eigenvalues and portfolios; at size 1 few of what takes the shim long.
+fn matrices(backend: &dyn Backend, moves: &[f64], symbols: usize, size: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rolling = RollingCorrelation::new(symbols, 3).unwrap();
+    for rows in [&moves[..symbols], &moves[symbols..3 * symbols], &moves[3 * symbols..]] {
+        found.push(format!("{:?}", backend.roll(&mut rolling, rows)));
+    }
+    found.push(format!("{rolling:?}"));
+    // Through all rows and symbols, and few of both; a symbol that never moves.
+    let mut values = moves.to_vec();
+    values.iter_mut().skip(5).step_by(symbols).for_each(|value| *value = 1.5);
+    let all = WindowRequest { values: &values, symbols };
+    let few = WindowRequest { values: &values[..35], symbols: 5 };
+    found.push(format!("{:?}", backend.window_correlation(&few)));
+    let correlation = backend.window_correlation(&all).unwrap();
+    found.push(format!("{correlation:?}"));
+    found.push(format!("{:?}", backend.window_spectrum(&few, 3)));
+    if size > 1 {
+        found.push(format!("{:?}", backend.window_spectrum(&all, 3)));
+        found.push(format!("{:?}", backend.leading(&correlation, 2)));
+        // Nobody moves: one eigenvalue, as often as there are symbols, so that the method starts anew again and again.
+        let still = RollingCorrelation::new(9, 2).unwrap().correlation();
+        found.push(format!("{:?}", backend.leading(&still, 4)));
+    }
+
+    let mut covariances = vec![0.0; symbols * symbols];
+    let load = |asset: usize, factor: u32| 0.02 * (unit(asset, factor) - 0.3);
+    for row in 0..symbols {
+        for column in 0..symbols {
+            covariances[row * symbols + column] =
+                (500..505).map(|factor| load(row, factor) * load(column, factor)).sum();
+        }
+        covariances[row * symbols + row] += 1e-4 * (0.5 + unit(row, 510));
+    }
+    let means: Vec<f64> = (0..symbols).map(|asset| 1e-3 * unit(asset, 511)).collect();
+    let assets = Assets::new(&means, &covariances).unwrap();
+    let aversions: Vec<f64> = (0..66).map(|at| 1.2f64.powi(at)).collect();
+    let steps = if size > 1 { 35 } else { 3 };
+    let middle = [means.iter().sum::<f64>() / symbols as f64, 3e-4, 6e-4];
+    let returns: Vec<f64> = (0..2 * symbols).map(|at| 1e-3 * unit(at, 512)).collect();
+    for aim in
+        [Aim::Aversions(&aversions), Aim::Means(&middle), Aim::Views { returns: &returns, aversion: 2.0 }]
+    {
+        found.push(format!("{:?}", backend.long_only(&LongOnlyBatch { assets: &assets, aim, steps })));
+    }
+    found
+}
+
+/// Batches of [`every_batch`] that go to the device, at size 1 and at others.
+const BATCHES: u64 = 3 + 4 + 2 + 2 + 3 * 3 + 2 + (3 + 3 + 3);
+const BATCHES_MORE: u64 = BATCHES + 2 + 3;
 
 #[track_caller]
 fn equal(found: &[String], wanted: &[String]) {
@@ -196,13 +255,112 @@ fn child_equal() {
     let size = std::env::var("SIZE").map_or(1, |size| size.parse().unwrap());
     equal(&every_batch(&accel, size), &every_batch(&Cpu::new(1).unwrap(), size));
     let status = accel.status();
-    assert_eq!((status.on_device, status.on_cpu, status.recomputed), (BATCHES, 0, 0), "{status:?}");
+    let batches = if size == 1 { BATCHES } else { BATCHES_MORE };
+    assert_eq!((status.on_device, status.on_cpu, status.recomputed), (batches, 0, 0), "{status:?}");
 }
 
 #[test]
 fn every_kernel_gives_the_bits_of_the_cpu_in_any_order_of_threads() {
     for (order, size) in [("0", "6"), ("1", "2"), ("70221", "2")] {
         passes(&child("child_equal", driver(), &[("CUDA_SHIM_ORDER", order), ("SIZE", size)]));
+    }
+}
+
+/// Bars of a symbol that wander, and stand still from `still` on for so many bars.
+fn bars(count: usize, of: u32, still: std::ops::Range<usize>) -> [Vec<i64>; 3] {
+    let mut price = 100_000_000_000i64;
+    let mut rows = [Vec::new(), Vec::new(), Vec::new()];
+    for at in 0..count {
+        let moves = !still.contains(&at);
+        let reach = if moves { 1e8 } else { 0.0 };
+        if moves {
+            price = (price + ((unit(at, of) - 0.5) * 4e8) as i64).max(1_000_000_000);
+        }
+        rows[0].push(price + (unit(at, of + 1) * reach) as i64);
+        rows[1].push(price - (unit(at, of + 2) * reach) as i64);
+        rows[2].push(price);
+    }
+    rows
+}
+
+#[test]
+#[ignore = "run by the test below, with a driver"]
+fn child_stretches() {
+    let accel = Accel::open(GpuPolicy::Require, 1).unwrap();
+    let cpu = Cpu::new(1).unwrap();
+    let stretches = || {
+        let found = accel.status().stretches;
+        (found.computed, found.again)
+    };
+    // One bar, stretches to the bar and one bar over, and one symbol that stands still over many of them.
+    let rows: Vec<_> = [(1, 0..0), (2, 0..0), (255, 0..0), (256, 0..0), (257, 0..0), (20_000, 0..0)]
+        .into_iter()
+        .chain([(30_011, 9_000..16_000)])
+        .enumerate()
+        .map(|(at, (count, still))| bars(count, 700 + 10 * at as u32, still))
+        .collect();
+    let series: Vec<_> = rows.iter().map(|[high, low, close]| SweepSeries { high, low, close }).collect();
+    let specs = [
+        SweepSpec::Ema { window: 1 },
+        SweepSpec::Ema { window: 12 },
+        SweepSpec::Bollinger { window: 20, deviations: 2.0 },
+        SweepSpec::Rsi { window: 2 },
+        SweepSpec::Rsi { window: 14 },
+        SweepSpec::Macd { fast: 5, slow: 12, signal: 4 },
+        SweepSpec::Atr { window: 14 },
+        SweepSpec::Bollinger { window: 300, deviations: 0.5 },
+        SweepSpec::Ema { window: 3_000 },
+    ];
+    let request = |horizon| SweepRequest { series: &series, specs: &specs, horizon };
+    let wanted = format!("{:?}", cpu.sweep(&request(7)));
+    let same =
+        |path| equal(&[format!("{:?}", accel.sweep_by(&request(7), path))], std::slice::from_ref(&wanted));
+
+    same(SweepPath::Lanes);
+    assert_eq!(stretches(), (0, 0));
+    // By its shape: all but the mean that forgets too late, in stretches of 1,024 bars.
+    same(SweepPath::Automatic);
+    let (computed, again) = stretches();
+    println!("automatic: {computed} stretches, {again} of them again");
+    assert_eq!(computed, (5 + 20 + 30) * 8);
+    // Where nothing moves for longer than a stretch runs up, two means stop at two places: those are gone through again, few others.
+    assert!((1..=60).contains(&again), "{again} of {computed}");
+    // Without a bar to run up over hardly one guess is right, and with all bars before every one is.
+    same(SweepPath::Stretches { length: 256, warm: 0 });
+    let (cold, wrong) = stretches();
+    let (cold, wrong) = (cold - computed, wrong - again);
+    println!("cold: {cold} stretches, {wrong} of them again");
+    assert_eq!(cold, (1 + 1 + 1 + 1 + 2 + 79 + 118) * 9);
+    assert!(wrong * 10 > cold * 6, "{wrong} of {cold}");
+    let before = stretches();
+    same(SweepPath::Stretches { length: 2_560, warm: 40_000 });
+    assert_eq!(stretches(), (before.0 + (5 + 8 + 12) * 9, before.1));
+    for (length, warm) in [(256, 100), (512, 3_000), (40_192, 5)] {
+        same(SweepPath::Stretches { length, warm });
+    }
+    // No signal has a bar ahead, and each has.
+    for horizon in [1, 29_990, 1 << 20] {
+        let wanted = format!("{:?}", cpu.sweep(&request(horizon)));
+        let path = SweepPath::Stretches { length: 1_024, warm: 700 };
+        equal(&[format!("{:?}", accel.sweep_by(&request(horizon), path))], &[wanted]);
+    }
+    // What is refused is refused before anything goes to the device.
+    let sent = accel.status().on_device;
+    let length = SweepPath::Stretches { length: 100, warm: 0 };
+    let error = accel.sweep_by(&request(7), length).unwrap_err().to_string();
+    assert_eq!(error, "bars of a stretch is 100; allowed is a multiple of 256");
+    assert_eq!(cpu.sweep_by(&request(7), length).unwrap_err().to_string(), error);
+    let none = SweepRequest { series: &[], ..request(7) };
+    let error = accel.sweep_by(&none, SweepPath::Stretches { length: 256, warm: 0 }).unwrap_err().to_string();
+    assert_eq!(error, "series: 0; allowed are 1 to 1048576");
+    let status = accel.status();
+    assert_eq!((status.on_device, status.on_cpu, status.recomputed), (sent, 0, 0), "{status:?}");
+}
+
+#[test]
+fn stretches_of_few_long_series_have_the_bits_of_the_whole_whatever_was_guessed() {
+    for order in ["0", "70221"] {
+        passes(&child("child_stretches", driver(), &[("CUDA_SHIM_ORDER", order)]));
     }
 }
 
@@ -240,11 +398,15 @@ fn a_driver_that_will_not_do_is_said_to_be_so_once_and_the_cpu_computes() {
         assert!(text.contains("off: cpu None"), "{mode}: {text}");
         assert_eq!(text.matches(reason).count(), 2, "{mode}: {text}");
     }
-    let text = passes(&child("child_open", driver(), &[]));
-    assert!(
-        text.contains("auto: cuda None") && text.contains("require: Some(DeviceInfo { name: \"shim\""),
-        "{text}"
-    );
+    // With the machine code that fits, or with the PTX where the driver will not have that.
+    for (mode, native) in [("", "native: true"), ("no_code", "native: false")] {
+        let text = passes(&child("child_open", driver(), &[("FAKE_CUDA", mode)]));
+        assert!(text.contains("auto: cuda None"), "{mode}: {text}");
+        assert!(
+            text.contains("require: Some(DeviceInfo { name: \"shim\"") && text.contains(native),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -356,6 +518,59 @@ fn child_small() {
 #[test]
 fn what_does_not_fit_on_the_device_goes_to_the_cpu_and_breaks_nothing() {
     passes(&child("child_small", driver(), &[("FAKE_CUDA", "small")]));
+}
+
+/// The script and the program of `cargo xtask gpu-check`, with the driver that has no device.
+#[test]
+fn the_check_of_a_device_compares_and_times_every_kernel_and_says_what_is_wrong() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("check.sh");
+    let check = |mode: &str| {
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("check-{mode}"));
+        let mut command = Command::new("sh");
+        command.arg(&script).arg(env!("CARGO_BIN_EXE_gpu-check")).arg(&out);
+        let output = command
+            .env("LD_LIBRARY_PATH", driver())
+            .env("FAKE_CUDA", mode)
+            .env("SMALL", "1")
+            .output()
+            .unwrap();
+        (output.status.success(), text(&output), std::fs::read_to_string(out.join("table.md")))
+    };
+    let (good, text, table) = check("");
+    assert!(good && text.ends_with("gpu-check: all good\n"), "{text}");
+    assert!(text.contains("results of a device whose memory held NaN: 0 not the CPU's"), "{text}");
+    assert!(!text.contains("NOT computed on the device"), "{text}");
+    let table = table.unwrap();
+    let rows: Vec<&str> =
+        table.lines().filter(|line| line.starts_with("| ") && !line.contains("goal")).collect();
+    assert!(rows.len() == 11 && rows.iter().all(|row| row.ends_with("| yes |")), "{table}");
+    for work in [
+        "sweep, EMA",
+        "sweep by stretches",
+        "sweep by lanes",
+        "Baum-Welch",
+        "change points",
+        "exponential",
+        "window of",
+        "rolling",
+        "eigenvalues",
+        "paths",
+        "portfolios",
+    ] {
+        assert_eq!(rows.iter().filter(|row| row.contains(work)).count(), 1, "{work}: {table}");
+    }
+    // No machine of continuous integration has a sanitizer; where one is, it says that there is no device.
+    assert!(text.contains("NOT CHECKED: "), "{text}");
+
+    let (good, text, _) = check("wrong_late");
+    assert!(!good && text.contains("DIFFERS: ") && text.contains("gpu-check ended with 1"), "{text}");
+    assert!(text.ends_with("gpu-check: FAILED\n"), "{text}");
+    let (good, text, _) = check("no_device");
+    assert!(
+        !good && text.contains("gpu-check: a GPU is required: the NVIDIA driver does not start"),
+        "{text}"
+    );
+    assert!(text.contains("gpu-check ended with 2"), "{text}");
 }
 
 #[test]

@@ -10,15 +10,23 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 pub(crate) mod changes;
-mod correlation;
+pub(crate) mod correlation;
 pub(crate) mod hmm;
 pub(crate) mod paths;
+mod profile;
+pub(crate) mod qp;
 pub(crate) mod risk;
+pub(crate) mod spectra;
 pub(crate) mod sweep;
+
+pub use profile::KernelTime;
+use profile::Profile;
+use spectra::Spectra;
 
 /// Oldest driver that reads the kernels' PTX (ISA 8.4).
 const DRIVER_LEAST: i32 = 12_040;
@@ -29,20 +37,48 @@ const MEMORY_PERCENT: u64 = 80;
 /// Threads per block, where threads do not talk to each other.
 const THREADS: u32 = 128;
 
-/// The kernels, as text that every driver since [`DRIVER_LEAST`] translates for its device, and the names in each.
-const MODULES: &[(&str, &[&str])] = &[
-    (include_str!("../../kernels/ptx/paths.ptx"), &["known_answer", "brownian", "payoffs"]),
-    (include_str!("../../kernels/ptx/risk.ptx"), &["losses"]),
-    (
-        include_str!("../../kernels/ptx/sweep.ptx"),
-        &["sweep_ema", "sweep_rsi", "sweep_macd", "sweep_atr", "sweep_bollinger"],
+/// Major capability of the devices whose machine code is shipped.
+const NATIVE: i32 = 9;
+
+/// The kernels: text that every driver since [`DRIVER_LEAST`] translates for its device, machine code for devices of capability
+/// [`NATIVE`], and the names in each.
+type Module = (&'static str, &'static [u8], &'static [&'static str]);
+
+macro_rules! module {
+    ($file:literal, $names:expr) => {
+        (
+            include_str!(concat!("../../kernels/ptx/", $file, ".ptx")),
+            include_bytes!(concat!("../../kernels/cubin/", $file, ".cubin")),
+            $names,
+        )
+    };
+}
+
+const MODULES: &[Module] = &[
+    module!("paths", &["known_answer", "brownian", "payoffs"]),
+    module!("risk", &["losses"]),
+    module!("sweep", &["sweep_ema", "sweep_rsi", "sweep_macd", "sweep_atr", "sweep_bollinger"]),
+    module!(
+        "scan",
+        &[
+            "scan_ema",
+            "scan_rsi",
+            "scan_macd",
+            "scan_atr",
+            "scan_bollinger",
+            "join_ema",
+            "join_rsi",
+            "join_macd",
+            "join_atr",
+            "join_bollinger",
+            "scan_fold"
+        ]
     ),
-    (include_str!("../../kernels/ptx/correlation.ptx"), &["rank1"]),
-    (
-        include_str!("../../kernels/ptx/hmm.ptx"),
-        &["hmm_filter_2", "hmm_filter_3", "hmm_filter_4", "hmm_fit_2", "hmm_fit_3", "hmm_fit_4"],
-    ),
-    (include_str!("../../kernels/ptx/changes.ptx"), &["change_points"]),
+    module!("correlation", &["rank1", "roll", "centre", "window_products"]),
+    module!("spectrum", &["tile_products", "fold_tiles", "shares_along", "take_out", "unit_length"]),
+    module!("qp", &["admm_start", "admm"]),
+    module!("hmm", &["hmm_filter_2", "hmm_filter_3", "hmm_filter_4", "hmm_fit_2", "hmm_fit_3", "hmm_fit_4"]),
+    module!("changes", &["change_points"]),
 ];
 
 /// What is called of the driver. The library behind it panics when one is missing, so they are looked for first.
@@ -79,6 +115,8 @@ pub struct DeviceInfo {
     pub capability: (i32, i32),
     /// The driver's version of CUDA, as 1000 times the major and 10 times the minor one.
     pub driver: i32,
+    /// Whether it runs the shipped machine code; else what the driver made of the PTX.
+    pub native: bool,
 }
 
 /// A device that is there, reads our kernels and gives known answers.
@@ -86,6 +124,10 @@ pub struct Device {
     stream: Arc<CudaStream>,
     functions: BTreeMap<&'static str, CudaFunction>,
     info: DeviceInfo,
+    profile: Profile,
+    /// Whether room for results is filled with NaN first.
+    poisoned: AtomicBool,
+    stretches: sweep::StretchTally,
 }
 
 impl std::fmt::Debug for Device {
@@ -157,14 +199,30 @@ impl Device {
         }
         let name = context.name().map_err(failed("asking for the device's name"))?;
         let mut functions = BTreeMap::new();
-        for &(text, names) in MODULES {
-            let module = context.load_module(Ptx::from_src(text)).map_err(failed("loading kernels"))?;
+        let mut native = major == NATIVE;
+        for &(text, code, names) in MODULES {
+            let shipped = native.then(|| context.load_module(Ptx::from_binary(code.to_vec())).ok()).flatten();
+            let module = match shipped {
+                Some(module) => module,
+                None => {
+                    native = false;
+                    context.load_module(Ptx::from_src(text)).map_err(failed("loading kernels"))?
+                }
+            };
             for &name in names {
                 functions.insert(name, module.load_function(name).map_err(failed("finding a kernel"))?);
             }
         }
-        let info = DeviceInfo { name, capability: (major, minor), driver };
-        let device = Self { stream: context.default_stream(), functions, info };
+        let info = DeviceInfo { name, capability: (major, minor), driver, native };
+        let profile = Profile::default();
+        let device = Self {
+            stream: context.default_stream(),
+            functions,
+            info,
+            profile,
+            poisoned: AtomicBool::new(false),
+            stretches: sweep::StretchTally::default(),
+        };
         device.known_answers()?;
         Ok(device)
     }
@@ -203,7 +261,11 @@ impl Device {
     fn room<T: DeviceRepr>(&self, count: u64) -> Result<CudaSlice<T>, DeviceError> {
         let count = usize::try_from(count.max(1)).unwrap_or(usize::MAX / 16);
         // SAFETY: every bit pattern is a value of the number types this is used for, and none is read before a kernel wrote it.
-        unsafe { self.stream.alloc(count) }.map_err(failed("allocating on the device"))
+        let mut room = unsafe { self.stream.alloc(count) }.map_err(failed("allocating on the device"))?;
+        if self.poisoned.load(Ordering::Relaxed) {
+            self.fill_with_nan(&mut room)?;
+        }
+        Ok(room)
     }
 
     /// Waits for what was launched and brings the first numbers of a buffer back into `to`.

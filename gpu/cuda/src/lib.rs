@@ -10,9 +10,12 @@ mod device;
 mod error;
 
 pub use device::changes::{ChangeState, ChangeTables};
+pub use device::correlation::{RollRows, Triangle};
 pub use device::hmm::{HmmFilterState, HmmParameters};
 pub use device::paths::{LANES, PATH_CHUNK, PLAN_NUMBERS, PathBlock};
+pub use device::qp::{QpBatch, QpProblem};
 pub use device::risk::RiskModel;
-pub use device::sweep::{SweepBars, SweepCells, SweepJob, SweepKind};
-pub use device::{Device, DeviceInfo};
+pub use device::spectra::Spectra;
+pub use device::sweep::{STRETCH_STEP, StretchCounts, Stretches, SweepBars, SweepCells, SweepJob, SweepKind};
+pub use device::{Device, DeviceInfo, KernelTime};
 pub use error::{DeviceError, Unavailable};

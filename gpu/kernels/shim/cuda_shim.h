@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <setjmp.h>
 #include <ucontext.h>
 #include <vector>
 
@@ -28,6 +29,7 @@ inline dim3 gridDim, blockDim, blockIdx, threadIdx;
 #define __forceinline__ inline
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 // One block runs at a time, so what a block shares is static; its section can be filled as a whole.
 #define __shared__ static __attribute__((section("cuda_shared")))
 
@@ -39,7 +41,9 @@ namespace shim {
 enum class Wait { none, barrier, warp, done };
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t context; // of its first turn
+    jmp_buf left;       // of the later ones
+    bool begun;
     std::unique_ptr<char[]> stack;
     dim3 index;
     unsigned lane, warp;
@@ -51,7 +55,7 @@ struct Fiber {
 constexpr size_t STACK = 64 * 1024;
 inline std::vector<Fiber> fibers;
 inline Fiber* now;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline const std::function<void()>* body;
 
 [[noreturn]] inline void die(const char* what, int line) {
@@ -62,13 +66,23 @@ inline const std::function<void()>* body;
 inline void enter() {
     (*body)();
     now->wait = Wait::done;
-    swapcontext(&now->context, &scheduler);
+    _longjmp(scheduler, 1);
 }
 
-inline void pause(Wait wait, int line) {
+// Gives fiber `to` a turn. Jumps leave the mask of signals alone, which contexts ask the system for each time.
+__attribute__((noinline)) inline void turn_of(Fiber& to) {
+    now = &to;
+    threadIdx = to.index;
+    if (_setjmp(scheduler) != 0) return;
+    if (to.begun) _longjmp(to.left, 1);
+    to.begun = true;
+    setcontext(&to.context);
+}
+
+__attribute__((noinline)) inline void pause(Wait wait, int line) {
     now->wait = wait;
     now->line = line;
-    swapcontext(&now->context, &scheduler);
+    if (_setjmp(now->left) == 0) _longjmp(scheduler, 1);
     threadIdx = now->index;
 }
 
@@ -100,6 +114,7 @@ inline void run_block(unsigned threads) {
         fiber.lane = at % 32;
         fiber.warp = at / 32;
         fiber.wait = Wait::none;
+        fiber.begun = false;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = STACK;
@@ -119,9 +134,7 @@ inline void run_block(unsigned threads) {
             if (chosen % 2 == 1) at = threads - 1 - at;
             Fiber& fiber = fibers[at];
             if (fiber.wait != Wait::none) continue;
-            now = &fiber;
-            threadIdx = fiber.index;
-            swapcontext(&scheduler, &fiber.context);
+            turn_of(fiber);
             if (fiber.wait == Wait::done) left--;
         }
         // Nobody can go on: a warp whose threads all wait at one shuffle does, or all threads of the block at one barrier.
@@ -168,6 +181,7 @@ inline void run_grid(dim3 grid, dim3 block, const std::function<void()>& kernel)
 
 } // namespace shim
 
+#define __syncwarp() shim::pause(shim::Wait::warp, __LINE__)
 #define __syncthreads() shim::pause(shim::Wait::barrier, __LINE__)
 #define __shfl_sync(mask, value, from) shim::exchange(value, from, __LINE__)
 #define __shfl_xor_sync(mask, value, bits) shim::exchange(value, shim::now->lane ^ (bits), __LINE__)
@@ -179,10 +193,17 @@ template <class To, class From> inline To shim_bits(From from) {
     return to;
 }
 
+// Fibers take turns at barriers alone, so an operation is never cut in two.
+inline unsigned atomicMax(unsigned* at, unsigned value) {
+    unsigned before = *at;
+    if (value > before) *at = value;
+    return before;
+}
 inline unsigned __float_as_uint(float x) { return shim_bits<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return shim_bits<float>(x); }
 inline long long __double_as_longlong(double x) { return shim_bits<long long>(x); }
 inline double __longlong_as_double(long long x) { return shim_bits<double>(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((uint64_t)a * b) >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
     return (unsigned long long)(((unsigned __int128)a * b) >> 64);

@@ -2,10 +2,14 @@
 // tests as libcuda.so. How it misbehaves is chosen by the environment variable FAKE_CUDA:
 //
 //   no_device       cuInit finds none                   old_driver     a version before 12.0
-//   old_ptx         refuses every module                wrong_answers  kernels run, but what they write is spoiled
+//   old_ptx         refuses every module                no_code        refuses machine code, but not PTX
+//   wrong_answers  kernels run, but what they write is spoiled
 //   small           memory of 1 MiB                     fail:N         everything from the Nth call on fails
 //   fail:N:M        as fail:N, for M calls              hang           cuInit never returns
 //   wrong_numbers   spoils what is longer than the words of the known-answer test
+//   wrong_late      spoils what is brought back after the tests of a start
+//   hang:N          the Nth call never returns, others do
+//   slow:N          the Nth call takes two seconds
 //
 // Memory is filled with NaN when it is given out and ends before a page that cannot be touched, so that a kernel which reads
 // or writes behind it faults. Every copy must lie within one allocation, or the process ends.
@@ -15,19 +19,23 @@
 #include "../correlation.cu"
 #include "../hmm.cu"
 #include "../paths.cu"
+#include "../qp.cu"
 #include "../risk.cu"
+#include "../scan.cu"
+#include "../spectrum.cu"
 #include "../sweep.cu"
 
 #include <map>
 #include <mutex>
 #include <string>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 #include <utility>
 
 namespace {
 
-enum Code { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, UNSUPPORTED_PTX = 222, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum Code { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, UNSUPPORTED_PTX = 222, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 
 std::mutex lock; // one block at a time: the shim's state is global
 std::map<uintptr_t, size_t> memory;
@@ -57,7 +65,23 @@ bool fails() {
     return span.first >= 0 && call >= span.first && call - span.first < span.second;
 }
 
-#define ENTER                             \
+// Whether this is the call that does not come back, or not soon. Asked without the lock being held, so that others go on.
+void stall() {
+    static const bool hang = mode().rfind("hang:", 0) == 0, slow = mode().rfind("slow:", 0) == 0;
+    static const long place = hang || slow ? std::strtol(mode().c_str() + 5, nullptr, 10) : -1;
+    if (place < 0) return;
+    {
+        std::lock_guard<std::mutex> guard(lock);
+        static bool over = false;
+        if (over || calls < place) return;
+        over = true;
+    }
+    if (hang) for (;;) pause();
+    sleep(2);
+}
+
+#define ENTER                                \
+    stall();                                 \
     std::lock_guard<std::mutex> guard(lock); \
     if (fails()) return LAUNCH_FAILED;
 
@@ -92,7 +116,11 @@ template <auto function> void bound(dim3 grid, dim3 block, void** arguments) {
 const std::map<std::string, Kernel> kernels = {
     NAMED(known_answer), NAMED(brownian),   NAMED(payoffs),    NAMED(losses),        NAMED(rank1),         NAMED(sweep_ema),
     NAMED(sweep_rsi),    NAMED(sweep_macd), NAMED(sweep_atr),  NAMED(sweep_bollinger), NAMED(change_points), NAMED(hmm_filter_2),
-    NAMED(hmm_filter_3), NAMED(hmm_filter_4), NAMED(hmm_fit_2), NAMED(hmm_fit_3),     NAMED(hmm_fit_4),
+    NAMED(hmm_filter_3), NAMED(hmm_filter_4), NAMED(hmm_fit_2), NAMED(hmm_fit_3),     NAMED(hmm_fit_4),     NAMED(roll),
+    NAMED(centre),       NAMED(window_products), NAMED(tile_products), NAMED(fold_tiles), NAMED(shares_along), NAMED(take_out),
+    NAMED(unit_length),  NAMED(admm_start), NAMED(admm),
+    NAMED(scan_ema),     NAMED(scan_rsi),   NAMED(scan_macd),  NAMED(scan_atr),      NAMED(scan_bollinger), NAMED(scan_fold),
+    NAMED(join_ema),     NAMED(join_rsi),   NAMED(join_macd),  NAMED(join_atr),      NAMED(join_bollinger),
 };
 
 } // namespace
@@ -139,7 +167,9 @@ int cuCtxSetCurrent(void*) { ENTER return OK; }
 int cuModuleLoadData(void** module, const void* image) {
     ENTER
     if (mode() == "old_ptx") return UNSUPPORTED_PTX;
-    if (!std::strstr((const char*)image, ".entry")) return INVALID;
+    bool code = std::memcmp(image, "\x7f" "ELF", 4) == 0;
+    if (code && mode() == "no_code") return NO_BINARY;
+    if (!code && !std::strstr((const char*)image, ".entry")) return INVALID;
     *module = const_cast<void*>(image);
     return OK;
 }
@@ -194,6 +224,8 @@ int cuMemcpyDtoHAsync_v2(void* to, uintptr_t from, size_t bytes, void*) {
     within(from, bytes);
     std::memcpy(to, (const void*)from, bytes);
     if (mode() == "wrong_answers") ((unsigned char*)to)[0] ^= 1;
+    static int brought = 0;
+    if (mode() == "wrong_late" && ++brought > 20) ((unsigned char*)to)[0] ^= 1;
     if (mode() == "wrong_numbers" && bytes > 48) ((unsigned char*)to)[6] ^= 1;
     return OK;
 }
@@ -203,6 +235,36 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     ENTER
     if (gx == 0 || gy == 0 || gz == 0 || gy > 65535 || gz > 65535 || bx * by * bz > 1024) return INVALID;
     ((Kernel)function)(dim3{gx, gy, gz}, dim3{bx, by, bz}, arguments);
+    return OK;
+}
+int cuMemsetD8Async(uintptr_t at, unsigned char value, size_t bytes, void*) {
+    ENTER
+    within(at, bytes);
+    std::memset((void*)at, value, bytes);
+    return OK;
+}
+int cuEventCreate(void** event, unsigned) {
+    ENTER
+    *event = new double(0.0);
+    return OK;
+}
+int cuEventRecord(void* event, void*) {
+    ENTER
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *(double*)event = now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
+    return OK;
+}
+int cuEventSynchronize(void*) { ENTER return OK; }
+int cuEventElapsedTime(float* milliseconds, void* begin, void* end) {
+    ENTER
+    *milliseconds = (float)(*(double*)end - *(double*)begin);
+    return OK;
+}
+int cuEventDestroy_v2(void* event) {
+    // As for memory: nothing is leaked when the call fails.
+    delete (double*)event;
+    ENTER
     return OK;
 }
 int cuGetErrorName(int code, const char** text) {

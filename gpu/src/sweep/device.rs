@@ -1,12 +1,22 @@
 //! A sweep as a device takes it.
 
 use super::kernels::Bars;
-use super::{SweepCell, SweepRequest, SweepSpec};
-use tidegate_cuda::{Device, DeviceError, SweepBars, SweepCells, SweepJob, SweepKind};
+use super::{SweepCell, SweepPath, SweepRequest, SweepSpec, route};
+use tidegate_cuda::{Device, DeviceError, Stretches, SweepBars, SweepCells, SweepJob, SweepKind};
 
 impl SweepRequest<'_> {
+    /// Checks the request and how it is to be gone through.
+    pub(crate) fn check_for(&self, path: SweepPath) -> Result<(), crate::BatchError> {
+        path.check()?;
+        self.check()
+    }
+
     /// A checked request on the device.
-    pub(crate) fn on_device(&self, device: &Device) -> Result<Vec<Vec<SweepCell>>, DeviceError> {
+    pub(crate) fn on_device(
+        &self,
+        device: &Device,
+        path: SweepPath,
+    ) -> Result<Vec<Vec<SweepCell>>, DeviceError> {
         let horizon = self.horizon as usize;
         let mut starts = vec![0u64];
         let (mut close, mut price, mut ahead) = (Vec::new(), Vec::new(), Vec::new());
@@ -27,13 +37,14 @@ impl SweepRequest<'_> {
         let (close, price, ahead) = (&close[..], &price[..], &ahead[..]);
         let (up, down, range, change) = (&up[..], &down[..], &range[..], &change[..]);
         let bars = SweepBars { starts, close, price, ahead, up, down, range, change, horizon };
-        let found = device.sweep(&bars, &jobs(self.specs), self.specs.len() as u32)?;
+        let jobs = jobs(self.specs, &route::route(self, path));
+        let found = device.sweep(&bars, &jobs, self.specs.len() as u32)?;
         Ok((0..self.series.len()).map(|series| cells(&found, series, self.specs.len())).collect())
     }
 }
 
-/// The specs by kind, those of one window next to each other, so that neighbouring threads do alike.
-fn jobs(specs: &[SweepSpec]) -> Vec<SweepJob> {
+/// The specs by kind and by how bars are cut, those of one window next to each other, so that neighbouring threads do alike.
+fn jobs(specs: &[SweepSpec], cuts: &[Option<Stretches>]) -> Vec<SweepJob> {
     let mut order: Vec<usize> = (0..specs.len()).collect();
     order.sort_by_key(|&at| specs[at].first_defined());
     let mut jobs: Vec<SweepJob> = Vec::new();
@@ -47,10 +58,12 @@ fn jobs(specs: &[SweepSpec]) -> Vec<SweepJob> {
                 (SweepKind::Bollinger, vec![window], Some(deviations))
             }
         };
-        let job = match jobs.iter().position(|job| job.kind == kind) {
+        let stretches = cuts[at];
+        let job = match jobs.iter().position(|job| job.kind == kind && job.stretches == stretches) {
             Some(found) => &mut jobs[found],
             None => {
-                jobs.push(SweepJob { kind, places: Vec::new(), windows: Vec::new(), deviations: Vec::new() });
+                let (places, windows, deviations) = (Vec::new(), Vec::new(), Vec::new());
+                jobs.push(SweepJob { kind, stretches, places, windows, deviations });
                 let last = jobs.len() - 1;
                 &mut jobs[last]
             }

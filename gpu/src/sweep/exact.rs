@@ -10,9 +10,6 @@ pub(super) const UNIT: f64 = 1e9;
 pub(super) fn bollinger(bars: &Bars<'_>, window: u32, deviations: f64) -> SweepCell {
     let close = bars.close;
     let width = window as usize;
-    let scale = f64::from(window) * UNIT;
-    let reach = deviations / scale;
-    let n = u128::from(window);
     let (mut sum, mut squares) = (0u128, 0u128);
     let mut tally = Tally::default();
     let mut values = [f64::NAN; 3];
@@ -29,10 +26,7 @@ pub(super) fn bollinger(bars: &Bars<'_>, window: u32, deviations: f64) -> SweepC
         if at + 1 < width {
             continue;
         }
-        // window x price < 2^64 was checked, so that n times the squares fits.
-        let spread = wide_to_f64(n * squares - sum * sum).sqrt() * reach;
-        let mid = wide_to_f64(sum) / scale;
-        values = [mid, mid + spread, mid - spread];
+        values = bands(window, deviations, sum, squares);
         let price = bars.price[at];
         let now = (price <= values[2], price >= values[1]);
         if let Some((below, above)) = stood {
@@ -43,6 +37,17 @@ pub(super) fn bollinger(bars: &Bars<'_>, window: u32, deviations: f64) -> SweepC
         stood = Some(now);
     }
     tally.cell(values)
+}
+
+/// Middle, upper and lower band from the sum of the window's closes and that of their squares. Window x price is below 2^64, so
+/// that the window times the squares fits.
+#[inline]
+pub(super) fn bands(window: u32, deviations: f64, sum: u128, squares: u128) -> [f64; 3] {
+    let scale = f64::from(window) * UNIT;
+    let reach = deviations / scale;
+    let spread = wide_to_f64(u128::from(window) * squares - sum * sum).sqrt() * reach;
+    let mid = wide_to_f64(sum) / scale;
+    [mid, mid + spread, mid - spread]
 }
 
 /// The same conversion as the streaming indicators': the same operations on every machine.

@@ -36,21 +36,23 @@ impl<'a> Bars<'a> {
         let atr = wanted(|spec| matches!(spec, SweepSpec::Atr { .. }));
         let previous = |at: usize| close[at.saturating_sub(1)];
         let moved = |at: usize| close[at].abs_diff(previous(at)) as f64;
-        let reach = |at: usize| {
-            let (high, low, before) = (series.high[at], series.low[at], previous(at));
-            let range = high.abs_diff(low).max(high.abs_diff(before)).max(low.abs_diff(before));
-            wide(range) / UNIT
-        };
         Self {
             close,
             up: (0..rsi).map(|at| if close[at] > previous(at) { moved(at) } else { 0.0 }).collect(),
             down: (0..rsi).map(|at| if close[at] > previous(at) { 0.0 } else { moved(at) }).collect(),
-            range: (0..atr).map(reach).collect(),
+            range: (0..atr).map(|at| reach(series.high[at], series.low[at], previous(at))).collect(),
             change: (0..atr).map(|at| price[at] - price[at.saturating_sub(1)]).collect(),
             price,
             ahead,
         }
     }
+}
+
+/// True range of a bar after one that closed at `before`.
+#[inline(always)]
+pub(super) fn reach(high: i64, low: i64, before: i64) -> f64 {
+    let range = high.abs_diff(low).max(high.abs_diff(before)).max(low.abs_diff(before));
+    wide(range) / UNIT
 }
 
 /// As the streaming indicators convert it.
@@ -206,12 +208,12 @@ trait Recurrence: Copy {
 }
 
 #[inline(always)]
-fn settle(average: f64) -> f64 {
+pub(super) fn settle(average: f64) -> f64 {
     if average.abs() < NOTHING { 0.0 } else { average }
 }
 
 #[inline(always)]
-fn exponential<const WARM: bool>(held: f64, value: f64, index: f64, window: f64, k: f64) -> f64 {
+pub(super) fn exponential<const WARM: bool>(held: f64, value: f64, index: f64, window: f64, k: f64) -> f64 {
     if !WARM || index >= window {
         (value - held) * k + held
     } else if index + 1.0 == window {
@@ -221,26 +223,33 @@ fn exponential<const WARM: bool>(held: f64, value: f64, index: f64, window: f64,
     }
 }
 
+/// Relative strength from the means of rises and falls in 1e-9.
+#[inline(always)]
+pub(super) fn strength(gain: f64, loss: f64) -> f64 {
+    let total = gain + loss;
+    if total < 1e-14 * UNIT { 0.0 } else { 100.0 * (gain / total) }
+}
+
 #[inline(always)]
 fn flag(set: bool) -> f64 {
     if set { 1.0 } else { 0.0 }
 }
 
 /// Constants of Wilder's mean.
-#[derive(Clone, Copy)]
-struct Wilder {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wilder {
     window: Row,
     less: Row,
     share: Row,
 }
 
 impl Wilder {
-    fn new(window: Row) -> Self {
+    pub(super) fn new(window: Row) -> Self {
         Self { window, less: window.map(|window| window - 1.0), share: window.map(|window| 1.0 / window) }
     }
 
     #[inline(always)]
-    fn mean<const WARM: bool>(&self, lane: usize, held: f64, value: f64, index: f64) -> f64 {
+    pub(super) fn mean<const WARM: bool>(&self, lane: usize, held: f64, value: f64, index: f64) -> f64 {
         if !WARM || index >= self.window[lane] {
             settle((held * self.less[lane] + value) * self.share[lane])
         } else if index + 1.0 == self.window[lane] {
@@ -274,8 +283,7 @@ impl Recurrence for Rsi {
             let loss = self.wilder.mean::<WARM>(lane, self.loss[lane], down, index - 1.0);
             self.gain[lane] = gain;
             self.loss[lane] = loss;
-            let total = gain + loss;
-            let value = if total < 1e-14 * UNIT { 0.0 } else { 100.0 * (gain / total) };
+            let value = strength(gain, loss);
             let (low, high) = (flag(value <= OVERSOLD), flag(value >= OVERBOUGHT));
             event[lane] = self.low[lane] * (1.0 - low) - self.high[lane] * (1.0 - high);
             self.low[lane] = low;

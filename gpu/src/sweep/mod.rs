@@ -17,8 +17,12 @@ mod crossing;
 mod device;
 mod exact;
 mod kernels;
+mod live;
+mod route;
 #[cfg(test)]
 mod tests;
+
+pub use live::{LiveBar, LiveSweep};
 
 use crate::BatchError;
 use rayon::prelude::*;
@@ -80,6 +84,15 @@ impl SweepSpec {
         bar as usize
     }
 
+    /// Values it has: three of a MACD and of Bollinger bands, else one.
+    #[must_use]
+    pub const fn columns(&self) -> usize {
+        match self {
+            Self::Macd { .. } | Self::Bollinger { .. } => 3,
+            _ => 1,
+        }
+    }
+
     fn check(&self) -> Result<(), BatchError> {
         let window = |name, window: u32| {
             let fits = (1..=WINDOW_MAX).contains(&window);
@@ -129,6 +142,24 @@ pub struct SweepRequest<'a> {
     pub specs: &'a [SweepSpec],
     /// A signal is judged by the close so many bars later, from 1.
     pub horizon: u32,
+}
+
+/// How a device goes through the bars of a sweep. A matter of time alone: results have the same bits on each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SweepPath {
+    /// As suits the shape: stretches where symbols x parameters leave the device idle and bars are many, else lanes.
+    #[default]
+    Automatic,
+    /// A thread per symbol and parameter.
+    Lanes,
+    /// A thread per stretch of a symbol's bars and parameter. A stretch runs up from a guess; one whose state does not come out as the
+    /// one before ended is gone through again from there.
+    Stretches {
+        /// Bars of a stretch, a multiple of 256.
+        length: u32,
+        /// Bars to run up over.
+        warm: u32,
+    },
 }
 
 /// What came of one symbol and one indicator.

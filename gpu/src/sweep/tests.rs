@@ -245,3 +245,37 @@ fn wrong_requests_are_refused_by_name() {
     let text = refuse(&vec![good; 1 << 13], &many, 1);
     assert!(text.starts_with("symbols x indicators: 8192 x 4096 of them"), "{text}");
 }
+
+#[test]
+fn kept_up_bar_by_bar_every_value_is_that_of_a_sweep_of_all_bars_so_far() {
+    let specs = specs();
+    let live = LiveSweep::new(&specs).unwrap();
+    let rows = walk(9, 300);
+    let mut state = vec![0.0; live.state_len()];
+    let mut out = vec![0.0; live.width()];
+    let cpu = Cpu::new(1).unwrap();
+    for at in 0..300 {
+        let [high, low, close] = rows.each_ref().map(|row| row[at]);
+        live.take(&mut state, at as u64, rows[2][at.saturating_sub(1)], LiveBar { high, low, close });
+        live.values(&state, at as u64, |ago| rows[2][at - ago as usize], &mut out);
+        let [high, low, close] = rows.each_ref().map(|row| &row[..=at]);
+        let series = [SweepSeries { high, low, close }];
+        let cells = cpu.sweep(&SweepRequest { series: &series, specs: &specs, horizon: 1 }).unwrap();
+        let mut want = out.iter();
+        for (spec, cell) in specs.iter().zip(&cells[0]) {
+            for (column, value) in cell.values[..spec.columns()].iter().enumerate() {
+                let found = want.next().unwrap();
+                let same = found.to_bits() == value.to_bits() || found.is_nan() && value.is_nan();
+                assert!(same, "{spec:?} at bar {at}, column {column}: {found} for {value}");
+            }
+        }
+        assert!(want.next().is_none());
+    }
+    // What a sweep refuses has no band.
+    let huge = LiveSweep::new(&[SweepSpec::Bollinger { window: 3, deviations: 1.0 }]).unwrap();
+    let mut out = [0.0; 3];
+    huge.values(&[], 5, |_| i64::MAX, &mut out);
+    assert!(out.iter().all(|value| value.is_nan()));
+    let error = LiveSweep::new(&[SweepSpec::Rsi { window: 0 }]).unwrap_err().to_string();
+    assert_eq!(error, "window is 0; allowed is 1 to 100000 bars");
+}

@@ -88,9 +88,11 @@ impl Device {
         call.arg(&mut evidences).arg(&mut likeliest).arg(&mut recent);
         let config =
             LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
-        // SAFETY: a block per series and a thread per run length, at most the 1,024 the kernel has shared memory for; block `s`
-        // touches what is series `s`'s of buffers whose lengths were checked above.
-        unsafe { call.launch(config) }.map_err(failed("launching change_points"))?;
+        self.timed("change_points", rows, || {
+            // SAFETY: a block per series and a thread per run length, at most the 1,024 the kernel has shared memory for; block `s`
+            // touches what is series `s`'s of buffers whose lengths were checked above.
+            unsafe { call.launch(config) }.map_err(failed("launching change_points"))
+        })?;
         let mut found = state.clone();
         let count = (rows * series) as usize;
         let (mut runs, mut shares) = (vec![0; count], vec![0.0; count]);

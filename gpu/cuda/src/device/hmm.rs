@@ -82,8 +82,11 @@ impl Device {
         let mut call = self.call(name);
         call.arg(&values).arg(&rows).arg(&seen).arg(&models).arg(&initial).arg(&transition).arg(&means);
         call.arg(&deviations).arg(&mut now).arg(&mut best).arg(&mut kept).arg(&mut exponent);
-        // SAFETY: thread `m < models` touches its own numbers of buffers whose lengths were checked above.
-        unsafe { call.launch(blocks(models, MODEL_THREADS)?) }.map_err(failed("launching hmm_filter"))?;
+        let config = blocks(models, MODEL_THREADS)?;
+        self.timed("hmm_filter", rows, || {
+            // SAFETY: thread `m < models` touches its own numbers of buffers whose lengths were checked above.
+            unsafe { call.launch(config) }.map_err(failed("launching hmm_filter"))
+        })?;
         let mut found = state.clone();
         self.bring(&now, &mut found.now)?;
         self.bring(&best, &mut found.best)?;
@@ -130,8 +133,11 @@ impl Device {
         call.arg(&values).arg(&rows).arg(&series).arg(&first).arg(&models).arg(&iterations).arg(&floors);
         call.arg(&mut initial).arg(&mut transition).arg(&mut means).arg(&mut deviations);
         call.arg(&mut scratch).arg(&mut likelihoods);
-        // SAFETY: thread `m < models` touches its own numbers and scratch, and reads one of `series` columns.
-        unsafe { call.launch(blocks(models, MODEL_THREADS)?) }.map_err(failed("launching hmm_fit"))?;
+        let config = blocks(models, MODEL_THREADS)?;
+        self.timed("hmm_fit", 1, || {
+            // SAFETY: thread `m < models` touches its own numbers and scratch, and reads one of `series` columns.
+            unsafe { call.launch(config) }.map_err(failed("launching hmm_fit"))
+        })?;
         let mut found = parameters.clone();
         let mut likelihood = vec![0.0; models as usize];
         self.bring(&initial, &mut found.initial)?;

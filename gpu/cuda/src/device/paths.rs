@@ -52,14 +52,20 @@ impl Device {
         let mut sums = self.room::<f64>(cells)?;
         let mut call = self.call("brownian");
         call.arg(&first).arg(&count).arg(&steps).arg(&k0).arg(&k1).arg(&mut ends).arg(&mut areas);
-        // SAFETY: both buffers hold `count` floats, and thread `t < count` writes place `t`.
-        unsafe { call.launch(blocks(count, THREADS)?) }.map_err(failed("launching brownian"))?;
+        let config = blocks(count, THREADS)?;
+        self.timed("brownian", 1, || {
+            // SAFETY: both buffers hold `count` floats, and thread `t < count` writes place `t`.
+            unsafe { call.launch(config) }.map_err(failed("launching brownian"))
+        })?;
         let (chunk, plan_count) = (PATH_CHUNK as u32, plan_count as u32);
         let mut call = self.call("payoffs");
         call.arg(&ends).arg(&areas).arg(&count).arg(&chunk).arg(&plans).arg(&plan_count);
         call.arg(&to_end).arg(&to_mean).arg(&mut sums);
-        // SAFETY: paths below `count` are read, `plan_count` plans of `PLAN_NUMBERS` numbers, and `cells` sums written.
-        unsafe { call.launch(blocks(cells / 2, THREADS)?) }.map_err(failed("launching payoffs"))?;
+        let config = blocks(cells / 2, THREADS)?;
+        self.timed("payoffs", 1, || {
+            // SAFETY: paths below `count` are read, `plan_count` plans of `PLAN_NUMBERS` numbers, and `cells` sums written.
+            unsafe { call.launch(config) }.map_err(failed("launching payoffs"))
+        })?;
         let mut found = vec![0.0; cells as usize];
         self.bring(&sums, &mut found)?;
         Ok(found)

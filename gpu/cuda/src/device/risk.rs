@@ -46,8 +46,11 @@ impl Device {
         let mut call = self.call("losses");
         call.arg(&first).arg(&count).arg(&assets).arg(&factors).arg(&freedom);
         call.arg(&loadings).arg(&own).arg(&weights).arg(&k0).arg(&k1).arg(&mut out);
-        // SAFETY: the model's lengths were checked, at most 64 factors fit the kernel's array, thread `t < count` writes place `t`.
-        unsafe { call.launch(blocks(count, THREADS)?) }.map_err(failed("launching losses"))?;
+        let config = blocks(count, THREADS)?;
+        self.timed("losses", 1, || {
+            // SAFETY: the model's lengths were checked, at most 64 factors fit the kernel's array, thread `t < count` writes place `t`.
+            unsafe { call.launch(config) }.map_err(failed("launching losses"))
+        })?;
         self.bring(&out, losses)
     }
 }
