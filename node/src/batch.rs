@@ -165,18 +165,22 @@ pub(crate) fn histories(
 /// What computes: the device where `TIDEGATE_GPU` lets it and there is one, else every core. Asked before files are read, so
 /// that a device which is required and missing is said at once.
 pub(crate) fn backend(ui: &Ui) -> Result<Accel, Failure> {
-    let policy = match std::env::var("TIDEGATE_GPU") {
-        Ok(text) => policy(&text)?,
-        Err(VarError::NotPresent) => GpuPolicy::Auto,
-        Err(VarError::NotUnicode(text)) => policy(&text.to_string_lossy())?,
-    };
-    let backend = Accel::open(policy, 0)?;
+    let backend = Accel::open(gpu_policy()?, 0)?;
     match backend.unavailable() {
         // A machine without a GPU is no news.
         None | Some(Unavailable::NoLibrary) => {}
         Some(reason) => ui.note(&format!("{reason}; computing on the CPU")),
     }
     Ok(backend)
+}
+
+/// What `TIDEGATE_GPU` says.
+pub(crate) fn gpu_policy() -> Result<GpuPolicy, Failure> {
+    match std::env::var("TIDEGATE_GPU") {
+        Ok(text) => policy(&text),
+        Err(VarError::NotPresent) => Ok(GpuPolicy::Auto),
+        Err(VarError::NotUnicode(text)) => policy(&text.to_string_lossy()),
+    }
 }
 
 fn policy(text: &str) -> Result<GpuPolicy, Failure> {

@@ -1,7 +1,9 @@
 //! The command line: names, defaults, ranges and examples. What a text may be is decided here, once.
 
+mod cluster;
 mod traffic;
 
+pub(crate) use cluster::*;
 pub(crate) use traffic::*;
 
 use crate::alert::args::{AlertArgs, RulesArgs, StoreArgs, TellArgs};
@@ -15,6 +17,7 @@ use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_actors::regime::RegimeSpec;
 use tidegate_actors::runtime::Placement;
 use tidegate_actors::{BarSpec, LatePolicy, WindowSpec};
+use tidegate_config::derived::{Horizon, Sweep};
 use tidegate_config::units::{parse_bytes, parse_count, parse_span};
 use tidegate_config::{Off, Span};
 use tidegate_engine::{EventTime, WindowWidth};
@@ -74,10 +77,12 @@ pub(crate) enum Command {
                       reset, silent for its time-out, or at the end of the file. Each file is read by itself."
     )]
     Flows(FlowsArgs),
-    /// Find attacks in captures and flow logs: scans, floods, guessed passwords, beacons, tunnels; each with its reasons.
+    /// Find attacks in captures and flow logs: scans, floods, guessed passwords, beacons, tunnels; each with its reasons. With --kind, what is
+    /// unlike the rest in a table of edges (who with whom, when) or of records.
     #[command(
         after_help = "Examples:\n  tidegate detect office.pcap\n  tidegate detect *.pcap conn.log\n  tidegate detect --output jsonl day.pcap.gz > \
-                      alerts.jsonl\n  tidegate detect --min-severity high --json day.pcapng\n\nExits with 1 when there is an alert. Each file is \
+                      alerts.jsonl\n  tidegate detect --min-severity high --json day.pcapng\n  tidegate detect calls.csv --kind edges --scores scores.csv\n  \
+                      tidegate detect conns.csv --kind records --map time=ts,entity=host --one-in 10000\n\nExits with 1 when there is an alert. Each file is \
                       judged by itself; docs/detectors.md says what each detector counts and from when on it speaks.\nWith --alerts what is found is kept: \
                       see tidegate alert --help and docs/alerts.md."
     )]
@@ -127,18 +132,19 @@ pub(crate) enum Command {
                       ~/tidegate\n  tidegate serve --config tidegate.toml\n\nSIGHUP reads the configuration again. Ctrl-C ends it in order: open windows are closed, subscribers get what is left, and a summary \
                       that balances is printed."
     )]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Publish any input to a server, as fast as it takes it or at the speed of the recording.
     #[command(
         after_help = "Examples:\n  tidegate publish day.tgc\n  tidegate publish trades.csv.gz --speed 10 --count 1M\n  tail -f trades.csv | \
-                      tidegate publish -\n  tidegate publish generate market --events 2M --speed 10\n\nStarted again after a crash, it \
+                      tidegate publish -\n  tidegate publish generate market --events 2M --speed 10\n  tidegate publish kafka://kafka-1:9092/trades --ack durable\n\nStarted again after a crash, it \
                       goes on where the server stands: nothing is lost, nothing doubled. Options of `generate` stand behind it."
     )]
     Publish(Box<PublishArgs>),
     /// Print results of a server as they come.
     #[command(
         after_help = "Examples:\n  tidegate subscribe bars.1s --keys 'BTC*' --from snapshot\n  tidegate subscribe bars.1m,ind.1m --from \
-                      lookback:20 --output jsonl\n  tidegate subscribe bars.1s --conflate 500ms --on-lag disconnect"
+                      lookback:20 --output jsonl\n  tidegate subscribe bars.1s --conflate 500ms --on-lag disconnect\n  tidegate subscribe bars.1m --output jsonl --to \
+                      kafka://kafka-1:9092/bars --follow"
     )]
     Subscribe(SubscribeArgs),
     /// Check, explain and begin configurations of `serve`.
@@ -266,6 +272,9 @@ pub(crate) struct ServeArgs {
     /// Look for attacks in this capture or flow log, as `detect` does; again for more.
     #[arg(long, value_name = "FILE")]
     pub(crate) traffic: Vec<PathBuf>,
+    /// Also judge who talks to whom in it, for edges unlike all before; one in N ordinary ones of a minute is told all the same.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000_000))]
+    pub(crate) edges: Option<u32>,
     #[command(flatten)]
     pub(crate) tell: TellArgs,
     #[command(flatten)]
@@ -274,6 +283,16 @@ pub(crate) struct ServeArgs {
     pub(crate) security: SecurityArgs,
     #[command(flatten)]
     pub(crate) plan: PlanArgs,
+    /// A surface over every stream of bars, as `tidegate surface` sweeps: ema:N, rsi:N, atr:N, bb:N:K, macd:FAST:SLOW:SIGNAL, where a
+    /// number may be A..B or A..B/STEP.
+    #[arg(long, value_name = "NAME:A..B,…", value_delimiter = ',')]
+    pub(crate) surface: Vec<Sweep>,
+    /// The cross-section of all symbols over every stream of bars of time, as `tidegate spectrum` has it.
+    #[arg(long)]
+    pub(crate) spectrum: bool,
+    /// The risk of all symbols with equal shares, so far ahead, over every stream of bars of time, as `tidegate risk` has it.
+    #[arg(long, value_name = "SPAN|Nb")]
+    pub(crate) risk: Option<Horizon>,
     /// Threads that compute [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) shards: Option<u32>,
@@ -411,8 +430,9 @@ pub(crate) struct ServerArgs {
     disable_help_subcommand = true
 )]
 pub(crate) struct PublishArgs {
-    /// Files of any format; several merge by event time. `-` is the standard input, published as it comes.
-    #[arg(value_name = "FILE|-", required = true)]
+    /// Files of any format; several merge by event time. `-` is the standard input, published as it comes;
+    /// `kafka://HOST:PORT/TOPIC` a topic of Kafka, read on for as long as it lives.
+    #[arg(value_name = "FILE|-|kafka://…", required = true)]
     pub(crate) files: Vec<PathBuf>,
     #[command(subcommand)]
     pub(crate) made: Option<PublishMade>,
@@ -420,6 +440,39 @@ pub(crate) struct PublishArgs {
     pub(crate) to: PublishTo,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
+    #[command(flatten)]
+    pub(crate) topic: TopicArgs,
+}
+
+/// How a topic of Kafka is read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Kafka")]
+pub(crate) struct TopicArgs {
+    /// Where to begin in a topic that nobody of this name has read before.
+    #[arg(long, value_enum, default_value_t = BeginArg::Oldest)]
+    pub(crate) begin: BeginArg,
+    /// The first line of the table whose rows are the messages, for tables of CSV.
+    #[arg(long, value_name = "COLUMN,…")]
+    pub(crate) header: Option<String>,
+    /// End after so long at the end of the topic.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    pub(crate) idle_exit: Option<u64>,
+    /// Further settings of the client, as librdkafka names them; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_setting)]
+    pub(crate) kafka_client: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BeginArg {
+    Oldest,
+    Newest,
+}
+
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not NAME=VALUE")),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -455,9 +508,9 @@ pub(crate) struct PublishGenerateArgs {
 pub(crate) struct PublishTo {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
-    /// Who publishes; the server knows a source by its name.
-    #[arg(long, value_name = "NAME", default_value = "publish")]
-    pub(crate) name: String,
+    /// Who publishes; the server knows a source by its name. `publish` when left out, and of a topic `kafka.TOPIC.PARTITION`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// Which run this is. Left out, it follows from the input: the same input started again goes on where it stopped. What comes
     /// from the standard input is a new run each time.
     #[arg(long, value_name = "N")]
@@ -519,6 +572,13 @@ pub(crate) struct SubscribeArgs {
     /// How records are printed. Lines of jsonl and csv are those that `replay --out` writes.
     #[arg(long, value_enum, default_value_t = PrintArg::Table)]
     pub(crate) output: PrintArg,
+    /// Write them into a topic of Kafka, `kafka://HOST:PORT/TOPIC`, in place of printing them: a record is a message, a line of
+    /// jsonl, and its key is the record's. Those of a key keep their order, and a number (`seq`) that comes again is the same record.
+    #[arg(long, value_name = "kafka://…")]
+    pub(crate) to: Option<String>,
+    /// Further settings of the client of Kafka, as librdkafka names them; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", requires = "to", value_parser = parse_setting)]
+    pub(crate) kafka_client: Vec<(String, String)>,
     /// Print so many records at most.
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub(crate) count: Option<u64>,
@@ -618,107 +678,6 @@ pub(crate) enum CertsCommand {
     Add(CertsMakeArgs),
     /// What certificates and keys are, for whom, and until when.
     Show(CertsShowArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ClusterArgs {
-    #[command(subcommand)]
-    pub(crate) what: ClusterCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ClusterCommand {
-    /// A folder with a CA, an operator's certificate, and a folder for each node, to be brought to its machine.
-    Init(ClusterInitArgs),
-    /// How each node stands: who leads, who is in sync, how far the log is.
-    Status(ClusterStatusArgs),
-    /// Let another node in sync lead; feeds follow by themselves.
-    Move(ClusterMoveArgs),
-    /// Let a node lead no more, as long as another one in sync can: it goes on to hold and apply everything. Before it is worked on, say.
-    Drain(ClusterDrainArgs),
-    /// Go on with what one node has, when no node is left that has everything. What only others had is lost, and everybody is told by a
-    /// new lineage.
-    PromoteLoss(ClusterMoveArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ClusterInitArgs {
-    /// The folder to make.
-    #[arg(value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// A node, its address, and its ports for other nodes and for feeds; again for each.
-    #[arg(long, value_name = "ID=IP[:PORT[:PORT]]", value_parser = parse_node, required_unless_present = "local")]
-    pub(crate) node: Vec<(u16, tidegate_cluster::NodePlace)>,
-    /// So many nodes on this machine, on the ports 7501 and up for each other and 7441 and up for feeds.
-    #[arg(long, value_name = "N", conflicts_with = "node", value_parser = clap::value_parser!(u16).range(1..=15))]
-    pub(crate) local: Option<u16>,
-    /// Nodes that must have an event before it is committed [default: a majority].
-    #[arg(long, value_name = "N")]
-    pub(crate) min_isr: Option<usize>,
-    /// How long certificates are good.
-    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3_650))]
-    pub(crate) days: u32,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ClusterStatusArgs {
-    /// The cluster's folder, or a node's.
-    #[arg(value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// The table as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ClusterMoveArgs {
-    /// The cluster's folder.
-    #[arg(value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// The node.
-    #[arg(long, value_name = "ID")]
-    pub(crate) to: u16,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ClusterDrainArgs {
-    /// The cluster's folder.
-    #[arg(value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// The node.
-    #[arg(long, value_name = "ID")]
-    pub(crate) node: u16,
-    /// Let it lead again.
-    #[arg(long)]
-    pub(crate) undo: bool,
-}
-
-/// Ports of a node unless told otherwise.
-const PEERS_PORT: u16 = 7_500;
-const CLIENTS_PORT: u16 = 7_443;
-
-fn parse_node(text: &str) -> Result<(u16, tidegate_cluster::NodePlace), String> {
-    let wrong =
-        || format!("`{text}` is no node such as 1=10.0.0.1, 1=10.0.0.1:7500:7443 or 1=[::1]:7500:7443");
-    let (node, place) = text.split_once('=').ok_or_else(wrong)?;
-    let (ip, ports) = match place.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
-        None => place.split_at(place.find(':').unwrap_or(place.len())),
-    };
-    let ip: std::net::IpAddr = ip.parse().map_err(|_| wrong())?;
-    let mut ports = match ports.strip_prefix(':') {
-        Some(ports) => ports.split(':').collect(),
-        None if ports.is_empty() => Vec::new(),
-        None => return Err(wrong()),
-    }
-    .into_iter();
-    let mut port = |usual| ports.next().map_or(Ok(usual), |port| port.parse::<u16>().map_err(|_| wrong()));
-    let (peers, clients) = (port(PEERS_PORT)?, port(CLIENTS_PORT)?);
-    if ports.next().is_some() {
-        return Err(wrong());
-    }
-    let place = tidegate_cluster::NodePlace { peers: (ip, peers).into(), clients: (ip, clients).into() };
-    Ok((node.parse().map_err(|_| wrong())?, place))
 }
 
 #[derive(Debug, Args)]

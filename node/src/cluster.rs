@@ -1,6 +1,10 @@
 //! `tidegate cluster`: make a cluster, see how it is, and decide what only people can; and the part of `serve` that is a node.
 
-use crate::cli::{ClusterCommand, ClusterDrainArgs, ClusterInitArgs, ClusterMoveArgs, ClusterStatusArgs};
+mod groups;
+mod members;
+mod rebalance;
+
+use crate::cli::{ClusterCommand, ClusterDrainArgs, ClusterInitArgs, ClusterStatusArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::place::now_s;
 use crate::render::{Table, Tone, Ui, thousands};
@@ -11,13 +15,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_cluster::operate::{Found, Operator};
 use tidegate_cluster::{
-    ClusterConfig, ClusterError, Node, NodePlace, NodeStatus, Prepared, Recovered, Snapshotting,
+    ClusterConfig, ClusterError, Founding, Node, NodeGroup, NodePlace, NodeStatus, Prepared, Recovered,
+    ReplicaStatus, Snapshotting,
 };
 use tidegate_journal::commit::CommitOptions;
-use tidegate_live::replication::{ReplicaSnapshots, Replication, ReplicationDriver};
-use tidegate_live::{Live, LiveOptions, SnapshotOptions};
+use tidegate_live::replication::{ReplicaSnapshots, ReplicationDriver, replication};
+use tidegate_live::{IngestHandle, Live, LiveGroup, LiveGroups, LiveOptions, Network, SnapshotOptions};
 use tidegate_quic::Limits;
-use tidegate_replica::{Command, Group, Member as Incarnation, Meta};
+use tidegate_replica::{Command, Member as Incarnation, Meta};
+
+/// How long something may take to be decided, such as while consensus gets another leader.
+const DECIDED: Duration = Duration::from_secs(10);
 
 /// First ports of local nodes.
 const LOCAL_PEERS: u16 = 7_501;
@@ -25,7 +33,7 @@ const LOCAL_CLIENTS: u16 = 7_441;
 
 fn failure(error: ClusterError) -> Failure {
     let exit = match &error {
-        ClusterError::Asked(_) | ClusterError::NoNode { .. } => Exit::Usage,
+        ClusterError::Asked(_) | ClusterError::NoNode { .. } | ClusterError::Left { .. } => Exit::Usage,
         ClusterError::Bind { .. } => Exit::Output,
         ClusterError::Refused(_) => Exit::Differs,
         _ => Exit::Input,
@@ -41,20 +49,20 @@ pub(crate) fn run(command: &ClusterCommand, ui: &Ui) -> Outcome {
     match command {
         ClusterCommand::Init(args) => init(args, ui),
         ClusterCommand::Status(args) => status(args, ui),
-        ClusterCommand::Move(args) => change(args, ui, "leads", |meta, target| {
-            let Group { leader, isr, epoch, .. } = &meta.group;
-            if *leader == Some(target) {
-                return Err(refused(format!("node {} leads already", target.node)));
-            }
-            if !isr.contains(&target) {
-                return Err(refused(format!("node {} is not in sync, so it may not lead", target.node)));
-            }
-            Ok(Command::Transfer { epoch: *epoch, target })
-        }),
+        ClusterCommand::Join(args) => members::join(args, ui),
+        ClusterCommand::Leave(args) => members::leave(args, ui),
+        ClusterCommand::Move(args) => {
+            let does = |meta: &Meta| format!("leads{}", groups::said(meta, args.group));
+            change(&args.dir, args.to, ui, does, |meta| groups::transfer(meta, args.group, args.to))
+        }
+        ClusterCommand::Rebalance(args) => rebalance::run(args, ui),
         ClusterCommand::Drain(args) => drain(args, ui),
         ClusterCommand::PromoteLoss(args) => {
-            let declare = |meta: &Meta, target| Ok(Command::DeclareLoss { epoch: meta.group.epoch, target });
-            change(args, ui, "begins a new lineage with what it has", declare)
+            let does = |meta: &Meta| match groups::said(meta, args.group).as_str() {
+                "" => "begins a new lineage with what it has".to_owned(),
+                group => format!("begins a new lineage of{group} with what it has"),
+            };
+            change(&args.dir, args.to, ui, does, |meta| groups::declare_loss(meta, args.group, args.to))
         }
     }
 }
@@ -71,7 +79,9 @@ fn init(args: &ClusterInitArgs, ui: &Ui) -> Outcome {
         nodes.insert(at + 1, NodePlace { peers: local(LOCAL_PEERS), clients: local(LOCAL_CLIENTS) });
     }
     let min_isr = args.min_isr.unwrap_or(nodes.len() / 2 + 1);
-    let config = ClusterConfig::init(&args.dir, nodes, min_isr, args.days, now_s()).map_err(failure)?;
+    let founding = Founding { min_isr, groups: args.groups, durable: args.durable };
+    let config = ClusterConfig::init(&args.dir, nodes, founding, args.days, now_s());
+    let config = config.map_err(failure)?;
     let mut table = Table::new(&["node", "folder", "for nodes", "for feeds"]);
     for (node, place) in &config.nodes {
         let folder = args.dir.join(format!("node-{node}"));
@@ -83,11 +93,23 @@ fn init(args: &ClusterInitArgs, ui: &Ui) -> Outcome {
         ]);
     }
     ui.print(&table.render(ui, 0));
+    if config.groups > 1 {
+        ui.print(&format!(
+            "{} groups, each with a log of its own; every node holds all of them, and leads as many as any other\n",
+            config.groups
+        ));
+    }
     ui.print(&format!(
-        "{min_isr} of {} nodes must have an event before it is committed\non each: tidegate serve --cluster FOLDER\n",
-        config.nodes.len()
+        "{min_isr} of {} nodes must have an event{} before it is committed\non each: tidegate serve --cluster FOLDER\n",
+        config.nodes.len(),
+        if config.durable { " on disk" } else { "" }
     ));
     Ok(Exit::Ok)
+}
+
+/// What a node of the cluster has done before it counts.
+fn on_disk(config: &ClusterConfig) -> &'static str {
+    if config.durable { ", each with it on disk" } else { "" }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -99,9 +121,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 fn status(args: &ClusterStatusArgs, ui: &Ui) -> Outcome {
     let (found, config) = runtime()?.block_on(async {
-        let operator = Operator::of(&args.dir).map_err(failure)?;
-        let config = operator.config().clone();
-        Ok::<_, Failure>((operator.status().await, config))
+        let mut operator = Operator::of(&args.dir).map_err(failure)?;
+        let found = operator.found().await;
+        Ok::<_, Failure>((found, operator.config().clone()))
     })?;
     let newest = newest(&found);
     if args.json {
@@ -109,11 +131,11 @@ fn status(args: &ClusterStatusArgs, ui: &Ui) -> Outcome {
             let place = config.nodes.get(node);
             match found {
                 Ok(status) => json!({
-                    "node": node, "clients": place.map(|place| place.clients), "answers": true,
-                    "replica": status.replica, "consensus": status.consensus, "connected": status.connected,
+                    "node": node, "clients": place.map(|place| place.clients), "zone": config.zones.get(node), "answers": true,
+                    "replica": status.replica, "replicas": status.replicas, "consensus": status.consensus, "connected": status.connected,
                 }),
                 Err(why) => json!({
-                    "node": node, "clients": place.map(|place| place.clients), "answers": false, "why": why,
+                    "node": node, "clients": place.map(|place| place.clients), "zone": config.zones.get(node), "answers": false, "why": why,
                 }),
             }
         });
@@ -126,7 +148,7 @@ fn status(args: &ClusterStatusArgs, ui: &Ui) -> Outcome {
     }
     match newest {
         None => Err(failure(ClusterError::Silent(format!("{} were asked", found.len())))),
-        Some(status) if status.meta.group.leader.is_none() => Ok(Exit::Differs),
+        Some(status) if status.meta.groups.iter().any(|group| group.leader.is_none()) => Ok(Exit::Differs),
         Some(_) => Ok(Exit::Ok),
     }
 }
@@ -142,9 +164,12 @@ fn render(
     config: &ClusterConfig,
     ui: &Ui,
 ) -> String {
+    if let Some(status) = newest.filter(|status| status.meta.groups.len() > 1) {
+        return groups::render(found, status, config, ui);
+    }
     let mut text = String::new();
     if let Some(NodeStatus { meta, consensus, .. }) = newest {
-        let group = &meta.group;
+        let group = &meta.groups[0];
         let members = |set: &[Incarnation]| {
             let nodes: Vec<String> = set.iter().map(|member| member.node.to_string()).collect();
             if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") }
@@ -152,7 +177,10 @@ fn render(
         let mut facts = Table::facts();
         let leader = group.leader.map_or("none".to_owned(), |leader| format!("node {}", leader.node));
         facts.fact("leader", format!("{leader}, epoch {}, lineage {}", group.epoch, group.lineage));
-        facts.fact("in sync", format!("{}; {} are needed to commit", members(&group.isr), group.min_isr));
+        facts.fact(
+            "in sync",
+            format!("{}; {} are needed to commit{}", members(&group.isr), group.min_isr, on_disk(config)),
+        );
         if !group.elr.is_empty() {
             facts.fact("eligible", members(&group.elr));
         }
@@ -167,22 +195,17 @@ fn render(
             text += "no node is left that has everything: tidegate cluster promote-loss goes on with what one of them has\n";
         }
     }
-    let mut table = Table::new(&[
-        "node",
-        "for feeds",
-        "is",
-        ">start",
-        ">epoch",
-        ">committed",
-        ">behind",
-        "digest",
-        "links",
-    ]);
+    let zoned = !config.zones.is_empty();
+    let mut heads =
+        vec!["node", "for feeds", "is", ">start", ">epoch", ">committed", ">behind", "digest", "links"];
+    if zoned {
+        heads.insert(1, "zone");
+    }
+    let mut table = Table::new(&heads);
     let end = found.values().filter_map(|found| found.as_ref().ok()).map(|status| status.replica.end).max();
     for (node, found) in found {
-        let name = node.to_string();
         let clients = config.nodes.get(node).map_or(String::new(), |place| place.clients.to_string());
-        match found {
+        let mut cells = match found {
             Ok(NodeStatus { replica, connected, .. }) => {
                 let tone = if replica.in_sync { Tone::Plain } else { Tone::Bad };
                 let is = if replica.in_sync {
@@ -191,68 +214,62 @@ fn render(
                     format!("{}, not in sync", replica.role)
                 };
                 let links: Vec<String> = connected.iter().map(u16::to_string).collect();
-                table.toned([
-                    (Tone::Plain, name.as_str()),
-                    (Tone::Plain, &clients),
-                    (tone, &is),
-                    (Tone::Plain, &replica.incarnation.to_string()),
-                    (Tone::Plain, &replica.epoch.to_string()),
-                    (Tone::Plain, &thousands(replica.commit)),
-                    (Tone::Plain, &thousands(end.unwrap_or(0).saturating_sub(replica.commit))),
-                    (Tone::Faint, &replica.digest),
-                    (Tone::Plain, &links.join(" ")),
-                ]);
+                vec![
+                    (tone, crate::render::clean(&is)),
+                    (Tone::Plain, replica.incarnation.to_string()),
+                    (Tone::Plain, replica.epoch.to_string()),
+                    (Tone::Plain, thousands(replica.commit)),
+                    (Tone::Plain, thousands(end.unwrap_or(0).saturating_sub(replica.commit))),
+                    (Tone::Faint, crate::render::clean(&replica.digest)),
+                    (Tone::Plain, links.join(" ")),
+                ]
             }
-            Err(why) => table.toned([
-                (Tone::Plain, name.as_str()),
-                (Tone::Plain, &clients),
-                (Tone::Bad, &why.to_string()),
-                (Tone::Plain, ""),
-                (Tone::Plain, ""),
-                (Tone::Plain, ""),
-                (Tone::Plain, ""),
-                (Tone::Plain, ""),
-                (Tone::Plain, ""),
-            ]),
+            Err(why) => {
+                // Who was never there has a place and nothing else.
+                let came = newest.is_none_or(|status| status.meta.nodes.contains_key(node));
+                let is = if came { why.clone() } else { format!("to come ({why})") };
+                let mut cells = vec![(Tone::Plain, String::new()); 7];
+                cells[0] = (if came { Tone::Bad } else { Tone::Warn }, crate::render::clean(&is));
+                cells
+            }
+        };
+        cells.insert(0, (Tone::Plain, clients));
+        if zoned {
+            let zone = config.zones.get(node).map_or(String::new(), |zone| crate::render::clean(zone));
+            cells.insert(0, (Tone::Plain, zone));
         }
+        cells.insert(0, (Tone::Plain, node.to_string()));
+        table.cells(cells);
     }
     text + &table.render(ui, 0)
 }
 
-/// Has an operator's command decided, about the newest incarnation of a node.
+/// Has an operator's command about a node decided, and says what it does.
 fn change(
-    args: &ClusterMoveArgs,
+    dir: &Path,
+    node: u16,
     ui: &Ui,
-    does: &str,
-    command: impl Fn(&Meta, Incarnation) -> Result<Command, Failure>,
+    does: impl Fn(&Meta) -> String,
+    command: impl Fn(&Meta) -> Result<Command, Failure>,
 ) -> Outcome {
     runtime()?.block_on(async {
-        let operator = Operator::of(&args.dir).map_err(failure)?;
-        let found = operator.status().await;
+        let mut operator = Operator::of(dir).map_err(failure)?;
+        let found = operator.found().await;
         let Some(status) = newest(&found) else {
             return Err(failure(ClusterError::Silent(format!("{} were asked", found.len()))));
         };
         let meta = &status.meta;
-        let Some(known) = meta.nodes.get(&args.to) else {
-            let nodes: Vec<String> = meta.nodes.keys().map(u16::to_string).collect();
-            return Err(Failure::usage(format!(
-                "there is no node {}, there are {}",
-                args.to,
-                nodes.join(", ")
-            )));
-        };
-        let target = Incarnation { node: args.to, incarnation: known.incarnation };
-        operator.decide(&command(meta, target)?).await.map_err(failure)?;
-        ui.print(&format!("node {} {does}\n", args.to));
+        operator.decide_within(&command(meta)?, DECIDED).await.map_err(failure)?;
+        ui.print(&format!("node {node} {}\n", does(meta)));
         Ok(Exit::Ok)
     })
 }
 
 /// Has a node lead no more, or again.
 fn drain(args: &ClusterDrainArgs, ui: &Ui) -> Outcome {
-    let target = ClusterMoveArgs { dir: args.dir.clone(), to: args.node };
     let does = if args.undo { "may lead again" } else { "leads no more while another node in sync can" };
-    change(&target, ui, does, |_, target| Ok(Command::Drain { node: target.node, drained: !args.undo }))
+    let command = |meta: &Meta| groups::drain(meta, args.node, !args.undo);
+    change(&args.dir, args.node, ui, |_| does.to_owned(), command)
 }
 
 /// The node that `serve` is to be.
@@ -279,22 +296,41 @@ impl Member {
         &self,
         options: &mut LiveOptions,
         limits: &mut Limits,
-        port: Replication,
-        settings: String,
+        settings: &str,
         wall_ns: fn() -> u64,
-    ) -> Result<Prepared, Failure> {
+    ) -> Result<(Prepared, Vec<ReplicationDriver>), Failure> {
         let prepared = Prepared::of(&self.dir).map_err(failure)?;
         let reserve_bytes = CommitOptions::default().reserve_bytes;
-        let (folder, keep) = (prepared.snapshots(), self.snapshots.keep);
-        options.snapshots = Some(ReplicaSnapshots { folder, keep, reserve_bytes, settings, wall_ns });
-        options.replication = Some(port);
-        options.feed.committed = true;
+        let (ports, drivers): (Vec<_>, Vec<_>) = (0..prepared.groups()).map(|_| replication()).unzip();
+        let snapshots = |folder| {
+            let (keep, settings) = (self.snapshots.keep, settings.to_owned());
+            ReplicaSnapshots { folder, keep, reserve_bytes, settings, wall_ns }
+        };
+        let folders = prepared.snapshots().into_iter().map(snapshots);
+        let mut of: Vec<LiveGroup> = ports
+            .into_iter()
+            .zip(folders)
+            .map(|(replication, snapshots)| LiveGroup { replication, snapshots: Some(snapshots) })
+            .collect();
+        if of.len() == 1 {
+            let only = of.pop();
+            options.snapshots = only.as_ref().and_then(|only| only.snapshots.clone());
+            options.replication = only.map(|only| only.replication);
+        } else {
+            options.groups = Some(LiveGroups { slots: prepared.slots().into(), of });
+        }
+        (options.feed.committed, options.feed.durable) = (true, self.config.durable);
         // Results and their numbers follow from the log, so a reader goes on at any node as at the same server.
         options.feed.incarnation = u64::from_str_radix(&self.config.cluster, 16).unwrap_or(1);
         // Clients of a node that died are to look for another one soon.
         limits.idle_timeout = limits.idle_timeout.min(CLIENT_SILENCE);
         limits.keep_alive = Some(limits.keep_alive.unwrap_or(CLIENT_ALIVE).min(CLIENT_ALIVE));
-        Ok(prepared)
+        Ok((prepared, drivers))
+    }
+
+    /// How many groups there are.
+    pub(crate) fn groups(&self) -> u16 {
+        self.config.groups
     }
 
     /// Starts the node beside its engine, whose settings in short are `fingerprint`.
@@ -302,12 +338,18 @@ impl Member {
         &self,
         prepared: Prepared,
         fingerprint: [u8; 16],
-        driver: ReplicationDriver,
+        drivers: Vec<ReplicationDriver>,
         live: &Live,
+        network: &Network,
     ) -> Result<Node, Failure> {
-        let snapshots =
-            Snapshotting { when: self.snapshots, settings: fingerprint, point: live.recovered().point };
-        Node::start(prepared, snapshots, driver, live.ingest()).map_err(failure)
+        let of =
+            |((port, found), ingest): ((ReplicationDriver, &tidegate_live::Recovered), &IngestHandle)| {
+                let snapshots =
+                    Snapshotting { when: self.snapshots, settings: fingerprint, point: found.point };
+                NodeGroup { snapshots, port, ingest: ingest.clone() }
+            };
+        let groups = drivers.into_iter().zip(live.recovered_groups()).zip(live.ingest_groups()).map(of);
+        Node::start(prepared, groups.collect(), network.handle()).map_err(failure)
     }
 }
 
@@ -315,45 +357,58 @@ impl Member {
 const CLIENT_SILENCE: Duration = Duration::from_millis(500);
 const CLIENT_ALIVE: Duration = Duration::from_millis(125);
 
-/// What the node found of its log.
-pub(crate) fn note_recovered(found: &Recovered, ui: &Ui) {
+/// What the node found of its logs.
+pub(crate) fn note_recovered(groups: &[Recovered], ui: &Ui) {
+    for (group, found) in groups.iter().enumerate() {
+        let of = if groups.len() > 1 { format!("group {group}: ") } else { String::new() };
+        note_recovered_group(&of, found, ui);
+    }
+}
+
+fn note_recovered_group(of: &str, found: &Recovered, ui: &Ui) {
     if let Some(offset) = found.snapshot {
-        ui.note(&format!("goes on from the snapshot behind {} entries of the log", thousands(offset)));
+        ui.note(&format!("{of}goes on from the snapshot behind {} entries of the log", thousands(offset)));
     }
     if found.entries > 0 {
         let part = if found.whole { "" } else { ", maybe not all it had: the machine was started anew" };
-        ui.note(&format!("found {} entries of the log{part}", thousands(found.entries)));
+        ui.note(&format!("{of}found {} entries of the log{part}", thousands(found.entries)));
     }
     if found.damaged {
         let cut = thousands(found.torn);
         ui.note(&format!(
-            "the log is damaged behind that: cut off {cut} bytes, and it begins anew from there"
+            "{of}the log is damaged behind that: cut off {cut} bytes, and it begins anew from there"
         ));
     } else if found.torn > 0 {
-        ui.note(&format!("cut off {} bytes that were being written when it stopped", thousands(found.torn)));
+        ui.note(&format!(
+            "{of}cut off {} bytes that were being written when it stopped",
+            thousands(found.torn)
+        ));
     }
 }
 
-/// Says when the node's part changes.
-pub(crate) struct Watch(String);
+/// Says when the node's part changes, group by group.
+pub(crate) struct Watch(Vec<String>);
 
 impl Watch {
     pub(crate) fn of(node: &Node) -> Self {
-        Self(Self::line(&node.status()))
+        Self(Self::lines(&node.status()))
     }
 
-    fn line(status: &NodeStatus) -> String {
-        let replica = &status.replica;
-        let sync = if replica.in_sync { "in sync" } else { "not in sync" };
-        format!("{} in epoch {}, {sync}", replica.role, replica.epoch)
+    fn lines(status: &NodeStatus) -> Vec<String> {
+        let line = |replica: &ReplicaStatus| {
+            let group =
+                if status.replicas.is_empty() { String::new() } else { format!(" group {}:", replica.group) };
+            let sync = if replica.in_sync { "in sync" } else { "not in sync" };
+            format!("node {}:{group} {} in epoch {}, {sync}", replica.node, replica.role, replica.epoch)
+        };
+        status.all().map(line).collect()
     }
 
     pub(crate) fn look(&mut self, node: &Node, ui: &Ui) {
-        let status = node.status();
-        let line = Self::line(&status);
-        if line != self.0 {
-            ui.note(&format!("node {}: {line}", status.replica.node));
-            self.0 = line;
+        let lines = Self::lines(&node.status());
+        for line in lines.iter().filter(|line| !self.0.contains(line)) {
+            ui.note(line);
         }
+        self.0 = lines;
     }
 }

@@ -3,6 +3,7 @@
 
 mod board;
 pub(crate) mod endless;
+mod exporter;
 mod feed;
 mod view;
 

@@ -7,19 +7,21 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::judge::Judge;
 use crate::render::{Tone, Ui, clean, thousands};
-use crate::rules;
+use crate::rules::{self, Rules};
+use crate::serve::alerts::evidence::{About, Evidence, Given, Kind, Recorder};
 use crate::sink::Sinks;
+use crate::tabular::{CellJudge, Scores};
 use crate::traffic::{self, Read, Reading};
 use folder::Store;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use tidegate_alert::render::Event;
 use tidegate_alert::store::HeldRow;
 use tidegate_alert::{
     Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Groups, Hold, Input, Severity, State, Told,
 };
-use tidegate_replay::decode::Traffic;
 
 /// Forgotten episodes that wait to be written.
 const GONE_MAX: usize = 1_000;
@@ -30,6 +32,8 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     let least = Severity::from(args.min_severity);
     let groups = Groups::new(args.tell.group.clone()).map_err(Failure::usage)?;
     let options = DeskOptions { budget: args.tell.budget, groups, ..DeskOptions::default() };
+    let table = args.table()?;
+    let reading = Reading { table, edges: args.edges, ..Reading::of(&args.read) };
     let rules = rules::load(&args.rules.sigma, &args.rules.pattern, ui)?;
     let mut sinks = Sinks::open(&args.rules.sink)?;
     let mut store = folder::asked(&args.store).map(|folder| open(&folder, ui)).transpose()?;
@@ -38,8 +42,7 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         store.state.onto(&mut common, true);
     }
     if args.capture.interface.is_some() {
-        let mut judge = Judge::new(args.flows_max, rules.set, String::new());
-        let told = live(args, &interrupt, &mut judge, &mut common, &mut sinks, store.as_mut(), ui)?;
+        let told = live(args, &interrupt, rules, &mut common, &mut sinks, store.as_mut(), ui)?;
         exit = if told { Exit::Differs } else { Exit::Ok };
         return Ok(if sinks.end(ui) { exit } else { Exit::Output });
     }
@@ -47,7 +50,6 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         if interrupt.raised() {
             break;
         }
-        let reading = Reading::of(&args.read);
         let input = match input::of(path, args.flows_max, &reading, &rules) {
             Ok(input) => input,
             // The other files are still worth a look.
@@ -69,7 +71,14 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         };
         let held = held(desk);
         let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
-        let mut judge = Judge::new(args.flows_max, rules.set.clone(), name);
+        let mut judge = Judge::reading(args.flows_max, rules.set.clone(), name, &reading)?;
+        if let (Some(path), Some(cells), Some(spec)) = (&args.tabular.scores, judge.cells(), &reading.table) {
+            let same = |input: &std::path::Path| matches!((path.canonicalize(), input.canonicalize()), (Ok(scores), Ok(input)) if scores == input);
+            if args.files.iter().any(|input| same(input)) {
+                return Err(Failure::usage(format!("--scores {} is an input", path.display())));
+            }
+            cells.write_to(Scores::create(path, spec.what)?);
+        }
         let mut round = Round::default();
         let read = traffic::read(path, &reading, !rules.set.is_empty(), &interrupt, ui, |unit| {
             unit.give(&mut judge, |finding| {
@@ -90,6 +99,10 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         judge.finish(|finding| {
             let _ = round.take(desk, finding, &mut sinks, least);
         });
+        if let Some(Err(failure)) = judge.cells().map(CellJudge::finish) {
+            ui.error(&failure.error);
+            exit = failure.exit.max(exit);
+        }
         let alerts: Vec<&Episode> = desk
             .episodes()
             .into_iter()
@@ -125,11 +138,70 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     Ok(exit)
 }
 
+/// Bytes of packets that are recorded, so that alerts can be judged again.
+const PACKETS_BYTES_MAX: u64 = 256 << 20;
+
+/// Packets of an interface, recorded where alerts are kept.
+enum Recording {
+    Off,
+    /// Nothing has come yet that says what kind of link it is.
+    Due(Box<About>),
+    On(Arc<Evidence>, Recorder),
+}
+
+impl Recording {
+    /// Begins with the first packet.
+    fn begin(&mut self, link: u32, store: Option<&Store>) -> Result<(), Failure> {
+        let (Self::Due(about), Some(store)) = (&*self, store) else { return Ok(()) };
+        let folder = store.folder().join("evidence");
+        let about = About::clone(about);
+        let evidence = Evidence::open(Kind::packets(link), folder, PACKETS_BYTES_MAX, about, &store.state)?;
+        *self = Self::On(Arc::clone(&evidence), Recorder::new(evidence));
+        Ok(())
+    }
+
+    /// Proves what was found with this.
+    fn prove(&mut self, given: Option<&Given<'_>>, findings: &mut [Finding]) {
+        match (self, given) {
+            (Self::On(_, recorder), Some(given)) => recorder.take(given, findings),
+            (Self::On(_, recorder), None) => recorder.finish(findings),
+            (Self::Off | Self::Due(_), _) => findings.iter_mut().for_each(|finding| {
+                let why =
+                    "packets of an interface are recorded where alerts are kept: with --alerts or --data";
+                finding.unproven = Some(why.to_owned());
+            }),
+        }
+    }
+
+    /// What these rest on, brought to the disk; what could not be written is no proof.
+    fn keep(&self, entries: &mut Vec<Entry>) {
+        let Self::On(evidence, recorder) = self else { return };
+        let proof = |entry: &Entry| match entry {
+            Entry::Episode(episode) => episode.proof.as_ref().map(|proof| proof.input.clone()),
+            _ => None,
+        };
+        let names: BTreeSet<String> = entries.iter().filter_map(proof).collect();
+        let inputs = evidence.keep(&names);
+        for entry in entries.iter_mut() {
+            let Entry::Episode(episode) = entry else { continue };
+            let known = |proof: &tidegate_alert::Proof| {
+                inputs.iter().any(|input| input.name == proof.input && input.units >= proof.units)
+            };
+            if episode.proof.as_ref().is_some_and(|proof| !known(proof)) {
+                let why =
+                    recorder.trouble().map_or("what it rests on could not be written down", String::as_str);
+                (episode.proof, episode.unproven) = (None, Some(why.to_owned()));
+            }
+        }
+        entries.splice(0..0, inputs.into_iter().map(Entry::Input));
+    }
+}
+
 /// Judges what comes by at an interface until the user wants no more; alerts are told as they come. Whether there were any.
 fn live(
     args: &DetectArgs,
     interrupt: &Interrupt,
-    judge: &mut Judge,
+    rules: Rules,
     desk: &mut Desk,
     sinks: &mut Sinks,
     store: Option<&mut Store>,
@@ -151,16 +223,33 @@ fn live(
             AlertsArg::Table => ui.print(&list::body(episode, ui)),
         }
     };
+    let mut judge = Judge::new(args.flows_max, rules.set.clone(), String::new()).with_edges(args.edges);
+    let about = || Box::new(About { flows_max: args.flows_max, edges: args.edges, rules });
+    let mut recording = store.as_ref().map_or(Recording::Off, |_| Recording::Due(about()));
+    let mut findings = Vec::new();
+    let mut refused = None;
     let taken = capture::receive(&args.capture, interrupt, ui, |captured| {
-        match captured {
-            Captured::Frame(frame) => {
-                judge.take(&Traffic::Frame(frame), |finding| found(desk, finding));
+        let given = match &captured {
+            Captured::Frame { frame, raw, link } => {
+                refused = recording.begin(*link, store.as_deref()).err();
+                Given::Packet(frame, raw)
             }
-            Captured::Pause(now) => judge.advance(now, |finding| found(desk, finding)),
-        }
-        true
+            // Before the first packet time passes for nobody.
+            Captured::Pause(_) if judge.units() == 0 => return true,
+            Captured::Pause(now) => Given::Pause(*now),
+        };
+        given.give(&mut judge, |finding| findings.push(finding));
+        recording.prove(Some(&given), &mut findings);
+        findings.drain(..).for_each(|finding| found(desk, finding));
+        refused.is_none()
     })?;
-    judge.finish(|finding| found(desk, finding));
+    if let Some(failure) = refused {
+        return Err(failure);
+    }
+    judge.finish(|finding| findings.push(finding));
+    recording.prove(None, &mut findings);
+    findings.drain(..).for_each(|finding| found(desk, finding));
+    let judge = &judge;
     let alerts: Vec<&Episode> = desk
         .episodes()
         .into_iter()
@@ -181,7 +270,9 @@ fn live(
     taken.note(ui);
     if let Some(store) = store {
         let held = since(&held, desk);
-        store.append(entries(None, desk, &mut round, held))?;
+        let mut entries = entries(None, desk, &mut round, held);
+        recording.keep(&mut entries);
+        store.append(entries)?;
     }
     Ok(any)
 }
@@ -309,6 +400,18 @@ fn unkept(args: &DetectArgs, round: &Round) -> u64 {
 fn remarks(read: &Read, args: &DetectArgs, judge: &Judge, round: &Round, ui: &Ui) {
     let unkept = unkept(args, round);
     traffic::notes(read, judge.counts(), ui);
+    if let Some(judged) = judge.judged().filter(|judged| *judged < read.account.accepted) {
+        ui.note(&format!(
+            "the first {} of {} rows have no chance, and no alerts: they came while it learnt{}",
+            thousands(read.account.accepted - judged),
+            thousands(read.account.accepted),
+            if judged == 0 {
+                ", which takes 120 ticks and 1,024 ordinary edges of different ticks, or 1,324 records"
+            } else {
+                ""
+            },
+        ));
+    }
     if judge.forgotten() > 0 {
         ui.note(&format!(
             "{} hosts, pairs or names were forgotten for lack of room",
@@ -346,6 +449,7 @@ fn whole(path: &Path, read: &Read, judge: &Judge, alerts: &[&Episode], round: &R
         "forgotten": judge.forgotten(),
         "unheard": judge.unheard(),
         "records": judge.records(),
+        "judged": judge.judged(),
         "unkept": unkept,
         "held": held,
         "ended_early": read.ended_early.as_ref().map(ToString::to_string),

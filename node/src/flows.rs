@@ -47,8 +47,9 @@ pub(crate) fn run(args: &FlowsArgs, ui: &Ui) -> Outcome {
         let mut table = traffic::table(args.flows_max, args.interim);
         let read = traffic::read(path, &Reading::of(&args.read), false, &interrupt, ui, |unit| match unit {
             Unit::Traffic(Traffic::Frame(Frame::Ip(packet))) => table.packet(&packet, &mut writer),
-            Unit::Traffic(Traffic::Frame(_)) | Unit::Row(_) => {}
+            Unit::Traffic(Traffic::Frame(_)) | Unit::Row(_) | Unit::Cells(_) => {}
             Unit::Traffic(Traffic::Record(record)) => writer.write(&record),
+            Unit::Pause(now) => table.advance(now, &mut writer),
         });
         let read = match read {
             Ok(read) => read,
@@ -88,6 +89,7 @@ fn listen(args: &FlowsArgs, interrupt: &Interrupt, writer: &mut Writer, ui: &Ui)
             // What is no export is counted by the collector.
             let _ = collector.datagram(from, number, received_ns, bytes, |record| writer.write(record));
         } else {
+            collector.advance(crate::serve::now_ns(), |record| writer.write(record));
             writer.flush();
         }
         writer.open
@@ -111,8 +113,8 @@ fn live(args: &FlowsArgs, interrupt: &Interrupt, writer: &mut Writer, ui: &Ui) -
     let mut table = traffic::table(args.flows_max, args.interim);
     let taken = capture::receive(&args.capture, interrupt, ui, |captured| {
         match captured {
-            Captured::Frame(Frame::Ip(packet)) => table.packet(&packet, writer),
-            Captured::Frame(_) => {}
+            Captured::Frame { frame: Frame::Ip(packet), .. } => table.packet(&packet, writer),
+            Captured::Frame { .. } => {}
             Captured::Pause(now) => {
                 table.advance(now, writer);
                 writer.flush();

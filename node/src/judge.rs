@@ -1,18 +1,31 @@
 //! Traffic through the flow table, the detectors and the users' rules, to findings.
 
-use crate::traffic;
+use crate::exit::Failure;
+use crate::tabular::{CellJudge, Cells, edge_finding};
+use crate::traffic::{self, Reading};
 use std::net::IpAddr;
 use tidegate_alert::{Finding, Proof, Range, Reason, Severity};
+use tidegate_anomaly::{EdgeAlarm, EdgeAlarmOptions};
+use tidegate_engine::name_hash;
 use tidegate_flow::table::Answer;
-use tidegate_flow::{Alert, Detectors, Flow, FlowRecord, FlowTable, Frame, Packet, TableCounts, Watch};
+use tidegate_flow::{
+    Alert, Detectors, EndCause, Flow, FlowRecord, FlowTable, Frame, Packet, TableCounts, Watch,
+};
 use tidegate_replay::decode::Traffic;
 use tidegate_rules::{Extract, Hit, Kind, Level, Origin, Record, RuleSet, Value};
+
+/// Edges of one tick.
+const TICK_NS: u64 = 60_000_000_000;
+/// Unlikely edges that wait to be told; further ones are counted.
+const EDGES_MAX: usize = 65_536;
 
 /// Detectors and rules over one input.
 pub(crate) struct Judge {
     table: FlowTable,
     watchers: Watchers,
     rules: RuleSet,
+    /// For a table in place of traffic.
+    cells: Option<CellJudge>,
     input: String,
     units: u64,
 }
@@ -23,14 +36,89 @@ struct Watchers {
     extract: Option<Extract>,
     /// Flows that ended since they were last taken, where somebody wants them.
     ended: Option<Vec<FlowRecord>>,
+    edges: Option<Box<Edges>>,
+}
+
+/// Who looks at who talks to whom.
+struct Edges {
+    alarm: EdgeAlarm,
+    found: Vec<Finding>,
+    missed: u64,
+}
+
+impl Edges {
+    /// Takes a flow that has ended.
+    fn take(&mut self, record: &FlowRecord) {
+        if record.cause == EndCause::Interim || record.responder.is_group() {
+            return;
+        }
+        let (originator, responder) = (record.originator.to_string(), record.responder.to_string());
+        let (from, to) = (name_hash(originator.as_bytes()), name_hash(responder.as_bytes()));
+        let call = self.alarm.push(from, to, record.last_ns / TICK_NS, f64::from(record.sampling.max(1)));
+        if !call.alert {
+            return;
+        }
+        if self.found.len() >= EDGES_MAX {
+            self.missed += 1;
+            return;
+        }
+        let port = (record.responder_port > 0).then_some(record.responder_port);
+        let (first, last) = record.packets;
+        let mut finding =
+            edge_finding(&self.alarm, &call, (&originator, &responder, port), first, record.last_ns);
+        (finding.range.last, finding.range.first_ts) = (last, record.start_ns);
+        self.found.push(finding);
+    }
 }
 
 impl Judge {
     /// A judge who knows nothing yet; `input` is the name findings prove themselves by, empty for none.
     pub(crate) fn new(flows_max: u32, rules: RuleSet, input: String) -> Self {
         let extract = (!rules.is_empty()).then(Extract::default);
-        let watchers = Watchers { detectors: Detectors::default().listening(), extract, ended: None };
-        Self { table: traffic::table(flows_max, 0), watchers, rules, input, units: 0 }
+        let watchers =
+            Watchers { detectors: Detectors::default().listening(), extract, ended: None, edges: None };
+        Self { table: traffic::table(flows_max, 0), watchers, rules, cells: None, input, units: 0 }
+    }
+
+    /// Also looks at who talks to whom, and tells one in `one_in` ordinary edges of a minute, if that is some number.
+    pub(crate) fn with_edges(mut self, one_in: Option<u32>) -> Self {
+        let options =
+            |one_in: u32| EdgeAlarmOptions { rate: 1.0 / f64::from(one_in), ..EdgeAlarmOptions::default() };
+        // Whoever took the number has seen to its range, and the rest are constants.
+        let alarm = one_in.and_then(|one_in| EdgeAlarm::new(options(one_in)).ok());
+        self.watchers.edges = alarm.map(|alarm| Box::new(Edges { alarm, found: Vec::new(), missed: 0 }));
+        self
+    }
+
+    /// As [`Self::new`], for what is read so.
+    pub(crate) fn reading(
+        flows_max: u32,
+        rules: RuleSet,
+        input: String,
+        reading: &Reading,
+    ) -> Result<Self, Failure> {
+        let cells = reading.table.as_ref().map(CellJudge::new).transpose()?;
+        Ok(Self { cells, ..Self::new(flows_max, rules, input).with_edges(reading.edges) })
+    }
+
+    /// Who judges the rows of a table, if that is what is judged.
+    pub(crate) fn cells(&mut self) -> Option<&mut CellJudge> {
+        self.cells.as_mut()
+    }
+
+    /// Rows of a table that were judged with a chance; `None` for traffic.
+    pub(crate) fn judged(&self) -> Option<u64> {
+        self.cells.as_ref().map(CellJudge::judged)
+    }
+
+    /// Takes a row of a table.
+    pub(crate) fn cell(&mut self, cells: &Cells<'_>, mut found: impl FnMut(Finding)) {
+        self.units += 1;
+        let proof = Where { input: &self.input, units: self.units, at_end: false };
+        if let Some(mut finding) = self.cells.as_mut().and_then(|judge| judge.take(cells)) {
+            finding.proof = proof.proof(finding.ts, finding.score);
+            found(finding);
+        }
     }
 
     /// Keeps flows that end for [`Self::take_flows`], which must be asked now and then.
@@ -53,6 +141,7 @@ impl Judge {
             Traffic::Frame(Frame::Other) => {}
             Traffic::Record(record) => {
                 self.watchers.detectors.logged(record);
+                self.watchers.edges.iter_mut().for_each(|edges| edges.take(record));
                 self.watchers.ended.iter_mut().for_each(|ended| ended.push(*record));
                 if let Some(extract) = &mut self.watchers.extract {
                     extract.logged(record);
@@ -69,8 +158,9 @@ impl Judge {
         self.rules.take(record, |hit| found(of_hit(hit, proof)));
     }
 
-    /// Lets time pass without a packet.
-    pub(crate) fn advance(&mut self, now: u64, found: impl FnMut(Finding)) {
+    /// Until `now` nothing came.
+    pub(crate) fn pause(&mut self, now: u64, found: impl FnMut(Finding)) {
+        self.units += 1;
         self.table.advance(now, &mut self.watchers);
         self.drain(false, found);
     }
@@ -83,7 +173,7 @@ impl Judge {
 
     fn drain(&mut self, at_end: bool, mut found: impl FnMut(Finding)) {
         let proof = Where { input: &self.input, units: self.units, at_end };
-        let Watchers { detectors, extract, .. } = &mut self.watchers;
+        let Watchers { detectors, extract, edges, .. } = &mut self.watchers;
         let rules = &mut self.rules;
         if let Some(extract) = extract {
             extract.take_records(|record| rules.take(&record, |hit| found(of_hit(hit, proof))));
@@ -95,6 +185,14 @@ impl Judge {
             }
             found(finding);
         });
+        let edges = edges.iter_mut().flat_map(|edges| edges.found.drain(..));
+        for mut finding in edges {
+            finding.proof = proof.proof(finding.ts, finding.score);
+            if !rules.is_empty() {
+                rules.take(&of_finding(&finding), |hit| found(of_hit(hit, proof)));
+            }
+            found(finding);
+        }
     }
 
     /// Packets and records taken.
@@ -113,7 +211,9 @@ impl Judge {
 
     /// Findings and records nobody looked at: too many at once.
     pub(crate) fn unheard(&self) -> u64 {
-        self.watchers.detectors.unheard() + self.watchers.extract.as_ref().map_or(0, Extract::missed)
+        let Watchers { detectors, extract, edges, .. } = &self.watchers;
+        let missed = edges.as_ref().map_or(0, |edges| edges.missed);
+        detectors.unheard() + extract.as_ref().map_or(0, Extract::missed) + missed
     }
 
     /// Records that rules looked at.
@@ -147,6 +247,7 @@ impl Watch for Watchers {
             extract.record(flow, record);
         }
         self.ended.iter_mut().for_each(|ended| ended.push(*record));
+        self.edges.iter_mut().for_each(|edges| edges.take(record));
         self.detectors.record(flow, record);
     }
 }
@@ -199,6 +300,7 @@ fn of_alert(alert: &Alert, at: Where<'_>) -> Finding {
         },
         ts: alert.raised_ns,
         proof: at.proof(alert.raised_ns, alert.probability),
+        unproven: None,
     }
 }
 
@@ -206,6 +308,7 @@ fn of_hit(hit: Hit, at: Where<'_>) -> Finding {
     let score = hit.level.score();
     Finding {
         proof: at.proof(hit.ts, score),
+        unproven: None,
         kind: hit.kind,
         entity: hit.entity,
         spoofed: false,

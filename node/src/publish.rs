@@ -6,7 +6,7 @@ use crate::interrupt::Interrupt;
 use crate::progress::Bar;
 use crate::render::{Table, Ui, duration, rate, thousands};
 use crate::stdin::Pipe;
-use crate::{place, plan};
+use crate::{place, plan, topic};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ use tidegate_proto::AckMode;
 use tidegate_quic::{PublishStats, Publisher, PublisherOptions};
 use tidegate_replay::generate::{Market, MarketOptions, Network, NetworkOptions, W1, W1Options};
 use tidegate_replay::merge::Merge;
-use tidegate_replay::{Source, Speed};
+use tidegate_replay::{ReadError, Source, Speed};
 
 /// Events taken from a pipe at a time.
 const PIPE_EVENTS: usize = 8_192;
@@ -83,18 +83,12 @@ fn made_up(args: &PublishGenerateArgs) -> Result<(Input, String), Failure> {
     Ok((Input::Sources(vec![source]), identity))
 }
 
-pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
-    let to = match &args.made {
-        Some(PublishMade::Generate(made)) => &made.to,
-        None => &args.to,
-    };
-    let options = place::client(&to.server)?;
-    let (input, identity) = input(args)?;
-    let interrupt = Interrupt::listen()?;
-    let publisher = PublisherOptions {
-        source_id: name_hash(to.name.as_bytes()),
-        session: to.session.unwrap_or_else(|| name_hash(identity.as_bytes())),
-        name: to.name.clone(),
+/// What a server is told of a run of the feed `name`.
+pub(crate) fn feed(to: &PublishTo, name: &str, session: u64) -> PublisherOptions {
+    PublisherOptions {
+        source_id: name_hash(name.as_bytes()),
+        session,
+        name: name.to_owned(),
         ack_mode: match to.ack {
             AckArg::None => AckMode::None,
             AckArg::Leader => AckMode::Leader,
@@ -103,14 +97,38 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
         },
         datagrams: to.datagrams,
         ..PublisherOptions::default()
-    };
-    // A thread for the connection, beside this one, which reads the input.
-    let network = tokio::runtime::Builder::new_multi_thread()
+    }
+}
+
+/// A thread for the connection, beside the one that reads the input.
+pub(crate) fn network() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("tg-network")
         .enable_all()
         .build()
-        .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
+        .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))
+}
+
+pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
+    let to = match &args.made {
+        Some(PublishMade::Generate(made)) => &made.to,
+        None => &args.to,
+    };
+    if let Some(url) = topic::named(&args.files)? {
+        return topic::publish(args, url, ui);
+    }
+    if args.topic.header.is_some() || args.topic.idle_exit.is_some() || !args.topic.kafka_client.is_empty() {
+        let text =
+            "--header, --idle-exit and --kafka-client are for a topic of Kafka: kafka://HOST:PORT/TOPIC";
+        return Err(Failure::usage(text));
+    }
+    let options = place::client(&to.server)?;
+    let (input, identity) = input(args)?;
+    let interrupt = Interrupt::listen()?;
+    let session = to.session.unwrap_or_else(|| name_hash(identity.as_bytes()));
+    let publisher = feed(to, to.name.as_deref().unwrap_or("publish"), session);
+    let network = network()?;
     let total = match &input {
         Input::Sources(sources) => sources.iter().map(|source| source.progress().bytes_total).sum(),
         Input::Stdin(_) => 0,
@@ -119,18 +137,19 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
     let start = Instant::now();
     let outcome = network.block_on(async {
         let publisher = Publisher::connect(options, publisher).await.map_err(place::failure)?;
-        let mut out = Out {
-            publisher,
-            pace: Pace::new(to.speed),
-            left: to.count.unwrap_or(u64::MAX),
-            held: Duration::ZERO,
-            start,
-            interrupt: &interrupt,
-            bar: &bar,
-        };
+        let left = to.count.unwrap_or(u64::MAX);
+        let mut out = Out::new(publisher, to.speed, left, start, &interrupt, &bar);
         match input {
             Input::Sources(sources) => out.sources(sources).await?,
-            Input::Stdin(pipe) => out.pipe(&pipe, ui).await?,
+            Input::Stdin(pipe) => {
+                let Piped { refused, end } = out.pipe(&pipe).await?;
+                tell_refused(ui, refused);
+                if let Some(Err(error)) = end {
+                    // What came before is published; it is waited for before the failure is reported.
+                    out.publisher.settle().await.map_err(place::failure)?;
+                    return Err(error.into());
+                }
+            }
         }
         let held = out.held;
         out.publisher.finish().await.map_err(place::failure).map(|stats| (stats, held))
@@ -142,20 +161,45 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
     Ok(Exit::Ok)
 }
 
+pub(crate) fn tell_refused(ui: &Ui, refused: u64) {
+    if refused > 0 {
+        ui.note(&format!("refused in the input: {} rows or packets", thousands(refused)));
+    }
+}
+
+/// What came through a pipe.
+pub(crate) struct Piped {
+    /// Rows or packets that made no sense.
+    pub(crate) refused: u64,
+    /// How the pipe ended; nothing if somebody said stop before it did.
+    pub(crate) end: Option<Result<(), ReadError>>,
+}
+
 /// The way to the server.
-struct Out<'a> {
-    publisher: Publisher,
+pub(crate) struct Out<'a> {
+    pub(crate) publisher: Publisher,
     pace: Pace,
     /// Events that may still be published.
-    left: u64,
+    pub(crate) left: u64,
     /// Time spent waiting for the server to take more.
-    held: Duration,
+    pub(crate) held: Duration,
     start: Instant,
     interrupt: &'a Interrupt,
     bar: &'a Bar,
 }
 
-impl Out<'_> {
+impl<'a> Out<'a> {
+    pub(crate) fn new(
+        publisher: Publisher,
+        speed: Speed,
+        left: u64,
+        start: Instant,
+        interrupt: &'a Interrupt,
+        bar: &'a Bar,
+    ) -> Self {
+        Self { publisher, pace: Pace::new(speed), left, held: Duration::ZERO, start, interrupt, bar }
+    }
+
     /// Publishes until the input ends, the count is reached, or the user says stop.
     async fn sources(&mut self, sources: Vec<Box<dyn Source>>) -> Result<(), Failure> {
         let mut merge = Merge::new(sources);
@@ -184,12 +228,9 @@ impl Out<'_> {
     }
 
     /// The same for what comes through a pipe, as it comes.
-    async fn pipe(&mut self, pipe: &Pipe, ui: &Ui) -> Result<(), Failure> {
+    pub(crate) async fn pipe(&mut self, pipe: &Pipe) -> Result<Piped, Failure> {
         let mut refused = 0;
-        let end = loop {
-            if !self.goes_on() {
-                break Ok(());
-            }
+        while self.goes_on() {
             // In steps short enough for Ctrl-C.
             let Ok(mut come) = tokio::time::timeout(Duration::from_millis(50), pipe.next(PIPE_EVENTS)).await
             else {
@@ -199,28 +240,24 @@ impl Out<'_> {
                 self.publisher.define(name).map_err(place::failure)?;
             }
             refused = come.refused;
-            self.send(&mut come.events).await?;
+            let whole = self.send(&mut come.events).await?;
             self.tell(come.bytes);
-            if let Some(end) = come.end {
-                break end;
+            if come.end.is_some() {
+                return Ok(Piped { refused, end: come.end.filter(|_| whole) });
             }
-        };
-        if refused > 0 {
-            ui.note(&format!("refused in the input: {} rows or packets", thousands(refused)));
         }
-        if let Err(error) = end {
-            self.publisher.settle().await.map_err(place::failure)?;
-            return Err(error.into());
-        }
-        Ok(())
+        Ok(Piped { refused, end: None })
     }
 
     fn goes_on(&self) -> bool {
         self.left > 0 && !self.interrupt.raised()
     }
 
-    async fn send(&mut self, events: &mut Vec<Event>) -> Result<(), Failure> {
+    /// Whether all of them were sent, and not only as many as may be.
+    async fn send(&mut self, events: &mut Vec<Event>) -> Result<bool, Failure> {
+        let all = events.len();
         events.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let cut = events.len() < all;
         self.left -= events.len() as u64;
         let mut rest = events.as_slice();
         while !rest.is_empty() && !self.interrupt.raised() {
@@ -234,7 +271,7 @@ impl Out<'_> {
             self.held += before.elapsed();
             rest = later;
         }
-        Ok(())
+        Ok(rest.is_empty() && !cut)
     }
 
     /// The progress line: how fast, how much is on its way, and how much of the time the server held it back.
@@ -296,7 +333,15 @@ impl Pace {
     }
 }
 
-fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held: Duration, stopped: bool) {
+/// The account of what was published.
+pub(crate) fn tell(
+    args: &PublishTo,
+    ui: &Ui,
+    stats: PublishStats,
+    elapsed: Duration,
+    held: Duration,
+    stopped: bool,
+) {
     let sent = stats.offered - stats.skipped;
     let per_second = sent as f64 / elapsed.as_secs_f64().max(1e-9);
     if args.json {
@@ -320,7 +365,7 @@ fn tell(args: &PublishTo, ui: &Ui, stats: PublishStats, elapsed: Duration, held:
         AckArg::None => None,
         AckArg::Leader => Some("leader: in the server's log"),
         AckArg::Committed => Some("committed: in the logs of enough nodes"),
-        AckArg::Durable => Some("durable: on the server's disk"),
+        AckArg::Durable => Some("durable: in the server's journal, for good"),
     };
     if args.datagrams {
         facts.fact("acknowledged", "nothing: datagrams that were lost are counted by the server");

@@ -2,7 +2,9 @@
 
 pub(crate) mod alerts;
 mod cluster;
+pub(crate) mod derived;
 mod journal;
+mod kafka;
 
 use crate::cli::ServeArgs;
 use crate::cluster::{Member, Watch};
@@ -24,7 +26,7 @@ use tidegate_cluster::Ended;
 use tidegate_gateway::{Gateway, GatewayError, Refusals, Sources, StageNode};
 use tidegate_journal::SyncPolicy;
 use tidegate_journal::commit::CommitOptions;
-use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network, settings_fingerprint};
+use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network, Threads, settings_fingerprint};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
@@ -45,7 +47,7 @@ pub(crate) fn meta(stream: &StreamInfo) -> StreamMeta {
 }
 
 /// The time of day in nanoseconds since 1970.
-pub(super) fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -102,10 +104,11 @@ fn gateway_failure(error: GatewayError) -> Failure {
 fn live_failure(error: LiveError) -> Failure {
     use tidegate_actors::runtime::RuntimeError;
     let exit = match error {
-        LiveError::Runtime(RuntimeError::Option { .. }) | LiveError::Hub(_) | LiveError::Staged => {
-            Exit::Usage
-        }
-        LiveError::Journal(_) => Exit::Input,
+        LiveError::Runtime(RuntimeError::Option { .. })
+        | LiveError::Hub(_)
+        | LiveError::Staged
+        | LiveError::Fused => Exit::Usage,
+        LiveError::Journal(_) | LiveError::Past(_) => Exit::Input,
         _ => Exit::Internal,
     };
     Failure::new(exit, error)
@@ -156,6 +159,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     }
     let what = config.plan()?;
     let streams = what.streams()?;
+    let asked = derived::Asked::of(&settings)?;
     let data = settings.data_folder()?;
     let (security, made) = settings.security()?.load(&data, now_s).map_err(security_failure)?;
     if args.demo && security.access.is_required() {
@@ -180,11 +184,15 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         let log = LogOptions { disorder_ns: options.disorder_ns, fence: options.fence };
         describe(&what, &log).to_string()
     };
+    let mut elsewhere = None;
     if config.journal.enabled {
         let sync = map::sync(config);
+        let remote = kafka::remote(&config.journal)?;
+        elsewhere = remote.as_ref().map(|remote| remote.name());
         options.feed.durable = sync != SyncPolicy::Never;
         options.journal = Some(JournalSettings {
             folder: data.join("journal"),
+            remote,
             journal: map::journal(config, lineage(incarnation)),
             commit: CommitOptions { sync, ..CommitOptions::default() },
             snapshots: map::snapshots(config),
@@ -197,7 +205,8 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         let what = what.clone();
         Arc::new(move || what.stages().unwrap_or_default())
     };
-    let stages: Stages = Arc::new(RwLock::new(stages(&streams)));
+    let nodes = stages(&streams).into_iter().chain(derived::stages(config)).collect();
+    let stages: Stages = Arc::new(RwLock::new(nodes));
     let mut limits = map::quic(config);
     let mut listen = config.listen.quic;
     let mut replication = None;
@@ -207,39 +216,57 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
                 "a node of a cluster keeps no journal yet: set journal.enabled = false",
             ));
         }
-        let (port, driver) = tidegate_live::replication::replication();
-        let prepared = member.prepare(&mut options, &mut limits, port, text.clone(), now_ns)?;
+        if member.groups() > 1 && !derived::names(config).is_empty() {
+            return Err(Failure::usage(
+                "a cluster of several groups derives no streams from bars yet: leave [[surface]], [[spectrum]] and [[risk]] out, or make a cluster of one group",
+            ));
+        }
+        let (prepared, drivers) = member.prepare(&mut options, &mut limits, &text, now_ns)?;
         let metas: Vec<StreamMeta> = streams.iter().map(meta).collect();
         let fingerprint = settings_fingerprint(&text, &metas, &options);
-        replication = Some((prepared, fingerprint, driver));
+        replication = Some((prepared, fingerprint, drivers));
         listen = member.place.clients;
     }
-    let mut watch_alerts = alerts::Watch::start(&settings, &data, &streams, interrupt, ui)?;
-    let network = Network::start(config.engine.threads, &options.runtime)
+    // What is made up does not lie among what was found.
+    let alerts_folder = data.join(if args.demo { "demo-alerts" } else { "alerts" });
+    let mut watch_alerts = alerts::Watch::start(&settings, &alerts_folder, &streams, interrupt, ui)?;
+    let threads = match (config.engine.threads, &options.groups) {
+        // Each group has threads of its own.
+        (Threads::Auto, Some(_)) => Threads::Separate,
+        (asked, _) => asked,
+    };
+    let network = Network::start(threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
     let live = network.live(maker, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     let took = start.elapsed();
     if config.journal.enabled {
-        journal::note_recovered(&live, &data, took, ui);
+        journal::note_recovered(&live, &data, elsewhere.as_deref(), took, ui);
     }
     if let Some(watch) = &mut watch_alerts {
         watch.follow(live.hub(), network.handle())?;
     }
+    // Before feeds can come too.
+    let mut deriving = derived::Deriving::new(live.changes().clone(), live.hub(), network.handle().clone());
+    deriving.derive(asked, &[], ui)?;
     let server = network
         .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;
     let node = match (&member, replication) {
-        (Some(member), Some((prepared, fingerprint, driver))) => {
-            Some(member.start(prepared, fingerprint, driver, &live)?)
+        (Some(member), Some((prepared, fingerprint, drivers))) => {
+            Some(member.start(prepared, fingerprint, drivers, &live, &network)?)
         }
         _ => None,
     };
+    if let Some(node) = &node {
+        server.set_groups(cluster::groups(node.observer()));
+    }
     let gateway = match config.listen.http.on() {
         Some(listen) => {
             let stats = server.stats_handle();
             let sources = Sources {
                 gate: Some(server.bearer_gate()),
                 refusals: Some(Arc::new(move || refusals(stats()))),
+                derived: Some(Arc::new(deriving.stats())),
                 alerts: watch_alerts.as_ref().map(|watch| watch.board() as Arc<dyn tidegate_gateway::Alerts>),
                 cluster: node.as_ref().map(|node| cluster::source(node.observer())),
                 ..sources(&live, &stages)
@@ -259,7 +286,8 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     if made {
         ui.note(&format!("made a certificate for this machine in {}", data.join("tls").display()));
     }
-    let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+    let names: Vec<String> =
+        streams.iter().map(|stream| stream.name.clone()).chain(derived::names(config)).collect();
     if let Some(file) = &settings.file {
         ui.note(&format!("the configuration is {}", file.display()));
     }
@@ -296,19 +324,21 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         }
     }
     if let Some(node) = &node {
-        crate::cluster::note_recovered(&node.recovered(), ui);
+        crate::cluster::note_recovered(node.recovered(), ui);
     }
     let mut demo = None;
     if args.demo {
         let client = own_client(server.address(), &data)?;
-        let started = network.block_on(DemoFeed::start(client, incarnation, now_ns));
+        let exports = watch_alerts.as_ref().and_then(|watch| watch.addresses().first().copied());
+        let started = network.block_on(DemoFeed::start(client, incarnation, exports, now_ns));
         demo = Some(
             started
                 .map_err(|failure| Failure { error: failure.error.context("the demo's feed"), ..failure })?,
         );
         ui.note(&format!(
             "it feeds itself: an hour of a made-up market and office network, {COMPRESSION} times as fast, again and again, with \
-             the time of now"
+             the time of now; its alerts are in {}",
+            alerts_folder.display()
         ));
     }
     let mut lines = Lines::new(args, ui, start);
@@ -321,7 +351,8 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
             ended = node.ended();
             watch.look(node, ui);
         }
-        reloads.poll(args, &server, network.handle(), watch_alerts.as_ref(), ui);
+        reloads.poll(args, &server, network.handle(), (watch_alerts.as_ref(), &mut deriving), ui);
+        deriving.tick(ui);
         lines.tick(&live, network.handle(), ui);
         journal.tick(&live, ui);
         watch_alerts.iter().for_each(|watch| watch.tick(ui));
@@ -341,6 +372,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         node.finish();
     }
     let report = live.finish().map_err(live_failure)?;
+    deriving.finish(ui);
     if let Some(watch) = watch_alerts {
         watch.finish(ui);
     }
@@ -361,11 +393,19 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     if args.json {
         let mut summary = to_json(&report, stats, start.elapsed());
         if let Some(summary) = summary.as_object_mut() {
+            let others = last.as_ref().map(|last| last.replicas.clone()).filter(|others| !others.is_empty());
             summary.insert("cluster".to_owned(), json!(last.map(|last| last.replica)));
+            if let Some(others) = others {
+                summary.insert("groups".to_owned(), json!(others));
+            }
         }
         ui.print_json(&summary);
     } else {
         ui.print(&render(&report, stats, start.elapsed(), ui));
+    }
+    if ended == Some(Ended::Left) {
+        ui.note("the node has left its cluster, as an operator wanted: its number and certificate are not taken again");
+        return Ok(Some(Exit::Ok));
     }
     if let Some(ended) = ended.filter(|ended| !matches!(ended, Ended::Snapshot(_))) {
         return Err(Failure::internal(format!("the node cannot go on: {ended}")));

@@ -1,6 +1,5 @@
 //! The standard input as events, as they come. Reading waits, so it has a thread of its own; what it has read is there at once.
 
-use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tidegate_engine::Event;
 use tidegate_replay::decode::{ReadOptions, open_stream};
@@ -43,15 +42,21 @@ pub(crate) struct Pipe(Arc<Shared>);
 impl Pipe {
     /// Reads the standard input from now on. The thread ends with its input, or with the process.
     pub(crate) fn stdin(options: ReadOptions) -> std::io::Result<Self> {
-        Self::read(Box::new(std::io::stdin()), options)
+        Self::read(Box::new(std::io::stdin()), "stdin", options)
     }
 
-    fn read(stream: Box<dyn std::io::Read + Send>, options: ReadOptions) -> std::io::Result<Self> {
+    /// The same of any other stream; `label` stands for its path in messages.
+    pub(crate) fn read(
+        stream: Box<dyn std::io::Read + Send>,
+        label: &str,
+        options: ReadOptions,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let reading = Arc::clone(&shared);
+        let label = std::path::PathBuf::from(label);
         std::thread::Builder::new().name("tg-stdin".to_owned()).spawn(move || {
             // Until its first bytes have come nobody knows what it is.
-            let outcome = open_stream(stream, Path::new("stdin"), &options)
+            let outcome = open_stream(stream, &label, &options)
                 .and_then(|mut source| read_on(source.as_mut(), &reading));
             reading.come().end = Some(outcome);
             reading.news.notify_one();
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn what_has_come_is_there_before_more_comes() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let pipe = Pipe::read(Box::new(reader), ReadOptions::default()).unwrap();
+        let pipe = Pipe::read(Box::new(reader), "stdin", ReadOptions::default()).unwrap();
         runtime().block_on(async {
             writer.write_all(b"ts,symbol,price,size\n1,A,1,1\n").unwrap();
             let first = pipe.next(100).await;
@@ -143,7 +148,7 @@ mod tests {
     #[test]
     fn reading_waits_for_whoever_takes() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let pipe = Pipe::read(Box::new(reader), ReadOptions::default()).unwrap();
+        let pipe = Pipe::read(Box::new(reader), "stdin", ReadOptions::default()).unwrap();
         let rows = 3 * AHEAD_MAX;
         let writing = std::thread::spawn(move || {
             writer.write_all(b"ts,symbol,price,size\n").unwrap();
@@ -169,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_no_input_says_so() {
         let bytes: &[u8] = b"PAR1........PAR1";
-        let pipe = Pipe::read(Box::new(bytes), ReadOptions::default()).unwrap();
+        let pipe = Pipe::read(Box::new(bytes), "stdin", ReadOptions::default()).unwrap();
         let come = runtime().block_on(pipe.next(1));
         let error = come.end.expect("it has ended").unwrap_err().to_string();
         assert!(error.contains("`stdin`") && error.contains("pipe"), "{error}");

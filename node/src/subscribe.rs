@@ -3,8 +3,8 @@
 use crate::cli::{LagArg, PrintArg, SubscribeArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::place;
 use crate::render::{Ui, clean, instant, thousands};
+use crate::{place, topic};
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::time::Duration;
@@ -32,9 +32,20 @@ pub(crate) fn run(args: &SubscribeArgs, ui: &Ui) -> Outcome {
         },
         lag_budget: args.lag_budget.unwrap_or(0),
     };
+    let (output, sink) = match &args.to {
+        Some(_) if args.output == PrintArg::Csv => {
+            return Err(Failure::usage(
+                "--output csv does not go with --to: a record in a topic is a line of jsonl",
+            ));
+        }
+        Some(to) => (PrintArg::Jsonl, topic::writer(to, &args.kafka_client)?),
+        None => (args.output, Box::new(BufWriter::new(std::io::stdout())) as Box<dyn Sink>),
+    };
     let options = place::client(&args.server)?;
     let interrupt = Interrupt::listen()?;
-    let network = tokio::runtime::Builder::new_current_thread()
+    // A thread of its own: this one may wait for where records go.
+    let network = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::internal(format!("no runtime for the network: {error}")))?;
@@ -42,12 +53,36 @@ pub(crate) fn run(args: &SubscribeArgs, ui: &Ui) -> Outcome {
         let subscriber = Subscriber::connect(options, "tidegate subscribe", subscription).await;
         let mut subscriber = subscriber.map_err(place::failure)?;
         subscriber.outlive_server(args.follow);
-        follow(args, subscriber, &interrupt, ui).await
+        follow(args, subscriber, Printer::new(output, sink), &interrupt, ui).await
     })
 }
 
-async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &Interrupt, ui: &Ui) -> Outcome {
-    let mut printer = Printer::new(args.output);
+/// Where records go.
+pub(crate) trait Sink {
+    /// Takes a record's lines; whether anybody still reads.
+    fn take(&mut self, key: &str, lines: &[u8]) -> Result<bool, Failure>;
+
+    /// All that was taken can be seen now; whether anybody still reads.
+    fn settle(&mut self) -> Result<bool, Failure>;
+}
+
+impl Sink for BufWriter<std::io::Stdout> {
+    fn take(&mut self, _key: &str, lines: &[u8]) -> Result<bool, Failure> {
+        Ok(self.write_all(lines).is_ok())
+    }
+
+    fn settle(&mut self) -> Result<bool, Failure> {
+        Ok(self.flush().is_ok())
+    }
+}
+
+async fn follow(
+    args: &SubscribeArgs,
+    mut subscriber: Subscriber,
+    mut printer: Printer,
+    interrupt: &Interrupt,
+    ui: &Ui,
+) -> Outcome {
     let (mut records, mut lost) = (0u64, 0u64);
     let mut silent = Duration::ZERO;
     let mut changed = false;
@@ -57,10 +92,14 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
             break Exit::Ok;
         }
         let update = match tokio::time::timeout(LOOK, subscriber.next()).await {
-            Ok(update) => update.map_err(place::failure)?,
+            Ok(Ok(update)) => update,
+            Ok(Err(error)) => {
+                printer.sink.settle()?;
+                return Err(place::failure(error));
+            }
             Err(_) => {
                 // Nothing waits, so what was printed can be seen.
-                if !printer.flush() {
+                if !printer.sink.settle()? {
                     break Exit::Ok;
                 }
                 silent += LOOK;
@@ -74,7 +113,7 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
             Some(Update::Record { name, stream, output, .. }) => {
                 silent = Duration::ZERO;
                 records += 1;
-                if !printer.record(&name, &stream, &output) {
+                if !printer.record(&name, &stream, &output)? {
                     break Exit::Ok; // the reader of our output went away
                 }
             }
@@ -100,7 +139,7 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
                     }
                     Continuation::NewLineage { .. } => {
                         // Its streams may be others, under the same numbers.
-                        printer = Printer::new(args.output);
+                        printer.begin_anew();
                         "the server was started anew: what the old one had computed and not delivered is lost, numbers begin at 1 \
                          again, and records may speak of windows that came before"
                     }
@@ -109,7 +148,7 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
             Some(Update::Live(_) | Update::Conflated(_)) => {}
             Some(Update::Changed(close)) => {
                 // Other columns, perhaps, under other numbers.
-                printer = Printer::new(args.output);
+                printer.begin_anew();
                 changed = true;
                 ui.note(&close.reason);
             }
@@ -121,35 +160,35 @@ async fn follow(args: &SubscribeArgs, mut subscriber: Subscriber, interrupt: &In
             None => break Exit::Ok,
         }
     };
-    printer.flush();
+    printer.sink.settle()?;
     subscriber.close().await;
     let losses = if lost > 0 { format!(", {} not received", thousands(lost)) } else { String::new() };
     ui.note(&format!("{} records{losses}", thousands(records)));
     Ok(outcome)
 }
 
-/// Records on stdout.
+/// Records as text.
 struct Printer {
     output: PrintArg,
-    out: BufWriter<std::io::Stdout>,
+    sink: Box<dyn Sink>,
     rows: HashMap<u16, Rows>,
     line: Vec<u8>,
     last: Option<u16>,
 }
 
 impl Printer {
-    fn new(output: PrintArg) -> Self {
-        Self {
-            output,
-            out: BufWriter::new(std::io::stdout()),
-            rows: HashMap::new(),
-            line: Vec::new(),
-            last: None,
-        }
+    fn new(output: PrintArg, sink: Box<dyn Sink>) -> Self {
+        Self { output, sink, rows: HashMap::new(), line: Vec::new(), last: None }
+    }
+
+    /// What is known of streams does not hold any more.
+    fn begin_anew(&mut self) {
+        self.rows.clear();
+        self.last = None;
     }
 
     /// Prints a record; returns whether anybody still reads.
-    fn record(&mut self, name: &str, stream: &StreamMeta, output: &Output) -> bool {
+    fn record(&mut self, name: &str, stream: &StreamMeta, output: &Output) -> Result<bool, Failure> {
         self.line.clear();
         // Another stream has other columns.
         let changed = self.last.replace(output.stream) != Some(output.stream);
@@ -168,11 +207,7 @@ impl Printer {
                 rows.write(name, output, &mut self.line);
             }
         }
-        self.out.write_all(&self.line).is_ok()
-    }
-
-    fn flush(&mut self) -> bool {
-        self.out.flush().is_ok()
+        self.sink.take(name, &self.line)
     }
 }
 

@@ -4,8 +4,11 @@ use crate::cli::TrafficArgs;
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
 use crate::judge::Judge;
+use crate::packets::{self, Packets};
 use crate::progress::Bar;
+use crate::recorded::{self, Recorded};
 use crate::render::{Ui, thousands};
+use crate::tabular::{self, Cells, Spec};
 use std::path::Path;
 use tidegate_alert::Finding;
 use tidegate_flow::packet::{Fragment, protocol};
@@ -38,13 +41,19 @@ pub(crate) struct Reading {
     pub(crate) exports: Option<Vec<u16>>,
     /// One in so many packets was looked at, where exporters do not say.
     pub(crate) sampling: Option<u32>,
+    /// Of a recording that goes on, what is meant.
+    pub(crate) bytes: Option<u64>,
+    /// A table of edges or records in place of traffic.
+    pub(crate) table: Option<Spec>,
+    /// One in so many ordinary edges between hosts may be told.
+    pub(crate) edges: Option<u32>,
 }
 
 impl Reading {
     /// As the command line asks for it.
     pub(crate) fn of(args: &TrafficArgs) -> Self {
         let exports = args.exports.as_ref().map(|ports| ports.0.clone());
-        Self { options: args.options(), exports, sampling: args.sampling }
+        Self { options: args.options(), exports, sampling: args.sampling, ..Self::default() }
     }
 }
 
@@ -55,6 +64,10 @@ pub(crate) enum Unit<'a> {
     Traffic(Traffic<'a>),
     /// A row of another log, for rules.
     Row(&'a Record),
+    /// A row of a table of edges or records.
+    Cells(&'a Cells<'a>),
+    /// Until this instant (ns since 1970) nothing came.
+    Pause(u64),
 }
 
 impl Unit<'_> {
@@ -63,6 +76,8 @@ impl Unit<'_> {
         match self {
             Self::Traffic(traffic) => judge.take(traffic, found),
             Self::Row(record) => judge.row(record, found),
+            Self::Cells(cells) => judge.cell(cells, found),
+            Self::Pause(now) => judge.pause(*now, found),
         }
     }
 
@@ -74,6 +89,8 @@ impl Unit<'_> {
             Self::Traffic(Traffic::Frame(Frame::Other)) => None,
             Self::Traffic(Traffic::Record(record)) => Some(record.packets.0),
             Self::Row(record) => Some(record.units.0),
+            Self::Cells(cells) => Some(cells.number()),
+            Self::Pause(_) => None,
         }
     }
 }
@@ -81,6 +98,9 @@ impl Unit<'_> {
 /// A file that is read: traffic, or where there are rules, also a log that only they understand.
 pub(crate) enum Source {
     Traffic { reader: Box<TrafficReader>, exports: Option<Box<(Vec<u16>, Collector)>> },
+    Recorded(Box<Recorded>),
+    Packets(Box<Packets>),
+    Table(Box<tabular::Reader>),
     Rows { lines: Box<LineReader>, rows: Box<Rows>, options: Box<ReadOptions> },
 }
 
@@ -91,6 +111,15 @@ impl Source {
     /// Opens a file.
     pub(crate) fn open(path: &Path, reading: &Reading, rules: bool) -> Result<Self, Failure> {
         let options = &reading.options;
+        if let Some(spec) = &reading.table {
+            return Ok(Self::Table(Box::new(tabular::Reader::open(path, spec, options)?)));
+        }
+        if options.format.is_none() && recorded::is_one(path) {
+            return Ok(Self::Recorded(Box::new(Recorded::open(path, reading.bytes, options)?)));
+        }
+        if options.format.is_none() && packets::is_one(path) {
+            return Ok(Self::Packets(Box::new(Packets::open(path, reading.bytes, options)?)));
+        }
         let text = options.format.is_none_or(|format| matches!(format, Format::Zeek | Format::Eve));
         if rules && text && only_rules_read(path, options)? {
             let lines = Box::new(LineReader::open(path, options)?);
@@ -126,6 +155,11 @@ impl Source {
                     (_, traffic) => take(Unit::Traffic(traffic)),
                 })
             }
+            Self::Recorded(recorded) => {
+                recorded.read(max, |record| take(Unit::Traffic(Traffic::Record(*record))))
+            }
+            Self::Packets(packets) => packets.read(max, take),
+            Self::Table(reader) => reader.read(max, |cells| take(Unit::Cells(cells))),
             Self::Rows { lines, rows, options } => lines.read(max, |number, line| {
                 fate(rows, options, number, line, |record| take(Unit::Row(record)))
             }),
@@ -134,6 +168,9 @@ impl Source {
 
     /// The input has ended: gives what exports were still waiting for their other direction, and what became of all of them.
     pub(crate) fn finish(&mut self, mut take: impl FnMut(Unit<'_>)) -> Option<CollectorCounts> {
+        if let Self::Table(reader) = self {
+            reader.finish(|cells| take(Unit::Cells(cells)));
+        }
         let Self::Traffic { exports: Some(exports), .. } = self else { return None };
         exports.1.finish(|record| take(Unit::Traffic(Traffic::Record(*record))));
         Some(exports.1.counts())
@@ -142,6 +179,9 @@ impl Source {
     fn format(&self) -> &'static str {
         match self {
             Self::Traffic { reader, .. } => reader.format(),
+            Self::Recorded(_) => "recorded flows",
+            Self::Packets(_) => "recorded packets",
+            Self::Table(reader) => reader.what().name(),
             Self::Rows { rows, .. } => rows.form().map_or("log", Form::name),
         }
     }
@@ -149,6 +189,9 @@ impl Source {
     fn account(&self) -> &ReadAccount {
         match self {
             Self::Traffic { reader, .. } => reader.account(),
+            Self::Recorded(recorded) => recorded.account(),
+            Self::Packets(packets) => packets.account(),
+            Self::Table(reader) => reader.account(),
             Self::Rows { lines, .. } => lines.account(),
         }
     }
@@ -156,6 +199,9 @@ impl Source {
     fn progress(&self) -> Progress {
         match self {
             Self::Traffic { reader, .. } => reader.progress(),
+            Self::Recorded(recorded) => recorded.progress(),
+            Self::Packets(packets) => packets.progress(),
+            Self::Table(reader) => reader.progress(),
             Self::Rows { lines, .. } => lines.progress(),
         }
     }
@@ -218,6 +264,13 @@ pub(crate) fn read(
         }
     }
     let exports = source.finish(&mut take);
+    if let Source::Table(reader) = &source {
+        // What is wrong with all of a table is known once its first rows were looked at, which may be at the end.
+        ended_early = ended_early.or(reader.problem());
+        if let Some(said) = reader.said() {
+            ui.note(&said);
+        }
+    }
     Ok(Read { format: source.format(), account: source.account().clone(), exports, ended_early })
 }
 

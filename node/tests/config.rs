@@ -302,6 +302,70 @@ fn streams_change_while_it_runs() {
     }
 }
 
+/// What is derived comes, changes and goes too; what stays goes on, and what reads other bars begins anew.
+#[test]
+fn what_is_derived_changes_while_it_runs() {
+    let folder = folder();
+    let path = folder.path();
+    let write = |text: &str| std::fs::write(path.join("t.toml"), text).unwrap();
+    let bars = "[[stream]]\nbars = \"1s\"\n";
+    let surface = "[[surface]]\nbars = \"1s\"\nsweep = [\"ema:2..3\"]\n";
+    write(&format!("{bars}{surface}[[spectrum]]\nbars = \"1s\"\nwindow = 4\n"));
+    let server = Server::start(path, "--config t.toml --shards 2");
+    let address = server.address();
+    let read = |stream: &str, count: u32| {
+        let line = format!(
+            "subscribe {stream} --from sequence:1 --output jsonl --idle-exit 20s --count {count} {address}"
+        );
+        let text = Running::start(path, &line).well();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let mut feed = Running::start(path, &format!("publish - {address}"));
+    let mut input = feed.stdin();
+    input.write_all(seconds(0, 20).as_bytes()).unwrap();
+    assert_eq!(read("corr.spectrum", 19).len(), 19);
+
+    let wider = "[[surface]]\nname = \"wide\"\nbars = \"1s\"\nsweep = [\"rsi:2..20\"]\n";
+    write(&format!("{bars}{surface}{wider}[[spectrum]]\nbars = \"1s\"\nwindow = 6\n"));
+    let said = server.reload();
+    let plan = [
+        "~ stream corr.spectrum changed: it begins anew",
+        "+ stream surface.wide added",
+        "+ stream surface.wide.2 added",
+        "reload: 3 applied",
+    ];
+    assert_eq!(said[said.len() - 4..], plan);
+    input.write_all(seconds(20, 40).as_bytes()).unwrap();
+    drop(input);
+    feed.well();
+
+    // Nobody who reads the surface that stayed misses a row or gets one twice.
+    let rows = read("surface.ema", 195);
+    for symbol in ["S0", "S1", "S2", "S3", "S4"] {
+        let of = rows.iter().filter(|row| row["k"] == symbol);
+        let bars: Vec<u64> = of.map(|row| row["bars"].as_f64().unwrap() as u64).collect();
+        assert_eq!(bars, (1..=39).collect::<Vec<_>>(), "{symbol}");
+    }
+    // One that is added knows the bars that readers can look back on, and tells the newest of them.
+    let wide = read("surface.wide.2", 20 * 5 + 5);
+    assert!(wide.iter().all(|row| row["rsi_20"].is_number() == (row["bars"].as_f64().unwrap() > 20.0)));
+    // The other window from the newest step before the change on, and the numbers go on.
+    let spectra = read("corr.spectrum", 21);
+    let numbers: Vec<u64> = spectra.iter().map(|row| row["seq"].as_u64().unwrap() - 1_700_000_000).collect();
+    assert_eq!(numbers, (19..=39).collect::<Vec<_>>());
+    assert!(spectra.iter().all(|row| row["bars"].as_f64() == Some(6.0)), "{spectra:?}");
+
+    write(bars);
+    let said = server.reload();
+    assert_eq!(said.last().map(String::as_str), Some("reload: 4 applied"), "{said:?}");
+    let (_, notes, code) = Running::start(path, &format!("subscribe surface.ema {address}")).rest();
+    assert!(
+        code == Some(3) && notes.contains("there is no stream `surface.ema`; there are bars.1s"),
+        "{notes}"
+    );
+    assert_eq!(server.end()["imbalance"], 0);
+}
+
 /// What a configuration serves, a replay with it computes: also what no option can say.
 #[test]
 fn a_configuration_is_replayed_as_it_is_served() {

@@ -92,6 +92,9 @@ fn without_a_terminal_a_server_with_the_demo_says_lines() {
     let mut server = Running::start(folder.path(), line);
     assert!(server.line().starts_with("listening on 127.0.0.1:"));
     assert!(server.line().starts_with("open http://127.0.0.1:"));
+    // The demo's network tells its flows to the node itself.
+    let exports = server.line();
+    assert!(exports.starts_with("exports of NetFlow, IPFIX and sFlow at 127.0.0.1:"), "{exports}");
     let said = server.line();
     assert!(said.contains(" s  events ") && said.contains("watermark"), "{said}");
     let rest = server.interrupted();

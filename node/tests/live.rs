@@ -1,6 +1,11 @@
 //! The real binary as a server: what is served equals what a replay computes, whatever happens to feeds on the way.
 
 mod common;
+#[path = "live/derived.rs"]
+mod derived;
+#[cfg(feature = "kafka")]
+#[path = "live/topic.rs"]
+mod topic;
 
 use common::{Running, ends, fails, folder};
 use serde_json::Value;
@@ -91,7 +96,7 @@ fn what_is_served_is_what_is_replayed(threads: &str) {
         ends(path, &format!("subscribe bars.1m --from snapshot --output jsonl --idle-exit 200ms {place}"), 0);
     let (lookback, _) = ends(
         path,
-        &format!("subscribe bars.1m --from lookback:3 --keys AQA* --output csv --idle-exit 200ms {place}"),
+        &format!("subscribe bars.1m --from lookback:3 --keys AQA* --output csv --idle-exit 2s {place}"),
         0,
     );
     assert!(lookback.starts_with("symbol,ts_open,ts_close,open"), "{lookback}");

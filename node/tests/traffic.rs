@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Running, ends, folder, json};
+use common::{Running, ends, fails, folder, json};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -299,7 +299,8 @@ fn an_interface_tells_what_its_capture_tells() {
         command
     };
     let flows = space.listening(binary("flows --interface lo --output csv"), "packets on lo");
-    let detect = space.listening(binary("detect --interface lo --snapshot-length 128"), "packets on lo");
+    let detect = space
+        .listening(binary("detect --interface lo --snapshot-length 128 --alerts watch"), "packets on lo");
     let mut tcpdump = space.inside("tcpdump");
     tcpdump
         .args([
@@ -343,9 +344,152 @@ fn an_interface_tells_what_its_capture_tells() {
         told.contains("vertical-scan (syn) by 127.0.0.1") && notes.contains("lo: 1 alert in"),
         "{told}{notes}"
     );
+    // Its packets were recorded, and lead to the same score again.
+    let listed = json(folder.path(), "alert list --alerts watch --json", 0);
+    let id = listed["alerts"][0]["id"].as_str().unwrap();
+    let again = json(folder.path(), &format!("alert replay {id} --alerts watch --json"), 0);
+    assert_eq!(again["same"], true, "{again}");
+    let recorded = std::fs::read_dir(folder.path().join("watch/evidence")).unwrap();
+    let recorded: Vec<_> = recorded.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let (_, notes) = ends(folder.path(), &format!("flows watch/evidence/{} --output csv", recorded[0]), 0);
+    assert!(recorded.len() == 1 && notes.contains("63 flows"), "{recorded:?} {notes}");
     let Some(tcpdump) = tcpdump else { return eprintln!("SKIPPED: no tcpdump to compare with") };
     let (_, notes, _) = tcpdump.interrupted();
     assert!(notes.contains("\n0 packets dropped by kernel"), "{notes}");
     let (recorded, _) = ends(folder.path(), "flows lo.pcap --output csv", 0);
     assert_eq!(timeless(&live), timeless(&recorded));
+}
+
+/// Who calls whom, 500 minutes of an office of forty; at the end a stranger calls what many call.
+fn calls() -> String {
+    let mut text = "when,who,whom\n".to_owned();
+    for minute in 0..500u64 {
+        for person in 0..40u64 {
+            let word = (person * 1_000_003 + minute).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+            if word % 10 < 4 {
+                let (time, server) = (1_700_000_000 + minute * 60 + person, (person + word / 10 % 3) % 12);
+                text += &format!("{time},10.0.0.{person},10.9.0.{server}\n");
+            }
+        }
+    }
+    text + "1700030100,10.66.6.6,10.9.0.3\n"
+}
+
+#[test]
+fn edges_of_a_table_are_judged_scored_kept_and_judged_again() {
+    let folder = folder();
+    std::fs::write(folder.path().join("calls.csv"), calls()).unwrap();
+    let map = "--kind edges --map time=when,source=who,destination=whom";
+    let line = format!("detect calls.csv {map} --one-in 2000 --scores scores.csv --alerts watch");
+    let (text, notes) = ends(folder.path(), &line, 1);
+    assert!(
+        text.contains("edge-anomaly") && text.contains("10.66.6.6") && text.contains("10.9.0.3"),
+        "{text}"
+    );
+    assert!(notes.contains("they came while it learnt"), "{notes}");
+    let scores = std::fs::read_to_string(folder.path().join("scores.csv")).unwrap();
+    assert_eq!(scores.lines().count(), calls().lines().count());
+    let last: Vec<&str> = scores.lines().last().unwrap().split(',').collect();
+    assert_eq!((last[1], last[2], last[6]), ("2023-11-15T06:35:00Z", "10.66.6.6", "1"), "{last:?}");
+    assert!(last[5].parse::<f64>().unwrap() < 0.0005, "{last:?}");
+    let alerts = scores.lines().skip(1).filter(|row| row.split(',').nth(6) == Some("1")).count();
+    assert!(alerts < 20, "{alerts} alerts");
+    let listed = json(folder.path(), "alert list --alerts watch --json", 0);
+    let stranger = listed["alerts"].as_array().unwrap().iter().find(|alert| alert["entity"] == "10.66.6.6");
+    let stranger = stranger.expect("it is kept");
+    let features = stranger["features"].as_array().unwrap();
+    assert!(features[0]["seen"].as_f64() > features[0]["expected"].as_f64(), "{stranger}");
+    let replay = format!("alert replay {} --alerts watch --json", stranger["id"].as_str().unwrap());
+    let again = json(folder.path(), &replay, 0);
+    assert_eq!((again["same"].as_bool(), again["score"].as_f64()), (Some(true), stranger["score"].as_f64()));
+    // In ticks of an hour there are too few for anything to be rare; what is not there and what does not fit is told.
+    let (text, notes) = ends(folder.path(), &format!("detect calls.csv {map} --tick 1h"), 0);
+    assert!(text.contains("nothing found") && notes.contains("which takes 120 ticks"), "{text}{notes}");
+    fails(
+        folder.path(),
+        "detect calls.csv --kind edges",
+        3,
+        &["cannot tell which column is the time", "when, who, whom", "--map"],
+    );
+    fails(folder.path(), "detect calls.csv --map time=when", 2, &["--map is for --kind"]);
+    fails(folder.path(), &format!("detect calls.csv {map} --sigma x.yml"), 2, &["--sigma is for traffic"]);
+    fails(folder.path(), &format!("detect calls.csv {map} --one-in 3"), 2, &["--one-in"]);
+    fails(folder.path(), "detect calls.csv --kind edges --map when=time", 2, &["no role", "destination"]);
+    std::fs::write(
+        folder.path().join("odd.jsonl"),
+        "{\"time\":1,\"from\":\"a\",\"to\":\"b\"}\n{\"time\":2}\n[]\n",
+    )
+    .unwrap();
+    let (text, notes) = ends(folder.path(), "detect odd.jsonl --kind edges", 0);
+    assert!(
+        text.contains("nothing found in 3 units of edges") && notes.contains("2 of 3 units cannot be read"),
+        "{text}{notes}"
+    );
+    ends(folder.path(), "detect odd.jsonl --kind edges --strict", 3);
+}
+
+#[test]
+fn records_of_a_table_are_judged_by_what_is_typical() {
+    let folder = folder();
+    let mut text = "proto,service,bytes,errors,label\n".to_owned();
+    for row in 0..6_000u64 {
+        let word = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let (proto, service) = [("tcp", "http"), ("tcp", "smtp"), ("udp", "dns")][(word % 3) as usize];
+        let (bytes, errors) = (300 + word / 3 % 4_000, word / 7 % 3);
+        text += &format!("{proto},{service},{bytes},0.{errors},x{row}\n");
+    }
+    text += "icmp,ecr_i,1032000,1.0,odd\n";
+    std::fs::write(folder.path().join("records.csv"), &text).unwrap();
+    let (told, notes) = ends(folder.path(), "detect records.csv --kind records --alerts watch", 1);
+    assert!(told.contains("record-anomaly") && told.contains("share of typical records with"), "{told}");
+    assert!(
+        notes.contains("category: proto service; count: bytes; share: errors; left out: label"),
+        "{notes}"
+    );
+    let listed = json(folder.path(), "alert list --alerts watch --json", 0);
+    let odd = listed["alerts"].as_array().unwrap().iter().find(|alert| alert["range"]["last"] == "6002");
+    let odd = odd.unwrap_or_else(|| panic!("{listed}"));
+    let replay = format!("alert replay {} --alerts watch --json", odd["id"].as_str().unwrap());
+    assert_eq!(json(folder.path(), &replay, 0)["same"].as_bool(), Some(true));
+    let line = "detect records.csv --kind records --map entity=service --features bytes=skip,label=skip";
+    let (told, _) = ends(folder.path(), line, 1);
+    assert!(told.contains("by ecr_i") && !told.contains("bytes"), "{told}");
+    std::fs::write(folder.path().join("numbers.csv"), "a,b\n1,2\n3,4\n").unwrap();
+    fails(folder.path(), "detect numbers.csv --kind records", 3, &["no column has names", "COLUMN=category"]);
+    fails(
+        folder.path(),
+        "detect records.csv --kind records --features gone=count",
+        3,
+        &["no column `gone`", "proto, service"],
+    );
+}
+
+#[test]
+fn edges_of_traffic_are_judged_where_that_is_asked_for() {
+    let folder = folder();
+    let mut log = String::new();
+    for call in calls().lines().skip(1) {
+        let [time, from, to] = *call.split(',').collect::<Vec<_>>() else { panic!("{call}") };
+        log += &format!(
+            "{{\"ts\":{time}.0,\"uid\":\"C\",\"id.orig_h\":\"{from}\",\"id.orig_p\":4000,\"id.resp_h\":\"{to}\",\"id.resp_p\":443,\
+             \"proto\":\"tcp\",\"duration\":0.3,\"orig_bytes\":900,\"resp_bytes\":9000,\"conn_state\":\"SF\",\"history\":\"ShADadFf\",\
+             \"orig_pkts\":5,\"orig_ip_bytes\":1100,\"resp_pkts\":6,\"resp_ip_bytes\":9300}}\n"
+        );
+    }
+    std::fs::write(folder.path().join("conn.log"), log).unwrap();
+    let found = |line: &str| -> Vec<Value> {
+        let output = common::command(folder.path(), line).output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let alerts = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+        alerts.filter(|alert: &Value| alert["kind"] == "edge-anomaly").collect()
+    };
+    assert_eq!(found("detect conn.log --output jsonl"), Vec::<Value>::new());
+    let alerts = found("detect conn.log --output jsonl --edges 2000 --alerts watch");
+    let stranger = alerts.iter().find(|alert| alert["entity"] == "10.66.6.6");
+    let stranger = stranger.unwrap_or_else(|| panic!("{alerts:?}"));
+    assert_eq!((stranger["peer"].as_str(), stranger["port"].as_u64()), (Some("10.9.0.3"), Some(443)));
+    assert!(alerts.len() < 20, "{} alerts", alerts.len());
+    let replay = format!("alert replay {} --alerts watch --json", stranger["id"].as_str().unwrap());
+    assert_eq!(json(folder.path(), &replay, 0)["same"].as_bool(), Some(true));
+    ends(folder.path(), "detect conn.log --edges 3", 2);
 }

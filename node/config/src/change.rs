@@ -2,7 +2,7 @@
 
 use crate::sections::Config;
 use std::fmt;
-use tidegate_replay::StreamInfo;
+use tidegate_actors::WindowSpec;
 
 /// One step from one configuration to another.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +101,9 @@ impl Changes {
         }
         if self.streams().next().is_some() {
             running.stream.clone_from(&new.stream);
+            running.surface.clone_from(&new.surface);
+            running.spectrum.clone_from(&new.spectrum);
+            running.risk.clone_from(&new.risk);
         }
     }
 
@@ -152,7 +155,8 @@ pub fn changes(old: &Config, new: &Config) -> Changes {
     let mut changes = Vec::new();
     let mut restarts = Vec::new();
     for section in Config::sections() {
-        if section.name == "stream" {
+        // What these come to is said stream by stream.
+        if ["stream", "surface", "spectrum", "risk"].contains(&section.name) {
             continue;
         }
         if section.repeats {
@@ -191,21 +195,36 @@ pub fn changes(old: &Config, new: &Config) -> Changes {
 
 /// What happens to the streams, by what they compute: however it was written.
 fn streams(old: &Config, new: &Config) -> Vec<Change> {
-    let streams = |config: &Config| config.plan().and_then(|plan| plan.streams()).unwrap_or_default();
-    let (before, after) = (streams(old), streams(new));
-    let find =
-        |streams: &[StreamInfo], name: &str| streams.iter().find(|stream| stream.name == name).cloned();
-    let step =
-        |stream: &StreamInfo, what| Change::Streams { name: stream.name.clone(), what, restart: false };
+    let (before, after) = (defined(old), defined(new));
+    let find = |streams: &[(String, String)], name: &str| {
+        streams.iter().find(|(own, _)| own == name).map(|(_, definition)| definition.clone())
+    };
+    let step = |name: &String, what| Change::Streams { name: name.clone(), what, restart: false };
     let mut steps = Vec::new();
-    for stream in &before {
-        match find(&after, &stream.name) {
-            None => steps.push(step(stream, StreamStep::Removed)),
-            Some(now) if now.definition != stream.definition => steps.push(step(stream, StreamStep::Changed)),
+    for (name, definition) in &before {
+        match find(&after, name) {
+            None => steps.push(step(name, StreamStep::Removed)),
+            Some(now) if now != *definition => steps.push(step(name, StreamStep::Changed)),
             Some(_) => {}
         }
     }
-    let fresh = after.iter().filter(|stream| find(&before, &stream.name).is_none());
-    steps.extend(fresh.map(|stream| step(stream, StreamStep::Added)));
+    let fresh = after.iter().filter(|(name, _)| find(&before, name).is_none());
+    steps.extend(fresh.map(|(name, _)| step(name, StreamStep::Added)));
     steps
+}
+
+/// The names of all streams, and everything that their records depend on.
+fn defined(config: &Config) -> Vec<(String, String)> {
+    let planned = config.plan().and_then(|plan| plan.streams()).unwrap_or_default();
+    let bars_of = |bars: &WindowSpec| {
+        let name = format!("bars.{}", bars.name());
+        let found = planned.iter().find(|stream| stream.name == name);
+        found.map(|stream| stream.definition.clone()).unwrap_or_default()
+    };
+    let derived = config.derived().into_iter().flat_map(|derived| {
+        let definition = format!("{} over {}", derived.definition(), bars_of(&derived.bars));
+        derived.streams.into_iter().map(move |(name, columns)| (name, format!("{columns:?} {definition}")))
+    });
+    let derived: Vec<_> = derived.collect();
+    planned.into_iter().map(|stream| (stream.name, stream.definition)).chain(derived).collect()
 }

@@ -13,6 +13,8 @@ pub mod units;
 mod problem;
 mod value;
 
+pub mod derived;
+
 mod rules;
 pub mod sections;
 
@@ -25,6 +27,6 @@ pub use change::{Change, Changes, StreamStep, changes};
 pub use problem::{Problem, ProblemKind, Problems};
 pub use read::{BYTES_MAX, Read, read};
 pub use schema::schema;
-pub use sections::{AuthRule, Config, Stream};
+pub use sections::{AuthRule, Config, Risk, Spectrum, Stream, Surface};
 pub use templates::{TEMPLATES, Template};
 pub use value::{Bytes, Key, Kind, Off, SectionInfo, Span};

@@ -1,9 +1,11 @@
 //! What single values cannot tell: rules between keys, and the plan that streams come to.
 
+use crate::derived::{Computes, PARAMETERS_MAX, swept, width_ns};
 use crate::problem::{ProblemKind, Reader};
 use crate::read::Origins;
 use crate::sections::{Bars, Config, Stream};
 use std::collections::BTreeMap;
+use tidegate_actors::WindowSpec;
 use tidegate_actors::bars::BarOptions;
 use tidegate_replay::{Own, Plan, PlanError};
 
@@ -101,6 +103,7 @@ impl Config {
 pub(crate) fn check(config: &Config, origins: &Origins, reader: &mut Reader<'_>) {
     let mut rules = Rules { origins, reader };
     rules.streams(config);
+    rules.derived(config);
     let (gateway, limits, feed) = (&config.gateway, &config.limits, &config.feed);
     rules.more("gateway.idle_timeout", gateway.idle_timeout.0, "gateway.ping_every", gateway.ping_every.0);
     if let Some(keep_alive) = limits.keep_alive.on() {
@@ -108,6 +111,19 @@ pub(crate) fn check(config: &Config, origins: &Origins, reader: &mut Reader<'_>)
     }
     rules.more("feed.silence", feed.silence.0, "feed.heartbeat", feed.heartbeat.0);
     rules.together("tls.cert", config.tls.cert.is_some(), "tls.key", config.tls.key.is_some());
+    let journal = &config.journal;
+    let (kafka, topic) = ("journal.kafka", "journal.kafka_topic");
+    rules.together(kafka, journal.kafka.is_some(), topic, journal.kafka_topic.is_some());
+    if journal.kafka.is_some() && !journal.enabled {
+        let why = "there is no journal: set `journal.enabled = true`".to_owned();
+        rules.refuse(kafka, ProblemKind::Conflict { why });
+    }
+    for (at, setting) in journal.kafka_client.iter().enumerate() {
+        if setting.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
+            let why = format!("`{setting}` is not NAME=VALUE");
+            rules.refuse(&format!("journal.kafka_client[{at}]"), ProblemKind::Conflict { why });
+        }
+    }
     if config.cluster.folder.is_some() {
         let conflict = |why: &str| ProblemKind::Conflict { why: why.to_owned() };
         if config.journal.enabled {
@@ -175,6 +191,126 @@ impl Rules<'_, '_> {
         if has_one != has_other {
             let (there, missing) = if has_one { (one, other) } else { (other, one) };
             self.refuse(there, ProblemKind::Missing { need: format!("it needs `{missing}` beside it") });
+        }
+    }
+
+    /// What is derived: of bars that are there, under names of its own, and of sizes that go together.
+    fn derived(&mut self, config: &Config) {
+        let conflict = |why: String| ProblemKind::Conflict { why };
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        for (at, surface) in config.surface.iter().enumerate() {
+            let path = format!("surface[{at}]");
+            self.bars_of(config, &path, surface.bars.as_ref(), false);
+            let Some(first) = surface.sweep.first() else {
+                let need = "it sweeps nothing: write e.g. sweep = [\"rsi:2..30\"]".to_owned();
+                self.refuse(&path, ProblemKind::Missing { need });
+                continue;
+            };
+            let parameters = swept(&surface.sweep).len();
+            if parameters > PARAMETERS_MAX {
+                let why =
+                    format!("these are {parameters} indicators, and a surface has at most {PARAMETERS_MAX}");
+                self.refuse(&format!("{path}.sweep"), conflict(why));
+            }
+            match surface.stream() {
+                Some(name) => self.named(&mut names, &path, name),
+                None => {
+                    let need = format!("it sweeps more than {}, so it needs a `name`", first.indicator());
+                    self.refuse(&path, ProblemKind::Missing { need });
+                }
+            }
+        }
+        for (at, spectrum) in config.spectrum.iter().enumerate() {
+            let path = format!("spectrum[{at}]");
+            self.bars_of(config, &path, spectrum.bars.as_ref(), true);
+            self.named(&mut names, &path, spectrum.stream());
+            self.kept(config, &path, spectrum.window);
+        }
+        for (at, risk) in config.risk.iter().enumerate() {
+            let path = format!("risk[{at}]");
+            self.bars_of(config, &path, risk.bars.as_ref(), true);
+            self.named(&mut names, &path, risk.stream());
+            self.kept(config, &path, risk.window);
+            if risk.levels.is_empty() {
+                self.refuse(&format!("{path}.levels"), conflict("a risk has a level or two".to_owned()));
+            }
+            if let [one, other] = &risk.levels[..]
+                && one == other
+            {
+                let what = format!("{} is there already", other.0);
+                self.refuse(&format!("{path}.levels"), ProblemKind::Twice { what });
+            }
+            let beyond = |level: f64| (1.0 - level) * risk.paths as f64;
+            if let Some(level) = risk.levels.iter().find(|level| beyond(level.0) < 9.999) {
+                let why = format!(
+                    "of {} scenarios {:.1} lie beyond {}, and it takes ten: more `paths`, or a lower level",
+                    risk.paths,
+                    beyond(level.0),
+                    level.0
+                );
+                self.refuse(&format!("{path}.levels"), conflict(why));
+            }
+        }
+        let streams = config.plan().and_then(|plan| plan.streams()).map_or(0, |streams| streams.len());
+        let derived = config.derived();
+        let count = streams + derived.iter().map(|derived| derived.streams.len()).sum::<usize>();
+        if count > Plan::STREAMS_MAX
+            && let Some(last) = derived.last()
+        {
+            let section = match last.computes {
+                Computes::Surface { .. } => "surface",
+                Computes::Spectrum { .. } => "spectrum",
+                Computes::Risk { .. } => "risk",
+            };
+            let why = format!(
+                "these are {count} streams, and there are at most {}; a surface is one for every 15 parameters",
+                Plan::STREAMS_MAX
+            );
+            self.refuse(&format!("{section}[{}]", config.repeated(section).max(1) - 1), conflict(why));
+        }
+    }
+
+    /// The bars that something is derived from must be there, and end together where it looks at all symbols at once.
+    fn bars_of(&mut self, config: &Config, path: &str, bars: Option<&WindowSpec>, together: bool) {
+        let Some(bars) = bars else {
+            let need = "it is of no `bars`: write e.g. bars = \"1m\"".to_owned();
+            self.refuse(path, ProblemKind::Missing { need });
+            return;
+        };
+        let path = format!("{path}.bars");
+        let streams = config.streams();
+        if !streams.iter().any(|stream| stream.bars.as_ref() == Some(bars)) {
+            let all: Vec<String> =
+                streams.iter().filter_map(|stream| Some(stream.bars.as_ref()?.to_string())).collect();
+            let need = format!("`{bars}` must be a [[stream]] as well; there are {}", all.join(", "));
+            self.refuse(&path, ProblemKind::Missing { need });
+        }
+        if together && width_ns(bars).is_none() {
+            let why = "symbols are compared by bars that end together, such as \"1m\"".to_owned();
+            self.refuse(&path, ProblemKind::Conflict { why });
+        }
+    }
+
+    fn named(&mut self, names: &mut BTreeMap<String, String>, path: &str, name: String) {
+        if let Some(first) = names.get(&name) {
+            let what = format!("`{name}` is {first} as well");
+            let key = format!("{path}.name");
+            let key = if self.origins.contains_key(&key) { key } else { path.to_owned() };
+            self.refuse(&key, ProblemKind::Twice { what });
+        }
+        names.entry(name).or_insert_with(|| path.to_owned());
+    }
+
+    /// What must be known again after a restart is what readers can look back on.
+    fn kept(&mut self, config: &Config, path: &str, window: u32) {
+        let kept = config.subscribers.lookback_records;
+        let restarts = config.journal.enabled || config.cluster.folder.is_some();
+        if restarts && window as usize + 2 > kept {
+            let why = format!(
+                "after a restart a window of {window} needs {} bars of every symbol, and `subscribers.lookback_records` keeps {kept}",
+                window + 2
+            );
+            self.refuse(&format!("{path}.window"), ProblemKind::Conflict { why });
         }
     }
 

@@ -82,6 +82,20 @@ fn of_kind(kind: &Kind) -> Value {
             json!({ "type": "string", "pattern": "^(return|range|volume|trades)(:[0-9.]+)?$", "examples": ["volume", "trades:2"] })
         }
         Kind::Width => json!({ "type": "string", "pattern": "^[0-9]+[a-z]+$", "examples": ["10s", "1m"] }),
+        Kind::Name => {
+            json!({ "type": "string", "pattern": "^(?![0-9]+$)[a-z0-9-]{1,32}$", "examples": ["rsi"] })
+        }
+        Kind::Sweep => {
+            json!({ "type": "string", "pattern": "^(ema|rsi|atr|bb|macd):", "examples": ["rsi:2..30", "ema:5..200/5"] })
+        }
+        Kind::Horizon => {
+            json!({ "type": "string", "pattern": "^[0-9.]+[a-z]+$", "examples": ["390b", "6.5h"] })
+        }
+        Kind::Tail => {
+            json!({ "type": "string", "pattern": "^(normal|t:[0-9]+)$", "examples": ["normal", "t:5"] })
+        }
+        Kind::Level => json!({ "type": "number", "minimum": 0.5, "exclusiveMaximum": 1.0 }),
+        Kind::Share => json!({ "type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0 }),
         Kind::Off(kind) => json!({ "anyOf": [{ "const": "off" }, of_kind(kind)] }),
         Kind::List(kind, max) => json!({ "type": "array", "maxItems": max, "items": of_kind(kind) }),
     }

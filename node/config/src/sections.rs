@@ -1,5 +1,6 @@
 //! Every section and key, each declared once: name, type, default, range, meaning.
 
+use crate::derived::{Horizon, Level, Share, Shows, Sweep, TailSpec};
 use crate::problem::Reader;
 use crate::value::{Bytes, Field, Key, Kind, Node, Off, Section, SectionInfo, Span};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -190,6 +191,9 @@ config! {
     }
     many {
         stream: Stream = "stream";
+        surface: Surface = "surface";
+        spectrum: Spectrum = "spectrum";
+        risk: Risk = "risk";
         auth_rule: AuthRule = "auth.rule";
     }
 }
@@ -236,6 +240,15 @@ section! {
         keep_bytes: Off<Bytes> = Off::Off, Kind::Off(&bytes(MIB, 1 << 50));
         /// Segments that no kept snapshot needs are removed once their newest record is older than this.
         keep_age: Off<Span> = Off::Off, Kind::Off(&span(SECOND, 3_660 * DAY));
+        /// Brokers of Apache Kafka, `HOST:PORT,HOST:PORT`: the log is in a topic there in place of segments, and acks `durable` mean that
+        /// Kafka has it. Snapshots stay in the folder. For programs built with `--features kafka`.
+        kafka: Option<String> = None, Kind::Text(1_024, "kafka-1:9092,kafka-2:9092");
+        /// The topic, this server's alone, with one partition. What of it goes is up to its own retention.
+        kafka_topic: Option<String> = None, Kind::Text(249, "tidegate.log");
+        /// Further settings of the client, `NAME=VALUE` as librdkafka names them.
+        kafka_client: Vec<String> = Vec::new(), Kind::List(&Kind::Text(1_024, "client.rack=a"), 64);
+        /// How long brokers may take to answer until the log counts as out of reach.
+        kafka_patience: Span = Span(10 * SECOND), span(SECOND, 60 * SECOND);
     }
 }
 
@@ -322,6 +335,78 @@ section! {
         horizon: Option<Span> = None, span(0, 366 * DAY), live;
         /// In place of `bars.history`, for these bars.
         history: Option<bool> = None, Kind::Switch, live;
+    }
+}
+
+section! {
+    /// A surface: indicators over a range of parameters, of every symbol at every bar that closes, as a stream `surface.` with a column for
+    /// each parameter. Where a GPU is present it computes them.
+    Surface {
+        /// Its name: `rsi` gives the stream `surface.rsi`. Left out it is the indicator's, where all are of one kind.
+        name: Option<String> = None, Kind::Name, live;
+        /// The bars, which are a `[[stream]]` themselves.
+        bars: Option<WindowSpec> = None, Kind::Bars, live;
+        /// Indicators and ranges of their parameters; together at most 225.
+        sweep: Vec<Sweep> = Vec::new(), Kind::List(&Kind::Sweep, 64), live;
+        /// What a column shows: the indicator's value, or what its signals were worth so far: their mean gain, or the share that the
+        /// price went along with (hits).
+        shows: Shows = Shows::Value, Kind::Choice(&["value", "gain", "hits"]), live;
+        /// A signal is judged by the close so many bars later.
+        ahead: u32 = 5, count(1, 100_000), live;
+        /// Symbols: names or beginnings of names.
+        symbols: Vec<String> = vec!["*".to_owned()], Kind::List(&Kind::Text(255, "BTC*"), 4_096), live;
+        /// Symbols at once; bars of further ones are counted and left out.
+        symbols_max: usize = 2_048, count(1, 16_384), live;
+    }
+}
+
+section! {
+    /// A cross-section of the symbols of bars: how much of their moves is one move, at every close, as a stream `corr.`: mean correlation,
+    /// share of the market's mode, effective rank, absorption, turbulence.
+    Spectrum {
+        /// Its name: `spectrum` gives the stream `corr.spectrum`.
+        name: String = "spectrum".to_owned(), Kind::Name, live;
+        /// The bars, of time, which are a `[[stream]]` themselves.
+        bars: Option<WindowSpec> = None, Kind::Bars, live;
+        /// Bars that correlations are of.
+        window: u32 = 60, count(4, 512), live;
+        /// How far correlations are drawn towards none for the turbulence.
+        shrink: Share = Share(0.1), Kind::Share, live;
+        /// Symbols: names or beginnings of names.
+        symbols: Vec<String> = vec!["*".to_owned()], Kind::List(&Kind::Text(255, "BTC*"), 4_096), live;
+        /// Symbols at once; of more those first by name are taken.
+        symbols_max: usize = 512, count(2, 16_384), live;
+    }
+}
+
+section! {
+    /// Risk of a portfolio of the symbols of bars, simulated at every close, as a stream `risk.`: value at risk with its interval, and
+    /// expected shortfall. Where a GPU is present it computes them.
+    Risk {
+        /// Its name: `var` gives the stream `risk.var`.
+        name: String = "var".to_owned(), Kind::Name, live;
+        /// The bars, of time, which are a `[[stream]]` themselves.
+        bars: Option<WindowSpec> = None, Kind::Bars, live;
+        /// How far ahead: a span of trading time, or a number of bars.
+        horizon: Horizon = Horizon::Bars(390), Kind::Horizon, live;
+        /// Shares of the capital, a line `symbol,share` each, read at the start. Without it every symbol has the same.
+        weights: Option<PathBuf> = None, Kind::Path, live;
+        /// Returns that the model is fitted to, the newest.
+        window: u32 = 120, count(3, 8_192), live;
+        /// Factors, at most as many as symbols.
+        factors: u32 = 3, count(1, 64), live;
+        /// Returns: normal, or Student's t of N degrees of freedom.
+        tail: TailSpec = TailSpec::StudentT(5), Kind::Tail, live;
+        /// Levels of confidence.
+        levels: Vec<Level> = vec![Level(0.95), Level(0.99)], Kind::List(&Kind::Level, 2), live;
+        /// Scenarios; each level needs ten beyond it.
+        paths: u64 = 100_000, count(1_000, 1 << 25), live;
+        /// Everything random follows from it.
+        seed: u64 = 1, count(0, u32::MAX as u64), live;
+        /// Symbols: names or beginnings of names. Beside `weights` only those of the file count.
+        symbols: Vec<String> = vec!["*".to_owned()], Kind::List(&Kind::Text(255, "BTC*"), 4_096), live;
+        /// Symbols at once; of more those first by name are taken.
+        symbols_max: usize = 512, count(1, 4_096), live;
     }
 }
 
@@ -489,6 +574,8 @@ section! {
         flows_max: u32 = 131_072, count(64, 1 << 24);
         /// One in so many packets was looked at, for exporters that do not say so themselves.
         sampling: Option<u32> = None, count(1, u32::MAX as u64);
+        /// Also judge who talks to whom, for edges unlike all before: one in so many ordinary ones of a minute is told all the same. Left out: no.
+        edges: Option<u32> = None, count(10, 1_000_000_000);
     }
 }
 
@@ -504,6 +591,9 @@ section! {
         sigma: Vec<PathBuf> = Vec::new(), Kind::List(&Kind::Path, 1_024);
         /// Patterns of records in sequence.
         patterns: Vec<String> = Vec::new(), Kind::List(&Kind::Text(4_096, "a then b within 5m"), 1_024);
+        /// Flows of exports are recorded, so that `tidegate alert replay` can judge them again: bytes on the disk in all, the oldest give
+        /// way.
+        evidence: Off<Bytes> = Off::On(Bytes(256 * MIB)), Kind::Off(&bytes(MIB, 1 << 40));
         /// Where alerts are sent on to.
         sinks: Vec<String> = Vec::new(), Kind::List(&Kind::Text(4_096, "webhook:https://example.com/alerts"), 64);
     }

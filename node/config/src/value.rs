@@ -1,5 +1,6 @@
 //! What a value may be, and how it is read and shown.
 
+use crate::derived::{Horizon, Level, Share, Shows, Sweep, TailSpec};
 use crate::problem::{ProblemKind, Reader};
 use crate::units::{parse_bytes, parse_span, short, show_bytes, show_span};
 use std::fmt;
@@ -60,6 +61,18 @@ pub enum Kind {
     Anomaly,
     /// A width of windows of time.
     Width,
+    /// The name of a stream of ours, behind its kind.
+    Name,
+    /// Indicators over a range of parameters.
+    Sweep,
+    /// How far ahead.
+    Horizon,
+    /// How returns are distributed.
+    Tail,
+    /// A level of confidence.
+    Level,
+    /// A share.
+    Share,
     /// That, or the word `off`.
     Off(&'static Kind),
     /// At most so many of that.
@@ -93,6 +106,14 @@ impl fmt::Display for Kind {
                 "what to find anomalies in: return, range, volume or trades, with a threshold if need be, as \"volume:1.5\"",
             ),
             Self::Width => f.write_str("a width of windows such as \"10s\", \"1m\" or \"1h\""),
+            Self::Name => f.write_str("a name of 1 to 32 small letters, digits and dashes such as \"rsi\", not only digits"),
+            Self::Sweep => f.write_str(
+                "an indicator such as \"rsi:2..30\", \"ema:5..200/5\", \"atr:14\", \"bb:10..30:2\" or \"macd:5..12:20..30:9\"",
+            ),
+            Self::Horizon => f.write_str("a span of time such as \"6.5h\", or a number of bars such as \"390b\""),
+            Self::Tail => f.write_str("\"normal\", or \"t:N\" with N degrees of freedom from 3 to 100"),
+            Self::Level => f.write_str("a level of confidence from 0.5 to below 1 such as 0.99"),
+            Self::Share => f.write_str("a number above 0 and at most 1 such as 0.1"),
             Self::Off(kind) => write!(f, "{kind}, or \"off\""),
             Self::List(kind, max) => write!(f, "a list of at most {max}, each {kind}"),
         }
@@ -317,6 +338,12 @@ impl Field for String {
         let chars_max = match *kind {
             Kind::Text(chars_max, _) => chars_max,
             Kind::Choice(words) => return chosen(value, node, words, reader),
+            Kind::Name => {
+                return parsed(node, kind, reader, |text| match crate::derived::is_name(text) {
+                    true => Ok(text.to_owned()),
+                    false => Err("it has other characters, none or too many, or is a number"),
+                });
+            }
             _ => return None,
         };
         if value.is_empty() || value.chars().nth(chars_max).is_some() || value.chars().any(char::is_control) {
@@ -384,6 +411,37 @@ macro_rules! texts {
     )*};
 }
 texts!(SocketAddr, Placement, Threads, IdleStrategy, LatePolicy, IndicatorSpec, RegimeSpec, AnomalySpec);
+texts!(Sweep, Horizon, TailSpec, Shows);
+
+/// Numbers that need not be whole.
+macro_rules! fractions {
+    ($($fraction:ident),*) => {$(
+        impl Field for $fraction {
+            fn read(node: &Node<'_>, kind: &Kind, reader: &mut Reader<'_>) -> Option<Self> {
+                let number = match node.get_ref() {
+                    DeValue::Float(number) => number.as_str().replace('_', "").parse::<f64>().ok(),
+                    DeValue::Integer(number) => number.as_str().replace('_', "").parse::<f64>().ok(),
+                    _ => {
+                        let (found, allowed) = (found(node), kind.to_string());
+                        reader.refuse(node.span(), ProblemKind::Type { found, allowed });
+                        return None;
+                    }
+                };
+                let value = number.and_then(Self::of);
+                if value.is_none() {
+                    let (found, allowed) = (found(node), kind.to_string());
+                    reader.refuse(node.span(), ProblemKind::Range { found, allowed });
+                }
+                value
+            }
+
+            fn show(&self) -> Option<String> {
+                Some(format!("{:?}", self.0))
+            }
+        }
+    )*};
+}
+fractions!(Level, Share);
 
 impl Field for WindowSpec {
     fn read(node: &Node<'_>, kind: &Kind, reader: &mut Reader<'_>) -> Option<Self> {

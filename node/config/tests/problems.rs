@@ -11,7 +11,7 @@ fn said(text: impl AsRef<[u8]>) -> String {
 }
 
 /// Each mistake, and what is said about it. `golden.txt` is written by `UPDATE_GOLDEN=1 cargo test -p tidegate-config`.
-const MISTAKES: [(&str, &str); 41] = [
+const MISTAKES: [(&str, &str); 55] = [
     ("a key spelled almost right", "[engine]\nshrads = 2\n"),
     ("a section spelled almost right", "[engin]\nshards = 2\n"),
     ("a key that resembles nothing", "[engine]\nxyzzy = 2\n"),
@@ -50,6 +50,23 @@ const MISTAKES: [(&str, &str); 41] = [
     ("a verb spelled almost right", "[[auth.rule]]\nprincipal = \"desk-*\"\nverbs = [\"publsh\"]\n"),
     ("tokens for nobody", "[auth]\ntoken_keys = [\"keys.pem\"]\n"),
     ("a quota below its range", "[quotas]\nbytes_per_second = \"1KiB\"\n"),
+    ("a surface of nothing", "[[surface]]\nbars = \"1m\"\n"),
+    ("a surface of no bars", "[[surface]]\nsweep = [\"rsi:2..30\"]\n"),
+    ("a surface of bars that are not there", "[[surface]]\nbars = \"5m\"\nsweep = [\"rsi:2..30\"]\n"),
+    ("a range the wrong way round", "[[surface]]\nbars = \"1m\"\nsweep = [\"rsi:30..2\"]\n"),
+    ("a surface without a name", "[[surface]]\nbars = \"1m\"\nsweep = [\"rsi:2..30\", \"ema:5..9\"]\n"),
+    ("a surface of too much", "[[surface]]\nbars = \"1m\"\nsweep = [\"ema:1..226\"]\n"),
+    ("a name that is none", "[[spectrum]]\nname = \"My own\"\nbars = \"1m\"\n"),
+    ("a key of a surface spelled almost right", "[[surface]]\nbars = \"1m\"\nsweeps = [\"rsi:2..30\"]\n"),
+    ("a spectrum twice", "[[spectrum]]\nbars = \"1m\"\n[[spectrum]]\nbars = \"1s\"\n"),
+    ("a spectrum of bars that end apart", "[[stream]]\nbars = \"100t\"\n[[spectrum]]\nbars = \"100t\"\n"),
+    (
+        "a window that no restart brings back",
+        "[journal]\nenabled = true\n[[spectrum]]\nbars = \"1m\"\nwindow = 512\n",
+    ),
+    ("a level beyond what is simulated", "[[risk]]\nbars = \"1m\"\nlevels = [0.9999]\npaths = 50_000\n"),
+    ("a level that is none", "[[risk]]\nbars = \"1m\"\nlevels = [0.99, 99]\nhorizon = \"1 day\"\n"),
+    ("a tail spelled wrong", "[[risk]]\nbars = \"1m\"\ntail = \"t:2\"\nshrink = 0.1\n"),
     ("a broken text", "[engine\nshards = 2\n"),
     ("a key twice", "[engine]\nshards = 2\nshards = 3\n"),
     ("several at once", "[engine]\nshards = 0\nbatch = 3\n\n[listen]\nquick = \"127.0.0.1:1\"\n"),

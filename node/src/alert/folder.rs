@@ -103,6 +103,8 @@ pub(crate) struct Store {
     pub(crate) state: State,
     /// What a writer that was interrupted left, now cut off.
     pub(crate) torn_bytes: u64,
+    /// A part of an append that failed may be behind the last whole one.
+    unfinished: bool,
     /// Held while somebody writes.
     lock: File,
 }
@@ -137,7 +139,12 @@ impl Store {
         }
         file.seek(SeekFrom::Start(ending.whole_bytes)).map_err(|error| output(error, &path))?;
         let (bytes, torn_bytes) = (ending.whole_bytes, ending.torn_bytes);
-        Ok(Some(Self { path, file, bytes, state, torn_bytes, lock }))
+        Ok(Some(Self { path, file, bytes, state, torn_bytes, unfinished: false, lock }))
+    }
+
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// Tells other processes where whoever holds the store takes what they have to say.
@@ -154,10 +161,14 @@ impl Store {
         for (at, entry) in entries.iter().enumerate() {
             text.push_str(&entry.line(at < last));
         }
-        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        let written = self
+            .cut_off()
+            .and_then(|()| self.file.write_all(text.as_bytes()))
+            .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // What there is of it would be no append; readers know that too, should cutting fail.
-            let _ = self.file.set_len(self.bytes);
+            // What there is of it is no append: readers know that as long as nothing comes behind it.
+            self.unfinished = true;
+            let _ = self.cut_off();
             let error = anyhow::Error::new(error)
                 .context(format!("{}: nothing of this was kept", self.path.display()));
             return Err(Failure::new(Exit::Output, error));
@@ -169,6 +180,16 @@ impl Store {
                 anyhow::Error::new(error).context(format!("{}: cannot be made shorter", self.path.display()));
             Failure::new(Exit::Output, error)
         })
+    }
+
+    /// Cuts off what an append that failed left, and goes on behind the last whole one.
+    fn cut_off(&mut self) -> std::io::Result<()> {
+        if self.unfinished {
+            self.file.set_len(self.bytes)?;
+            self.file.seek(SeekFrom::Start(self.bytes))?;
+            self.unfinished = false;
+        }
+        Ok(())
     }
 
     fn compact(&mut self) -> std::io::Result<()> {

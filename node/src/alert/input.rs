@@ -4,10 +4,12 @@ use crate::exit::{Exit, Failure};
 use crate::judge::Judge;
 use crate::render::Ui;
 use crate::rules::{self, Rules};
+use crate::tabular;
 use crate::traffic::Reading;
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use tidegate_alert::Input;
 use tidegate_replay::decode::ReadOptions;
@@ -15,8 +17,14 @@ use tidegate_replay::decode::ReadOptions;
 /// Digits of an input's name.
 const NAME_DIGITS: usize = 12;
 
-/// BLAKE3 of a file's bytes; `None` for what is no file, such as a pipe, which cannot be read twice.
-pub(crate) fn digest(path: &Path) -> Result<Option<String>, Failure> {
+/// Option of an input that goes on: its first so many bytes are meant.
+pub(crate) const BYTES: &str = "bytes";
+
+/// Option of an input whose edges were judged: one in so many ordinary ones may be told.
+pub(crate) const EDGES: &str = "edges";
+
+/// BLAKE3 of a file's bytes, or of the first so many; `None` for what is no file, such as a pipe, which cannot be read twice.
+pub(crate) fn digest(path: &Path, bytes: Option<u64>) -> Result<Option<String>, Failure> {
     let failure = |error: std::io::Error| {
         Failure::new(Exit::Input, anyhow::Error::new(error).context(path.display().to_string()))
     };
@@ -24,7 +32,8 @@ pub(crate) fn digest(path: &Path) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path).map_err(failure)?).map_err(failure)?;
+    let file = File::open(path).map_err(failure)?.take(bytes.unwrap_or(u64::MAX));
+    hasher.update_reader(file).map_err(failure)?;
     Ok(Some(hasher.finalize().to_hex().to_string()))
 }
 
@@ -35,7 +44,7 @@ pub(crate) fn of(
     reading: &Reading,
     rules: &Rules,
 ) -> Result<Option<Input>, Failure> {
-    let Some(digest) = digest(path)? else { return Ok(None) };
+    let Some(digest) = digest(path, None)? else { return Ok(None) };
     let read = &reading.options;
     let mut options = BTreeMap::from([("flows-max".to_owned(), flows_max.to_string())]);
     let mut put =
@@ -47,6 +56,8 @@ pub(crate) fn of(
     let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
     put("exports", reading.exports.as_ref().map(|ports| list(ports)));
     put("sampling", reading.sampling.map(|sampling| sampling.to_string()));
+    put(EDGES, reading.edges.map(|one_in| one_in.to_string()));
+    put(tabular::OPTION, reading.table.as_ref().and_then(|spec| serde_json::to_string(spec).ok()));
     let mut input = Input {
         name: String::new(),
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string(),
@@ -65,10 +76,13 @@ pub(crate) fn of(
 /// How an input was read, and a judge as it had one, twice.
 pub(crate) fn again(input: &Input, ui: &Ui) -> Result<(Reading, [Judge; 2]), Failure> {
     let rules = rules::again(&input.rules, ui)?;
-    options(input, &rules).map_err(|error| Failure::new(Exit::Input, error))
+    let (flows_max, reading) = options(input).map_err(|error| Failure::new(Exit::Input, error))?;
+    let judge = || Judge::reading(flows_max, rules.set.clone(), input.name.clone(), &reading);
+    let judges = [judge()?, judge()?];
+    Ok((reading, judges))
 }
 
-fn options(input: &Input, rules: &Rules) -> anyhow::Result<(Reading, [Judge; 2])> {
+fn options(input: &Input) -> anyhow::Result<(u32, Reading)> {
     let option = |name: &str| input.options.get(name).map(String::as_str);
     let number = |name: &'static str| {
         let text = option(name)?;
@@ -89,8 +103,8 @@ fn options(input: &Input, rules: &Rules) -> anyhow::Result<(Reading, [Judge; 2])
         option("exports").map(|text| text.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
     let exports = ports.transpose().context("the store has no valid `exports` of the input")?;
     let sampling = number("sampling").transpose()?.and_then(|n| u32::try_from(n).ok());
-    Ok((
-        Reading { options, exports, sampling },
-        [(); 2].map(|()| Judge::new(flows_max, rules.set.clone(), input.name.clone())),
-    ))
+    let edges = number(EDGES).transpose()?.and_then(|n| u32::try_from(n).ok());
+    let table = option(tabular::OPTION).map(serde_json::from_str).transpose();
+    let table = table.context("the store has no valid `table` of the input")?;
+    Ok((flows_max, Reading { options, exports, sampling, bytes: number(BYTES).transpose()?, table, edges }))
 }

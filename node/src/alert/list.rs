@@ -4,6 +4,7 @@ use super::args::{ListArgs, ShowArgs};
 use super::{folder, one};
 use crate::exit::{Exit, Outcome};
 use crate::render::{Table, Tone, Ui, clean, duration, instant, thousands};
+use crate::tabular;
 use serde_json::{Value, json};
 use tidegate_alert::desk::DAY_NS;
 use tidegate_alert::{Calibration, Episode, Hold, Quiet, QuietKind, Severity, State, Status, Target};
@@ -191,6 +192,7 @@ pub(crate) fn show(args: &ShowArgs, ui: &Ui) -> Outcome {
         let mut value = episode.document();
         let input = episode.proof.as_ref().and_then(|proof| state.inputs.get(&proof.input));
         value["input"] = serde_json::to_value(input).unwrap_or_default();
+        value["no_replay"] = super::replay::why_not(episode, input).into();
         ui.print_json(&value);
         return Ok(Exit::Ok);
     }
@@ -232,7 +234,8 @@ pub(crate) fn body(episode: &Episode, ui: &Ui) -> String {
         instant(episode.first_ts),
         duration(episode.last_ts.saturating_sub(episode.range.first_ts.min(episode.first_ts))),
     );
-    text += &format!("    packets {} to {}\n", thousands(episode.range.first), thousands(episode.range.last));
+    let what = if tabular::is_of_table(&episode.kind) { "rows or flows" } else { "packets" };
+    text += &format!("    {what} {} to {}\n", thousands(episode.range.first), thousands(episode.range.last));
     for reason in &episode.features {
         text += &format!(
             "    {}: {}, expected {}\n",
@@ -268,7 +271,11 @@ fn whole(state: &State, episode: &Episode, ui: &Ui) -> String {
         let end = if proof.at_end { ", at the end" } else { "" };
         facts.fact("score reached", format!("after {} units{end}", thousands(proof.units)));
         facts.fact("score bits", format!("{:016x}", proof.score_bits));
-        facts.fact("check it", format!("tidegate alert replay {}", episode.id));
+    }
+    let input = episode.proof.as_ref().and_then(|proof| state.inputs.get(&proof.input));
+    match super::replay::why_not(episode, input) {
+        None => facts.fact("check it", format!("tidegate alert replay {}", episode.id)),
+        Some(why) => facts.fact("no replay", why),
     }
     text += &facts.render(ui, 4);
     text

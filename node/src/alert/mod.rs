@@ -6,7 +6,7 @@ pub(crate) mod folder;
 pub(crate) mod input;
 pub(crate) mod list;
 mod remote;
-mod replay;
+pub(crate) mod replay;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::place::now_s;

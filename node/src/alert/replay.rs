@@ -6,10 +6,12 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::judge::Judge;
 use crate::render::{Tone, Ui, clean, thousands};
+use crate::series::{self, Series};
 use crate::traffic::{Source, Unit};
 use serde_json::json;
+use std::io::Read;
 use std::path::PathBuf;
-use tidegate_alert::{Episode, Finding, Proof};
+use tidegate_alert::{Episode, Finding, Input, Proof};
 
 /// Units read between two looks at Ctrl-C.
 const STEP: usize = 4_096;
@@ -18,17 +20,20 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
     let refuse = |text: String| Failure::new(Exit::Input, anyhow::anyhow!(text));
     let state = folder::read(&folder::folder(&args.store)?)?;
     let episode = one(&state, &args.id)?;
-    let proof = episode.proof.as_ref().ok_or_else(|| {
-        refuse(format!("alert {} was not made from a file, so there is nothing to judge again", episode.id))
-    })?;
-    let known = state.inputs.get(&proof.input).ok_or_else(|| {
-        refuse(format!(
-            "the store says nothing of input {}: it was interrupted before it was done with it",
-            proof.input
-        ))
-    })?;
+    let known = episode.proof.as_ref().and_then(|proof| state.inputs.get(&proof.input));
+    if let Some(why) = why_not(episode, known).filter(|_| args.input.is_none() || known.is_none()) {
+        return Err(refuse(format!("alert {} cannot be judged again: {why}", episode.id)));
+    }
+    let (Some(proof), Some(known)) = (&episode.proof, known) else {
+        return Err(refuse(format!("alert {} has no proof", episode.id)));
+    };
     let path = args.input.clone().unwrap_or_else(|| PathBuf::from(&known.path));
-    let digest = input::digest(&path)?.ok_or_else(|| refuse(format!("{} is no file", path.display())))?;
+    if known.options.get(series::WHAT.0).is_some_and(|what| what == series::WHAT.1) {
+        return series_again(args, episode, proof, known, &path, ui);
+    }
+    let (reading, [mut judge, mut alone]) = input::again(known, ui)?;
+    let digest = input::digest(&path, reading.bytes)?;
+    let digest = digest.ok_or_else(|| refuse(format!("{} is no file", path.display())))?;
     if digest != known.digest {
         return Err(refuse(format!(
             "{} is not what was judged: its BLAKE3 is {digest}, that of then {}; --input names another file",
@@ -43,8 +48,6 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
             env!("CARGO_PKG_VERSION")
         ));
     }
-    let (reading, [mut judge, mut alone]) = input::again(known, ui)?;
-
     let interrupt = Interrupt::listen()?;
     let (mut again, mut range_score) = (Vec::new(), None::<f64>);
     let matches = |finding: &Finding| finding.kind == episode.kind && finding.entity == episode.entity;
@@ -89,6 +92,90 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
         ui.print(&render(episode, &path, &again, verdict, range_score, ui));
     }
     Ok(if verdict { Exit::Ok } else { Exit::Differs })
+}
+
+/// The rows behind an anomaly of a stream, judged again from the state before them.
+fn series_again(
+    args: &ReplayAlertArgs,
+    episode: &Episode,
+    proof: &Proof,
+    known: &Input,
+    path: &std::path::Path,
+    ui: &Ui,
+) -> Outcome {
+    let refuse = |text: String| Failure::new(Exit::Input, anyhow::anyhow!("{}: {text}", path.display()));
+    let io = |error: std::io::Error| refuse(error.to_string());
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(io)?;
+    file.take(series::BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > series::BYTES_MAX {
+        return Err(refuse(format!("over {} bytes, which no such file has", series::BYTES_MAX)));
+    }
+    let digest = blake3::hash(&bytes).to_hex().to_string();
+    if digest != known.digest {
+        return Err(refuse(format!(
+            "it is not what was judged: its BLAKE3 is {digest}, that of then {}",
+            known.digest
+        )));
+    }
+    let kept = Series::read(&bytes).map_err(refuse)?;
+    let again = kept.judge().map_err(refuse)?;
+    let same = again.is_some_and(|score| score.to_bits() == proof.score_bits);
+    if args.json {
+        ui.print_json(&json!({
+            "id": episode.id,
+            "same": same,
+            "score": episode.score,
+            "score_bits": format!("{:016x}", proof.score_bits),
+            "again": again.iter().map(|score| json!({
+                "ts": proof.ts.to_string(),
+                "score": score,
+                "score_bits": format!("{:016x}", score.to_bits()),
+            })).collect::<Vec<_>>(),
+            "units": proof.units,
+            "range_score": again,
+        }));
+    } else {
+        let (tone, word) = if same { (Tone::Good, "same") } else { (Tone::Bad, "differs") };
+        let now = match again {
+            Some(score) if !same => format!("  now it is {score} ({:016x})\n", score.to_bits()),
+            None => "  now nothing is found in the last row\n".to_owned(),
+            Some(_) => String::new(),
+        };
+        ui.print(&format!(
+            "{}: {} of {} in {}, score {} ({:016x}) in the last of {} rows, from the state before them, in {}\n{now}",
+            ui.paint(tone, word),
+            clean(&episode.kind),
+            clean(&kept.key),
+            clean(&kept.stream),
+            f64::from_bits(proof.score_bits),
+            proof.score_bits,
+            thousands(proof.units),
+            clean(&path.display().to_string()),
+        ));
+    }
+    Ok(if same { Exit::Ok } else { Exit::Differs })
+}
+
+/// Why an alert cannot be judged again, as far as can be said without reading its `input`.
+pub(crate) fn why_not(episode: &Episode, input: Option<&Input>) -> Option<String> {
+    let Some(proof) = &episode.proof else {
+        let why = episode.unproven.clone();
+        return Some(why.unwrap_or_else(|| "it was not made from a file, and was not recorded".to_owned()));
+    };
+    let Some(input) = input else {
+        return Some(format!(
+            "the store says nothing of input {}: it is still being judged, or that was interrupted",
+            proof.input
+        ));
+    };
+    let gone = !std::path::Path::new(&input.path).exists();
+    let recorded = [input::BYTES, series::WHAT.0].iter().any(|option| input.options.contains_key(*option));
+    match (gone, recorded) {
+        (false, _) => None,
+        (true, true) => Some(format!("what was recorded has given way to newer ones: {}", input.path)),
+        (true, false) => Some(format!("its input is not there any more: {}", input.path)),
+    }
 }
 
 /// Whether one of `again` is the finding of then.

@@ -1,12 +1,11 @@
 //! The command line of the commands that compute over whole files.
 
-use super::risk::{Horizon, TailArg};
 use super::spectrum::SpectrumOutput;
-use super::surface::Sweep;
 use crate::cli::ReadArgs;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use tidegate_actors::WindowSpec;
+use tidegate_config::derived::{Horizon, Sweep, TailSpec};
 use tidegate_config::units::parse_count;
 
 #[derive(Debug, Args)]
@@ -65,7 +64,7 @@ pub(crate) struct RiskArgs {
     pub(crate) factors: u32,
     /// Returns: normal, or Student's t of N degrees of freedom.
     #[arg(long, value_name = "normal|t:N", default_value = "t:5")]
-    pub(crate) tail: TailArg,
+    pub(crate) tail: TailSpec,
     /// Levels of confidence.
     #[arg(long, value_name = "P,…", value_delimiter = ',', default_value = "0.95,0.99")]
     pub(crate) levels: Vec<f64>,

@@ -8,69 +8,24 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::str::FromStr;
-use tidegate_actors::{BarSpec, WindowSpec};
-use tidegate_config::units::parse_span;
+use tidegate_actors::WindowSpec;
+use tidegate_config::derived::{Horizon, TailSpec};
 use tidegate_gpu::Backend;
 use tidegate_gpu::risk::{RiskReport, RiskRequest, Tail};
 
-/// How far ahead: a span of trading time, or a number of bars.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Horizon {
-    Span(u64),
-    Bars(u32),
+fn in_bars(horizon: Horizon, bars: &WindowSpec) -> Result<f64, Failure> {
+    horizon.in_bars(bars).ok_or_else(|| {
+        Failure::usage(format!(
+            "bars `{bars}` have no length in time; say the horizon in bars, e.g. --horizon 100b"
+        ))
+    })
 }
 
-impl FromStr for Horizon {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(count) = text.strip_suffix('b') {
-            let count = count.parse::<u32>().ok().filter(|count| (1..=1_000_000).contains(count));
-            return count
-                .map(Self::Bars)
-                .ok_or_else(|| format!("`{text}` is no number of bars from 1b to 1000000b"));
-        }
-        match parse_span(text) {
-            Ok(0) => Err(format!("`{text}` is no horizon; write e.g. 1h, 6.5h, or 390b")),
-            Ok(ns) => Ok(Self::Span(ns)),
-            Err(error) => Err(format!("{error}; or a number of bars such as 390b")),
-        }
-    }
-}
-
-/// `normal` or `t:N`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct TailArg(Tail);
-
-impl FromStr for TailArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let freedom = text.strip_prefix("t:").and_then(|n| n.parse::<u32>().ok());
-        match (text, freedom) {
-            ("normal", _) => Ok(Self(Tail::Normal)),
-            (_, Some(freedom)) if (3..=100).contains(&freedom) => Ok(Self(Tail::StudentT { freedom })),
-            _ => Err(format!(
-                "`{text}` is no tail; write normal, or t:N with N degrees of freedom from 3 to 100"
-            )),
-        }
-    }
-}
-
-impl Horizon {
-    /// In bars of `bars`.
-    fn in_bars(self, bars: &WindowSpec) -> Result<f64, Failure> {
-        let ns = match self {
-            Self::Bars(count) => return Ok(count.into()),
-            Self::Span(ns) => ns,
-        };
-        match bars {
-            WindowSpec::Tumbling(BarSpec::Time(width)) => Ok(ns as f64 / width.ns() as f64),
-            _ => Err(Failure::usage(format!(
-                "bars `{bars}` have no length in time; say the horizon in bars, e.g. --horizon 100b"
-            ))),
-        }
+/// As the batch says it.
+pub(crate) fn tail(tail: TailSpec) -> Tail {
+    match tail {
+        TailSpec::Normal => Tail::Normal,
+        TailSpec::StudentT(freedom) => Tail::StudentT { freedom },
     }
 }
 
@@ -122,8 +77,9 @@ fn returns(found: &Histories, symbols: Vec<String>) -> Result<Returns, Failure> 
                 return Err(Failure::new(Exit::Input, error));
             }
             if let Some(before) = before {
+                // Not the platform's logarithm: streams of the same bars have these bits.
                 let moved: f64 = price / before;
-                values[(row - 1) * symbols.len() + asset] = moved.ln();
+                values[(row - 1) * symbols.len() + asset] = libm::log(moved);
             }
             before = Some(price);
         }
@@ -132,7 +88,7 @@ fn returns(found: &Histories, symbols: Vec<String>) -> Result<Returns, Failure> 
 }
 
 /// `symbol,weight` line by line; a heading is allowed.
-fn weights(path: &Path) -> Result<BTreeMap<String, f64>, Failure> {
+pub(crate) fn weights(path: &Path) -> Result<BTreeMap<String, f64>, Failure> {
     let input = |error| Failure::new(Exit::Input, error);
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read `{}`", path.display()))
@@ -160,7 +116,7 @@ fn weights(path: &Path) -> Result<BTreeMap<String, f64>, Failure> {
 }
 
 pub(crate) fn run(args: &RiskArgs, ui: &Ui) -> Outcome {
-    let horizon = args.horizon.in_bars(&args.bars)?;
+    let horizon = in_bars(args.horizon, &args.bars)?;
     let given = args.weights.as_deref().map(weights).transpose()?;
     let backend = backend(ui)?;
     let found = histories(&args.files, &args.bars, &args.read, ui)?;
@@ -189,7 +145,7 @@ pub(crate) fn run(args: &RiskArgs, ui: &Ui) -> Outcome {
         factors,
         horizon_bars: horizon,
         paths: args.paths,
-        tail: args.tail.0,
+        tail: tail(args.tail),
         levels: &args.levels,
         seed: args.seed,
     };
@@ -284,21 +240,7 @@ mod tests {
     use crate::batch::History;
 
     #[test]
-    fn horizons_tails_and_weights_are_read_or_refused() {
-        let minute: WindowSpec = "1m".parse().unwrap();
-        let bars = |text: &str| text.parse::<Horizon>().unwrap().in_bars(&minute).unwrap_or(f64::NAN);
-        assert_eq!((bars("1h"), bars("390b"), bars("30s")), (60.0, 390.0, 0.5));
-        for wrong in ["", "0", "0b", "b", "-3b", "1000001b", "yesterday"] {
-            assert!(wrong.parse::<Horizon>().is_err(), "{wrong}");
-        }
-        let trades: WindowSpec = "100t".parse().unwrap();
-        assert!("1h".parse::<Horizon>().unwrap().in_bars(&trades).is_err());
-        assert_eq!("normal".parse(), Ok(TailArg(Tail::Normal)));
-        assert_eq!("t:5".parse(), Ok(TailArg(Tail::StudentT { freedom: 5 })));
-        for wrong in ["", "t", "t:2", "t:101", "normal:3"] {
-            assert!(wrong.parse::<TailArg>().is_err(), "{wrong}");
-        }
-
+    fn weights_are_read_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.csv");
         let read = |text: &str| {

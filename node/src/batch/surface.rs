@@ -7,67 +7,12 @@ use crate::render::{Table, Tone, Ui, clean, instant, thousands};
 use serde_json::json;
 use std::fmt::Write as _;
 use tidegate_actors::indicators::IndicatorSpec;
+use tidegate_config::derived::{Sweep, swept};
 use tidegate_gpu::Backend;
-use tidegate_gpu::sweep::{CELLS_MAX, SweepCell, SweepRequest, SweepSpec};
+use tidegate_gpu::sweep::{SweepCell, SweepRequest, SweepSpec};
 
-const FORMS: &str = "ema:N, rsi:N, atr:N, bb:N:K, macd:FAST:SLOW:SIGNAL, each number also A..B or A..B/STEP";
-
-/// Indicators of one form, as one item of `--sweep` says: `rsi:2..30`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Sweep(Vec<IndicatorSpec>);
-
-impl std::str::FromStr for Sweep {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.trim().split(':');
-        let name = parts.next().unwrap_or_default();
-        if !["ema", "rsi", "atr", "bb", "macd"].contains(&name) {
-            let name: String = name.chars().take(40).collect();
-            return Err(format!("`{name}` cannot be swept; allowed are {FORMS}"));
-        }
-        let mut texts = vec![name.to_owned()];
-        for part in parts {
-            let values = range(text, part)?;
-            let count = texts.len().saturating_mul(values.len());
-            if count as u64 > CELLS_MAX {
-                return Err(format!("`{text}` is {count} indicators; at most {CELLS_MAX} are swept at once"));
-            }
-            texts = texts.iter().flat_map(|head| values.iter().map(move |v| format!("{head}:{v}"))).collect();
-        }
-        let count = texts.len();
-        let mut specs = Vec::with_capacity(count);
-        for text in texts {
-            match IndicatorSpec::parse(&text) {
-                Ok(spec) => specs.push(spec),
-                // The corner of a square of windows that is no MACD is left out.
-                Err(tidegate_actors::indicators::SpecError::FastNotShorter { .. }) if count > 1 => {}
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        if specs.is_empty() {
-            return Err(format!("`{text}`: the fast window must be shorter than the slow one"));
-        }
-        Ok(Self(specs))
-    }
-}
-
-/// The numbers of `7`, `2..30` or `2..30/4`, as text.
-fn range(whole: &str, part: &str) -> Result<Vec<String>, String> {
-    let Some((from, rest)) = part.split_once("..") else { return Ok(vec![part.to_owned()]) };
-    let (to, step) = rest.split_once('/').unwrap_or((rest, "1"));
-    let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
-    match (number(from), number(to), number(step)) {
-        (Some(from), Some(to), Some(step)) if from <= to && step > 0 && to <= 100_000 => {
-            Ok((from..=to).step_by(step as usize).map(|value| value.to_string()).collect())
-        }
-        _ => Err(format!(
-            "`{part}` in `{whole}` is no range; write e.g. 2..30 or 5..200/5, within 1 to 100000"
-        )),
-    }
-}
-
-fn sweepable(spec: &IndicatorSpec) -> Option<SweepSpec> {
+/// As the batch writes an indicator; `None` for one that it has not.
+pub(crate) fn sweepable(spec: &IndicatorSpec) -> Option<SweepSpec> {
     Some(match *spec {
         IndicatorSpec::Ema { window } => SweepSpec::Ema { window },
         IndicatorSpec::Rsi { window } => SweepSpec::Rsi { window },
@@ -79,26 +24,22 @@ fn sweepable(spec: &IndicatorSpec) -> Option<SweepSpec> {
 }
 
 /// The indicators of all items, each once, as people and as the batch write them.
-fn specs(sweeps: &[Sweep]) -> Result<Vec<(String, IndicatorSpec, SweepSpec)>, Failure> {
-    let mut seen = std::collections::HashSet::new();
-    let mut specs = Vec::new();
-    for spec in sweeps.iter().flat_map(|sweep| &sweep.0) {
+pub(crate) fn specs(sweeps: &[Sweep]) -> Result<Vec<(String, IndicatorSpec, SweepSpec)>, Failure> {
+    let spec = |spec: IndicatorSpec| {
         let name = spec.to_string();
-        if seen.insert(name.clone()) {
-            let swept = sweepable(spec).ok_or_else(|| Failure::usage(format!("`{name}` cannot be swept")))?;
-            specs.push((name, *spec, swept));
-        }
-    }
-    Ok(specs)
+        let batch = sweepable(&spec).ok_or_else(|| Failure::usage(format!("`{name}` cannot be swept")))?;
+        Ok((name, spec, batch))
+    };
+    swept(sweeps).into_iter().map(spec).collect()
 }
 
 pub(crate) fn run(args: &SurfaceArgs, ui: &Ui) -> Outcome {
     let specs = specs(&args.sweep)?;
-    let swept: Vec<SweepSpec> = specs.iter().map(|(_, _, swept)| *swept).collect();
+    let parameters: Vec<SweepSpec> = specs.iter().map(|(_, _, swept)| *swept).collect();
     let backend = backend(ui)?;
     let found = histories(&args.files, &args.bars, &args.read, ui)?;
     let series: Vec<_> = found.symbols.values().map(super::History::series).collect();
-    let cells = backend.sweep(&SweepRequest { series: &series, specs: &swept, horizon: args.ahead })?;
+    let cells = backend.sweep(&SweepRequest { series: &series, specs: &parameters, horizon: args.ahead })?;
     note_failures(&backend, ui);
     let rows = || {
         let symbols = found.symbols.iter().zip(&cells);
@@ -239,32 +180,6 @@ mod tests {
     use tidegate_actors::indicators::{IndicatorBar, IndicatorSet};
     use tidegate_gpu::Cpu;
     use tidegate_gpu::sweep::SweepSeries;
-
-    fn names(text: &str) -> Vec<String> {
-        text.parse::<Sweep>().unwrap().0.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn ranges_become_indicators_and_wrong_ones_are_named() {
-        assert_eq!(names("rsi:2..4"), ["rsi:2", "rsi:3", "rsi:4"]);
-        assert_eq!(names("ema:5..20/10"), ["ema:5", "ema:15"]);
-        assert_eq!(names("bb:20:2.5"), ["bb:20:2.5"]);
-        assert_eq!(names("macd:2..3:3..4:9"), ["macd:2:3:9", "macd:2:4:9", "macd:3:4:9"]);
-        for (text, wrong) in [
-            ("vwap:3", "`vwap` cannot be swept; allowed are ema:N"),
-            ("rsi:9..2", "`9..2` in `rsi:9..2` is no range"),
-            ("rsi:2..9/0", "`2..9/0` in `rsi:2..9/0` is no range"),
-            ("rsi:2..", "`2..` in `rsi:2..` is no range"),
-            ("rsi", "`rsi` has 0 parameters, but the form is rsi:N"),
-            ("rsi:0..3", "window `0` in `rsi:0` is not a whole number from 1"),
-            ("macd:9:9:9", "`macd:9:9:9`: the fast window must be shorter"),
-            ("macd:9..10:3..4:9", "`macd:9..10:3..4:9`: the fast window must be shorter"),
-            ("macd:1..100000:1..100000:1..100000", "indicators; at most 16777216"),
-        ] {
-            let error = text.parse::<Sweep>().unwrap_err();
-            assert!(error.contains(wrong), "{text}: {error}");
-        }
-    }
 
     /// The promise of the sweep: each value is that of a stream of the same bars, bit for bit.
     #[test]

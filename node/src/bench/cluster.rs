@@ -143,7 +143,10 @@ pub(super) fn run(quick: bool, parts: &[Part], spinner: &Bar) -> Result<Vec<Figu
     let mut found = Vec::new();
     if wanted(Part::Acks) {
         spinner.at(0, "acknowledgements, beside a bare round trip".to_owned());
-        found.extend(runtime.block_on(acks(&size))?);
+        // One thread for the feed as for the bare round trip.
+        let alone = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let alone = alone.map_err(|error| Failure::internal(format!("no thread for the feed: {error}")))?;
+        found.extend(alone.block_on(acks(&size))?);
     }
     if wanted(Part::Moves) {
         spinner.at(0, "hand-offs under load".to_owned());

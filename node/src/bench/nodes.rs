@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tidegate_cluster::operate::Operator;
-use tidegate_cluster::{ClusterConfig, ClusterError, NodePlace};
+use tidegate_cluster::{ClusterConfig, ClusterError, Founding, NodePlace};
 use tidegate_engine::{Event, Price, Size};
 use tidegate_proto::AckMode;
 use tidegate_proto::subscription::{Start, Subscription};
@@ -75,7 +75,14 @@ impl Nodes {
             .collect();
         nodes.clients = places.iter().map(|(&node, place)| (node, place.clients)).collect();
         let min_isr = usize::from(count) / 2 + 1;
-        ClusterConfig::init(&nodes.lab(), places, min_isr, 30, now_s()).map_err(Failure::internal)?;
+        ClusterConfig::init(
+            &nodes.lab(),
+            places,
+            Founding { min_isr, groups: 1, durable: false },
+            30,
+            now_s(),
+        )
+        .map_err(Failure::internal)?;
         for node in 1..=count {
             nodes.serve(node)?;
         }
@@ -159,8 +166,8 @@ impl Nodes {
             let all: Vec<_> = found.values().filter_map(|found| found.as_ref().ok()).collect();
             let newest = all.iter().max_by_key(|status| status.meta.revision);
             if let Some(newest) = newest
-                && let Some(leader) = newest.meta.group.leader
-                && newest.meta.group.isr.len() == self.clients.len()
+                && let Some(leader) = newest.meta.groups[0].leader
+                && newest.meta.groups[0].isr.len() == self.clients.len()
                 && all.len() == self.clients.len()
                 && all.iter().all(|status| status.meta.revision == newest.meta.revision)
                 && all
@@ -183,12 +190,13 @@ impl Nodes {
             let all = found.values().filter_map(|found| found.as_ref().ok());
             let newest = all.max_by_key(|status| status.meta.revision);
             let meta = &newest.ok_or_else(|| Failure::internal("no node answers"))?.meta;
-            if meta.group.leader.is_some_and(|leader| leader.node == to) {
+            if meta.groups[0].leader.is_some_and(|leader| leader.node == to) {
                 return Ok(());
             }
             let known = meta.nodes.get(&to).ok_or_else(|| Failure::internal("there is no such node"))?;
             let target = Member { node: to, incarnation: known.incarnation };
-            match operator.decide(&Command::Transfer { epoch: meta.group.epoch, target }).await {
+            match operator.decide(&Command::Transfer { group: 0, epoch: meta.groups[0].epoch, target }).await
+            {
                 Ok(()) => return Ok(()),
                 Err(ClusterError::Silent(_)) if start.elapsed() < PATIENCE => sleep(LOOK).await,
                 Err(error) => return Err(Failure::internal(error)),

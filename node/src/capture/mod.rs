@@ -1,5 +1,6 @@
 //! Packets off a network interface.
 
+use crate::packets::Raw;
 use crate::render::{Ui, thousands};
 use tidegate_flow::Frame;
 use tidegate_replay::ReadAccount;
@@ -12,8 +13,8 @@ pub(crate) use socket::receive;
 /// What a capture gives.
 #[cfg_attr(not(all(feature = "live-capture", target_os = "linux")), expect(dead_code))]
 pub(crate) enum Captured<'a> {
-    /// A packet.
-    Frame(Frame<'a>),
+    /// A packet, and as it came: what `raw` says through an interface of this link type is `frame`.
+    Frame { frame: Frame<'a>, raw: Raw<'a>, link: u32 },
     /// Nothing came for a moment; ns since 1970.
     Pause(u64),
 }

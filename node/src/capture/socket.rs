@@ -4,6 +4,7 @@ use super::{Captured, Taken};
 use crate::cli::CaptureArgs;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
+use crate::packets::{self, Raw};
 use crate::render::Ui;
 use anyhow::anyhow;
 use nix::cmsg_space;
@@ -18,7 +19,6 @@ use pnet_datalink::{Config, NetworkInterface};
 use std::io::{ErrorKind, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tidegate_flow::{Frame, parse};
 use tidegate_replay::{Place, RejectCause};
 
 /// Packets taken by one call of the system.
@@ -36,6 +36,23 @@ const RAW_IP: u32 = 101;
 const HARDWARE: [(u32, u32); 3] = [(1, ETHERNET), (772, ETHERNET), (65_534, RAW_IP)];
 /// Direction of a packet that this host sends (`PACKET_OUTGOING`).
 const OUTGOING: u8 = 4;
+
+/// What stands beside a packet when asked for (`PACKET_AUXDATA` at `SOL_PACKET`, `struct tpacket_auxdata`), among it the VLAN tag that the
+/// card or the kernel has taken off.
+mod beside {
+    pub(super) const LEVEL: i32 = 263;
+    pub(super) const OPTION: i32 = 8;
+    pub(super) const BYTES: usize = 20;
+    /// `tp_status`: there was a tag (`TP_STATUS_VLAN_VALID`).
+    const TAGGED: u32 = 1 << 4;
+
+    /// The VLAN of the tag that was taken off; 0 for none.
+    pub(super) fn vlan(bytes: &[u8]) -> u16 {
+        let Some((status, tag)) = bytes.first_chunk().zip(bytes.get(16..18)) else { return 0 };
+        let tagged = u32::from_ne_bytes(*status) & TAGGED != 0;
+        if tagged { u16::from_ne_bytes([tag[0], tag[1]]) & 0x0fff } else { 0 }
+    }
+}
 
 /// Gives packets to `take` until Ctrl-C, or until it says no.
 pub(crate) fn receive(
@@ -62,7 +79,10 @@ pub(crate) fn receive(
             until = now_ns();
         }
         // Made anew for each batch, since the kernel shortens what it did not fill.
-        let mut headers = MultiHeaders::<LinkAddr>::preallocate(BATCH, Some(cmsg_space!(TimeSpec, u32)));
+        let mut headers = MultiHeaders::<LinkAddr>::preallocate(
+            BATCH,
+            Some(cmsg_space!(TimeSpec, u32, [u8; beside::BYTES])),
+        );
         let mut slices: Vec<_> = buffer.chunks_mut(length).map(|part| [IoSliceMut::new(part)]).collect();
         let batch =
             recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
@@ -84,7 +104,7 @@ pub(crate) fn receive(
         };
         let mut goes_on = true;
         for message in batch {
-            let mut ts = None;
+            let (mut ts, mut vlan) = (None, 0);
             for control in message.cmsgs().into_iter().flatten() {
                 match control {
                     ControlMessageOwned::ScmTimestampns(at) => ts = Some(at),
@@ -92,6 +112,12 @@ pub(crate) fn receive(
                     ControlMessageOwned::RxqOvfl(count) => {
                         taken.dropped += u64::from(count.wrapping_sub(dropped));
                         dropped = count;
+                    }
+                    ControlMessageOwned::Unknown(message)
+                        if (message.cmsg_header.cmsg_level, message.cmsg_header.cmsg_type)
+                            == (beside::LEVEL, beside::OPTION) =>
+                    {
+                        vlan = beside::vlan(&message.data_bytes);
                     }
                     _ => {}
                 }
@@ -107,17 +133,18 @@ pub(crate) fn receive(
             });
             goes_on &= ts <= until;
             let bytes = message.iovs().next().unwrap_or_default();
-            match parse(number, ts, link, bytes) {
-                Ok(Frame::Other) => {
+            let raw = Raw { number, ts, vlan, bytes };
+            match packets::frame(&raw, link) {
+                Ok(None) => {
                     taken.account.refuse(RejectCause::NotAnEvent, Place::Packet(number), String::new);
                 }
-                Ok(frame) => {
+                Ok(Some(frame)) => {
                     taken.account.accept(1);
-                    goes_on &= take(Captured::Frame(frame));
+                    goes_on &= take(Captured::Frame { frame, raw, link });
                 }
                 Err(error) => {
                     let place = Place::Packet(number);
-                    taken.account.refuse(RejectCause::Malformed, place, || error.to_string());
+                    taken.account.refuse(RejectCause::Malformed, place, || error);
                 }
             }
         }
@@ -157,6 +184,8 @@ fn open(interface: &NetworkInterface, promiscuous: bool) -> std::io::Result<Owne
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
     setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+    // Without it tags are lost, as they were before there was such an option.
+    let _ = uapi::setsockopt(socket.as_raw_fd(), beside::LEVEL, beside::OPTION, &1i32);
     // More than the system allows everybody needs a right of its own; without it, as much as there is.
     if setsockopt(&socket, sockopt::RcvBufForce, &QUEUE_BYTES).is_err() {
         setsockopt(&socket, sockopt::RcvBuf, &QUEUE_BYTES)?;
@@ -175,4 +204,21 @@ fn refused(name: &str, error: &std::io::Error) -> Failure {
         return Failure::new(Exit::Input, anyhow!("packets on {name} may not be read: {needs}"));
     }
     Failure::new(Exit::Input, anyhow!("cannot read packets on {name}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::beside;
+
+    #[test]
+    fn a_tag_taken_off_is_read_as_the_kernel_writes_it() {
+        let mut bytes = [0; beside::BYTES];
+        bytes[16..18].copy_from_slice(&(0x2000u16 | 105).to_ne_bytes());
+        assert_eq!(beside::vlan(&bytes), 0, "there was no tag");
+        bytes[..4].copy_from_slice(&(1u32 << 4 | 1).to_ne_bytes());
+        assert_eq!(beside::vlan(&bytes), 105);
+        for length in 0..18 {
+            assert_eq!(beside::vlan(&bytes[..length]), 0, "{length} bytes");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Options of commands over traffic: `flows`, `detect`, and where traffic comes from.
 
 use super::*;
+use crate::exit::Failure;
+use crate::tabular::{self, FeatureMap, RoleMap, Spec, What};
 
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
@@ -41,11 +43,16 @@ pub(crate) struct CaptureArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DetectArgs {
-    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE.
+    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE; with --kind, tables: CSV or JSON lines.
     #[arg(required_unless_present = "interface", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) capture: CaptureArgs,
+    /// Also judge who talks to whom, for edges unlike all before; one in N ordinary ones of a minute is told all the same.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000_000))]
+    pub(crate) edges: Option<u32>,
+    #[command(flatten)]
+    pub(crate) tabular: TabularArgs,
     /// How alerts are written.
     #[arg(long, value_enum, default_value_t = AlertsArg::Table)]
     pub(crate) output: AlertsArg,
@@ -66,6 +73,107 @@ pub(crate) struct DetectArgs {
     pub(crate) rules: RulesArgs,
     #[command(flatten)]
     pub(crate) read: TrafficArgs,
+}
+
+/// Tables in place of traffic.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tables of edges and records")]
+pub(crate) struct TabularArgs {
+    /// What the files hold.
+    #[arg(long, value_enum, default_value_t = KindArg::Traffic)]
+    pub(crate) kind: KindArg,
+    /// One in N ordinary rows may be an alert: the higher, the fewer. [default: 10000 for edges, of one tick; 1000 for records]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000_000))]
+    pub(crate) one_in: Option<u32>,
+    /// Which column is what, by its header, or by its number from 1 with --no-header: time, source, destination and weight (of how many edges it
+    /// tells) for edges; time and entity (who it is about) for records. Left out: guessed from the header; without one the first columns of edges
+    /// are time, source, destination, weight.
+    #[arg(long, value_name = "ROLE=COLUMN,…")]
+    pub(crate) map: Option<RoleMap>,
+    /// How columns of records are taken: category (a name), count (a number from 0 up), share (0 to 1) or skip. Left out: guessed from the first
+    /// 300 rows.
+    #[arg(long, value_name = "COLUMN=KIND,…")]
+    pub(crate) features: Option<FeatureMap>,
+    /// Edges of so long are counted together.
+    #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = parse_span)]
+    pub(crate) tick: u64,
+    /// The first line is a row.
+    #[arg(long)]
+    pub(crate) no_header: bool,
+    /// How times are written, as strptime has it, such as `%m/%d/%Y-%H:%M`; in UTC. Left out: RFC 3339, or seconds to nanoseconds since 1970.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) time_format: Option<String>,
+    /// Write the score and chance of every row to a CSV file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scores: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KindArg {
+    /// Captures and flow logs.
+    Traffic,
+    /// Who with whom, when.
+    Edges,
+    /// Names, counts and shares.
+    Records,
+}
+
+impl DetectArgs {
+    /// The table that files are, if they are one.
+    pub(crate) fn table(&self) -> Result<Option<Spec>, Failure> {
+        let asked = &self.tabular;
+        let set = |is: bool, name: &'static str| is.then_some(name);
+        let what = match asked.kind {
+            KindArg::Traffic => {
+                let of_tables = [
+                    set(asked.one_in.is_some(), "--one-in"),
+                    set(asked.map.is_some(), "--map"),
+                    set(asked.features.is_some(), "--features"),
+                    set(asked.no_header, "--no-header"),
+                    set(asked.time_format.is_some(), "--time-format"),
+                    set(asked.scores.is_some(), "--scores"),
+                ];
+                return match of_tables.into_iter().flatten().next() {
+                    Some(name) => {
+                        Err(Failure::usage(format_args!("{name} is for --kind edges or --kind records")))
+                    }
+                    None => Ok(None),
+                };
+            }
+            KindArg::Edges => What::Edges,
+            KindArg::Records => What::Records,
+        };
+        let of_traffic = [
+            set(self.capture.interface.is_some(), "--interface"),
+            set(self.edges.is_some(), "--edges"),
+            set(!self.rules.sigma.is_empty(), "--sigma"),
+            set(!self.rules.pattern.is_empty(), "--pattern"),
+            set(self.read.format.is_some(), "--format"),
+            set(self.read.exports.is_some(), "--exports"),
+            set(self.read.sampling.is_some(), "--sampling"),
+        ];
+        if let Some(name) = of_traffic.into_iter().flatten().next() {
+            return Err(Failure::usage(format_args!(
+                "{name} is for traffic, not for --kind {}",
+                what.name()
+            )));
+        }
+        if asked.scores.is_some() && self.files.len() > 1 {
+            return Err(Failure::usage("--scores takes the rows of one file"));
+        }
+        if asked.tick == 0 {
+            return Err(Failure::usage("--tick is 0; it must be longer"));
+        }
+        Ok(Some(Spec {
+            what,
+            one_in: asked.one_in.unwrap_or(tabular::one_in(what)),
+            tick_ns: asked.tick,
+            map: asked.map.clone().map(|map| map.0).unwrap_or_default(),
+            features: asked.features.clone().map(|map| map.0).unwrap_or_default(),
+            header: !asked.no_header,
+            time_format: asked.time_format.clone(),
+        }))
+    }
 }
 
 /// UDP ports that exports are sent to.

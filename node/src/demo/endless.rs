@@ -4,22 +4,26 @@
 //! t / 12*, and goes out when that stamp is now. So a dashboard shows a day like any other, and a watermark's lag is a real one.
 //! Each round is the same; prices go back to the opening between two, as over night.
 
+use super::exporter;
 use crate::exit::Failure;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use tidegate_config::derived::{Horizon, Shows};
+use tidegate_config::{Risk, Spectrum, Surface};
 use tidegate_engine::{Event, kind, name_hash};
 use tidegate_quic::{ClientError, ClientOptions, PublishStats, Publisher, PublisherOptions};
-use tidegate_replay::Source;
 use tidegate_replay::generate::{Market, MarketOptions, Network, NetworkOptions};
+use tidegate_replay::{Names, Source};
 
 /// Made-up time passes so many times faster than ours.
 pub(crate) const COMPRESSION: u64 = 12;
 /// A round, in made-up time: an hour has everything in it that the generators know.
 const ROUND_NS: u64 = 3_600_000_000_000;
 /// A round as it is played.
-const PLAYED_NS: u64 = ROUND_NS / COMPRESSION;
+pub(super) const PLAYED_NS: u64 = ROUND_NS / COMPRESSION;
 /// Trades asked for in a round. Bursts take time of their own, so fewer of them fit.
 const TRADES: u64 = 12_000_000;
 /// Events made at a time.
@@ -33,9 +37,42 @@ const LEAD_NS: u64 = 250_000_000;
 /// How long the last words may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Symbols that the demo's derived streams are of: as many as a page shows at once.
+const DERIVED_SYMBOLS: usize = 48;
+
+/// Surfaces of a second's bars, so that something happens on the page.
+pub(crate) fn surfaces() -> Vec<Surface> {
+    let surface = |name: &str, sweep: &str, shows| Surface {
+        name: Some(name.to_owned()),
+        bars: "1s".parse().ok(),
+        sweep: sweep.parse().into_iter().collect(),
+        shows,
+        symbols_max: DERIVED_SYMBOLS,
+        ..Surface::default()
+    };
+    vec![surface("rsi", "rsi:2..30/2", Shows::Value), surface("worth", "ema:5..75/5", Shows::Gain)]
+}
+
+/// How much of their moves is one move.
+pub(crate) fn spectrum() -> Spectrum {
+    Spectrum { bars: "1s".parse().ok(), symbols_max: DERIVED_SYMBOLS, ..Spectrum::default() }
+}
+
+/// What could be lost on them in five minutes.
+pub(crate) fn risk() -> Risk {
+    Risk {
+        bars: "1s".parse().ok(),
+        horizon: Horizon::Bars(300),
+        window: 60,
+        paths: 20_000,
+        symbols_max: DERIVED_SYMBOLS,
+        ..Risk::default()
+    }
+}
+
 /// The feeds of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Market,
     Network,
 }
@@ -63,7 +100,7 @@ impl Part {
 }
 
 /// One part, round after round.
-struct Endless {
+pub(super) struct Endless {
     part: Part,
     source: Box<dyn Source>,
     /// Stamp of the round's beginning.
@@ -76,7 +113,7 @@ struct Endless {
 }
 
 impl Endless {
-    fn new(part: Part, start_ns: u64) -> Self {
+    pub(super) fn new(part: Part, start_ns: u64) -> Self {
         Self {
             part,
             source: part.source(),
@@ -88,8 +125,13 @@ impl Endless {
         }
     }
 
+    /// The names met so far, by the keys of the events.
+    pub(super) fn names(&self) -> &Names {
+        self.source.names()
+    }
+
     /// Moves everything that is due at `now_ns` to `events`, at most `max`. A late event is due when it is delivered.
-    fn due(&mut self, now_ns: u64, max: usize, events: &mut Vec<Event>) {
+    pub(super) fn due(&mut self, now_ns: u64, max: usize, events: &mut Vec<Event>) {
         while events.len() < max {
             match self.made.front() {
                 Some(event) if event.ts_event > now_ns => return,
@@ -135,14 +177,17 @@ impl Endless {
 pub(crate) struct DemoFeed {
     stop: Arc<AtomicBool>,
     tasks: Vec<(Part, tokio::task::JoinHandle<Result<PublishStats, ClientError>>)>,
+    exporter: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
 }
 
 impl DemoFeed {
     /// Connects every feed, then lets all begin at the same second by the time of day that `now_ns` knows. What one sends
-    /// before the other has sent anything would be the end of windows that the other still has trades for.
+    /// before the other has sent anything would be the end of windows that the other still has trades for. The network's flows go to
+    /// `exports` as well, as a router tells them.
     pub(crate) async fn start(
         client: ClientOptions,
         session: u64,
+        exports: Option<SocketAddr>,
         now_ns: fn() -> u64,
     ) -> Result<Self, Failure> {
         let mut publishers = Vec::new();
@@ -164,11 +209,20 @@ impl DemoFeed {
             (part, tokio::spawn(play(feed, publisher, pace, Arc::clone(&stop))))
         };
         let tasks = publishers.into_iter().map(play).collect();
-        Ok(Self { stop, tasks })
+        let exporter = exports.map(|to| {
+            let feed = Endless::new(Part::Network, begin_ns);
+            tokio::spawn(exporter::play(feed, to, (pace.start, pace.start_ns), Arc::clone(&stop)))
+        });
+        Ok(Self { stop, tasks, exporter })
     }
 
     /// Why a feed has ended although nobody asked for it, told once.
     pub(crate) async fn failure(&mut self) -> Option<String> {
+        if let Some(task) = self.exporter.take_if(|task| task.is_finished())
+            && let Ok(Err(error)) = task.await
+        {
+            return Some(format!("the demo's router has ended: {error}"));
+        }
         let at = self.tasks.iter().position(|(_, task)| task.is_finished())?;
         let (part, task) = self.tasks.swap_remove(at);
         let why = match task.await {

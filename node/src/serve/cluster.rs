@@ -4,8 +4,28 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_cluster::view::{Change, MemberView};
 use tidegate_cluster::{ClusterView, Observer, ReplicaStatus};
-use tidegate_gateway::{ClusterChange, ClusterMember, ClusterReplica, ClusterState};
-use tidegate_replica::Member;
+use tidegate_gateway::{
+    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupReplica,
+};
+use tidegate_proto::{GroupLead, GroupMap};
+use tidegate_quic::GroupSource;
+use tidegate_replica::{Group, Member};
+
+/// Where the groups are now, as feeds are told.
+pub(super) fn groups(observer: Observer) -> GroupSource {
+    Arc::new(move || {
+        let (meta, (me, places)) = (observer.meta(), observer.places());
+        let lead = |(number, group): (u16, &Group)| GroupLead {
+            node: group.leader.map(|leader| leader.node),
+            address: group.leader.and_then(|leader| places.get(&leader.node)).map(|place| place.clients),
+            epoch: group.epoch,
+            held: meta.is_held(number, me),
+        };
+        let leads = meta.numbered().map(lead).collect();
+        // Metadata has slots of its groups only.
+        GroupMap::new(meta.revision, meta.slots.runs().to_vec(), leads).ok()
+    })
+}
 
 /// The way from a node to the gateway.
 pub(super) fn source(observer: Observer) -> Arc<dyn Fn() -> ClusterState + Send + Sync> {
@@ -13,9 +33,33 @@ pub(super) fn source(observer: Observer) -> Arc<dyn Fn() -> ClusterState + Send 
 }
 
 fn state(view: ClusterView) -> ClusterState {
-    let group = view.meta.group;
-    let nodes = |set: Vec<Member>| set.into_iter().map(|member| member.node).collect();
+    let group = &view.meta.groups[0];
+    let nodes = |set: &[Member]| set.iter().map(|member| member.node).collect();
+    let of = |(number, group): (u16, &Group)| {
+        let said = |member: &MemberView| {
+            let (first, age) = member.told.as_ref()?;
+            let (said, behind) = match usize::from(number).checked_sub(1) {
+                None => (first, member.behind),
+                Some(other) => member.others.get(other).map(|(said, behind)| (said, *behind))?,
+            };
+            let lag = behind.map(|behind| (behind.entries, behind.bytes));
+            Some(GroupReplica { node: member.node, replica: replica(said.clone(), *age), lag })
+        };
+        ClusterGroup {
+            slots: view.meta.slots.count(number),
+            leader: group.leader.map(|leader| leader.node),
+            epoch: group.epoch,
+            lineage: group.lineage,
+            min_isr: group.min_isr,
+            isr: nodes(&group.isr),
+            eligible: nodes(&group.elr),
+            replicas: view.members.iter().filter_map(said).collect(),
+        }
+    };
+    let several = view.meta.groups.len() > 1;
     ClusterState {
+        groups: view.meta.numbered().filter(|_| several).map(of).collect(),
+        slots: view.meta.slots.runs().to_vec(),
         cluster: view.cluster,
         node: view.node,
         leader: group.leader.map(|leader| leader.node),
@@ -23,8 +67,8 @@ fn state(view: ClusterView) -> ClusterState {
         lineage: group.lineage,
         revision: view.meta.revision,
         min_isr: group.min_isr,
-        isr: nodes(group.isr),
-        eligible: nodes(group.elr),
+        isr: nodes(&group.isr),
+        eligible: nodes(&group.elr),
         consensus: (view.consensus.leader, view.consensus.term),
         log_bytes_max: ReplicaStatus::LOG_BYTES_MAX,
         members: view.members.into_iter().map(member).collect(),
@@ -37,21 +81,26 @@ fn member(view: MemberView) -> ClusterMember {
         node: view.node,
         peers: view.place.peers,
         clients: view.place.clients,
+        zone: view.zone,
         incarnation: view.incarnation,
         fenced: view.fenced,
         connected: view.connected,
         heard: view.heard,
-        replica: view.told.map(|(replica, age)| ClusterReplica {
-            age,
-            role: replica.role,
-            epoch: replica.epoch,
-            end: replica.end,
-            committed: replica.commit,
-            log_bytes: replica.log_bytes,
-            events: replica.logged,
-            digest: replica.digest,
-        }),
+        replica: view.told.map(|(said, age)| replica(said, age)),
         lag: view.behind.map(|behind| (behind.entries, behind.bytes)),
+    }
+}
+
+fn replica(said: ReplicaStatus, age: Duration) -> ClusterReplica {
+    ClusterReplica {
+        age,
+        role: said.role,
+        epoch: said.epoch,
+        end: said.end,
+        committed: said.commit,
+        log_bytes: said.log_bytes,
+        events: said.logged,
+        digest: said.digest,
     }
 }
 

@@ -15,9 +15,10 @@ pub(super) fn recovering(progress: Progress) {
     eprintln!("recovering from the journal: {} records, {percent} %", thousands(records));
 }
 
-pub(super) fn note_recovered(live: &Live, data: &Path, took: Duration, ui: &Ui) {
+/// What was found; `elsewhere` is where the log is, if not in the folder.
+pub(super) fn note_recovered(live: &Live, data: &Path, elsewhere: Option<&str>, took: Duration, ui: &Ui) {
     let (found, folder) = (live.recovered(), data.join("journal"));
-    let folder = folder.display();
+    let folder = elsewhere.map_or_else(|| folder.display().to_string(), str::to_owned);
     for note in &found.notes {
         ui.note(&format!("{}: {note}", ui.paint(Tone::Warn, "warning")));
     }
@@ -82,6 +83,10 @@ impl Watch {
                 (Some(Health::Full), _) => news.push(
                     "warning: the journal's disk is full: what is accepted waits in memory, then feeds wait".to_owned(),
                 ),
+                (Some(Health::Away(why)), before) if !matches!(before, Some(Health::Away(_))) => news.push(format!(
+                    "warning: the log cannot be reached ({why}): what is accepted waits in memory, then feeds wait"
+                )),
+                (Some(Health::Away(_)), _) => {}
                 (Some(Health::Failed(why)), _) => news.push(format!("warning: {why}")),
             }
             self.health = health;

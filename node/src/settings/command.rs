@@ -29,7 +29,9 @@ fn check(file: &Path, as_json: bool, ui: &Ui) -> Outcome {
     match load(file) {
         Ok(read) => {
             let streams = read.config.plan()?.streams()?;
-            let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+            let derived = crate::serve::derived::names(&read.config);
+            let names: Vec<String> =
+                streams.iter().map(|stream| stream.name.clone()).chain(derived).collect();
             if as_json {
                 ui.print_json(&json!({ "file": file_name, "ok": true, "problems": [], "streams": names }));
             } else {
@@ -73,7 +75,7 @@ fn serve_options(config: Option<&Path>, options: &[String]) -> Result<ServeArgs,
     match parsed.command {
         Command::Serve(mut args) => {
             args.plan.config = args.plan.config.or_else(|| config.map(Path::to_owned));
-            Ok(args)
+            Ok(*args)
         }
         _ => Err(Failure::usage("behind `--` stand options of `serve`")),
     }

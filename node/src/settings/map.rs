@@ -151,6 +151,7 @@ pub(crate) fn live(config: &Config, incarnation: u64) -> LiveOptions {
         journal: None,
         replication: None,
         snapshots: None,
+        groups: None,
     }
 }
 

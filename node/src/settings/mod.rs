@@ -8,10 +8,12 @@ pub(crate) use command::run;
 pub(crate) use reload::Reloads;
 
 use crate::cli::{Http, PlanArgs, SecurityArgs, ServeArgs, SnapshotWhen};
+use crate::demo::endless;
 use crate::exit::{Exit, Failure};
 use crate::render::{Ui, clean};
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tidegate_config::{BYTES_MAX, Bytes, Config, Off, Problems, Span, Stream};
 
@@ -159,11 +161,36 @@ impl Settings {
             settings.set("tls.cert", by, |config| config.tls.cert = file("node-cert.pem"));
             settings.set("tls.key", by, |config| config.tls.key = file("node-key.pem"));
         }
+        if !args.surface.is_empty() || args.spectrum || args.risk.is_some() {
+            for (key, option, asked) in [
+                ("surface", "--surface", !args.surface.is_empty()),
+                ("spectrum", "--spectrum", args.spectrum),
+                ("risk", "--risk", args.risk.is_some()),
+            ] {
+                let sweep = if key == "surface" { &args.surface[..] } else { &[] };
+                let risk = args.risk.filter(|_| key == "risk");
+                if asked {
+                    settings.set(key, option, |config| {
+                        config.derive_from_all(sweep, key == "spectrum", risk);
+                    });
+                }
+            }
+        }
+        // The demo's network tells its flows to the node itself.
+        if args.demo && settings.config.traffic.exports.is_empty() {
+            let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            settings.set("traffic.exports", "--demo", |config| config.traffic.exports = vec![own]);
+        }
         // The demo has hosts too; whoever names streams gets those.
         if args.demo && settings.config.stream.is_empty() {
             let hosts = Stream { hosts: Some(crate::plan::minute()), ..Stream::default() };
             let streams = Config::usual_streams().into_iter().chain([hosts]).collect();
             settings.set("stream", "--demo", |config| config.stream = streams);
+            if settings.config.derived().is_empty() {
+                settings.set("surface", "--demo", |config| config.surface = endless::surfaces());
+                settings.set("spectrum", "--demo", |config| config.spectrum = vec![endless::spectrum()]);
+                settings.set("risk", "--demo", |config| config.risk = vec![endless::risk()]);
+            }
         }
         settings
     }
@@ -204,6 +231,9 @@ impl Settings {
         if !args.traffic.is_empty() {
             let files = args.traffic.iter().map(here).collect();
             self.set("traffic.files", "--traffic", |config| config.traffic.files = files);
+        }
+        if let Some(one_in) = args.edges {
+            self.set("traffic.edges", "--edges", |config| config.traffic.edges = Some(one_in));
         }
         if let Some(budget) = args.tell.budget {
             self.set("alerts.budget", "--budget", |config| config.alerts.budget = Some(budget));

@@ -7,12 +7,14 @@ use crate::exit::Failure;
 use crate::place::now_s;
 use crate::render::Ui;
 use crate::serve::alerts::Watch;
+use crate::serve::derived::{self, Asked, Deriving};
 use crate::serve::{Stages, meta, stages};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tidegate_actors::runtime::StageFactory;
+use tidegate_config::derived::is_derived;
 use tidegate_config::{Changes, Config, StreamStep, changes};
 use tidegate_live::{HubHandle, Live, NewStreams, StreamChanges};
 use tidegate_quic::QuicServer;
@@ -25,10 +27,8 @@ pub(crate) struct Reloads {
     running: Settings,
     hub: HubHandle,
     streams: StreamChanges,
-    /// The numbers of streams by name.
+    /// The numbers of the shards' streams by name.
     numbers: BTreeMap<String, u16>,
-    /// Numbers given so far, those of streams that have ended included.
-    given: u16,
     stages: Stages,
 }
 
@@ -57,10 +57,10 @@ impl Reloads {
             });
         }
         let catalogue = live.hub().catalogue();
-        let numbers = catalogue.open().map(|(number, stream)| (stream.name.clone(), number)).collect();
-        let given = catalogue.streams.len() as u16;
+        let numbers = catalogue.open().map(|(number, stream)| (stream.name.clone(), number));
+        let numbers = numbers.filter(|(name, _)| !is_derived(name)).collect();
         let (hub, streams) = (live.hub(), live.changes().clone());
-        Ok(Self { asked, running, hub, streams, numbers, given, stages })
+        Ok(Self { asked, running, hub, streams, numbers, stages })
     }
 
     /// Does what was asked for since the last call.
@@ -69,7 +69,7 @@ impl Reloads {
         args: &ServeArgs,
         server: &QuicServer,
         network: &Handle,
-        alerts: Option<&Watch>,
+        (alerts, deriving): (Option<&Watch>, &mut Deriving),
         ui: &Ui,
     ) {
         if !self.asked.swap(false, Ordering::Relaxed) {
@@ -100,7 +100,7 @@ impl Reloads {
         ui.report(&format!("reload: {file_name}\n{plan}"));
         // Before the streams come, so that whoever looks at them knows what they hold for an anomaly.
         alerts.into_iter().for_each(|alerts| alerts.reloaded(&wanted.config));
-        match self.apply(&plan, wanted, server, network) {
+        match self.apply(&plan, wanted, server, network, deriving, ui) {
             Ok(()) => ui.report(&format!("reload: {}\n", summary(&plan))),
             Err(why) => ui.report(&format!("error: {why}\nreload: refused, nothing changed\n")),
         }
@@ -113,6 +113,8 @@ impl Reloads {
         wanted: Settings,
         server: &QuicServer,
         network: &Handle,
+        deriving: &mut Deriving,
+        ui: &Ui,
     ) -> Result<(), String> {
         let mut config = self.running.config.clone();
         plan.apply(&mut config, &wanted.config);
@@ -122,6 +124,7 @@ impl Reloads {
         let security = next.security().map_err(|failure| format!("{:#}", failure.error))?;
         let loaded = security.load(&data, now_s).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         let (security, _) = loaded?;
+        let derived = Asked::of(&next).map_err(|failure| format!("{:#}", failure.error))?;
         // First what can still be refused, such as a key that is not its certificate's: then nothing has changed.
         let streams = self.new_streams(plan, &config)?;
         server.reload(security).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
@@ -141,8 +144,16 @@ impl Reloads {
                 outcome.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
             }
             self.numbers = after.numbers;
-            self.given = after.given;
-            *self.stages.write().unwrap_or_else(PoisonError::into_inner) = after.stages;
+        }
+        if plan.streams().any(|(name, _)| is_derived(name)) {
+            let ends = |(name, step): &(&str, StreamStep)| is_derived(name) && *step != StreamStep::Added;
+            let ended: Vec<String> = plan.streams().filter(ends).map(|(name, _)| name.to_owned()).collect();
+            deriving.derive(derived, &ended, ui).map_err(|failure| format!("{:#}", failure.error))?;
+        }
+        if plan.streams().next().is_some() {
+            let streams = config.plan().and_then(|what| what.streams()).map_err(|error| error.to_string())?;
+            let nodes = stages(&streams).into_iter().chain(derived::stages(&config)).collect();
+            *self.stages.write().unwrap_or_else(PoisonError::into_inner) = nodes;
         }
         self.running = next;
         Ok(())
@@ -150,7 +161,8 @@ impl Reloads {
 
     /// What to tell the engine of other streams, and what holds once it has them; `None` when they stay.
     fn new_streams(&self, plan: &Changes, config: &Config) -> Result<Option<(NewStreams, After)>, String> {
-        let steps: BTreeMap<&str, StreamStep> = plan.streams().collect();
+        let steps: BTreeMap<&str, StreamStep> =
+            plan.streams().filter(|(name, _)| !is_derived(name)).collect();
         if steps.is_empty() {
             return Ok(None);
         }
@@ -162,27 +174,23 @@ impl Reloads {
         let ended = gone.into_values().collect();
         let kept = numbers.keys().cloned().collect();
         let coming: Vec<_> = streams.iter().filter(|stream| !numbers.contains_key(&stream.name)).collect();
-        let mut given = self.given;
-        for stream in &coming {
-            numbers.insert(stream.name.clone(), given);
-            given += 1;
-        }
-        let (coming, nodes) = (coming.into_iter().map(meta).collect(), stages(&streams));
-        let (first, numbered) = (self.given, numbers.clone());
+        // Streams that are derived have numbers as well.
+        let first = self.hub.catalogue().streams.len() as u16;
+        numbers.extend((first..).zip(&coming).map(|(number, stream)| (stream.name.clone(), number)));
+        let coming = coming.into_iter().map(meta).collect();
+        let numbered = numbers.clone();
         let make = move |number: u16| -> StageFactory {
             debug_assert_eq!(number, first, "nobody else gives numbers");
             Arc::new(move || what.stages_numbered(&numbered).unwrap_or_default())
         };
         let new = NewStreams { ended, coming, kept, stages: Box::new(make) };
-        Ok(Some((new, After { numbers, given, stages: nodes })))
+        Ok(Some((new, After { numbers })))
     }
 }
 
 /// What holds once the streams have changed.
 struct After {
     numbers: BTreeMap<String, u16>,
-    given: u16,
-    stages: Vec<tidegate_gateway::StageNode>,
 }
 
 fn summary(plan: &Changes) -> String {

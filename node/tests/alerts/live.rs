@@ -149,18 +149,29 @@ fn a_node_finds_what_detect_finds_in_exports_and_in_files() {
         all
     };
     assert_eq!(of(&list), of(&want));
-    // The file's alert can be proved; of what was not recorded it is said that it cannot.
+    // Both can be proved: the one by the file, the other by the flows that the node recorded.
+    let mut recording = None;
     for alert in list["alerts"].as_array().unwrap() {
-        let id = alert["id"].as_str().unwrap();
-        let recorded = alert["entity"] == "10.0.0.67";
-        assert_eq!(alert["proof"].is_object(), recorded, "{alert}");
-        let line = format!("alert replay {id} --alerts data/alerts");
-        if recorded {
-            ends(path, &line, 0);
-        } else {
-            fails(path, &line, 3, &["was not made from a file"]);
+        let line = format!("alert replay {} --alerts data/alerts", alert["id"].as_str().unwrap());
+        let (said, _) = ends(path, &line, 0);
+        assert!(said.starts_with("same: vertical-scan"), "{said}");
+        if alert["entity"] == "10.0.0.66" {
+            let shown = json(path, &format!("{} --json", line.replace("replay", "show")), 0);
+            recording = Some((line, shown["input"]["path"].as_str().unwrap().to_owned()));
         }
     }
+    // What was recorded can be read like any other input.
+    let (line, recording) = recording.unwrap();
+    let (said, _) = ends(path, &format!("detect {recording}"), 1);
+    assert!(said.contains("vertical-scan (syn) by 10.0.0.66"), "{said}");
+    // A byte of it is another, or it is gone: that is told.
+    let mut bytes = std::fs::read(&recording).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&recording, bytes).unwrap();
+    fails(path, &line, 3, &["is not what was judged"]);
+    std::fs::remove_file(&recording).unwrap();
+    fails(path, &line, 3, &["has given way to newer ones"]);
     // Started again, the file is not judged again, and nothing is counted twice.
     let node = Node::start(path, "--traffic scan.pcap");
     while !node.server.note().contains("judged before") {}
@@ -299,7 +310,7 @@ fn anomalies_and_regimes_of_streams_are_alerts_too() {
         text += &format!("{ts},AAA,{}.{:02},{size}\n", price / 100, price % 100);
     }
     write(path, "trades.csv", text);
-    let node = Node::start(path, "--bars 1s --anomaly volume --regime hmm:2 --budget 1000");
+    let node = Node::start(path, "--bars 1s,3t --anomaly volume --regime hmm:2 --budget 1000");
     let listening = node.get("/v1/status")["alerts"]["findings"].as_u64();
     assert_eq!(listening, Some(0));
     let quic = &node.quic;
@@ -316,17 +327,107 @@ fn anomalies_and_regimes_of_streams_are_alerts_too() {
     let found = kinds(&node);
     assert!(found.iter().any(|kind| kind == "anomaly") && found.iter().any(|kind| kind == "regime-change"));
     let list = node.get("/v1/alerts?state=all&kind=anomaly");
-    let id = list["alerts"][0]["id"].as_str().unwrap();
+    let of_seconds = |alert: &&Value| alert["method"] == "anomaly.1s";
+    let id = list["alerts"].as_array().unwrap().iter().find(of_seconds).unwrap()["id"].as_str().unwrap();
     let shown = node.get(&format!("/v1/alerts/{id}"));
     let series = &shown["series"];
     assert_eq!((&series["stream"], &series["key"]), (&json!("anomaly.1s"), &json!("AAA")));
     // The row that it was found in is there, with what came before.
     let rows = series["rows"].as_array().unwrap();
     assert!(rows.len() > 10 && rows.iter().any(|row| row["ts"] == shown["range"]["last_ts"]));
+    assert_eq!(shown["replay"], format!("tidegate alert replay {id}"), "{shown}");
+    let regime = node.get("/v1/alerts?state=all&kind=regime-change")["alerts"][0]["id"].clone();
+    let regime = node.get(&format!("/v1/alerts/{}", regime.as_str().unwrap()));
+    assert!(regime["replay"].as_str().unwrap().starts_with("tidegate alert replay"), "{regime}");
     node.server.summary();
-    // It is in the store.
+    // They are in the store, and each is reached again from the state some rows before: of bars of seconds and of trades, anomalies and
+    // changes of regime.
     let kept = json(path, "alert list --all --data data --json", 0);
-    assert!(kept["alerts"].as_array().unwrap().iter().any(|alert| alert["kind"] == "anomaly"));
+    let mut seen = std::collections::BTreeSet::new();
+    for alert in kept["alerts"].as_array().unwrap() {
+        let (id, kind, stream) =
+            (&alert["id"], alert["kind"].as_str().unwrap(), alert["method"].as_str().unwrap());
+        let (said, _) = ends(path, &format!("alert replay {} --data data", id.as_str().unwrap()), 0);
+        assert!(said.starts_with(&format!("same: {kind} of AAA in {stream}, score ")), "{said}");
+        seen.insert((kind.to_owned(), stream.to_owned()));
+    }
+    for of in [("anomaly", "1s"), ("anomaly", "3t"), ("regime-change", "1s"), ("regime-change", "3t")] {
+        let stream = if of.0 == "anomaly" { format!("anomaly.{}", of.1) } else { format!("regime.{}", of.1) };
+        assert!(seen.contains(&(of.0.to_owned(), stream)), "{of:?} is not in {seen:?}");
+    }
+}
+
+/// A file system of its own, as small as asked for, until it is dropped.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn new(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(at);
+        mount
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+            .then(|| Self(at.into()))
+    }
+
+    /// Takes all the room there is.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        let error = loop {
+            if let Err(error) = std::io::Write::write_all(&mut file, &[0; 512]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_told_and_borne() {
+    let folder = folder();
+    let path = folder.path();
+    let Some(disk) = Disk::new(&path.join("data/alerts"), "64k") else {
+        return eprintln!("SKIPPED: nothing may be mounted here, so no disk can be filled");
+    };
+    let node = Node::start(path, "--flows 127.0.0.1:0");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    disk.fill();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
+    for bytes in exports(now, 40) {
+        socket.send_to(&bytes, node.exports[0]).unwrap();
+    }
+    // It is shown and told all the same, and nobody can say anything to it yet.
+    let alert = node.open(1).remove(0);
+    let id = alert["id"].as_str().unwrap();
+    while !node.server.note().contains("alerts are not written down") {}
+    let problem = node.get("/v1/status")["alerts"]["problem"].clone();
+    assert!(problem.as_str().unwrap().contains("No space left on device"), "{problem}");
+    let ack = || http::post(node.http, &format!("/v1/alerts/{id}/ack"), "", "{}");
+    assert_eq!((ack().status, ack().code().as_str()), (503, "not_kept"));
+    let before = std::fs::read_to_string(path.join("data/alerts/alerts.jsonl")).unwrap();
+    assert_eq!(before, "");
+    // Room again, and everything is written, what it rests on as well.
+    disk.free();
+    while !node.server.note().contains("alerts are written down again") {}
+    assert_eq!(node.get("/v1/status")["alerts"]["problem"], Value::Null);
+    assert_eq!(ack().status, 200);
+    let (said, _) = ends(path, &format!("alert replay {id} --data data"), 0);
+    assert!(said.starts_with("same: vertical-scan by 10.0.0.66"), "{said}");
+    node.server.summary();
+    let kept = json(path, &format!("alert show {id} --data data --json"), 0);
+    assert_eq!((&kept["status"], &kept["unproven"]), (&json!("acknowledged"), &Value::Null));
 }
 
 #[test]
@@ -389,6 +490,7 @@ fn what_cannot_be_looked_for_is_told_at_the_start() {
     fails(path, &format!("{serve} --flows {address}"), 4, &["cannot take exports at", "in use"]);
     fails(path, &format!("{serve} --sink jsonl:x"), 2, &["nothing to go with"]);
     fails(path, &format!("{serve} --flows 127.0.0.1:0 --sigma none.yml"), 3, &["none.yml"]);
+    fails(path, &format!("{serve} --anomaly volume --sigma none.yml"), 2, &["read traffic", "--traffic"]);
     fails(path, &format!("{serve} --flows here"), 2, &["--flows"]);
     write(path, "bad.toml", "[traffic]\nexport = [\"127.0.0.1:1\"]\n");
     fails(path, &format!("{serve} --config bad.toml"), 3, &["did you mean `exports`"]);

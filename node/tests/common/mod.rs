@@ -62,7 +62,12 @@ fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<String> {
 
 impl Running {
     pub fn start(folder: &Path, line: &str) -> Self {
-        let mut child = command(folder, line)
+        Self::of(command(folder, line))
+    }
+
+    /// One that has been given more than a line.
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -101,6 +106,11 @@ impl Running {
     #[track_caller]
     pub fn note(&self) -> String {
         self.err.recv().expect("a note before the end")
+    }
+
+    /// Whether it has ended by itself.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("it is ours").is_some()
     }
 
     /// The number of its process.

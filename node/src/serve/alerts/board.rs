@@ -319,10 +319,12 @@ impl Alerts for Board {
         let input = episode.proof.as_ref().and_then(|proof| rest.inputs.get(&proof.input));
         let mut value = episode.document();
         value["input"] = serde_json::to_value(input).unwrap_or_default();
-        value["replay"] = match &episode.proof {
-            Some(_) => format!("tidegate alert replay {}", episode.id).into(),
-            None => Value::Null,
+        let why = crate::alert::replay::why_not(&episode, input);
+        value["replay"] = match why {
+            None => format!("tidegate alert replay {}", episode.id).into(),
+            Some(_) => Value::Null,
         };
+        value["no_replay"] = why.into();
         value["series"] = match super::streams::is_of_stream(&episode.kind) {
             true => {
                 json!({"stream": episode.method, "key": episode.entity, "rows": rows.iter().map(row).collect::<Vec<_>>()})

@@ -1,11 +1,13 @@
 //! The thread that keeps alerts: findings become episodes, episodes go to the store, to subscribers and to sinks.
 
 use super::board::{Board, Row, refused};
+use super::evidence::{Evidence, SeriesFiles};
 use super::sending::Sending;
 use crate::alert::act::Act;
 use crate::alert::folder::{Holder, Store};
 use crate::detect::{held, judged_before, since};
 use crate::render::clean;
+use crate::series::Series;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -29,8 +31,8 @@ const GONE_MAX: usize = 1_000;
 pub(super) enum ToDesk {
     /// Live detectors found something.
     Finding(Box<Finding>),
-    /// Something was found in a stream; the last rows of its key, where they were asked for.
-    InStream(Box<Finding>, Vec<Row>),
+    /// Something was found in a stream; the last rows of its key, where they were asked for, and what it rests on.
+    InStream(Box<Finding>, Vec<Row>, Option<Box<Series>>),
     /// A file is about to be judged: has it been before?
     Begin { input: Option<Input>, reply: Sender<Option<bool>> },
     /// Something was found in the file.
@@ -61,10 +63,19 @@ pub(super) struct Keeper {
     problem: Option<String>,
     board: Arc<Board>,
     sinks: Vec<Sending>,
+    evidence: Option<Arc<Evidence>>,
+    series: SeriesFiles,
 }
 
 impl Keeper {
-    pub(super) fn new(store: Store, options: DeskOptions, board: Arc<Board>, sinks: Vec<Sending>) -> Self {
+    pub(super) fn new(
+        store: Store,
+        options: DeskOptions,
+        board: Arc<Board>,
+        sinks: Vec<Sending>,
+        evidence: Option<Arc<Evidence>>,
+        series: SeriesFiles,
+    ) -> Self {
         let mut keeper = Self {
             store,
             desk: Desk::new(options.clone()),
@@ -78,6 +89,8 @@ impl Keeper {
             problem: None,
             board,
             sinks,
+            evidence,
+            series,
         };
         keeper.begin_anew();
         keeper
@@ -120,7 +133,10 @@ impl Keeper {
             ToDesk::Finding(finding) => {
                 self.offer(*finding, false);
             }
-            ToDesk::InStream(finding, rows) => {
+            ToDesk::InStream(mut finding, rows, series) => {
+                if let Some(series) = series {
+                    finding.proof = Some(self.series.wait(&series, &finding));
+                }
                 let id = self.offer(*finding, false);
                 self.board.rows_behind(id, rows);
             }
@@ -259,15 +275,18 @@ impl Keeper {
         }
         let desk = self.own.as_ref().unwrap_or(&self.desk);
         let now_held = held(&self.desk);
-        let changed: Vec<Episode> = self
+        let mut changed: Vec<Episode> = self
             .touched
             .iter()
             // A file that is judged again has a desk of its own, and its findings are not alone.
             .filter_map(|id| desk.episode(*id).or_else(|| self.desk.episode(*id)))
             .map(|episode| self.as_operators_have_it(episode))
             .collect();
-        let mut entries: Vec<Entry> =
-            self.gone.drain(..).map(|episode| Entry::Episode(Box::new(episode))).collect();
+        let mut gone: Vec<Episode> = self.gone.drain(..).collect();
+        // What alerts rest on is on the disk before they say so.
+        let inputs = self.evidence_of(&mut changed, &mut gone);
+        let mut entries: Vec<Entry> = inputs.into_iter().map(Entry::Input).collect();
+        entries.extend(gone.iter().cloned().map(|episode| Entry::Episode(Box::new(episode))));
         entries.extend(changed.iter().map(|episode| Entry::Episode(Box::new(episode.clone()))));
         entries.extend(since(&self.held, &self.desk).into_iter().map(Entry::Held));
         match self.append(entries) {
@@ -277,6 +296,7 @@ impl Keeper {
                 self.trouble(None);
             }
             Err(why) => {
+                self.gone = gone;
                 self.trouble(Some(why));
                 self.due = Some(Instant::now() + COUNTED_WAIT);
             }
@@ -287,6 +307,27 @@ impl Keeper {
             self.board.tell(episode, event);
         }
         self.events.clear();
+    }
+
+    /// Brings to the disk what these rest on, and takes back proofs of what could not be written.
+    fn evidence_of(&mut self, changed: &mut [Episode], gone: &mut [Episode]) -> Vec<Input> {
+        let proofs = changed.iter().chain(&*gone).filter_map(|episode| episode.proof.as_ref());
+        let names: BTreeSet<String> = proofs.map(|proof| proof.input.clone()).collect();
+        let mut inputs = self.series.keep(&names);
+        inputs.extend(self.evidence.iter().flat_map(|evidence| evidence.keep(&names)));
+        for episode in changed.iter_mut().chain(gone) {
+            let recorded = |name: &str| Evidence::is_one(name) || SeriesFiles::is_one(name);
+            let Some(proof) = episode.proof.as_ref().filter(|proof| recorded(&proof.input)) else {
+                continue;
+            };
+            let now = inputs.iter().find(|input| input.name == proof.input);
+            let known = now.or_else(|| self.store.state.inputs.get(&proof.input));
+            if known.is_none_or(|input| input.units < proof.units) {
+                episode.unproven = Some("what it rests on could not be written down".to_owned());
+                episode.proof = None;
+            }
+        }
+        inputs
     }
 
     fn as_operators_have_it(&self, episode: &Episode) -> Episode {

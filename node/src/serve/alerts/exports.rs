@@ -2,6 +2,7 @@
 
 use super::board::Board;
 use super::desk::ToDesk;
+use super::evidence::{Evidence, Given, Recorder};
 use crate::collect::{self, LOOK, Received, Takes};
 use crate::exit::{Exit, Failure};
 use crate::judge::Judge;
@@ -10,8 +11,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use tidegate_flow::{Collector, CollectorOptions};
-use tidegate_replay::decode::Traffic;
+use tidegate_alert::Finding;
+use tidegate_flow::{Collector, CollectorOptions, FlowRecord};
 
 /// Datagrams judged before flows and counters are shown.
 const STEP: u64 = 64;
@@ -61,8 +62,9 @@ fn drops_of(line: &str, ports: &[u16]) -> Option<u64> {
 /// Starts the threads. They end when `stop` is raised.
 pub(super) fn start(
     listening: Listening,
-    (flows_max, sampling): (u32, Option<u32>),
+    (flows_max, sampling, edges): (u32, Option<u32>, Option<u32>),
     rules: &Rules,
+    evidence: Option<Arc<Evidence>>,
     (board, to_desk): (&Arc<Board>, &SyncSender<ToDesk>),
     stop: &Arc<AtomicBool>,
 ) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
@@ -80,52 +82,95 @@ pub(super) fn start(
             collect::pump(&socket, Takes::Any, &sender, &dropped, || stop.load(Relaxed), count);
         })?);
     }
-    // No name of an input: what was not recorded cannot be judged again.
-    let judge = Judge::new(flows_max, rules.set.clone(), String::new()).keeping_flows();
+    // No name of an input: proofs are the recorder's to give.
+    let judge = Judge::new(flows_max, rules.set.clone(), String::new()).with_edges(edges).keeping_flows();
     let collector = Collector::new(CollectorOptions { sampling });
     let (board, to_desk) = (Arc::clone(board), to_desk.clone());
     let judging = std::thread::Builder::new().name("tg-detect".to_owned());
-    threads.push(judging.spawn(move || judge_all(judge, collector, &receiver, &board, &to_desk))?);
+    let recorder = evidence.map(Recorder::new);
+    let judging_all = Judging { judge, recorder, to_desk, findings: Vec::new(), troubled: false };
+    threads.push(judging.spawn(move || judging_all.run(collector, &receiver, &board))?);
     Ok(threads)
 }
 
-fn judge_all(
-    mut judge: Judge,
-    mut collector: Collector,
-    receiver: &Receiver<Received>,
-    board: &Board,
-    to_desk: &SyncSender<ToDesk>,
-) {
-    let mut flows = Vec::new();
-    let mut number = 0u64;
-    loop {
-        let mut idle = false;
-        match receiver.recv_timeout(LOOK) {
-            Ok(Received { from, received_ns, bytes }) => {
-                number += 1;
-                // What is no export is counted by the collector.
-                let _ = collector.datagram(from, number, received_ns, &bytes, |record| {
-                    judge.take(&Traffic::Record(*record), |finding| {
-                        // While the desk is busy this waits, and then the datagrams do.
-                        let _ = to_desk.send(ToDesk::Finding(Box::new(finding)));
-                    });
-                });
+/// Flows are judged and recorded.
+struct Judging {
+    judge: Judge,
+    recorder: Option<Recorder>,
+    to_desk: SyncSender<ToDesk>,
+    /// Of one flow.
+    findings: Vec<Finding>,
+    /// It was told that flows are not recorded.
+    troubled: bool,
+}
+
+impl Judging {
+    fn run(mut self, mut collector: Collector, receiver: &Receiver<Received>, board: &Board) {
+        let mut flows = Vec::new();
+        let mut number = 0u64;
+        loop {
+            let mut idle = false;
+            match receiver.recv_timeout(LOOK) {
+                Ok(Received { from, received_ns, bytes }) => {
+                    number += 1;
+                    // What is no export is counted by the collector.
+                    let _ = collector.datagram(from, number, received_ns, &bytes, |record| self.take(record));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    idle = true;
+                    collector.advance(crate::serve::now_ns(), |record| self.take(record));
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
             }
-            Err(RecvTimeoutError::Timeout) => idle = true,
-            Err(RecvTimeoutError::Disconnected) => break,
+            if idle || number.is_multiple_of(STEP) || number < STEP {
+                self.judge.take_flows(&mut flows);
+                board.talked(&mut flows);
+                board.counts.unheard.store(self.judge.unheard(), Relaxed);
+                self.troubles(board);
+            }
+            board.counts.datagrams_taken.store(number, Relaxed);
         }
-        if idle || number.is_multiple_of(STEP) || number < STEP {
-            judge.take_flows(&mut flows);
-            board.talked(&mut flows);
-            board.counts.unheard.store(judge.unheard(), Relaxed);
-        }
-        board.counts.datagrams_taken.store(number, Relaxed);
+        collector.finish(|record| self.take(record));
+        let Self { judge, findings, .. } = &mut self;
+        judge.finish(|finding| findings.push(finding));
+        self.recorder.iter_mut().for_each(|recorder| recorder.finish(&mut self.findings));
+        self.tell();
+        self.judge.take_flows(&mut flows);
+        board.talked(&mut flows);
     }
-    let found = |finding| drop(to_desk.send(ToDesk::Finding(Box::new(finding))));
-    collector.finish(|record| judge.take(&Traffic::Record(*record), found));
-    judge.finish(found);
-    judge.take_flows(&mut flows);
-    board.talked(&mut flows);
+
+    fn take(&mut self, record: &FlowRecord) {
+        let Self { judge, findings, .. } = self;
+        Given::Flow(record).give(judge, |finding| findings.push(finding));
+        match &mut self.recorder {
+            Some(recorder) => recorder.take(&Given::Flow(record), &mut self.findings),
+            None => self.findings.iter_mut().for_each(|finding| {
+                finding.unproven =
+                    Some("flows of exports are not recorded: `alerts.evidence` is off".to_owned());
+            }),
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        for finding in self.findings.drain(..) {
+            // While the desk is busy this waits, and then the datagrams do.
+            let _ = self.to_desk.send(ToDesk::Finding(Box::new(finding)));
+        }
+    }
+
+    /// Says once that flows are not recorded, and once that they are again.
+    fn troubles(&mut self, board: &Board) {
+        let trouble = self.recorder.as_ref().and_then(Recorder::trouble);
+        match (self.troubled, trouble) {
+            (false, Some(why)) => {
+                board.note(format!("warning: flows are not recorded, so alerts have no proof: {why}"));
+            }
+            (true, None) => board.note("flows are recorded again".to_owned()),
+            _ => {}
+        }
+        self.troubled = trouble.is_some();
+    }
 }
 
 #[cfg(test)]

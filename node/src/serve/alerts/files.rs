@@ -53,7 +53,8 @@ impl Files {
             return Ok("it was judged before; its alerts are in the store".to_owned());
         }
         let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
-        let mut judge = Judge::new(self.flows_max, self.rules.set.clone(), name).keeping_flows();
+        let mut judge =
+            Judge::reading(self.flows_max, self.rules.set.clone(), name, &self.reading)?.keeping_flows();
         let mut found = 0u64;
         let mut tell = |finding| {
             found += 1;

@@ -10,6 +10,7 @@
 
 mod board;
 mod desk;
+pub(crate) mod evidence;
 mod exports;
 mod files;
 mod sending;
@@ -27,6 +28,7 @@ use crate::settings::Settings;
 use crate::sink::SinkSpec;
 use crate::traffic::Reading;
 use desk::{Keeper, ToDesk};
+use evidence::{About, Evidence, Kind, SeriesFiles};
 use exports::Listening;
 use files::Files;
 use sending::Sending;
@@ -38,7 +40,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use streams::{Streams, Thresholds};
 use tidegate_alert::{DeskOptions, Group, Groups};
-use tidegate_config::Config;
+use tidegate_config::{Bytes, Config};
 use tidegate_live::HubHandle;
 use tidegate_replay::StreamInfo;
 use tokio::runtime::Handle;
@@ -63,7 +65,7 @@ impl Watch {
     /// runs.
     pub(crate) fn start(
         settings: &Settings,
-        data: &Path,
+        folder: &Path,
         streams: &[StreamInfo],
         interrupt: &Interrupt,
         ui: &Ui,
@@ -76,6 +78,16 @@ impl Watch {
                 ));
             }
             return Ok(None);
+        }
+        // They read records of traffic: what streams of results show goes by them.
+        if traffic.exports.is_empty()
+            && traffic.files.is_empty()
+            && alerts.sigma.len() + alerts.patterns.len() > 0
+        {
+            return Err(Failure::usage(
+                "rules and patterns read traffic, and there is none: add --flows or --traffic; what --anomaly and --regime find does not go \
+                 through them",
+            ));
         }
         let groups: Vec<Group> = alerts
             .groups
@@ -93,13 +105,21 @@ impl Watch {
             .collect::<Result<_, Failure>>()?;
         let listening = Listening::open(&traffic.exports)?;
         let addresses = listening.addresses.clone();
-        let store = crate::alert::open(&data.join("alerts"), ui)?;
+        let store = crate::alert::open(folder, ui)?;
+
+        let evidence = |bytes_max: Bytes| {
+            let about = About { flows_max: traffic.flows_max, edges: traffic.edges, rules: rules.clone() };
+            Evidence::open(Kind::exports(), folder.join("evidence"), bytes_max.0, about, &store.state)
+        };
+        let recorded = alerts.evidence.on().filter(|_| !addresses.is_empty());
+        let evidence = recorded.map(evidence).transpose()?;
+        let series = SeriesFiles::open(folder.join("evidence"), &store.state)?;
 
         let (to_desk, inbox) = sync_channel(desk::QUEUE_MAX);
         let board = Arc::new(Board::new(to_desk.clone()));
         let sinks: Vec<Sending> =
             sinks.into_iter().map(|sink| Sending::start(sink, &board)).collect::<Result<_, _>>()?;
-        let keeper = Keeper::new(store, options, Arc::clone(&board), sinks);
+        let keeper = Keeper::new(store, options, Arc::clone(&board), sinks, evidence.clone(), series);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let keeper = thread("tg-alerts").spawn(move || keeper.run(&inbox)).map_err(no_thread)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -107,8 +127,9 @@ impl Watch {
         if !addresses.is_empty() {
             let threads = exports::start(
                 listening,
-                (traffic.flows_max, traffic.sampling),
+                (traffic.flows_max, traffic.sampling, traffic.edges),
                 &rules,
+                evidence,
                 (&board, &to_desk),
                 &stop,
             );
@@ -118,7 +139,7 @@ impl Watch {
             let files = Files {
                 paths: traffic.files.iter().map(|path| settings.beside(path)).collect(),
                 flows_max: traffic.flows_max,
-                reading: Reading { sampling: traffic.sampling, ..Reading::default() },
+                reading: Reading { sampling: traffic.sampling, edges: traffic.edges, ..Reading::default() },
                 rules,
                 board: Arc::clone(&board),
                 to_desk: to_desk.clone(),

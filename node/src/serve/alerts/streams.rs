@@ -1,9 +1,11 @@
 //! Anomalies and regime changes that streams tell become findings for the same desk.
 //!
-//! The reader is a subscriber like any other: what it cannot keep up with is dropped by the hub, and counted.
+//! The reader is a subscriber like any other: what it cannot keep up with is dropped by the hub, and counted. Beside the rows of anomalies
+//! and of regimes it runs their detectors, so that what a finding rests on can be kept ([`crate::series`]).
 
 use super::board::{Board, Row};
 use super::desk::ToDesk;
+use crate::series::{self, Series, Shadow, alert_score};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -13,8 +15,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tidegate_actors::anomaly::{AnomalySpec, Measure};
+use tidegate_actors::regime::RegimeSpec;
 use tidegate_alert::{Finding, Range, Reason, Severity};
 use tidegate_config::{Config, Stream};
+use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{BarState, Output};
 use tidegate_live::{Delivery, HubHandle, Origin};
 use tidegate_proto::CloseCode;
@@ -30,7 +34,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Rows of a key that an alert is about, and how many keys are asked for in a second.
 const ROWS_MAX: usize = 60;
 const ROWS_A_SECOND: u32 = 20;
-/// Keys whose rows are remembered here: with twelve columns under 16 MiB. Rows of others are asked for when something was found.
+/// Keys whose rows are remembered here: with twelve columns under 16 MiB, and under 32 MiB for what anomalies and regimes rest on. Rows of others are asked
+/// for when something was found, and what is found in them has no proof.
 const KEYS_MAX: usize = 2_048;
 /// Names and states remembered each; beyond it all are forgotten and learnt anew.
 const NAMES_MAX: usize = 1 << 20;
@@ -50,18 +55,33 @@ pub(super) fn is_of_stream(kind: &str) -> bool {
 struct Watched {
     name: String,
     columns: Vec<String>,
-    /// For anomalies, the score from which a bar is one.
-    threshold: Option<f64>,
+    /// For anomalies.
+    judged: Option<Judged>,
 }
 
-/// The scores from which bars are anomalies, by stream. A reload changes them with the streams.
-pub(super) type Thresholds = Arc<RwLock<HashMap<String, f64>>>;
+impl Watched {
+    /// The models of a stream of regimes, as its columns show them.
+    fn regime(&self) -> Option<RegimeSpec> {
+        RegimeSpec::new(self.columns.iter().filter(|column| column.starts_with("p_")).count())
+    }
+}
+
+/// How a stream of anomalies judges.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Judged {
+    /// Score from which a bar is one.
+    threshold: f64,
+}
+
+/// How streams of anomalies judge, by name. A reload changes it with the streams.
+pub(super) type Thresholds = Arc<RwLock<HashMap<String, Judged>>>;
 
 /// Those of a configuration.
-pub(super) fn thresholds(config: &Config) -> HashMap<String, f64> {
+pub(super) fn thresholds(config: &Config) -> HashMap<String, Judged> {
     let of = |stream: &Stream| {
-        let bars = stream.bars.as_ref()?.name();
-        Some((format!("anomaly.{bars}"), stream.anomaly?.threshold()))
+        let bars = stream.bars.as_ref()?;
+        let judged = Judged { threshold: stream.anomaly?.threshold() };
+        Some((format!("anomaly.{}", bars.name()), judged))
     };
     config.streams().iter().filter_map(of).collect()
 }
@@ -83,6 +103,15 @@ struct Reader {
     states: HashMap<(u16, u64), u8>,
     /// The last rows of the first keys, which show what a finding is about.
     rows: HashMap<(u16, u64), VecDeque<Row>>,
+    /// What their anomalies rest on.
+    shadows: HashMap<(u16, u64), Shadow>,
+}
+
+/// What a row told.
+struct Told {
+    finding: Finding,
+    rows: Vec<Row>,
+    series: Option<Series>,
 }
 
 /// A stream that is read.
@@ -112,15 +141,15 @@ impl Streams {
     async fn follow(&self, number: u16, stream: &StreamMeta) -> Option<Following> {
         let name = stream.name.as_str();
         let usual = AnomalySpec::new(Measure::Volume).threshold();
-        let threshold = name.starts_with("anomaly.").then(|| {
+        let judged = name.starts_with("anomaly.").then(|| {
             let thresholds = self.thresholds.read().unwrap_or_else(PoisonError::into_inner);
-            thresholds.get(name).copied().unwrap_or(usual)
+            thresholds.get(name).copied().unwrap_or(Judged { threshold: usual })
         });
         let subscription = Subscription { policy: LagPolicy::DropOldest, ..Subscription::to([name]) };
         let origin = Origin { kind: "alerts", peer: "this node".into() };
         match self.hub.subscribe_from(subscription, Some(origin)).await {
             Ok(deliveries) => {
-                let stream = Watched { name: name.to_owned(), columns: stream.columns.clone(), threshold };
+                let stream = Watched { name: name.to_owned(), columns: stream.columns.clone(), judged };
                 Some(Following { number, stream, deliveries })
             }
             Err(error) => {
@@ -145,7 +174,7 @@ impl Streams {
         found.await.unwrap_or_default()
     }
 
-    fn take(&self, stream: &Watched, bytes: &[u8], reader: &mut Reader) -> Vec<(Finding, Vec<Row>)> {
+    fn take(&self, stream: &Watched, bytes: &[u8], reader: &mut Reader) -> Vec<Told> {
         let Ok(Some(head)) = FrameHead::read(bytes, 0) else { return Vec::new() };
         let Some(body) = bytes.get(HEAD_BYTES..head.frame_bytes()) else { return Vec::new() };
         match Frame::read(0, &head, body) {
@@ -209,12 +238,17 @@ impl Begun {
                 Some(Delivery::Frames(frames)) => {
                     let Following { number, stream, .. } = &following[at];
                     for frame in &frames {
-                        for (finding, mut rows) in streams.take(stream, frame, &mut reader) {
+                        for told in streams.take(stream, frame, &mut reader) {
+                            let Told { finding, mut rows, series } = told;
                             if rows.is_empty() {
                                 rows = streams.rows(*number, &finding, &mut asked).await;
                             }
                             // This thread may wait; meanwhile nothing is taken off the hub.
-                            let _ = streams.to_desk.send(ToDesk::InStream(Box::new(finding), rows));
+                            let _ = streams.to_desk.send(ToDesk::InStream(
+                                Box::new(finding),
+                                rows,
+                                series.map(Box::new),
+                            ));
                         }
                     }
                 }
@@ -242,8 +276,8 @@ fn poll(following: &mut [Following], context: &mut Context<'_>) -> Poll<(usize, 
 }
 
 impl Reader {
-    /// Judges a row and remembers it; what was found, and the rows of its key up to it.
-    fn look(&mut self, stream: &Watched, output: &Output) -> Option<(Finding, Vec<Row>)> {
+    /// Judges a row and remembers it; what was found, the rows of its key up to it, and what it rests on.
+    fn look(&mut self, stream: &Watched, output: &Output) -> Option<Told> {
         let key = (output.stream, output.name);
         if self.rows.len() < KEYS_MAX || self.rows.contains_key(&key) {
             let rows = self.rows.entry(key).or_default();
@@ -252,9 +286,57 @@ impl Reader {
             }
             rows.push_back(Row::of(output));
         }
-        let finding = self.judge(stream, output)?;
+        if output.state != BarState::Forming as u8 {
+            self.follow(stream, output);
+        }
+        let mut finding = self.judge(stream, output)?;
         let rows = self.rows.get(&key).map(|rows| rows.iter().cloned().collect());
-        Some((finding, rows.unwrap_or_default()))
+        let series = match self.proof(stream, key, &finding) {
+            Ok(series) => Some(series),
+            Err(why) => {
+                finding.unproven = Some(why.to_owned());
+                None
+            }
+        };
+        Some(Told { finding, rows: rows.unwrap_or_default(), series })
+    }
+
+    /// Lets the detector beside the engine take the row.
+    fn follow(&mut self, stream: &Watched, output: &Output) {
+        let key = (output.stream, output.name);
+        if !self.shadows.contains_key(&key) {
+            let shadow = match stream.judged {
+                Some(judged) => Shadow::anomaly(judged.threshold),
+                None => stream.regime().map(Shadow::regime),
+            };
+            let Some(shadow) = shadow.filter(|_| self.shadows.len() < KEYS_MAX) else { return };
+            self.shadows.insert(key, shadow);
+        }
+        let Some(shadow) = self.shadows.get_mut(&key) else { return };
+        let mut values = [f64::NAN; OUTPUT_WORDS];
+        values.iter_mut().zip(output.values()).for_each(|(place, value)| *place = value);
+        let value = |name: &str| {
+            let at = stream.columns.iter().position(|column| column == name);
+            at.and_then(|at| values.get(at)).copied().unwrap_or(f64::NAN)
+        };
+        shadow.take(match stream.judged {
+            Some(_) => series::Row::Anomaly {
+                opened: value("opened"),
+                value: value("value"),
+                score: value("score"),
+                expected: value("expected"),
+            },
+            None => series::Row::Regime(&values[..output.values().count().min(OUTPUT_WORDS)]),
+        });
+    }
+
+    /// What a finding rests on, or why that is not known.
+    fn proof(&self, stream: &Watched, key: (u16, u64), finding: &Finding) -> Result<Series, &'static str> {
+        let Some(shadow) = self.shadows.get(&key) else {
+            return Err("more than 2,048 keys were looked at, and what further ones show is not recorded");
+        };
+        let series = shadow.evidence(&stream.name, &finding.entity);
+        series.ok_or("the key's rows are not known from its first one on: it has some from before this start")
     }
 
     fn judge(&mut self, stream: &Watched, output: &Output) -> Option<Finding> {
@@ -266,8 +348,8 @@ impl Reader {
             let at = stream.columns.iter().position(|column| column == name)?;
             values.get(at).copied().filter(|value| value.is_finite())
         };
-        let of = match stream.threshold {
-            Some(threshold) => anomaly(threshold, &value),
+        let of = match stream.judged {
+            Some(judged) => anomaly(judged.threshold, &value),
             None => {
                 let state = value("state")? as u8;
                 if self.states.len() > NAMES_MAX {
@@ -298,6 +380,7 @@ impl Reader {
             },
             ts: output.ts,
             proof: None,
+            unproven: None,
         })
     }
 }
@@ -331,7 +414,7 @@ fn anomaly(threshold: f64, value: &dyn Fn(&str) -> Option<f64>) -> Option<Found>
     if let Some(chance) = value("chance") {
         reasons.push(Reason::new("chance of such a score in an undisturbed series", chance, 1.0));
     }
-    Some(Found { kind: ANOMALY, score: 1.0 - 0.2 * threshold / score, severity, reasons })
+    Some(Found { kind: ANOMALY, score: alert_score(threshold, score), severity, reasons })
 }
 
 /// Another state than before. The score is the probability of the new state.
@@ -379,7 +462,7 @@ mod tests {
         let stream = Watched {
             name: "anomaly.1s".to_owned(),
             columns: columns.map(str::to_owned).to_vec(),
-            threshold: Some(2.0),
+            judged: Some(Judged { threshold: 2.0 }),
         };
         let mut reader = reader();
         for quiet in [
@@ -401,7 +484,7 @@ mod tests {
             let score = if at == 90 { 8.0 } else { 0.0 };
             reader.look(&stream, &row(at, &[2.0, score, 1.0, 5.0, 5.0, 1.0]))
         });
-        let rows: Vec<_> = rows.map(|(_, rows)| rows).collect();
+        let rows: Vec<_> = rows.map(|told| told.rows).collect();
         assert_eq!((rows.len(), rows[0].len()), (1, ROWS_MAX));
         assert_eq!((rows[0][0].sequence, rows[0][ROWS_MAX - 1].sequence), (31, 90));
         let forming = Output { state: BarState::Forming as u8, ..row(3, &[2.0, 8.0, 0.1, 9.0, 5.0, 1.0]) };
@@ -415,7 +498,7 @@ mod tests {
         let stream = Watched {
             name: "regime.1s".to_owned(),
             columns: columns.map(str::to_owned).to_vec(),
-            threshold: None,
+            judged: None,
         };
         let mut reader = reader();
         let calm = [0.0, 0.9, 0.1, 40.0, 0.0, 0.1, f64::NAN, f64::NAN];

@@ -1,7 +1,17 @@
 //! Three nodes as real processes on this machine, the leader killed again and again while a feed publishes: nothing that was
 //! acknowledged is lost or applied twice, and every node has the results of a server that was never disturbed.
 
+#[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+mod faults;
+#[cfg(target_os = "linux")]
+mod groups;
+#[cfg(target_os = "linux")]
+mod history;
+mod members;
+#[cfg(target_os = "linux")]
+mod net;
 
 use common::{Running, command, ends, fails, http, json, write_trades};
 use serde_json::Value;
@@ -27,13 +37,23 @@ struct Cluster {
     nodes: Vec<Option<Running>>,
     servers: String,
     work: &'static str,
+    snapshots: &'static str,
     /// Where each node's gateway is, if it has one.
-    http: [Option<SocketAddr>; 3],
+    http: Vec<Option<SocketAddr>>,
 }
 
 impl Cluster {
     /// Ports that are free now; nobody else on the machine takes from this range by chance.
     fn start(work: &'static str) -> Self {
+        Self::of(work, "")
+    }
+
+    fn of_groups(work: &'static str, groups: usize) -> Self {
+        Self::of(work, &format!("--groups {groups}"))
+    }
+
+    /// One that was made with these words.
+    fn of(work: &'static str, words: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let sockets: Vec<UdpSocket> =
             (0..6).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port")).collect();
@@ -41,11 +61,14 @@ impl Cluster {
             sockets.iter().map(|socket| socket.local_addr().expect("an address").port()).collect();
         let nodes: Vec<String> =
             (0..3).map(|at| format!("--node {}=127.0.0.1:{}:{}", at + 1, ports[at], ports[at + 3])).collect();
-        ends(folder.path(), &format!("cluster init lab {}", nodes.join(" ")), 0);
+        ends(folder.path(), &format!("cluster init lab {words} {}", nodes.join(" ")), 0);
         drop(sockets);
         let servers: Vec<String> = ports[3..].iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let servers = servers.join(",");
-        let mut cluster = Self { folder, nodes: vec![None, None, None], servers, work, http: [None; 3] };
+        // A feed of many symbols in groups would have them make snapshots and nothing else.
+        let snapshots = if words.contains("--groups") { "--journal-snapshot 5000" } else { SNAPSHOTS };
+        let (nodes, http) = (vec![None, None, None], vec![None; 3]);
+        let mut cluster = Self { folder, nodes, servers, work, snapshots, http };
         (1..=3).for_each(|node| cluster.serve(node));
         cluster
     }
@@ -59,21 +82,28 @@ impl Cluster {
         let hello = running.json();
         assert_eq!(hello["node"], node);
         let url = hello["http"].as_str().and_then(|url| url.strip_prefix("http://"));
-        self.http[node as usize - 1] = url.map(|address| address.parse().expect("an address"));
+        let at = node as usize - 1;
+        self.http.resize(self.http.len().max(at + 1), None);
+        self.http[at] = url.map(|address| address.parse().expect("an address"));
         self.nodes[node as usize - 1] = Some(running);
     }
 
     /// How a node is started: the third by a configuration.
     fn line(&self, node: u64) -> String {
-        if node < 3 {
-            return format!("serve --cluster lab/node-{node} {SNAPSHOTS} {}", self.work);
+        if node != 3 {
+            return format!("serve --cluster lab/node-{node} {} {}", self.snapshots, self.work);
         }
         std::fs::write(self.path().join("lab/third.toml"), "[cluster]\nfolder = \"node-3\"\n").expect("room");
-        format!("serve --config lab/third.toml {SNAPSHOTS} {}", self.work)
+        format!("serve --config lab/third.toml {} {}", self.snapshots, self.work)
     }
 
     fn kill(&mut self, node: u64) {
         self.nodes[node as usize - 1].take().expect("it runs").kill();
+    }
+
+    /// Ends every node as a user does; what each says at its end.
+    fn end(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.nodes).into_iter().flatten().map(Running::summary).collect()
     }
 
     fn status(&self) -> Value {
@@ -149,6 +179,40 @@ fn calm(path: &Path) -> Value {
     let mut feed = Running::start(path, &format!("publish all.csv --json --server {address} --data calm"));
     assert_eq!(feed.json()["acked"], EVENTS);
     server.summary()
+}
+
+/// All processes killed at once in a cluster that syncs: what was acknowledged as durable is there, and is known to be.
+#[test]
+fn what_is_durable_is_there_after_all_nodes_were_killed() {
+    const SOME: u64 = 3_000;
+    let mut cluster = Cluster::of(WORK, "--durable");
+    write_trades(&cluster.path().join("some.csv"), SOME);
+    let publish = format!(
+        "publish some.csv --ack durable --json --give-up-after 5m --server {} --ca lab/ca-cert.pem",
+        cluster.servers
+    );
+    let account = json(cluster.path(), &publish, 0);
+    assert_eq!([&account["acked"], &account["skipped"]], [SOME, 0], "{account}");
+    (1..=3).for_each(|node| cluster.kill(node));
+    (1..=3).for_each(|node| cluster.serve(node));
+    let account = json(cluster.path(), &publish, 0);
+    assert_eq!([&account["skipped"], &account["lost_by_server"]], [SOME, 0], "{account}");
+    let status = cluster.all_in_sync();
+    assert_eq!(status["meta"]["group"]["lineage"], 1, "{status:#}");
+    // A reader goes on at another node when the one it reads at is ended in order, and ends with the last of them.
+    let read = format!(
+        "subscribe bars.1s --from sequence:1 --output jsonl --server {} --ca lab/ca-cert.pem",
+        cluster.servers
+    );
+    let mut reader = Running::start(cluster.path(), &read);
+    let first = reader.json();
+    assert_eq!(first["seq"], 1, "{first}");
+    let kept = cluster.nodes[0].take().expect("it runs").summary();
+    assert_eq!(reader.note(), "note: the connection broke; another one goes on where it stopped");
+    cluster.end();
+    let (rest, notes, code) = reader.rest();
+    let bars = kept["streams"][0]["results"].as_u64().expect("a count");
+    assert!(code == Some(0) && rest.len() as u64 + 1 + 3 >= bars, "{} of {bars}: {notes}", rest.len() + 1);
 }
 
 #[test]
@@ -346,11 +410,17 @@ fn what_makes_no_cluster_is_refused_in_words() {
     refused("cluster init lab --node 1=here", 2, "is no node such as 1=10.0.0.1");
     refused("cluster init lab --node 1=10.0.0.1 --node 1=10.0.0.2", 2, "node 1 is named twice");
     refused("cluster init lab --local 3 --min-isr 4", 2, "4 replicas are to commit, allowed are 1 to 3");
+    refused("cluster init lab --local 3 --groups 65", 2, "65 is not in 1..=64");
     refused("cluster status lab", 3, "cannot read `lab/cluster.json`");
     ends(folder.path(), "cluster init lab --local 3", 0);
     refused("cluster init lab --local 3", 2, "is a cluster's folder already");
     refused("serve --cluster lab --http off", 2, "is no node's folder");
     refused("serve --cluster lab/node-1 --listen 127.0.0.1:0", 2, "cannot be used with");
+    ends(folder.path(), "cluster init many --local 3 --groups 4", 0);
+    refused("serve --cluster many/node-1 --http off --threads fused", 2, "choose separate threads");
+    let derives = "[cluster]\nfolder = \"node-2\"\n[[stream]]\nbars = \"1s\"\n[[surface]]\nbars = \"1s\"\nsweep = [\"rsi:2..9\"]\n";
+    std::fs::write(folder.path().join("many/derives.toml"), derives).expect("room");
+    refused("serve --config many/derives.toml --http off", 2, "several groups derives no streams");
     std::fs::write(folder.path().join("lab/node-1/t.toml"), "[cluster]\nfolder = \".\"\n").expect("room");
     refused("serve --config lab/node-1/t.toml --listen 127.0.0.1:0", 2, "--listen cannot be used on a node");
     refused("serve --config lab/node-1/t.toml --journal", 2, "keeps no journal");
