@@ -31,7 +31,7 @@ export class Browser {
       timezoneId: "UTC",
       ...wishes,
     });
-    context.setDefaultTimeout(10_000);
+    context.setDefaultTimeout(30_000);
     this.#opened.push({ context, folder });
     return context.pages()[0] ?? context.newPage();
   }

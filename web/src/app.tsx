@@ -1,9 +1,10 @@
 import { useEffect, useState } from "preact/hooks";
+import { groups } from "./lib/derived";
 import { useBindings } from "./lib/keyboard";
 import { format, go, PAGES, route, type Page } from "./lib/route";
 import { useCell } from "./lib/store";
 import { nextTheme, theme } from "./lib/theme";
-import { link, status } from "./node";
+import { link, status, streams } from "./node";
 import { Alerts } from "./pages/alerts";
 import { Cluster } from "./pages/cluster";
 import { Hosts } from "./pages/hosts";
@@ -11,6 +12,7 @@ import { Keys } from "./pages/keys";
 import { Overview } from "./pages/overview";
 import { Pipeline } from "./pages/pipeline";
 import { Subscribers } from "./pages/subscribers";
+import { Surfaces } from "./pages/surfaces";
 import { Connection, ConnectionBanner } from "./ui/connection";
 import { Help } from "./ui/help";
 import { Icon, type IconName } from "./ui/icon";
@@ -23,6 +25,7 @@ const TITLES: Record<Page, string> = {
   hosts: "Hosts",
   alerts: "Alerts",
   subscribers: "Subscribers",
+  surfaces: "Surfaces",
   cluster: "Cluster",
 };
 
@@ -33,6 +36,7 @@ const VIEWS: Record<Page, () => preact.JSX.Element> = {
   hosts: Hosts,
   alerts: Alerts,
   subscribers: Subscribers,
+  surfaces: Surfaces,
   cluster: Cluster,
 };
 
@@ -44,8 +48,11 @@ export function App() {
   const [token, setToken] = useState(false);
   const View = VIEWS[page];
   const cluster = useCell(status)?.cluster;
-  // A node that stands alone has no such page.
-  const pages = PAGES.filter((name) => name !== "cluster" || cluster);
+  const known = useCell(streams);
+  const derives = Array.isArray(known) && groups(known).length > 0;
+  // A node that stands alone, or derives nothing, has no such page.
+  const has: Partial<Record<Page, boolean>> = { cluster: Boolean(cluster), surfaces: derives || page === "surfaces" };
+  const pages = PAGES.filter((name) => has[name] ?? true);
 
   useEffect(() => {
     document.title = `${item ?? TITLES[page]} · Tidegate`;

@@ -322,6 +322,8 @@ export interface AlertDetail extends Alert {
   input: { path: string; digest: string; program: string; units: string } | null;
   /** The command that reaches the score again. */
   replay: string | null;
+  /** Why there is none. */
+  no_replay?: string | null;
   /** The stream and key that it was found in. */
   series: { stream: string; key: string; rows: { seq: number; ts: string; values: (number | null)[] }[] } | null;
   /** The score that the feedback of this alert demands. */

@@ -5,6 +5,7 @@ import { address } from "../api/rest";
 import { sortRows } from "../ui/table";
 import { BarSeries, compareTs, RowSeries } from "./bars";
 import { placesOf } from "./decimals";
+import { groups, heat, join, parameters, rangeOf } from "./derived";
 import { barsDrawing } from "./drawing";
 import {
   axis,
@@ -443,5 +444,51 @@ describe("addresses", () => {
   });
   it("of requests are escaped", () => {
     expect(address("/v1/keys", { search: "a&b", limit: 5, after: undefined })).toBe("/v1/keys?search=a%26b&limit=5");
+  });
+});
+
+describe("what is derived", () => {
+  const stream = (name: string, columns: string[] = ["bars", "x"]) => ({ name, kind: "values" as const, columns });
+  const row = (key: string, values: Row["values"]) => ({ key, ts: "5", values }) as Row;
+
+  it("is grouped by what it is of, and parts of a surface belong together", () => {
+    const all = ["bars.1s", "surface.rsi", "surface.rsi.2", "corr.spectrum", "risk.var", "ind.1s"].map((name) =>
+      stream(name),
+    );
+    const found = groups(all).map((group) => [group.name, group.kind, group.streams.length]);
+    expect(found).toEqual([
+      ["surface.rsi", "surface", 2],
+      ["corr.spectrum", "spectrum", 1],
+      ["risk.var", "risk", 1],
+    ]);
+    const [surface] = groups([stream("surface.a", ["bars", "rsi_2"]), stream("surface.a.2", ["bars", "rsi_17"])]);
+    expect(parameters(surface!)).toEqual(["rsi_2", "rsi_17"]);
+  });
+
+  it("joins the parts of a row and says of how many bars it is", () => {
+    const lines = join(
+      [row("A", { bars: 3, rsi_2: 1 }), row("B", { bars: 2, rsi_2: null }), row("A", { bars: 3, rsi_17: 2 })],
+      (one) => one.key,
+    );
+    expect(lines).toEqual([
+      { key: "A", ts: "5", bars: 3, values: { rsi_2: 1, rsi_17: 2 } },
+      { key: "B", ts: "5", bars: 2, values: { rsi_2: null } },
+    ]);
+  });
+
+  it("colours from the least to the largest, around zero where values lie on both sides of it", () => {
+    const lines = [0, 50, 100].map((x) => ({ key: "A", ts: "1", bars: 1, values: { x } }));
+    expect(rangeOf(lines, ["x"])).toEqual({ low: 0, high: 100, signed: false });
+    expect(rangeOf([{ ...lines[0]!, values: { x: null } }], ["x"])).toBeNull();
+    const signed = rangeOf(
+      [-1, 3].map((x) => ({ key: "A", ts: "1", bars: 1, values: { x } })),
+      ["x"],
+    )!;
+    expect(signed).toEqual({ low: -3, high: 3, signed: true });
+    expect(heat(0, signed)).toEqual({ side: "high", part: 0 });
+    expect(heat(-3, signed)).toEqual({ side: "low", part: 1 });
+    expect(heat(9, signed)).toEqual({ side: "high", part: 1 });
+    expect(heat(null, signed)).toBeNull();
+    expect(heat(7, { low: 7, high: 7, signed: false })).toEqual({ side: "high", part: 0 });
   });
 });

@@ -227,7 +227,7 @@ export function useRecords(streams: string[], key: string | null): Feed {
   return useCell(cell);
 }
 
-/** Rows of every key of a stream, newest each; for streams whose keys are compared with each other. */
+/** Rows of every key of a stream, or of several by lines, newest each; for streams whose keys are compared with each other. */
 export function useAllLatest(stream: string | null): {
   rows: Row[];
   version: number;
@@ -251,12 +251,13 @@ export function useAllLatest(stream: string | null): {
     const take = (records: AnyRecord[]) => {
       for (const record of records) {
         if (!isRow(record)) continue;
-        const old = newest.get(record.key);
-        if (!old || isNewer(record, old)) newest.set(record.key, record);
+        const place = `${record.stream} ${record.key}`;
+        const old = newest.get(place);
+        if (!old || isNewer(record, old)) newest.set(place, record);
       }
     };
     const stop = socket.subscribe(
-      { streams: [stream], keys: "all", from: "snapshot", conflate: { every_ms: 500 }, past_lag: "conflate" },
+      { streams: stream.split("\n"), keys: "all", from: "snapshot", conflate: { every_ms: 500 }, past_lag: "conflate" },
       {
         subscribed: () => {
           newest.clear();

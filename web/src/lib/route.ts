@@ -1,6 +1,6 @@
 import { Cell } from "./store";
 
-export const PAGES = ["overview", "pipeline", "keys", "hosts", "alerts", "subscribers", "cluster"] as const;
+export const PAGES = ["overview", "pipeline", "keys", "hosts", "alerts", "subscribers", "surfaces", "cluster"] as const;
 export type Page = (typeof PAGES)[number];
 
 export interface Route {

@@ -435,9 +435,9 @@ function Proof({ alert }: { alert: AlertDetail }) {
     return (
       <Card title="Proof" class="proof">
         <p class="under">
-          {alert.series
-            ? `It was found in record ${count(Number(alert.range.last))} of its slot in ${alert.series.stream}; the same log gives the same record.`
-            : "It was found in live exports, which are not recorded, so there is nothing to judge again."}
+          {alert.series &&
+            `It was found in record ${count(Number(alert.range.last))} of its slot in ${alert.series.stream}; the same log gives the same record. `}
+          Nothing can be judged again: {alert.no_replay ?? "it was not recorded"}.
         </p>
       </Card>
     );

@@ -1,0 +1,103 @@
+/** What a real node derives from bars, as its page shows it: equal to what the API says. Runs with `TIDEGATE_BIN`. */
+import type { Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import type { Row } from "../src/api/types";
+import { clock, count, DASH, percent, short } from "../src/lib/format";
+import { Browser, complaints } from "./browser";
+import { Node } from "./node";
+
+const BIN = process.env.TIDEGATE_BIN;
+
+describe.skipIf(!BIN)("what a real node derives", () => {
+  const browser = new Browser();
+  let node: Node;
+  let page: Page;
+  let heard: string[] = [];
+
+  const latest = async (stream: string) => {
+    const response = await fetch(`${node.url}/v1/latest?stream=${stream}&limit=1000`);
+    expect(response.ok, stream).toBe(true);
+    return ((await response.json()) as { records: Row[] }).records;
+  };
+  const texts = (table: string, key: string) =>
+    page
+      .getByTestId(table)
+      .locator(`.row[data-key="${key}"] [data-column]`)
+      .evaluateAll((cells) => cells.map((cell) => cell.textContent ?? ""));
+  const written = (value: unknown) => (value === null || value === undefined ? DASH : short(Number(value)));
+
+  beforeAll(async () => {
+    node = await Node.start(BIN!, "--bars", "1h", "--surface", "rsi:2..20", "--spectrum", "--risk", "60b");
+    await node.publish("market", "generate", "market", "--symbols", "12", "--events", "60000");
+    // Everything has been computed once the risk of the newest step is there, and stays.
+    await vi.waitFor(
+      async () => {
+        const [before] = await latest("risk.var-1s");
+        const [bars] = (await latest("bars.1s"))
+          .map((bar) => bar.ts)
+          .sort()
+          .slice(-1);
+        expect(before?.ts).toBe(bars);
+        expect(before?.values.ready).toBe(1);
+      },
+      { timeout: 30_000, interval: 100 },
+    );
+  }, 60_000);
+  afterAll(async () => {
+    expect((await node.stop()).imbalance).toBe(0);
+  });
+  beforeEach(async () => {
+    page = await browser.page();
+    heard = complaints(page);
+  });
+  afterEach(async () => {
+    await browser.close();
+    expect(heard, "the page's console").toEqual([]);
+  });
+
+  test("a surface is a heat map of every symbol, and of one over time", async () => {
+    await page.goto(`${node.url}/#/surfaces?stream=surface.rsi-1s`);
+    const [first, second] = await Promise.all([latest("surface.rsi-1s"), latest("surface.rsi-1s.2")]);
+    await page.getByText(`surface.rsi-1s: ${count(first.length)} symbols × ${count(19)} parameters`).waitFor();
+    for (const row of [...first].sort((a, b) => (a.key < b.key ? -1 : 1)).slice(0, 5)) {
+      const { bars, ...values } = row.values;
+      const more = second.find((one) => one.key === row.key)!.values;
+      const all = [
+        ...Object.values(values),
+        ...Object.entries(more).flatMap(([name, v]) => (name === "bars" ? [] : [v])),
+      ];
+      expect(await texts("surface", row.key)).toEqual([row.key, count(Number(bars)), ...all.map(written)]);
+    }
+    // Values are coloured by where they lie; the extremes are not pale.
+    const parts = await page
+      .getByTestId("surface")
+      .locator(".heat")
+      .evaluateAll((cells) => cells.map((cell) => parseInt((cell as HTMLElement).style.getPropertyValue("--part"))));
+    expect(Math.max(...parts.filter(Number.isFinite))).toBeGreaterThan(60);
+    const one = first[0]!;
+    await page.getByTestId("surface").locator(`.row[data-key="${one.key}"]`).click();
+    await page.getByTestId("surface-time").locator(`.row[data-key="${one.ts}"]`).waitFor();
+    const newest = await texts("surface-time", one.ts);
+    expect(newest.slice(0, 3)).toEqual([clock(one.ts), count(Number(one.values.bars)), written(one.values.rsi_2)]);
+    await page.keyboard.press("Escape");
+    await page.getByTestId("surface-time").waitFor({ state: "detached" });
+  });
+
+  test("a spectrum and a risk say what they are of, and what is still learning says that", async () => {
+    await page.goto(`${node.url}/#/surfaces?stream=corr.spectrum-1s`);
+    const [spectrum] = await latest("corr.spectrum-1s");
+    const state = page.getByTestId("derived-state");
+    await state
+      .filter({ hasText: `${count(Number(spectrum!.values.symbols))} symbols over the last 60 bars` })
+      .waitFor();
+    await page.getByRole("button", { name: "risk.var-1s" }).click();
+    const [risk] = await latest("risk.var-1s");
+    const legend = page.getByTestId("risk");
+    await legend.filter({ hasText: percent(Number(risk!.values.var_95)) }).waitFor();
+    expect(await legend.innerText()).toContain(percent(Number(risk!.values.var_high_99)));
+    await page.getByRole("button", { name: "risk.var-1h" }).click();
+    const [learning] = await latest("risk.var-1h");
+    expect(learning!.values).toMatchObject({ ready: 0, var_95: null });
+    await state.filter({ hasText: `Still learning: ${count(Number(learning!.values.bars))} bars so far` }).waitFor();
+  });
+});
