@@ -1,6 +1,6 @@
 //! Flow exports of several exporters, whose clocks and templates are as they like.
 
-use tidegate_flow::{Collector, CollectorOptions, Detectors, EndCause, FlowRecord, Ip};
+use tidegate_flow::{Collector, CollectorOptions, Detectors, EndCause, FlowRecord, Ip, Stored};
 
 /// The input as datagrams: length (two bytes), exporter, seconds since the one before, bytes.
 fn datagrams(mut bytes: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
@@ -13,7 +13,8 @@ fn datagrams(mut bytes: &[u8]) -> impl Iterator<Item = (u8, u8, &[u8])> {
     })
 }
 
-/// Whatever comes: each record is told once, in a flow of one or two of them, and counts say what became of each datagram.
+/// Whatever comes: each record is told once, in a flow of one or two of them, counts say what became of each datagram, and flows that are
+/// written down are read as they were.
 ///
 /// # Panics
 /// When that does not hold.
@@ -22,6 +23,7 @@ pub fn run(bytes: &[u8]) {
     let mut detectors = Detectors::default();
     let (mut given, mut number, mut refused) = (0u64, 0u64, 0u64);
     let mut now = 1_700_000_000_000_000_000u64;
+    let (mut writer, mut reader, mut written) = (Stored::default(), Stored::default(), Vec::new());
     let mut check = |flow: &FlowRecord| {
         given += 1;
         assert_eq!(flow.id, given);
@@ -29,6 +31,9 @@ pub fn run(bytes: &[u8]) {
         assert!(matches!(flow.cause, EndCause::Logged | EndCause::Interim | EndCause::OneWay), "{flow:?}");
         assert!(flow.packets.0 <= flow.packets.1, "{flow:?}");
         detectors.logged(flow);
+        written.clear();
+        writer.write(flow, &mut written);
+        assert_eq!(reader.read(&written), Ok((*flow, written.len())));
     };
     for (exporter, later, datagram) in datagrams(bytes) {
         number += 1;
@@ -41,6 +46,11 @@ pub fn run(bytes: &[u8]) {
     let counts = collector.counts();
     assert_eq!((counts.datagrams, counts.flows), (number, given), "{counts:?}");
     assert!(counts.flows <= counts.records && refused <= counts.malformed, "{counts:?}");
+    // What is no such writing ends in an error.
+    let (mut reader, mut at) = (Stored::default(), 0);
+    while let Ok((_, length)) = reader.read(&bytes[at..]) {
+        at += length;
+    }
     for alert in detectors.alerts() {
         assert!(
             (0.0..=1.0).contains(&alert.probability) && alert.range.first_ns <= alert.range.last_ns,

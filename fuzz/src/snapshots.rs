@@ -46,7 +46,7 @@ fn past(bytes: &[u8]) {
         assert!(stats.retained <= 64 && hub.stats().keys <= 8);
         // What was read can be copied again, and read as the same.
         let mut copied = Vec::new();
-        hub.copy_ring(0, u64::MAX, 64, &mut copied);
+        hub.copy_ring(0, u64::MAX, 64, &|_| true, &mut copied);
         let mut rest = copied.as_slice();
         for _ in 0..stats.retained {
             rest = Output::read_record(rest).expect("a record we wrote").1;

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidegate_engine::{Event, Output, kind, name_hash, output_kind, slot_of};
-use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedServer, FeedServerOptions, Taken};
+use tidegate_proto::feed::{FeedClient, FeedClientOptions, FeedServer, FeedServerOptions, SplitFeed, Taken};
 use tidegate_proto::frame::{Hello, HelloAck};
 use tidegate_proto::hub::{Hub, HubOptions, Polled, StreamMeta};
 use tidegate_proto::subscriber::{Catalogue, Request, SubscriberClient, SubscriberSession};
 use tidegate_proto::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use tidegate_proto::{
-    Ack, AckMode, Close, CloseCode, Credential, Frame, FrameBuffer, FrameError, FrameWriter, Grant, MonoTime,
-    Plane, StreamKind,
+    Ack, AckMode, Close, CloseCode, Credential, Frame, FrameBuffer, FrameError, FrameWriter, Grant, GroupLead,
+    GroupMap, MonoTime, Plane, StreamKind,
 };
 
 /// Hands every frame of a stream to `each`, until an error.
@@ -42,6 +42,19 @@ pub fn frames(bytes: &[u8]) {
         match frame {
             Frame::Define(define) => assert_eq!(define.names.iter().count(), define.names.len() as usize),
             Frame::Events { events, .. } => assert!(!events.is_empty()),
+            Frame::Groups(groups) => {
+                // What is taken up is told on as it is, as far as addresses are those of leaders.
+                if let Ok(map) = GroupMap::of(groups) {
+                    assert!((0..4_096).all(|slot| usize::from(map.group_of(slot)) < map.len()));
+                    let mut out = Vec::new();
+                    FrameWriter::new(&mut out).groups(&map);
+                    let _ = stream(&out, |_, frame| {
+                        let Frame::Groups(again) = frame else { panic!("another frame") };
+                        assert_eq!(GroupMap::of(again), Ok(map.clone()));
+                        Ok(())
+                    });
+                }
+            }
             Frame::Names(names) => assert!(names.iter().all(|(_, name)| !name.is_empty())),
             Frame::Records(records) => assert_eq!(records.iter().count(), records.count as usize),
             Frame::Edge(edge) => assert!(edge.iter().all(|(slot, next)| slot < 4_096 && next > 0)),
@@ -110,6 +123,7 @@ pub fn sessions(bytes: &[u8]) {
     let Some((&who, bytes)) = bytes.split_first() else { return };
     match who % 4 {
         0 => feed_server(bytes, who & 4 != 0),
+        1 if who & 8 != 0 => feed_split(bytes),
         1 => feed_client(bytes, who & 4 != 0),
         2 => subscriber_session(bytes),
         _ => subscriber_client(bytes),
@@ -187,6 +201,36 @@ fn feed_client(bytes: &[u8], datagrams: bool) {
             frames(&datagram);
             datagram.clear();
         }
+        Ok(())
+    });
+}
+
+/// The servers of two groups, whose words come by turns.
+fn feed_split(bytes: &[u8]) {
+    let Ok(map) = GroupMap::new(1, vec![(0, 0), (2_048, 1)], vec![GroupLead::default(); 2]) else { return };
+    let options = FeedClientOptions { unacked_max: 3_000, ..FeedClientOptions::default() };
+    let mut feed = SplitFeed::new(options, map);
+    for at in 0..9 {
+        feed.define(&format!("K{at}"));
+    }
+    (0..2).for_each(|group| feed.connected(group, MonoTime(0)));
+    let events: Vec<Event> = (0..500)
+        .map(|at| {
+            let kind = if at % 50 == 0 { kind::GAP } else { kind::SAMPLE };
+            Event { kind, key: at % 9, ..Event::default() }
+        })
+        .collect();
+    let (mut now, mut settled) = (0, 0);
+    let _ = stream(bytes, |offset, frame| {
+        now += 1_000_000;
+        let group = (now / 1_000_000 % 2) as u16;
+        feed.offer(&events);
+        feed.handle(group, MonoTime(now), offset, frame)?;
+        assert!(feed.unacked() <= 3_000 && feed.settled() >= settled && feed.settled() <= feed.offered());
+        settled = feed.settled();
+        let mut out = Vec::new();
+        feed.transmit(group, MonoTime(now), 100_000, &mut out)?;
+        frames(&out);
         Ok(())
     });
 }
@@ -275,6 +319,7 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
                 version_min: 1,
                 version_max: 1,
                 plane,
+                group: None,
                 ack_mode: AckMode::Leader,
                 source_id: 1,
                 session: 2,
@@ -283,10 +328,10 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
             });
         })
     };
-    let welcome = |streams| {
+    let welcome_of = |version, streams| {
         write(|w| {
             w.hello_ack(&HelloAck {
-                version: 1,
+                version,
                 ack_mode: if streams == 0 { AckMode::Leader } else { AckMode::None },
                 incarnation: 1,
                 last: 0,
@@ -299,11 +344,13 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
             });
         })
     };
+    let welcome = |streams| welcome_of(1, streams);
     let shown = write(|w| {
         w.hello(&Hello {
             version_min: 2,
             version_max: 2,
             plane: Plane::Feed,
+            group: None,
             ack_mode: AckMode::None,
             source_id: 1,
             session: 2,
@@ -321,6 +368,37 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         write(|w| w.resume(1)),
         write(|w| w.heartbeat(1, 1)),
         write(|w| w.close(CloseCode::FINISHED, "")),
+    ]
+    .concat();
+    let lead = |node: u16| GroupLead {
+        node: Some(node),
+        address: Some(([10, 0, 0, node as u8], 7_443).into()),
+        epoch: 3,
+        held: true,
+    };
+    let map = GroupMap::new(9, vec![(0, 0), (2_048, 1), (4_000, 0)], vec![lead(1), lead(2)]);
+    let groups = write(|w| w.groups(&map.expect("the seed is in range")));
+    let of_group = write(|w| {
+        w.hello(&Hello {
+            version_min: 4,
+            version_max: 4,
+            plane: Plane::Feed,
+            group: Some(1),
+            ack_mode: AckMode::Committed,
+            source_id: 1,
+            session: 2,
+            name: "seed",
+            credential: None,
+        });
+    });
+    let to_split = [
+        groups.clone(),
+        welcome_of(4, 0),
+        welcome_of(4, 0),
+        write(|w| w.ack(Ack { mode: AckMode::Leader, sequence: 200, position: 200 })),
+        write(|w| w.credit(3_000)),
+        write(|w| w.ack(Ack { mode: AckMode::Leader, sequence: 300, position: 300 })),
+        write(|w| w.close(CloseCode::NOT_LEADER, "10.0.0.2:7443 (node 2) leads group 1 in epoch 7")),
     ]
     .concat();
     let to_feed = [
@@ -347,7 +425,7 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let catalogue = catalogue();
     let mut hub = Hub::new(catalogue.streams.clone(), HubOptions::default()).expect("defaults are in range");
     publish(&mut hub, 20);
-    let mut answer = welcome(2);
+    let mut answer = [groups, welcome(2)].concat();
     for (at, stream) in (0u16..).zip(&catalogue.streams) {
         answer.extend(write(|w| w.stream(at, stream.kind, &stream.name, &stream.columns)));
     }
@@ -358,8 +436,8 @@ pub(crate) fn seeds() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         while hub.poll_frames(reader, MonoTime(0), 1_000, &mut out) == Polled::More {}
         out.iter().for_each(|bytes| answer.extend_from_slice(bytes));
     }
-    let all = [feed, to_feed, ask, answer, simple, shown];
-    let who = [0u8, 1, 2, 3, 2, 0];
+    let all = [feed, to_feed, ask, answer, simple, shown, of_group, to_split];
+    let who = [0u8, 1, 2, 3, 2, 0, 0, 9];
     let sessions = std::iter::zip(who, &all).map(|(who, bytes)| [&[who], &bytes[..]].concat()).collect();
     (all.to_vec(), sessions)
 }

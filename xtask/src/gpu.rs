@@ -28,17 +28,41 @@ pub(crate) fn compile(target: &Path, write: bool, cases: &mut Cases) -> Result<b
     Ok(output.status.success() && kernels > 0)
 }
 
-/// `cargo xtask gpu-check`: compiles, then runs every kernel and compares it with the CPU: through the shim, or on the device.
-pub(crate) fn check(no_device: bool, write: bool) -> Result<bool> {
+/// `cargo xtask gpu-check --no-device`: compiles, then runs every kernel through the shim and compares it with the CPU.
+pub(crate) fn check_without_device(write: bool) -> Result<bool> {
     let mut cases = Cases::default();
     if !compile(&shell::target_dir()?, write, &mut cases)? {
         return Ok(false);
     }
     let mut command = shell::cargo();
-    command.args(["test", "--locked", "--package", "tidegate-gpu", "--test", "device", "--"]);
-    if !no_device {
-        // The test that the shim's tests start, here with the driver of the machine.
-        command.args(["--ignored", "--exact", "child_equal", "--nocapture"]).env("SIZE", "64");
-    }
+    command.args(["test", "--locked", "--package", "tidegate-gpu", "--test", "device"]);
     shell::succeeds(&mut command)
+}
+
+/// `cargo xtask gpu-check`: compiles, builds what checks and times the kernels on a device, and runs it; into `pack`, and does not
+/// run it, where that is given: the folder has all that another machine needs.
+pub(crate) fn check(write: bool, pack: Option<&Path>) -> Result<bool> {
+    let target = shell::target_dir()?;
+    if !compile(&target, write, &mut Cases::default())? {
+        return Ok(false);
+    }
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "--locked", "--package", "tidegate-gpu", "--bin", "gpu-check"]);
+    if !shell::succeeds(&mut build)? {
+        return Ok(false);
+    }
+    let folder = pack.map_or_else(|| target.join("gpu-check"), Path::to_path_buf);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let (program, script) = (target.join("release/gpu-check"), shell::root().join("gpu/check.sh"));
+    for (from, name) in [(&program, "gpu-check"), (&script, "check.sh")] {
+        let to = folder.join(name);
+        std::fs::copy(from, &to)
+            .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    }
+    if pack.is_some() {
+        println!("on a machine with a device: cd {} && sh check.sh ./gpu-check out", folder.display());
+        return Ok(true);
+    }
+    let mut run = Command::new("sh");
+    shell::succeeds(run.arg(folder.join("check.sh")).arg(folder.join("gpu-check")).arg(folder.join("out")))
 }

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask ci | tidy | bench | fuzz | gpu-check | sim | yardstick`.
+//! Developer commands: `cargo xtask ci | score | tidy | bench | fuzz | gpu-check | sim | cluster-faults | yardstick`.
 //!
 //! **Invariant:** nothing of the product is linked here, so the cheap checks run before anything big is built.
 #![forbid(unsafe_code)]
@@ -27,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Everything continuous integration checks, then a table and `N passed, M failed` as the last line.
     Ci,
+    /// The last step of that alone: the parts of the yardstick over the public data, scored. Built with `cargo test --workspace --no-run`.
+    Score,
     /// Style as a test: sizes, headers, forbidden words, who may depend on whom, links.
     Tidy,
     /// The benchmarks: `tidegate bench`, and with options more.
@@ -52,7 +54,7 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
-    /// Compiles every GPU kernel and compares it with the CPU, bit by bit.
+    /// Compiles every GPU kernel, compares it with the CPU, bit by bit, and times it.
     GpuCheck {
         /// Run the kernels' text on the CPU instead of a device.
         #[arg(long)]
@@ -60,6 +62,9 @@ enum Command {
         /// First renew what is committed: the PTX and the registers allowed.
         #[arg(long)]
         write: bool,
+        /// Only build, into a folder that a machine with a device and without a toolchain can run.
+        #[arg(long, conflicts_with = "no_device")]
+        pack: Option<PathBuf>,
     },
     /// Clusters under a seeded network, disk and clock; what they promised is checked after every step.
     Sim {
@@ -72,6 +77,21 @@ enum Command {
         /// Without each rule in turn: how many lives it takes until that is noticed. Fails when it is not.
         #[arg(long)]
         mutations: bool,
+    },
+    /// Three real nodes on machines of their own (network namespaces), killed, stopped and cut off under load; needs root.
+    ClusterFaults {
+        /// Nodes killed one after the other.
+        #[arg(long, default_value_t = 200)]
+        kills: u64,
+        /// Other faults, each until the cluster goes on without help.
+        #[arg(long, default_value_t = 36)]
+        rounds: u64,
+        /// What the schedule is made of.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// As few as `cargo xtask ci` has.
+        #[arg(long)]
+        quick: bool,
     },
     /// Writes what the scorers read: `yardstick PART --data DIR --out DIR`.
     Yardstick {
@@ -89,6 +109,7 @@ enum Command {
 fn main() -> Result<ExitCode> {
     let good = match Arguments::parse().command {
         Command::Ci => ci::run()?,
+        Command::Score => ci::scored()?,
         Command::Tidy => {
             let problems = tidy::check(&shell::root())?;
             problems.iter().for_each(|problem| eprintln!("{problem}"));
@@ -101,7 +122,8 @@ fn main() -> Result<ExitCode> {
             print!("{report}");
             report.findings() == 0
         }
-        Command::GpuCheck { no_device, write } => gpu::check(no_device, write)?,
+        Command::GpuCheck { no_device: true, write, .. } => gpu::check_without_device(write)?,
+        Command::GpuCheck { write, pack, .. } => gpu::check(write, pack.as_deref())?,
         Command::Sim { seeds, seed, mutations } => {
             let mut command = shell::cargo();
             command.args(["run", "--quiet", "--release", "--locked", "--package", "tidegate-sim", "--"]);
@@ -109,6 +131,23 @@ fn main() -> Result<ExitCode> {
             shell::succeeds(
                 seed.iter().fold(&mut command, |command, seed| command.args(["--seed", &seed.to_string()])),
             )?
+        }
+        Command::ClusterFaults { kills, rounds, seed, quick } => {
+            let mut command = shell::cargo();
+            if !quick {
+                command.env("TIDEGATE_FAULTS", format!("kills={kills} rounds={rounds} seed={seed}"));
+                command.arg("test").arg("--release");
+            } else {
+                command.arg("test").env("TIDEGATE_FAULTS", format!("seed={seed}"));
+            }
+            command.env("TIDEGATE_LAB", "required").args([
+                "--locked",
+                "--package",
+                "tidegate",
+                "--test",
+                "cluster",
+            ]);
+            shell::succeeds(command.args(["machines_fail", "--", "--nocapture"]))?
         }
         Command::Yardstick { part, data, out } => {
             // Relative folders are the caller's, not the workspace's.

@@ -16,6 +16,7 @@ mod nab;
 mod nslkdd;
 mod pcap;
 mod portfolio;
+mod pricing;
 mod regime;
 mod tcpd;
 
@@ -36,7 +37,7 @@ struct Arguments {
 type Work = fn(&Path, &Path) -> anyhow::Result<usize>;
 
 /// The parts there are.
-const PARTS: [(&str, Work); 9] = [
+const PARTS: [(&str, Work); 10] = [
     ("bars", bars::write),
     ("indicators", indicators::write),
     ("nab", nab::write),
@@ -46,6 +47,7 @@ const PARTS: [(&str, Work); 9] = [
     ("regime", regime::write),
     ("pcap", pcap::write),
     ("portfolio", portfolio::write),
+    ("pricing", pricing::write),
 ];
 
 /// Why nothing can be computed.
