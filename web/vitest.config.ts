@@ -9,8 +9,11 @@ export default defineConfig({
           name: "e2e",
           include: ["e2e/**/*.test.ts"],
           fileParallelism: false,
-          testTimeout: 30_000,
-          hookTimeout: 60_000,
+          // Longer than one wait for something on a page, so that a test says which did not come.
+          testTimeout: 90_000,
+          hookTimeout: 300_000,
+          // A page hears of its node once a second, and the machine may be busy; without this it is a second.
+          expect: { poll: { timeout: 30_000, interval: 100 } },
         },
       },
     ],

@@ -290,7 +290,7 @@ fn progress(stats: &PublishStats, elapsed: Duration, held: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(1e-9);
     format!(
         "{}, {} unacknowledged, held back {:.0} %",
-        rate((stats.offered - stats.skipped) as f64 / seconds),
+        rate(stats.offered.saturating_sub(stats.skipped) as f64 / seconds),
         thousands(stats.unacked),
         100.0 * held.as_secs_f64() / seconds
     )
@@ -342,7 +342,8 @@ pub(crate) fn tell(
     held: Duration,
     stopped: bool,
 ) {
-    let sent = stats.offered - stats.skipped;
+    // What is about no key is skipped in each group.
+    let sent = stats.offered.saturating_sub(stats.skipped);
     let per_second = sent as f64 / elapsed.as_secs_f64().max(1e-9);
     if args.json {
         return ui.print_json(&json!({

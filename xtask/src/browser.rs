@@ -1,6 +1,6 @@
 //! The dashboard in a real browser: against its made-up node, and as the real binary serves it, filled by real feeds.
 
-use crate::ci::{Cases, Outcome, no_node};
+use crate::ci::{Cases, Outcome, UNSTEADY_MOST, no_node};
 use crate::shell;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -56,27 +56,61 @@ pub(crate) fn run(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     let bin = target.join("debug/tidegate");
     anyhow::ensure!(bin.is_file(), "{} was not built", bin.display());
     let report = target.join("browser.json");
-    let _ = std::fs::remove_file(&report);
-    let mut command = Command::new("npx");
-    command
-        .args(["vitest", "run", "--project", "e2e", "--reporter=default", "--reporter=json"])
-        .arg(format!("--outputFile.json={}", report.display()))
-        .env("CHROMIUM", &chromium)
-        .env("TIDEGATE_BIN", &bin)
-        .current_dir(shell::root().join("web"));
-    let passed = shell::succeeds(&mut command)?;
-    let report = std::fs::read_to_string(&report).context("the tests left no report")?;
-    *cases = read(&report)?;
-    Ok(if passed && cases.failed == 0 && cases.passed > 0 { Outcome::Passed } else { Outcome::Failed })
+    let tests = |files: &[String]| -> Result<Report> {
+        let _ = std::fs::remove_file(&report);
+        let mut command = Command::new("npx");
+        command
+            .args(["vitest", "run", "--project", "e2e", "--reporter=default", "--reporter=json"])
+            .arg(format!("--outputFile.json={}", report.display()))
+            .args(files)
+            .env("CHROMIUM", &chromium)
+            .env("TIDEGATE_BIN", &bin)
+            .current_dir(shell::root().join("web"));
+        let passed = shell::succeeds(&mut command)?;
+        let report = read(&std::fs::read_to_string(&report).context("the tests left no report")?)?;
+        anyhow::ensure!(passed || report.cases.failed > 0, "the tests failed, and none of them by name");
+        Ok(report)
+    };
+    let first = tests(&[])?;
+    *cases = first.cases;
+    // Tests of a file go on from where the page is, so files are run again, not tests.
+    let named = cases.names.len() as u64 == cases.failed;
+    if (1..=UNSTEADY_MOST).contains(&cases.failed) && named {
+        println!("\nonce more, alone: {}", first.files.join(", "));
+        let again = tests(&first.files)?;
+        cases.settle(|name| !again.cases.names.iter().any(|failed| failed == name));
+    }
+    Ok(if cases.failed == 0 && cases.passed > 0 { Outcome::Passed } else { Outcome::Failed })
 }
 
-/// What a report of Vitest counts.
-fn read(report: &str) -> Result<Cases> {
+/// What a report of Vitest says.
+struct Report {
+    cases: Cases,
+    /// Files in which a test failed.
+    files: Vec<String>,
+}
+
+fn read(report: &str) -> Result<Report> {
     let report: serde_json::Value = serde_json::from_str(report)?;
     let count = |name: &str| report[name].as_u64().with_context(|| format!("no {name} in the report"));
     // A file that could not even be loaded has no tests that failed.
     let suites = count("numFailedTestSuites")?;
-    Ok(Cases { passed: count("numPassedTests")?, failed: count("numFailedTests")?.max(suites.min(1)) })
+    let (passed, failed) = (count("numPassedTests")?, count("numFailedTests")?.max(suites.min(1)));
+    let (mut names, mut files) = (Vec::new(), Vec::new());
+    for file in report["testResults"].as_array().into_iter().flatten() {
+        let tests = file["assertionResults"].as_array().into_iter().flatten();
+        let before = names.len();
+        names.extend(
+            tests
+                .filter(|test| test["status"] == "failed")
+                .filter_map(|test| test["fullName"].as_str())
+                .map(str::to_owned),
+        );
+        if names.len() > before {
+            files.extend(file["name"].as_str().map(str::to_owned));
+        }
+    }
+    Ok(Report { cases: Cases { passed, failed, names, ..Cases::default() }, files })
 }
 
 #[cfg(test)]
@@ -85,14 +119,21 @@ mod tests {
 
     #[test]
     fn reports_are_counted_and_a_broken_file_is_a_failure() {
-        let report = |passed, failed, suites| {
+        let report = |passed, failed, suites, results: &str| {
             format!(
-                r#"{{"numPassedTests":{passed},"numFailedTests":{failed},"numFailedTestSuites":{suites}}}"#
+                r#"{{"numPassedTests":{passed},"numFailedTests":{failed},"numFailedTestSuites":{suites},"testResults":[{results}]}}"#
             )
         };
-        assert_eq!(read(&report(27, 0, 0)).unwrap(), Cases { passed: 27, failed: 0 });
-        assert_eq!(read(&report(25, 2, 1)).unwrap(), Cases { passed: 25, failed: 2 });
-        assert_eq!(read(&report(0, 0, 1)).unwrap(), Cases { passed: 0, failed: 1 });
+        let counted = |text: String| {
+            let cases = read(&text).unwrap().cases;
+            (cases.passed, cases.failed, cases.names)
+        };
+        assert_eq!(counted(report(27, 0, 0, "")), (27, 0, vec![]));
+        assert_eq!(counted(report(0, 0, 1, "")), (0, 1, vec![]));
+        let results = r#"{"name":"/e2e/a.ts","assertionResults":[{"status":"passed","fullName":"keys"},{"status":"failed","fullName":"bars amend"}]},
+            {"name":"/e2e/b.ts","assertionResults":[{"status":"passed","fullName":"theme"}]}"#;
+        assert_eq!(counted(report(2, 1, 1, results)), (2, 1, vec!["bars amend".to_owned()]));
+        assert_eq!(read(&report(2, 1, 1, results)).unwrap().files, ["/e2e/a.ts"]);
         assert!(read("{}").is_err());
     }
 }

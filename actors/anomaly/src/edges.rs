@@ -15,6 +15,10 @@ pub use alarm::{EdgeAlarm, EdgeAlarmOptions, EdgeCall, EdgePart};
 pub use midas::{MidasF, MidasOptions};
 use sketch::{Sketch, mixed};
 
+/// Ticks ahead of the last one that an edge alone is not believed: a day of minutes. One row dated in another century would end all
+/// learning, because no tick is taken back.
+const FAR: u64 = 1_440;
+
 /// Sizes of the tables of [`EdgeDetector`] and its bursts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EdgeOptions {
@@ -67,6 +71,8 @@ pub struct EdgeDetector {
     first: u64,
     last: u64,
     started: bool,
+    /// A tick far ahead that no second edge has confirmed yet; 0 if none.
+    far: u64,
 }
 
 impl EdgeDetector {
@@ -85,10 +91,12 @@ impl EdgeDetector {
             first: 0,
             last: 0,
             started: false,
+            far: 0,
         })
     }
 
-    /// Takes an edge of `tick`; a tick before the last one counts as the last one.
+    /// Takes an edge of `tick`; a tick before the last one counts as the last one, and so does one more than 1,440 behind it until the
+    /// next edge is of such a time too.
     pub fn push(&mut self, source: u64, destination: u64, tick: u64) -> EdgeVerdict {
         self.push_weighted(source, destination, tick, 1.0)
     }
@@ -98,7 +106,7 @@ impl EdgeDetector {
         if !self.started {
             (self.first, self.last, self.started) = (tick, tick, true);
         }
-        self.last = self.last.max(tick);
+        self.go_on(tick);
         // Ticks from 1, so that 0 is "never".
         let now = (self.last - self.first).min(u64::from(u32::MAX - 1)) as u32 + 1;
         let edge = mixed(source, destination);
@@ -129,6 +137,16 @@ impl EdgeDetector {
         EdgeVerdict { score, rare_source, silence, popular, burst, rare_edge, ticks: now, first }
     }
 
+    fn go_on(&mut self, tick: u64) {
+        let far = tick > self.last.saturating_add(FAR);
+        if far && (self.far == 0 || tick.abs_diff(self.far) > FAR) {
+            self.far = tick;
+            return;
+        }
+        self.far = 0;
+        self.last = self.last.max(tick);
+    }
+
     /// Appends the whole state.
     pub fn save(&self, words: &mut Vec<u64>) {
         let written = self.clone().walk(&mut Saver(words));
@@ -156,7 +174,8 @@ impl EdgeDetector {
         self.started = started == 1;
         walk.count(&mut self.last, u64::MAX)?;
         let last = self.last;
-        walk.count(&mut self.first, last)
+        walk.count(&mut self.first, last)?;
+        walk.count(&mut self.far, u64::MAX)
     }
 }
 

@@ -77,7 +77,7 @@ void stall() {
         over = true;
     }
     if (hang) for (;;) pause();
-    sleep(2);
+    sleep(10);
 }
 
 #define ENTER                                \

@@ -105,6 +105,10 @@ fn options(input: &Input) -> anyhow::Result<(u32, Reading)> {
     let sampling = number("sampling").transpose()?.and_then(|n| u32::try_from(n).ok());
     let edges = number(EDGES).transpose()?.and_then(|n| u32::try_from(n).ok());
     let table = option(tabular::OPTION).map(serde_json::from_str).transpose();
-    let table = table.context("the store has no valid `table` of the input")?;
+    let table: Option<tabular::Spec> = table.context("the store has no valid `table` of the input")?;
+    anyhow::ensure!(
+        table.as_ref().is_none_or(tabular::Spec::is_sound),
+        "the store has a `table` of the input with a rate or a width of ticks of 0"
+    );
     Ok((flows_max, Reading { options, exports, sampling, bytes: number(BYTES).transpose()?, table, edges }))
 }

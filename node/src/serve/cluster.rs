@@ -15,6 +15,10 @@ use tidegate_replica::{Group, Member};
 pub(super) fn groups(observer: Observer) -> GroupSource {
     Arc::new(move || {
         let (meta, (me, places)) = (observer.meta(), observer.places());
+        // One that has just started may not know yet that it belongs to the cluster, and would say that it holds nothing.
+        if !meta.nodes.contains_key(&me) {
+            return None;
+        }
         let lead = |(number, group): (u16, &Group)| GroupLead {
             node: group.leader.map(|leader| leader.node),
             address: group.leader.and_then(|leader| places.get(&leader.node)).map(|place| place.clients),

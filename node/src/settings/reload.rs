@@ -127,6 +127,9 @@ impl Reloads {
         let derived = Asked::of(&next).map_err(|failure| format!("{:#}", failure.error))?;
         // First what can still be refused, such as a key that is not its certificate's: then nothing has changed.
         let streams = self.new_streams(plan, &config)?;
+        if plan.streams().any(|(name, _)| is_derived(name)) {
+            deriving.prepare(&derived, ui).map_err(|failure| format!("{:#}", failure.error))?;
+        }
         server.reload(security).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
         let options = map::hub(&config);
         if options != map::hub(&self.running.config) {

@@ -146,6 +146,11 @@ pub(crate) const fn one_in(what: What) -> u32 {
 }
 
 impl Spec {
+    /// Whether a store has it as a command would have written it.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.one_in > 0 && self.tick_ns > 0
+    }
+
     /// Share of ordinary rows that may be alerts.
     pub(crate) fn rate(&self) -> f64 {
         1.0 / f64::from(self.one_in)

@@ -321,7 +321,7 @@ fn anomalies_and_regimes_of_streams_are_alerts_too() {
         alerts.iter().map(|alert| alert["kind"].as_str().unwrap().to_owned()).collect()
     };
     let (_, text) = http::events(node.http, "/v1/sse?streams=alerts&from=snapshot", "", |text| {
-        text.contains("\"anomaly\"") && text.contains("\"regime-change\"")
+        text.contains("\"anomaly.1s\"") && text.contains("\"regime-change\"")
     });
     assert!(text.contains("\"entity\":\"AAA\""), "{text}");
     let found = kinds(&node);

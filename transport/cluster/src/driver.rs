@@ -8,6 +8,7 @@ use crate::node::{Ended, ReplicaStatus};
 use crate::snapshots::{Checked, Snapshots};
 use crate::view::Acks;
 use bytes::Bytes;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -187,9 +188,12 @@ impl Driver {
     /// Whether more may be taken in. Who does not lead takes all there is, for nothing.
     fn has_room(&self) -> bool {
         let Work { flight, flight_bytes, .. } = &self.work;
-        flight.len() < FLIGHT_ENTRIES
-            && *flight_bytes < FLIGHT_BYTES
-            && self.kept.bytes() < self.log_bytes_max
+        flight.len() < FLIGHT_ENTRIES && *flight_bytes < FLIGHT_BYTES && !self.is_full()
+    }
+
+    /// Whether the log takes nothing more until some of it is cut off.
+    fn is_full(&self) -> bool {
+        self.kept.bytes() >= self.log_bytes_max
     }
 
     fn submit(&mut self, Submission { epoch, input }: Submission) {
@@ -335,11 +339,14 @@ impl Driver {
     /// Which snapshots there are, and what of the log goes with that.
     fn keep(&mut self) {
         let ids = self.snapshots.ids();
-        let oldest = ids.iter().map(|id| id.offset).min();
-        // Behind the older one, which has to do if the newest is damaged.
-        let cut = oldest.filter(|_| ids.len() >= self.snapshots.least());
+        let mut offsets: Vec<u64> = ids.iter().map(|id| id.offset).collect();
+        offsets.sort_unstable_by_key(|offset| Reverse(*offset));
+        // Behind the second newest, which has to do if the newest is damaged. A log without room that has nothing new takes nothing until
+        // it is cut, so no second one would ever come.
+        let alone = self.is_full() && offsets.first() == Some(&self.work.ordered);
+        let least = if alone { 1 } else { self.snapshots.least() };
         self.replica.keeps(ids);
-        if let Some(cut) = cut {
+        if let Some(&cut) = offsets.get(least - 1) {
             let base = self.replica.cut(cut);
             // What stays there too long is cut off the next time.
             let _ = self.kept.cut(base);
@@ -348,9 +355,11 @@ impl Driver {
 
     /// Orders a snapshot when it is time.
     fn snapshot(&mut self) {
-        let snapshots = &mut self.snapshots;
         let all = self.work.ordered == self.replica.commit() && self.replica.role() != Role::Fenced;
-        if !all || !snapshots.is_due(self.work.tick) {
+        let newest = self.replica.snapshots().map(|snapshot| snapshot.offset).max();
+        let full = self.is_full() && newest != Some(self.work.ordered);
+        let snapshots = &mut self.snapshots;
+        if !all || !snapshots.is_due(self.work.tick, full) {
             return;
         }
         let point = snapshots.point(&self.replica.base());

@@ -30,6 +30,8 @@ const RECORD_BYTES: usize = 8;
 const WRITE_BYTES: usize = 1 << 20;
 /// Bytes of a segment, about: with more the log goes on in another one.
 const SEGMENT_BYTES: u64 = 32 << 20;
+/// Segments in a log that is full, at least.
+const SEGMENTS_LEAST: u64 = 8;
 const SUFFIX: &str = ".tgr";
 /// Where in a head it says that what counts is synced.
 const SYNCED_AT: usize = 44;
@@ -257,6 +259,11 @@ impl Kept {
             unsynced.sync()?;
         }
         Ok((kept, found))
+    }
+
+    /// Segments of a log that may grow to `bytes` are short enough for some of them to be cut off long before: only whole ones are.
+    pub(crate) fn limit_segments(&mut self, bytes: u64) {
+        self.segment_bytes = SEGMENT_BYTES.min(bytes / SEGMENTS_LEAST);
     }
 
     /// What was written since this was asked last, of a log that is to be synced.

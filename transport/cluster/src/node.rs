@@ -277,8 +277,9 @@ impl Node {
             recovered.push(begins.recovered);
             // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
             lossy.push(last > 0 && (!begins.recovered.whole || begins.lossy));
-            let Begins { kept, snapshots: folder, lineage, base, log, mark, .. } = begins;
+            let Begins { mut kept, snapshots: folder, lineage, base, log, mark, .. } = begins;
             marks.push(mark);
+            kept.limit_segments(log_bytes_max);
             let ordered = base.offset;
             let options = ReplicaOptions { group, durable: config.durable, ..ReplicaOptions::default() };
             let replica = Replica::new(me, lineage, base, log, options);
@@ -302,7 +303,7 @@ impl Node {
                 replica,
                 incarnation: incarnation.clone(),
                 kept,
-                snapshots: Snapshots::new(&folder, &config.cluster, budget.clone(), snapshots),
+                snapshots: Snapshots::new(&folder, &config.cluster, budget.clone(), snapshots, log_bytes_max),
                 log_bytes_max,
                 status,
                 work: Work::from(ordered),

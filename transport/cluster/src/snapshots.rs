@@ -26,6 +26,8 @@ const HASH_BYTES: u64 = 32;
 const BYTES_S: f64 = (64 << 20) as f64;
 /// Bytes that may be sent at once after a pause.
 const BURST: f64 = (2 << 20) as f64;
+/// Part of a group's log after which the next one is due at the latest.
+const SNAPSHOTS_OF_LOG: u64 = 8;
 /// Ticks until the next one is tried, after one was given up.
 const AGAIN_TICKS: u64 = 500;
 /// Bytes that must stay free behind what is fetched.
@@ -90,15 +92,28 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
-    /// Those in `path`. All groups of a node have one budget.
-    pub(crate) fn new(path: &Path, cluster: &str, budget: Budget, of: Snapshotting) -> Self {
+    /// Those in `path`. All groups of a node have one budget; `log_bytes_max` is what the group's log may grow to.
+    pub(crate) fn new(
+        path: &Path,
+        cluster: &str,
+        budget: Budget,
+        of: Snapshotting,
+        log_bytes_max: u64,
+    ) -> Self {
         let path = path.to_owned();
+        // A log is cut behind the older of two, so that of one of many groups would be full before the second of them were due.
+        let most = log_bytes_max / SNAPSHOTS_OF_LOG;
+        let every_bytes = match of.when.every_bytes {
+            0 if of.when.every_records == 0 && of.when.every_ns == 0 => 0,
+            0 => most,
+            bytes => bytes.min(most),
+        };
         let _ = std::fs::remove_file(path.join(FETCHED));
         Self {
             folder: SnapshotFolder::new(&path),
             path,
             cluster: u64::from_str_radix(cluster, 16).unwrap_or(0),
-            when: of.when,
+            when: SnapshotOptions { every_bytes, ..of.when },
             settings: of.settings,
             since: (0, 0),
             tick: 0,
@@ -121,10 +136,13 @@ impl Snapshots {
         self.since = (self.since.0 + bytes, self.since.1 + records);
     }
 
-    pub(crate) fn is_due(&self, tick: u64) -> bool {
+    /// Whether it is time for one; `full` if the log takes nothing more and one now would let it be cut.
+    pub(crate) fn is_due(&self, tick: u64, full: bool) -> bool {
         let SnapshotOptions { every_bytes, every_records, every_ns, .. } = self.when;
         let ticks = every_ns / u64::try_from(crate::driver::TICK.as_nanos()).unwrap_or(u64::MAX);
-        let due = (every_bytes > 0 && self.since.0 >= every_bytes)
+        let asked = every_bytes > 0 || every_records > 0 || every_ns > 0;
+        let due = (full && asked)
+            || (every_bytes > 0 && self.since.0 >= every_bytes)
             || (every_records > 0 && self.since.1 >= every_records)
             || (every_ns > 0 && self.since.1 > 0 && tick - self.tick >= ticks);
         due && !self.busy && (self.problem.is_none() || tick - self.tick >= AGAIN_TICKS)
@@ -264,5 +282,41 @@ impl Snapshots {
         for file in self.folder.list().unwrap_or_default() {
             let _ = std::fs::remove_file(&file.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshots(when: SnapshotOptions, log_bytes_max: u64) -> Snapshots {
+        let of = Snapshotting { when, settings: [0; 16], point: None };
+        Snapshots::new(Path::new("nowhere"), "1", Budget::new(), of, log_bytes_max)
+    }
+
+    #[test]
+    fn one_of_many_groups_takes_snapshots_before_its_log_is_full() {
+        let part = 64 << 20;
+        let mut short = snapshots(SnapshotOptions::default(), part);
+        let mut ordered = 0;
+        while !short.is_due(0, false) {
+            short.ordered((1 << 20, 1));
+            ordered += 1 << 20;
+        }
+        // Two of them, what comes while the second is written, and a segment that is not whole.
+        assert!(4 * ordered < part, "{ordered}");
+        let mut long = snapshots(SnapshotOptions::default(), 4 << 30);
+        long.ordered(((256 << 20) - 1, 1));
+        assert!(!long.is_due(0, false));
+        long.ordered((1, 1));
+        assert!(long.is_due(0, false));
+    }
+
+    #[test]
+    fn a_full_log_is_reason_enough_unless_there_are_to_be_none() {
+        let asked = snapshots(SnapshotOptions { every_bytes: 0, ..SnapshotOptions::default() }, 64 << 20);
+        assert!(asked.is_due(0, true) && !asked.is_due(0, false));
+        let off = SnapshotOptions { every_bytes: 0, every_records: 0, every_ns: 0, keep: 2 };
+        assert!(!snapshots(off, 64 << 20).is_due(0, true));
     }
 }

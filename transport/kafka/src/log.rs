@@ -89,6 +89,8 @@ enum Phase {
     Open(usize),
     /// It was to be committed, and nobody said yet whether it is.
     Committing(usize),
+    /// None of it will be there, and nobody confirmed that yet: all of it is sent again behind that.
+    Aborting,
     /// Somebody else writes the log now, or what it holds is not known.
     Failed,
 }
@@ -164,6 +166,37 @@ impl KafkaLog {
         }
     }
 
+    /// Takes back what is open. None of it is there then: all of it is sent again, in the same order. Brokers that do not answer are asked
+    /// again before anything else, for a client that is taking back does nothing else.
+    fn abort(&mut self) -> Result<(), AppendError> {
+        self.phase = Phase::Aborting;
+        match self.producer.abort_transaction(self.options.patience) {
+            Ok(()) => {
+                self.phase = Phase::Between;
+                Ok(())
+            }
+            Err(ClientError::Transaction(why)) if !why.is_fatal() && why.is_retriable() => {
+                Err(AppendError::Away(io::Error::new(io::ErrorKind::NotConnected, why.to_string())))
+            }
+            Err(why) => {
+                self.phase = Phase::Failed;
+                Err(AppendError::Failed(io::Error::other(why.to_string())))
+            }
+        }
+    }
+
+    /// A message was not taken. A transaction that has broken meanwhile takes none, and says so only where it is to be committed.
+    fn refused(&mut self, error: ClientError, sent: usize) -> AppendError {
+        let broken = matches!(error, ClientError::MessageProduction(RDKafkaErrorCode::State));
+        if !broken || self.producer.client().fatal_error().is_some() {
+            return self.fault(error, Phase::Open(sent));
+        }
+        match self.abort() {
+            Ok(()) => AppendError::Away(io::Error::new(io::ErrorKind::NotConnected, error.to_string())),
+            Err(failed) => failed,
+        }
+    }
+
     /// What an error of the client comes to: to be tried again as `phase`, from the start, or never.
     fn fault(&mut self, error: ClientError, phase: Phase) -> AppendError {
         let words = |error: &ClientError| io::Error::new(io::ErrorKind::NotConnected, error.to_string());
@@ -177,23 +210,11 @@ impl KafkaLog {
                 self.phase = Phase::Failed;
                 AppendError::Failed(io::Error::other(error.to_string()))
             }
-            ClientError::Transaction(why) if why.txn_requires_abort() => {
-                // None of it is there: all of it is sent again, in the same order.
-                match self.producer.abort_transaction(self.options.patience) {
-                    Ok(()) => {
-                        self.phase = Phase::Between;
-                        AppendError::Away(words(&error))
-                    }
-                    Err(ClientError::Transaction(why)) if !why.is_fatal() && why.is_retriable() => {
-                        self.phase = phase;
-                        AppendError::Away(words(&error))
-                    }
-                    Err(why) => {
-                        self.phase = Phase::Failed;
-                        AppendError::Failed(io::Error::other(why.to_string()))
-                    }
-                }
-            }
+            ClientError::Transaction(why) if why.txn_requires_abort() => match self.abort() {
+                Ok(()) => AppendError::Away(words(&error)),
+                Err(AppendError::Away(_)) => AppendError::Away(words(&error)),
+                Err(failed) => failed,
+            },
             _ => {
                 self.phase = phase;
                 AppendError::Away(words(&error))
@@ -235,11 +256,14 @@ impl LogStore for KafkaLog {
     }
 
     fn write(&mut self) -> Result<(), AppendError> {
-        if let Phase::Committing(count) = self.phase {
-            self.commit(count)?;
+        match self.phase {
+            Phase::Committing(count) => self.commit(count)?,
+            Phase::Aborting => self.abort()?,
+            Phase::Between | Phase::Open(_) | Phase::Failed => {}
         }
         let mut sent = match self.phase {
             Phase::Failed => return Err(AppendError::FailedBefore),
+            Phase::Aborting => return Ok(()),
             Phase::Open(sent) | Phase::Committing(sent) => sent,
             Phase::Between if self.waiting.is_empty() => return Ok(()),
             Phase::Between => {
@@ -258,7 +282,7 @@ impl LogStore for KafkaLog {
                 {
                     self.producer.poll(Duration::from_millis(10));
                 }
-                Err((error, _)) => return Err(self.fault(error, Phase::Open(sent))),
+                Err((error, _)) => return Err(self.refused(error, sent)),
             }
         }
         self.phase = Phase::Open(sent);
@@ -271,7 +295,7 @@ impl LogStore for KafkaLog {
         self.write()?;
         match self.phase {
             Phase::Open(count) | Phase::Committing(count) => self.commit(count),
-            Phase::Between => Ok(()),
+            Phase::Between | Phase::Aborting => Ok(()),
             Phase::Failed => Err(AppendError::FailedBefore),
         }
     }

@@ -146,7 +146,8 @@ impl<'a> Reader<'a> {
         let mut behind = point.map(|point| (point.offset, point.chain));
         if low < high {
             self.seek(low)?;
-            if let Some(first) = self.next(false)? {
+            // Retention removes whole segments, whose border may lie within a batch of several messages.
+            if let Some(first) = self.next(point.is_some())? {
                 found.first = first.info.first_offset;
                 if point.is_none() && found.first > 0 {
                     return Err(refuse(PointError::Before { offset: 0, first: found.first }));

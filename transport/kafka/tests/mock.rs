@@ -156,7 +156,6 @@ fn brokers_that_refuse_for_a_while_lose_and_double_nothing() {
 #[test]
 fn brokers_that_are_gone_are_waited_for() {
     let (cluster, options) = cluster(1);
-    let options = KafkaOptions { patience: Duration::from_secs(2), ..options };
     let (mut log, _) = open(&options, None).unwrap();
     log.append(&batch(0, 1), 1, 0).unwrap();
     log.sync().unwrap();
@@ -169,6 +168,34 @@ fn brokers_that_are_gone_are_waited_for() {
     sync(&mut log);
     let (_, found) = open(&KafkaOptions { patience: Duration::from_secs(10), ..options }, None).unwrap();
     assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn what_could_not_even_be_taken_back_is_taken_back_later() {
+    let (cluster, mut options) = cluster(1);
+    options.client.insert("message.timeout.ms".to_owned(), "1000".to_owned());
+    let (mut log, _) = open(&options, None).unwrap();
+    log.append(&batch(0, 1), 1, 0).unwrap();
+    sync(&mut log);
+    // Messages time out, and the coordinator does not hear that they are to be forgotten.
+    cluster.request_errors(
+        RDKafkaApiKey::Produce,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 500],
+    );
+    let busy = RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
+    cluster.request_errors(RDKafkaApiKey::EndTxn, &[busy; 500]);
+    for at in 1..3 {
+        log.append(&batch(at, 1), 1, 0).unwrap();
+        let error = log.sync().unwrap_err();
+        assert!(matches!(error, AppendError::Away(_)), "{error:?}");
+    }
+    assert_eq!((log.extent().synced, log.extent().next), (1, 3));
+    for api in [RDKafkaApiKey::Produce, RDKafkaApiKey::EndTxn] {
+        cluster.clear_request_errors(api);
+    }
+    sync(&mut log);
+    let (_, found) = open(&options, None).unwrap();
+    assert_eq!(found, [0, 1, 2].map(|at| batch(at, 1).body().to_vec()));
 }
 
 #[test]

@@ -33,6 +33,22 @@ fn a_stranger_and_a_flood_score_above_every_day() {
 }
 
 #[test]
+fn one_edge_dated_far_ahead_does_not_end_learning_and_a_long_pause_does_not_either() {
+    let (mut spoilt, mut plain) = (EdgeDetector::new(small()).unwrap(), EdgeDetector::new(small()).unwrap());
+    for detector in [&mut spoilt, &mut plain] {
+        everyday(detector, 0..100);
+    }
+    for at in 1..=3 {
+        // Not believed, wherever it claims to be: neither of the two confirms the other.
+        assert_eq!(spoilt.push(1, 100, at * 1_000_000).ticks, 100);
+        assert_eq!(plain.push(1, 100, 99).ticks, 100);
+    }
+    assert_eq!(everyday(&mut spoilt, 100..200), everyday(&mut plain, 100..200));
+    assert_eq!(spoilt.push(1, 100, 10_000).ticks, 200);
+    assert_eq!(spoilt.push(2, 100, 10_001).ticks, 10_002);
+}
+
+#[test]
 fn memory_is_bounded_and_a_million_names_do_no_harm() {
     let mut detector = EdgeDetector::new(small()).unwrap();
     let mut words = Vec::new();

@@ -107,6 +107,15 @@ struct Reader {
     shadows: HashMap<(u16, u64), Shadow>,
 }
 
+impl Reader {
+    /// A stream has ended; it comes again under another number, if it does.
+    fn forget(&mut self, number: u16) {
+        self.states.retain(|key, _| key.0 != number);
+        self.rows.retain(|key, _| key.0 != number);
+        self.shadows.retain(|key, _| key.0 != number);
+    }
+}
+
 /// What a row told.
 struct Told {
     finding: Finding,
@@ -255,7 +264,7 @@ impl Begun {
                 Some(Delivery::Closed(close)) if close.code == CloseCode::SHUTTING_DOWN => return,
                 // It was changed or removed; if it came back it is in the catalogue by then.
                 Some(Delivery::Closed(_)) => {
-                    following.swap_remove(at);
+                    reader.forget(following.swap_remove(at).number);
                     *known = None;
                 }
                 None => return,

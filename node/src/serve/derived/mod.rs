@@ -23,7 +23,7 @@ use batched::Batched;
 use cross::{Cross, RiskOf};
 use stats::Shared;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use steps::Steps;
@@ -188,6 +188,8 @@ pub(crate) struct Deriving {
     network: Handle,
     backend: Option<Arc<Accel>>,
     shared: Arc<Shared>,
+    /// How often others were asked for. A thread begins again by itself only while it is the newest.
+    turn: Arc<Mutex<u64>>,
     thread: Option<JoinHandle<Told>>,
 }
 
@@ -199,7 +201,27 @@ fn numbers(hub: &HubHandle) -> BTreeMap<String, u16> {
 impl Deriving {
     /// Nothing yet.
     pub(crate) fn new(changes: StreamChanges, hub: HubHandle, network: Handle) -> Self {
-        Self { changes, hub, network, backend: None, shared: Arc::default(), thread: None }
+        Self {
+            changes,
+            hub,
+            network,
+            backend: None,
+            shared: Arc::default(),
+            turn: Arc::default(),
+            thread: None,
+        }
+    }
+
+    /// Looks whether that could be computed here, so that what cannot is refused before anything has changed.
+    ///
+    /// # Errors
+    /// When a GPU is required and there is none.
+    pub(crate) fn prepare(&mut self, asked: &Asked, ui: &Ui) -> Result<(), Failure> {
+        if !asked.is_empty() && self.backend.is_none() {
+            gpu_policy()?;
+            self.backend = Some(Arc::new(backend(ui)?));
+        }
+        Ok(())
     }
 
     /// Derives this from now on, in place of what was derived before. Streams of `ended` end; those that are there already go on under
@@ -220,7 +242,12 @@ impl Deriving {
         let ended: Vec<u16> = ended.iter().filter_map(|name| before.get(name)).copied().collect();
         let stays = |meta: &StreamMeta| before.get(&meta.name).is_some_and(|number| !ended.contains(number));
         let coming: Vec<StreamMeta> = asked.metas().into_iter().filter(|meta| !stays(meta)).collect();
-        let began = self.begin(&asked, &ended, &coming)?;
+        let (began, mine) = {
+            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let began = self.begin(&asked, &ended, &coming)?;
+            *turn += 1;
+            (began, *turn)
+        };
         // The one before was told by the end of its ring.
         let told = self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         let mut numbers = before;
@@ -234,6 +261,7 @@ impl Deriving {
             changes: self.changes.clone(),
             hub: self.hub.clone(),
             network: self.network.clone(),
+            turn: (Arc::clone(&self.turn), mine),
         };
         self.shared.told(&backend, std::iter::empty());
         self.backend = Some(backend);
@@ -305,6 +333,8 @@ struct Run {
     changes: StreamChanges,
     hub: HubHandle,
     network: Handle,
+    /// Which one is the newest, and which one this is.
+    turn: (Arc<Mutex<u64>>, u64),
 }
 
 impl Run {
@@ -326,6 +356,12 @@ impl Run {
                     self.shared.note("derived streams fell behind the bars and begin anew".to_owned());
                     let reads = reads(&self.asked, &self.numbers);
                     let again = Derive { reads, past: self.asked.past, ..Derive::default() };
+                    let (newest, mine) = (&self.turn.0, self.turn.1);
+                    // What a reload has begun must not be taken from it: it waits for this thread's end.
+                    let newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
+                    if *newest != mine {
+                        return told;
+                    }
                     match self.network.block_on(self.changes.derive(again)) {
                         Ok(next) => began = next,
                         // The server ends, or a reload is about to start another thread.
