@@ -1,4 +1,4 @@
-//! What an observation costs: `cargo run --release -p tidegate-regime --example speed`.
+//! What an observation costs: `cargo run --release -p tidegate-regime --example observations`.
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
