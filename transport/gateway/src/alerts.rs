@@ -102,6 +102,8 @@ pub struct AlertNews {
 /// Counters of whoever keeps alerts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AlertCounts {
+    /// Goes up when anything of the alerts changes, also where no other count here does: when one is acknowledged and opened again, say.
+    pub revision: u64,
     /// What detectors, rules and streams said.
     pub findings: u64,
     /// Alerts told as new, and told again as worse.
@@ -472,7 +474,7 @@ pub(crate) fn status(shared: &Shared) -> Value {
         .map(|(name, depth, room)| ((*name).to_owned(), document!({"depth": depth, "capacity": room})))
         .collect();
     document!({
-        "findings": of.findings, "told": {"new": of.told[0], "worse": of.told[1]}, "held": map(&of.held), "open": map(&of.open),
+        "revision": of.revision, "findings": of.findings, "told": {"new": of.told[0], "worse": of.told[1]}, "held": map(&of.held), "open": map(&of.open),
         "kept": of.kept, "forgotten": of.forgotten, "datagrams": of.datagrams, "flows": of.flows, "queues": queues,
         "dropped": map(&of.dropped), "sent": of.sent, "problem": of.problem,
     })

@@ -248,6 +248,8 @@ export type Severity = "low" | "medium" | "high";
 
 /** What detectors, rules and streams found, and what became of it. */
 export interface AlertCounts {
+  /** Goes up when anything of the alerts changes. */
+  revision: number;
   findings: number;
   told: { new: number; worse: number };
   held: Record<string, number>;

@@ -20,7 +20,7 @@ function useChanges(): string {
   const now = useCell(status)?.alerts;
   const { phase } = useCell(link);
   // A node that came back is asked again.
-  return now ? `${phase} ${now.findings} ${JSON.stringify([now.told, now.open, now.kept])}` : phase;
+  return now ? `${phase} ${now.revision}` : phase;
 }
 
 /** Asks now, when `again` changes (not more often than every so often), and when it is told to. */

@@ -90,6 +90,7 @@ struct Shown {
     rest: Arc<State>,
     open: [u64; 3],
     problem: Option<String>,
+    revision: u64,
 }
 
 /// What all threads share.
@@ -165,6 +166,9 @@ impl Board {
         };
         let mut shown = lock(&self.shown);
         let shown = &mut *shown;
+        if whole || !episodes.is_empty() || *shown.rest != rest || shown.problem != problem {
+            shown.revision += 1;
+        }
         (shown.rest, shown.problem) = (Arc::new(rest), problem);
         let before = if whole { std::mem::take(&mut shown.episodes) } else { BTreeMap::new() };
         for (episode, found) in episodes.into_iter().zip(evidence) {
@@ -407,11 +411,12 @@ impl Alerts for Board {
     fn counts(&self) -> AlertCounts {
         let of = &self.counts;
         let get = |count: &AtomicU64| count.load(Relaxed);
-        let (open, kept, problem) = {
+        let (open, kept, problem, revision) = {
             let shown = lock(&self.shown);
-            (shown.open, shown.episodes.len() as u64, shown.problem.clone())
+            (shown.open, shown.episodes.len() as u64, shown.problem.clone(), shown.revision)
         };
         AlertCounts {
+            revision,
             findings: get(&of.findings),
             told: [get(&of.new), get(&of.worse)],
             held: Hold::ALL.iter().zip(&of.held).map(|(hold, count)| (hold.name(), get(count))).collect(),
