@@ -9,7 +9,7 @@ use std::process::Command;
 #[track_caller]
 fn ends(folder: &Path, line: &str, code: i32) -> (String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.current_dir(folder).args(line.split_whitespace());
+    command.current_dir(folder).args(line.split_whitespace()).env("XDG_DATA_HOME", folder.join("at-home"));
     let output = command.output().expect("the binary starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));

@@ -159,7 +159,7 @@ fn mistakes_are_told_in_words() {
     let staged = "serve --threads fused --placement staged --data data --listen 127.0.0.1:0 --http off";
     fails(staged, 2, &["placement `staged` needs threads"]);
     fails("publish", 2, &["FILE"]);
-    fails("publish nothing.csv", 3, &["nothing.csv"]);
+    fails("publish nothing.csv --data data", 3, &["nothing.csv"]);
     let away = "publish generate w1 --events 10 --server 127.0.0.1:9 --data data --give-up-after 200ms";
     fails(away, 3, &["no connection to 127.0.0.1:9"]);
     let wrong = format!("subscribe bars.1s --server-name example.org --give-up-after 200ms {place}");

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 
-/// `line` as a user types it behind `tidegate`.
+/// `line` as a user types it behind `tidegate`, one who has nothing at home: what others left there must not matter.
 pub fn command(folder: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.current_dir(folder).args(line.split_whitespace());
+    command.current_dir(folder).args(line.split_whitespace()).env("XDG_DATA_HOME", folder.join("at-home"));
     command
 }
 

@@ -72,7 +72,7 @@ fn what_one_server_computes_is_what_another_is_fed() {
         (format!("subscribe bars.1s --to {topic} --output csv"), 2, "a line of jsonl"),
         ("publish all.csv --header a,b".to_owned(), 2, "for a topic of Kafka"),
     ] {
-        fails(path, &line, code, &[words]);
+        fails(path, &format!("{line} --data two"), code, &[words]);
     }
     let (_, _, code) = broker.rest();
     assert_eq!(code, Some(0));
