@@ -78,11 +78,12 @@ pub(crate) enum Command {
     )]
     Flows(FlowsArgs),
     /// Find attacks in captures and flow logs: scans, floods, guessed passwords, beacons, tunnels; each with its reasons. With --kind, what is
-    /// unlike the rest in a table of edges (who with whom, when) or of records.
+    /// unlike the rest in a table of edges (who with whom, when), of records or of numeric series.
     #[command(
         after_help = "Examples:\n  tidegate detect office.pcap\n  tidegate detect *.pcap conn.log\n  tidegate detect --output jsonl day.pcap.gz > \
                       alerts.jsonl\n  tidegate detect --min-severity high --json day.pcapng\n  tidegate detect calls.csv --kind edges --scores scores.csv\n  \
-                      tidegate detect conns.csv --kind records --map time=ts,entity=host --one-in 10000\n\nExits with 1 when there is an alert. Each file is \
+                      tidegate detect conns.csv --kind records --map time=ts,entity=host --one-in 10000\n  tidegate detect load.csv --kind series --map \
+                      time=ts,key=host,value=cpu --changes\n\nExits with 1 when there is an alert. Each file is \
                       judged by itself; docs/detectors.md says what each detector counts and from when on it speaks.\nWith --alerts what is found is kept: \
                       see tidegate alert --help and docs/alerts.md."
     )]

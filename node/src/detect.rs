@@ -10,7 +10,7 @@ use crate::render::{Tone, Ui, clean, thousands};
 use crate::rules::{self, Rules};
 use crate::serve::alerts::evidence::{About, Evidence, Given, Kind, Recorder};
 use crate::sink::Sinks;
-use crate::tabular::{CellJudge, Scores};
+use crate::tabular::{self, CellJudge, Scores, SeriesCounts};
 use crate::traffic::{self, Read, Reading};
 use folder::Store;
 use serde_json::{Value, json};
@@ -33,7 +33,9 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     let groups = Groups::new(args.tell.group.clone()).map_err(Failure::usage)?;
     let options = DeskOptions { budget: args.tell.budget, groups, ..DeskOptions::default() };
     let table = args.table()?;
-    let reading = Reading { table, edges: args.edges, ..Reading::of(&args.read) };
+    let interrupt_of_pipes = Some(interrupt.clone());
+    let mut reading =
+        Reading { table, edges: args.edges, interrupt: interrupt_of_pipes, ..Reading::of(&args.read) };
     let rules = rules::load(&args.rules.sigma, &args.rules.pattern, ui)?;
     let mut sinks = Sinks::open(&args.rules.sink)?;
     let mut store = folder::asked(&args.store).map(|folder| open(&folder, ui)).transpose()?;
@@ -49,6 +51,11 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     for path in &args.files {
         if interrupt.raised() {
             break;
+        }
+        let pipe = reading.table.is_some() && path == Path::new(tabular::PIPE);
+        let name = if pipe { Path::new("stdin") } else { path.as_path() };
+        if let Some(series) = reading.table.as_mut().and_then(|table| table.series.as_mut()) {
+            series.label = label(name);
         }
         let input = match input::of(path, args.flows_max, &reading, &rules) {
             Ok(input) => input,
@@ -70,19 +77,29 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
             &mut common
         };
         let held = held(desk);
-        let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
-        let mut judge = Judge::reading(args.flows_max, rules.set.clone(), name, &reading)?;
-        if let (Some(path), Some(cells), Some(spec)) = (&args.tabular.scores, judge.cells(), &reading.table) {
-            let same = |input: &std::path::Path| matches!((path.canonicalize(), input.canonicalize()), (Ok(scores), Ok(input)) if scores == input);
-            if args.files.iter().any(|input| same(input)) {
-                return Err(Failure::usage(format!("--scores {} is an input", path.display())));
+        let proof = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
+        let mut judge = Judge::reading(args.flows_max, rules.set.clone(), proof, &reading)?;
+        if let (Some(cells), Some(spec)) = (judge.cells(), &reading.table) {
+            if let Some(path) = &args.tabular.scores {
+                no_input("--scores", path, &args.files)?;
+                cells.write_to(Scores::create(path, spec.what)?);
             }
-            cells.write_to(Scores::create(path, spec.what)?);
+            if let Some(path) = &args.tabular.change_points {
+                no_input("--change-points", path, &args.files)?;
+                cells.write_changes_to(Scores::of_changes(path)?);
+            }
         }
         let mut round = Round::default();
         let read = traffic::read(path, &reading, !rules.set.is_empty(), &interrupt, ui, |unit| {
-            unit.give(&mut judge, |finding| {
-                let _ = round.take(desk, finding, &mut sinks, least);
+            unit.give(&mut judge, |mut finding| {
+                if pipe {
+                    finding.unproven = Some("it came through a pipe, which cannot be read again".to_owned());
+                }
+                let told = round.take(desk, finding, &mut sinks, least);
+                // Whoever writes into a pipe may never end: what is found is told at once.
+                if pipe && let Some(id) = told {
+                    tell_now(args, "file", name, desk, id, ui);
+                }
             });
         });
         let read = match read {
@@ -109,7 +126,12 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
             .filter(|episode| round.touched.contains(&episode.id) && episode.told.is_some())
             .filter(|episode| episode.severity >= least)
             .collect();
-        tell(path, args, &read, &judge, &alerts, &round, ui);
+        if pipe && !args.json {
+            remarks(&read, args, &judge, &round, ui);
+            summary(name, "rows", &read, alerts.len(), ui);
+        } else {
+            tell(name, args, &read, &judge, &alerts, &round, ui);
+        }
         if !alerts.is_empty() {
             exit = exit.max(Exit::Differs);
         }
@@ -136,6 +158,47 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         exit = Exit::Output;
     }
     Ok(exit)
+}
+
+/// What a file's series without a key are called: its name up to the first dot.
+fn label(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let first = name.trim_start_matches('.').split('.').next().unwrap_or_default();
+    if first.is_empty() { name.into_owned() } else { first.to_owned() }
+}
+
+/// What is written must not be what is read.
+fn no_input(option: &str, path: &Path, inputs: &[std::path::PathBuf]) -> Result<(), Failure> {
+    let same = |input: &Path| matches!((path.canonicalize(), input.canonicalize()), (Ok(out), Ok(input)) if out == input);
+    if inputs.iter().any(|input| same(input)) {
+        return Err(Failure::usage(format!("{option} {} is an input", path.display())));
+    }
+    Ok(())
+}
+
+/// Tells an alert as it is raised, unless all is told at the end.
+fn tell_now(args: &DetectArgs, source: &str, name: &Path, desk: &Desk, id: EpisodeId, ui: &Ui) {
+    let Some(episode) = desk.episode(id).filter(|_| !args.json) else { return };
+    match args.output {
+        AlertsArg::Jsonl => {
+            let mut value = episode.document();
+            value[source] = json!(name.display().to_string());
+            ui.print_json(&value);
+        }
+        AlertsArg::Table => ui.print(&list::body(episode, ui)),
+    }
+}
+
+/// How much came of an input whose alerts have been told.
+fn summary(name: &Path, units: &str, read: &Read, alerts: usize, ui: &Ui) {
+    let what = if alerts == 1 { "alert" } else { "alerts" };
+    let units = if read.account.units == 1 { units.trim_end_matches('s') } else { units };
+    ui.note(&format!(
+        "{}: {} {what} in {} {units}",
+        clean(&name.display().to_string()),
+        thousands(alerts as u64),
+        thousands(read.account.units)
+    ));
 }
 
 /// Bytes of packets that are recorded, so that alerts can be judged again.
@@ -212,15 +275,8 @@ fn live(
     let mut round = Round::default();
     let held = held(desk);
     let mut found = |desk: &mut Desk, finding: Finding| {
-        let Some(id) = round.take(desk, finding, sinks, least) else { return };
-        let Some(episode) = desk.episode(id).filter(|_| !args.json) else { return };
-        match args.output {
-            AlertsArg::Jsonl => {
-                let mut value = episode.document();
-                value["interface"] = json!(name);
-                ui.print_json(&value);
-            }
-            AlertsArg::Table => ui.print(&list::body(episode, ui)),
+        if let Some(id) = round.take(desk, finding, sinks, least) {
+            tell_now(args, "interface", Path::new(name), desk, id, ui);
         }
     };
     let mut judge = Judge::new(args.flows_max, rules.set.clone(), String::new()).with_edges(args.edges);
@@ -262,10 +318,7 @@ fn live(
         tell(Path::new(name), args, &read, judge, &alerts, &round, ui);
     } else {
         remarks(&read, args, judge, &round, ui);
-        let packets = thousands(taken.account.units);
-        let count = thousands(alerts.len() as u64);
-        let what = if alerts.len() == 1 { "alert" } else { "alerts" };
-        ui.note(&format!("{}: {count} {what} in {packets} packets", clean(name)));
+        summary(Path::new(name), "packets", &read, alerts.len(), ui);
     }
     taken.note(ui);
     if let Some(store) = store {
@@ -400,7 +453,9 @@ fn unkept(args: &DetectArgs, round: &Round) -> u64 {
 fn remarks(read: &Read, args: &DetectArgs, judge: &Judge, round: &Round, ui: &Ui) {
     let unkept = unkept(args, round);
     traffic::notes(read, judge.counts(), ui);
-    if let Some(judged) = judge.judged().filter(|judged| *judged < read.account.accepted) {
+    if let Some(counts) = judge.series() {
+        series_remarks(&counts, ui);
+    } else if let Some(judged) = judge.judged().filter(|judged| *judged < read.account.accepted) {
         ui.note(&format!(
             "the first {} of {} rows have no chance, and no alerts: they came while it learnt{}",
             thousands(read.account.accepted - judged),
@@ -434,6 +489,40 @@ fn remarks(read: &Read, args: &DetectArgs, judge: &Judge, round: &Round, ui: &Ui
     }
 }
 
+/// What became of the values of series, in words.
+fn series_remarks(counts: &SeriesCounts, ui: &Ui) {
+    let of = |count: u64, one: &str, many: &str| {
+        format!("{} {}", thousands(count), if count == 1 { one } else { many })
+    };
+    ui.note(&format!(
+        "{}; {} judged, {} that came while they learnt, which takes {} values each",
+        of(counts.series, "series", "series"),
+        of(counts.judged, "value", "values"),
+        thousands(counts.learnt),
+        tabular::LEARNING_ROWS
+    ));
+    if counts.learning > 0 {
+        ui.note(&format!("still learning, and silent so far: {}", of(counts.learning, "series", "series")));
+    }
+    if counts.missing > 0 {
+        let values = of(counts.missing, "value is", "values are");
+        ui.note(&format!("{values} missing or not finite: nothing was judged or learnt there"));
+    }
+    if counts.disordered > 0 {
+        let rows = of(counts.disordered, "row is", "rows are");
+        ui.note(&format!(
+            "{rows} older than the one before of their series; all count in the order in which they stand"
+        ));
+    }
+    if counts.refused > 0 {
+        ui.note(&format!(
+            "{} of further series not judged: {} series at once are the most, a quarter with --changes",
+            of(counts.refused, "row", "rows"),
+            thousands(tabular::SERIES_MAX as u64)
+        ));
+    }
+}
+
 fn whole(path: &Path, read: &Read, judge: &Judge, alerts: &[&Episode], round: &Round, unkept: u64) -> Value {
     let counts = judge.counts();
     let held: BTreeMap<&str, u64> = round.held.iter().map(|(hold, count)| (hold.name(), *count)).collect();
@@ -450,6 +539,16 @@ fn whole(path: &Path, read: &Read, judge: &Judge, alerts: &[&Episode], round: &R
         "unheard": judge.unheard(),
         "records": judge.records(),
         "judged": judge.judged(),
+        "series": judge.series().map(|counts| json!({
+            "count": counts.series,
+            "learning": counts.learning,
+            "learnt": counts.learnt,
+            "missing": counts.missing,
+            "disordered": counts.disordered,
+            "repeated": counts.repeated,
+            "refused": counts.refused,
+            "changes": counts.changes,
+        })),
         "unkept": unkept,
         "held": held,
         "ended_early": read.ended_early.as_ref().map(ToString::to_string),

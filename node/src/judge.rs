@@ -1,7 +1,7 @@
 //! Traffic through the flow table, the detectors and the users' rules, to findings.
 
 use crate::exit::Failure;
-use crate::tabular::{CellJudge, Cells, edge_finding};
+use crate::tabular::{CellJudge, Cells, SeriesCounts, edge_finding};
 use crate::traffic::{self, Reading};
 use std::net::IpAddr;
 use tidegate_alert::{Finding, Proof, Range, Reason, Severity};
@@ -111,14 +111,20 @@ impl Judge {
         self.cells.as_ref().map(CellJudge::judged)
     }
 
+    /// What became of the rows of series, if that is what is judged.
+    pub(crate) fn series(&self) -> Option<SeriesCounts> {
+        self.cells.as_ref().and_then(CellJudge::series)
+    }
+
     /// Takes a row of a table.
     pub(crate) fn cell(&mut self, cells: &Cells<'_>, mut found: impl FnMut(Finding)) {
         self.units += 1;
         let proof = Where { input: &self.input, units: self.units, at_end: false };
-        if let Some(mut finding) = self.cells.as_mut().and_then(|judge| judge.take(cells)) {
+        let Some(judge) = &mut self.cells else { return };
+        judge.take(cells, |mut finding| {
             finding.proof = proof.proof(finding.ts, finding.score);
             found(finding);
-        }
+        });
     }
 
     /// Keeps flows that end for [`Self::take_flows`], which must be asked now and then.

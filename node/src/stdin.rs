@@ -1,10 +1,74 @@
 //! The standard input as events, as they come. Reading waits, so it has a thread of its own; what it has read is there at once.
 
+use crate::interrupt::Interrupt;
+use std::io::Read as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tidegate_engine::Event;
 use tidegate_replay::decode::{ReadOptions, open_stream};
 use tidegate_replay::{ReadError, Source};
 use tokio::sync::Notify;
+
+/// Bytes taken from a pipe at once, and how many such pieces wait.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECES_MAX: usize = 4;
+/// How often somebody who waits for a pipe looks whether the user still wants it.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// A pipe as bytes, as they come, until the user wants no more. Then reading fails, so that half a line is not taken for a whole one.
+pub(crate) struct Bytes {
+    pieces: std::sync::mpsc::Receiver<std::io::Result<Vec<u8>>>,
+    piece: std::io::Cursor<Vec<u8>>,
+    interrupt: Interrupt,
+}
+
+impl Bytes {
+    /// Reads `stream` from now on. The thread ends with its input, or with the process.
+    pub(crate) fn of(
+        mut stream: Box<dyn std::io::Read + Send>,
+        interrupt: Interrupt,
+    ) -> std::io::Result<Self> {
+        let (sender, pieces) = std::sync::mpsc::sync_channel(PIECES_MAX);
+        std::thread::Builder::new().name("tg-pipe".to_owned()).spawn(move || {
+            loop {
+                let mut piece = vec![0; PIECE_BYTES];
+                let read = match stream.read(&mut piece) {
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                    read => read,
+                };
+                let over = !matches!(read, Ok(1..));
+                let sent = sender.send(read.map(|count| {
+                    piece.truncate(count);
+                    piece
+                }));
+                if over || sent.is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { pieces, piece: std::io::Cursor::default(), interrupt })
+    }
+}
+
+impl std::io::Read for Bytes {
+    fn read(&mut self, room: &mut [u8]) -> std::io::Result<usize> {
+        use std::sync::mpsc::RecvTimeoutError;
+        loop {
+            let count = self.piece.read(room)?;
+            if count > 0 || room.is_empty() {
+                return Ok(count);
+            }
+            if self.interrupt.raised() {
+                return Err(std::io::Error::other("the user wants no more"));
+            }
+            match self.pieces.recv_timeout(LOOK) {
+                Ok(Ok(piece)) if piece.is_empty() => return Ok(0),
+                Ok(piece) => self.piece = std::io::Cursor::new(piece?),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+            }
+        }
+    }
+}
 
 /// Events read ahead; then reading waits, and whoever writes into the pipe with it.
 const AHEAD_MAX: usize = 1 << 16;

@@ -47,6 +47,8 @@ pub(crate) struct Reading {
     pub(crate) table: Option<Spec>,
     /// One in so many ordinary edges between hosts may be told.
     pub(crate) edges: Option<u32>,
+    /// Who ends the reading of a pipe.
+    pub(crate) interrupt: Option<Interrupt>,
 }
 
 impl Reading {
@@ -112,7 +114,12 @@ impl Source {
     pub(crate) fn open(path: &Path, reading: &Reading, rules: bool) -> Result<Self, Failure> {
         let options = &reading.options;
         if let Some(spec) = &reading.table {
-            return Ok(Self::Table(Box::new(tabular::Reader::open(path, spec, options)?)));
+            return Ok(Self::Table(Box::new(tabular::Reader::open(
+                path,
+                spec,
+                options,
+                reading.interrupt.as_ref(),
+            )?)));
         }
         if options.format.is_none() && recorded::is_one(path) {
             return Ok(Self::Recorded(Box::new(Recorded::open(path, reading.bytes, options)?)));
@@ -257,6 +264,8 @@ pub(crate) fn read(
         match source.read(STEP, &mut take) {
             Ok(true) => bar.at(source.progress().bytes, ""),
             Ok(false) => break,
+            // A pipe that nobody wants to wait for any more has not failed.
+            Err(_) if reading.interrupt.is_some() && interrupt.raised() => break,
             Err(error) => {
                 ended_early = Some(error);
                 break;

@@ -103,6 +103,12 @@ enum Command {
         /// Folder to write to; made if need be.
         #[arg(long)]
         out: PathBuf,
+        /// `nab`: also how well settings and thresholds do on folders that they were not chosen by.
+        #[arg(long)]
+        folds: bool,
+        /// `darpa`: also MIDAS-F alone, beside the whole.
+        #[arg(long)]
+        baseline: bool,
     },
 }
 
@@ -149,7 +155,7 @@ fn main() -> Result<ExitCode> {
             ]);
             shell::succeeds(command.args(["machines_fail", "--", "--nocapture"]))?
         }
-        Command::Yardstick { part, data, out } => {
+        Command::Yardstick { part, data, out, folds, baseline } => {
             // Relative folders are the caller's, not the workspace's.
             let (data, out) = (std::path::absolute(data)?, std::path::absolute(out)?);
             let mut command = shell::cargo();
@@ -162,7 +168,9 @@ fn main() -> Result<ExitCode> {
                 "tidegate-yardstick",
                 "--",
             ]);
-            shell::succeeds(command.arg(part).arg("--data").arg(data).arg("--out").arg(out))?
+            command.arg(part).arg("--data").arg(data).arg("--out").arg(out);
+            command.args(folds.then_some("--folds")).args(baseline.then_some("--baseline"));
+            shell::succeeds(&mut command)?
         }
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -30,8 +30,6 @@ use quiet::Quiet;
 use range::Range;
 use season::Slot;
 
-/// Margin, in widths of a range, that is half of a part's full evidence.
-const MARGIN_HALF: f64 = 0.05;
 /// Values are limited to this size, so that no square overflows.
 const VALUE_MAX: f64 = 1e30;
 
@@ -44,11 +42,15 @@ pub struct SeriesOptions {
     pub threshold: f64,
     /// Share of a range's width forgotten per row, at each end: 0 (never) to 0.01.
     pub forget: f64,
+    /// Margin, in widths of a range, that is half of a part's full evidence: more than 0. Chances are told for the default.
+    pub margin: f64,
+    /// Rows after a score for which only stronger evidence passes: 1 to 10,000. Chances are told for the default.
+    pub hold_rows: u32,
 }
 
 impl Default for SeriesOptions {
     fn default() -> Self {
-        Self { learning_rows: 150, threshold: 1.25, forget: 5e-6 }
+        Self { learning_rows: 150, threshold: 1.25, forget: 5e-6, margin: 0.05, hold_rows: 20 }
     }
 }
 
@@ -81,6 +83,8 @@ pub struct Verdict {
     pub spread: f64,
     /// The part that is furthest outside; `None` without evidence.
     pub strongest: Option<Part>,
+    /// What that part was, and the end of its range so far that it passed; NaN without evidence.
+    pub witness: (f64, f64),
 }
 
 /// Judges one series row by row.
@@ -103,7 +107,7 @@ impl SeriesDetector {
     /// # Errors
     /// [`AnomalyError::Parameter`] when an option is out of range.
     pub fn new(options: SeriesOptions) -> Result<Self, AnomalyError> {
-        let SeriesOptions { learning_rows, threshold, forget } = options;
+        let SeriesOptions { learning_rows, threshold, forget, margin, hold_rows } = options;
         AnomalyError::check(
             "learning_rows",
             f64::from(learning_rows),
@@ -112,6 +116,9 @@ impl SeriesDetector {
         )?;
         AnomalyError::check("threshold", threshold, threshold > 0.0, "more than 0")?;
         AnomalyError::check("forget", forget, (0.0..=0.01).contains(&forget), "0 to 0.01")?;
+        AnomalyError::check("margin", margin, margin > 0.0, "more than 0")?;
+        let hold = (1..=10_000).contains(&hold_rows);
+        AnomalyError::check("hold_rows", f64::from(hold_rows), hold, "1 to 10,000 rows")?;
         Ok(Self {
             options,
             parts: Parts::new(),
@@ -140,29 +147,38 @@ impl SeriesDetector {
                 expected: f64::NAN,
                 spread: f64::NAN,
                 strongest: None,
+                witness: NOTHING,
             };
         }
         let values = &self.ranges[Part::Value as usize];
         let value = values.drawn_in(value.clamp(-VALUE_MAX, VALUE_MAX));
         let width = values.judges().then(|| values.width());
         let row = self.parts.push(Slot::at(seconds), value, width);
-        let (mut evidence, mut most, mut strongest) = (0.0, 0.0, None);
+        let (mut evidence, mut most, mut strongest, mut witness) = (0.0, 0.0, None, NOTHING);
         for ((range, value), part) in self.ranges.iter_mut().zip(row.parts).zip(Part::ALL) {
             let Some(value) = value else { continue };
-            let margin = range.margin(value);
+            let (margin, end) = (range.margin(value), range.end(value));
             range.push(value, self.options.forget);
             if margin > 0.0 {
-                evidence += margin / (margin + MARGIN_HALF);
+                evidence += margin / (margin + self.options.margin);
                 if margin > most {
                     (most, strongest) = (margin, Some(part));
+                    let origin = if part.is_level() { self.parts.origin() } else { 0.0 };
+                    witness = (origin + value, origin + end);
                 }
             }
         }
         self.rows = (self.rows + 1).min(ROWS_MAX);
-        let score = if self.is_learning() { 0.0 } else { self.quiet.pass(evidence) };
+        let score = if self.is_learning() { 0.0 } else { self.quiet.pass(evidence, self.options.hold_rows) };
         let chance = rate::chance(score, self.rows_remembered());
         let (expected, spread) = (row.expected, row.spread);
-        Verdict { state: self.state(), score, evidence, chance, expected, spread, strongest }
+        Verdict { state: self.state(), score, evidence, chance, expected, spread, strongest, witness }
+    }
+
+    /// Rows that were judged or learnt from.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     fn is_learning(&self) -> bool {
@@ -206,11 +222,14 @@ impl SeriesDetector {
 
     fn walk(&mut self, walk: &mut impl Walk) -> Result<(), AnomalyError> {
         walk.count(&mut self.rows, ROWS_MAX)?;
-        self.quiet.walk(walk)?;
+        self.quiet.walk(walk, self.options.hold_rows)?;
         self.ranges.iter_mut().try_for_each(|range| range.walk(walk))?;
         self.parts.walk(walk)
     }
 }
+
+/// No witness.
+const NOTHING: (f64, f64) = (f64::NAN, f64::NAN);
 
 /// Counting further would change nothing.
 const ROWS_MAX: u64 = 1 << 40;

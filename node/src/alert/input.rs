@@ -25,6 +25,9 @@ pub(crate) const EDGES: &str = "edges";
 
 /// BLAKE3 of a file's bytes, or of the first so many; `None` for what is no file, such as a pipe, which cannot be read twice.
 pub(crate) fn digest(path: &Path, bytes: Option<u64>) -> Result<Option<String>, Failure> {
+    if path == Path::new(tabular::PIPE) {
+        return Ok(None);
+    }
     let failure = |error: std::io::Error| {
         Failure::new(Exit::Input, anyhow::Error::new(error).context(path.display().to_string()))
     };
@@ -110,5 +113,6 @@ fn options(input: &Input) -> anyhow::Result<(u32, Reading)> {
         table.as_ref().is_none_or(tabular::Spec::is_sound),
         "the store has a `table` of the input with a rate or a width of ticks of 0"
     );
-    Ok((flows_max, Reading { options, exports, sampling, bytes: number(BYTES).transpose()?, table, edges }))
+    let bytes = number(BYTES).transpose()?;
+    Ok((flows_max, Reading { options, exports, sampling, bytes, table, edges, interrupt: None }))
 }

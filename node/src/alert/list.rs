@@ -234,7 +234,7 @@ pub(crate) fn body(episode: &Episode, ui: &Ui) -> String {
         instant(episode.first_ts),
         duration(episode.last_ts.saturating_sub(episode.range.first_ts.min(episode.first_ts))),
     );
-    let what = if tabular::is_of_table(&episode.kind) { "rows or flows" } else { "packets" };
+    let what = tabular::units_of(&episode.kind);
     text += &format!("    {what} {} to {}\n", thousands(episode.range.first), thousands(episode.range.last));
     for reason in &episode.features {
         text += &format!(

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::exit::Failure;
-use crate::tabular::{self, FeatureMap, RoleMap, Spec, What};
+use crate::tabular::{self, FeatureMap, Joined, RoleMap, SeriesSpec, Spec, What};
 
 #[derive(Debug, Args)]
 pub(crate) struct FlowsArgs {
@@ -43,7 +43,7 @@ pub(crate) struct CaptureArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DetectArgs {
-    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE; with --kind, tables: CSV or JSON lines.
+    /// Captures: pcap or pcapng, also in gzip or zstd; or logs of flows: Zeek's conn.log, Suricata's EVE; with --kind, tables: CSV or JSON lines, `-` for the standard input.
     #[arg(required_unless_present = "interface", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
@@ -77,17 +77,19 @@ pub(crate) struct DetectArgs {
 
 /// Tables in place of traffic.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Tables of edges and records")]
+#[command(next_help_heading = "Tables of edges, records and series")]
 pub(crate) struct TabularArgs {
     /// What the files hold.
     #[arg(long, value_enum, default_value_t = KindArg::Traffic)]
     pub(crate) kind: KindArg,
-    /// One in N ordinary rows may be an alert: the higher, the fewer. [default: 10000 for edges, of one tick; 1000 for records]
+    /// One in N ordinary rows may be an alert: the higher, the fewer. [default: 10000 for edges, of one tick; 1000 for records; for series the
+    /// shipped threshold of the score, 1.25]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000_000))]
     pub(crate) one_in: Option<u32>,
     /// Which column is what, by its header, or by its number from 1 with --no-header: time, source, destination and weight (of how many edges it
-    /// tells) for edges; time and entity (who it is about) for records. Left out: guessed from the header; without one the first columns of edges
-    /// are time, source, destination, weight.
+    /// tells) for edges; time and entity (who it is about) for records; time, key (whose series it is) and value, which may be given several
+    /// times, for series. Left out: guessed from the header, and values are all columns that hold numbers; without a header the first columns of
+    /// edges are time, source, destination, weight, and the first of several columns of series is the time.
     #[arg(long, value_name = "ROLE=COLUMN,…")]
     pub(crate) map: Option<RoleMap>,
     /// How columns of records are taken: category (a name), count (a number from 0 up), share (0 to 1) or skip. Left out: guessed from the first
@@ -97,7 +99,7 @@ pub(crate) struct TabularArgs {
     /// Edges of so long are counted together.
     #[arg(long, value_name = "SPAN", default_value = "1m", value_parser = parse_span)]
     pub(crate) tick: u64,
-    /// The first line is a row.
+    /// The first line is a row. Of series this is seen by itself where it holds numbers and times only.
     #[arg(long)]
     pub(crate) no_header: bool,
     /// How times are written, as strptime has it, such as `%m/%d/%Y-%H:%M`; in UTC. Left out: RFC 3339, or seconds to nanoseconds since 1970.
@@ -106,6 +108,12 @@ pub(crate) struct TabularArgs {
     /// Write the score and chance of every row to a CSV file.
     #[arg(long, value_name = "FILE")]
     pub(crate) scores: Option<PathBuf>,
+    /// Also tell where series change in mean or variance: each by itself, or all columns of a key together.
+    #[arg(long, value_enum, value_name = "each|together", num_args = 0..=1, require_equals = true, default_missing_value = "each")]
+    pub(crate) changes: Option<ChangesArg>,
+    /// Write every change point to a CSV file.
+    #[arg(long, value_name = "FILE", requires = "changes")]
+    pub(crate) change_points: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -116,6 +124,14 @@ pub(crate) enum KindArg {
     Edges,
     /// Names, counts and shares.
     Records,
+    /// Numbers over time.
+    Series,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ChangesArg {
+    Each,
+    Together,
 }
 
 impl DetectArgs {
@@ -132,16 +148,18 @@ impl DetectArgs {
                     set(asked.no_header, "--no-header"),
                     set(asked.time_format.is_some(), "--time-format"),
                     set(asked.scores.is_some(), "--scores"),
+                    set(asked.changes.is_some(), "--changes"),
                 ];
                 return match of_tables.into_iter().flatten().next() {
                     Some(name) => {
-                        Err(Failure::usage(format_args!("{name} is for --kind edges or --kind records")))
+                        Err(Failure::usage(format_args!("{name} is for --kind edges, records or series")))
                     }
                     None => Ok(None),
                 };
             }
             KindArg::Edges => What::Edges,
             KindArg::Records => What::Records,
+            KindArg::Series => What::Series,
         };
         let of_traffic = [
             set(self.capture.interface.is_some(), "--interface"),
@@ -158,8 +176,18 @@ impl DetectArgs {
                 what.name()
             )));
         }
-        if asked.scores.is_some() && self.files.len() > 1 {
-            return Err(Failure::usage("--scores takes the rows of one file"));
+        for (name, path) in [("--scores", &asked.scores), ("--change-points", &asked.change_points)] {
+            if path.is_some() && self.files.len() > 1 {
+                return Err(Failure::usage(format_args!("{name} takes the rows of one file")));
+            }
+        }
+        let series = what == What::Series;
+        if asked.changes.is_some() && !series {
+            return Err(Failure::usage("--changes is for --kind series"));
+        }
+        let map = asked.map.clone().unwrap_or_default();
+        if !map.values.is_empty() && !series {
+            return Err(Failure::usage(format_args!("tables of {} have no `value`", what.name())));
         }
         if asked.tick == 0 {
             return Err(Failure::usage("--tick is 0; it must be longer"));
@@ -168,10 +196,19 @@ impl DetectArgs {
             what,
             one_in: asked.one_in.unwrap_or(tabular::one_in(what)),
             tick_ns: asked.tick,
-            map: asked.map.clone().map(|map| map.0).unwrap_or_default(),
+            map: map.roles,
             features: asked.features.clone().map(|map| map.0).unwrap_or_default(),
             header: !asked.no_header,
             time_format: asked.time_format.clone(),
+            series: series.then(|| SeriesSpec {
+                values: map.values,
+                label: String::new(),
+                one_in: asked.one_in,
+                changes: asked.changes.map(|changes| match changes {
+                    ChangesArg::Each => Joined::Each,
+                    ChangesArg::Together => Joined::Together,
+                }),
+            }),
         }))
     }
 }

@@ -1,5 +1,6 @@
 //! Rows to findings: who is unlike what was before, by how much, and what was expected.
 
+use super::series::{self, ANOMALY, CHANGE, CHANGES_HEADER, SCORES_HEADER, SeriesJudge};
 use super::{Cells, Feature, Spec, Taken, What, number_of};
 use crate::exit::{Exit, Failure};
 use crate::render::instant;
@@ -24,12 +25,16 @@ const HIGH: f64 = 0.000_1;
 const EDGE: &str = "edge-anomaly";
 const RECORD: &str = "record-anomaly";
 
-/// Whether an alert of this kind is about rows of a table; of edges also about flows.
-pub(crate) fn is_of_table(kind: &str) -> bool {
-    [EDGE, RECORD].contains(&kind)
+/// What an alert of this kind counts its range in; edges are also told of flows.
+pub(crate) fn units_of(kind: &str) -> &'static str {
+    match kind {
+        EDGE | RECORD => "rows or flows",
+        ANOMALY | CHANGE => "rows",
+        _ => "packets",
+    }
 }
 
-/// Where the scores of all rows go.
+/// Where the scores of all rows go, or all changes.
 pub(crate) struct Scores {
     out: BufWriter<File>,
     path: PathBuf,
@@ -38,27 +43,39 @@ pub(crate) struct Scores {
 
 impl Scores {
     pub(crate) fn create(path: &Path, what: What) -> Result<Self, Failure> {
+        Self::headed(
+            path,
+            match what {
+                What::Edges => {
+                    "row,time,source,destination,score,chance,alert,rare_source,silence,popular,burst,rare_edge"
+                }
+                What::Records => "row,time,entity,score,chance,alert,strongest",
+                What::Series => SCORES_HEADER,
+            },
+        )
+    }
+
+    /// A table of change points.
+    pub(crate) fn of_changes(path: &Path) -> Result<Self, Failure> {
+        Self::headed(path, CHANGES_HEADER)
+    }
+
+    fn headed(path: &Path, header: &str) -> Result<Self, Failure> {
         let output = |error: std::io::Error| {
             Failure::new(Exit::Output, anyhow::Error::new(error).context(path.display().to_string()))
         };
         let mut out = BufWriter::new(File::create(path).map_err(output)?);
-        let header = match what {
-            What::Edges => {
-                "row,time,source,destination,score,chance,alert,rare_source,silence,popular,burst,rare_edge"
-            }
-            What::Records => "row,time,entity,score,chance,alert,strongest",
-        };
         writeln!(out, "{header}").map_err(output)?;
         Ok(Self { out, path: path.to_path_buf(), failed: None })
     }
 
-    fn write(&mut self, row: std::fmt::Arguments<'_>) {
+    pub(super) fn write(&mut self, row: std::fmt::Arguments<'_>) {
         if self.failed.is_none() {
             self.failed = self.out.write_fmt(row).err();
         }
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
+    pub(super) fn finish(mut self) -> Result<(), Failure> {
         let ended = self.failed.take().map_or_else(|| self.out.flush(), Err);
         ended.map_err(|error| {
             Failure::new(Exit::Output, anyhow::Error::new(error).context(self.path.display().to_string()))
@@ -79,6 +96,7 @@ enum Detector {
     Edges(Box<EdgeAlarm>),
     /// Nothing before the first row says what its features are.
     Records(Option<Box<Records>>),
+    Series(Box<SeriesJudge>),
 }
 
 struct Records {
@@ -97,6 +115,9 @@ impl CellJudge {
                 Detector::Edges(Box::new(EdgeAlarm::new(options).map_err(Failure::usage)?))
             }
             What::Records => Detector::Records(None),
+            What::Series => {
+                Detector::Series(Box::new(SeriesJudge::new(spec.series.clone().unwrap_or_default())))
+            }
         };
         Ok(Self { spec: spec.clone(), detector, scores: None, judged: 0 })
     }
@@ -106,18 +127,48 @@ impl CellJudge {
         self.scores = Some(scores);
     }
 
-    /// There are no more rows: brings the scores to their file.
+    /// Writes every change of a series from now on.
+    pub(crate) fn write_changes_to(&mut self, table: Scores) {
+        if let Detector::Series(judge) = &mut self.detector {
+            judge.write_changes_to(table);
+        }
+    }
+
+    /// There are no more rows: brings the scores and changes to their files.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        if let Detector::Series(judge) = &mut self.detector {
+            judge.finish()?;
+        }
         self.scores.take().map_or(Ok(()), Scores::finish)
     }
 
-    /// Rows that were judged with a chance.
+    /// Rows that were judged with a chance; of series values.
     pub(crate) fn judged(&self) -> u64 {
-        self.judged
+        self.series().map_or(self.judged, |counts| counts.judged)
+    }
+
+    /// What became of the rows of series, if that is what is judged.
+    pub(crate) fn series(&self) -> Option<series::Counts> {
+        match &self.detector {
+            Detector::Series(judge) => Some(judge.counts()),
+            Detector::Edges(_) | Detector::Records(_) => None,
+        }
     }
 
     /// Takes a row; what is found has no proof yet.
-    pub(crate) fn take(&mut self, cells: &Cells<'_>) -> Option<Finding> {
+    pub(crate) fn take(&mut self, cells: &Cells<'_>, mut found: impl FnMut(Finding)) {
+        if let (Cells::Series { number, ts, key, columns, values }, Detector::Series(judge)) =
+            (*cells, &mut self.detector)
+        {
+            let row = series::Row { number, ts, key, columns, values };
+            judge.take(row, &mut self.scores, &mut found);
+            return;
+        }
+        self.one(cells).into_iter().for_each(found);
+    }
+
+    /// Takes an edge or a record.
+    fn one(&mut self, cells: &Cells<'_>) -> Option<Finding> {
         match (*cells, &mut self.detector) {
             (Cells::Edge { number, ts, source, destination, weight }, Detector::Edges(alarm)) => {
                 let (from, to) = (name_hash(source.as_bytes()), name_hash(destination.as_bytes()));
@@ -164,7 +215,7 @@ impl CellJudge {
                     .then(|| records.finding(&call, entity, features, fields, number, ts, self.spec.rate()))
             }
             // A reader gives what the table was said to hold.
-            (Cells::Edge { .. }, Detector::Records(_)) | (Cells::Record { .. }, Detector::Edges(_)) => None,
+            _ => None,
         }
     }
 }
@@ -174,7 +225,7 @@ fn chance_text(chance: Option<f64>) -> String {
 }
 
 /// A field of a CSV file.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -183,11 +234,11 @@ fn quoted(text: &str) -> String {
 }
 
 /// On the detectors' scale, with the surprise of a chance in place of what was counted: 0.8 at the rate.
-fn score_of(chance: f64, rate: f64) -> f64 {
+pub(super) fn score_of(chance: f64, rate: f64) -> f64 {
     1.0 - 0.2 * libm::log(rate) / libm::log(chance)
 }
 
-fn severity_of(chance: f64, rate: f64) -> Severity {
+pub(super) fn severity_of(chance: f64, rate: f64) -> Severity {
     match chance / rate {
         share if share <= HIGH => Severity::High,
         share if share <= MEDIUM => Severity::Medium,
@@ -195,7 +246,14 @@ fn severity_of(chance: f64, rate: f64) -> Severity {
     }
 }
 
-fn finding(kind: &str, entity: String, number: u64, ts: u64, (chance, rate): (f64, f64)) -> Finding {
+pub(super) fn finding(
+    kind: &str,
+    entity: String,
+    number: u64,
+    ts: u64,
+    severity: Severity,
+    score: f64,
+) -> Finding {
     Finding {
         kind: kind.to_owned(),
         entity,
@@ -204,8 +262,8 @@ fn finding(kind: &str, entity: String, number: u64, ts: u64, (chance, rate): (f6
         port: None,
         method: String::new(),
         technique: None,
-        severity: severity_of(chance, rate),
-        score: score_of(chance, rate),
+        severity,
+        score,
         reasons: Vec::new(),
         range: Range { first: number, last: number, first_ts: ts, last_ts: ts },
         ts,
@@ -238,7 +296,7 @@ pub(crate) fn edge_finding(
         port,
         method: METHODS[order[0]].to_owned(),
         reasons,
-        ..finding(EDGE, source.to_owned(), number, ts, (chance, rate))
+        ..finding(EDGE, source.to_owned(), number, ts, severity_of(chance, rate), score_of(chance, rate))
     }
 }
 
@@ -304,7 +362,8 @@ impl Records {
             _ => strongest.name.clone(),
         };
         let entity = entity.filter(|entity| !entity.is_empty()).map_or_else(|| what.clone(), str::to_owned);
-        Finding { method: what, reasons, ..finding(RECORD, entity, number, ts, (chance, rate)) }
+        let (severity, score) = (severity_of(chance, rate), score_of(chance, rate));
+        Finding { method: what, reasons, ..finding(RECORD, entity, number, ts, severity, score) }
     }
 }
 

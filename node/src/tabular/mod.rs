@@ -1,10 +1,12 @@
-//! Tables of edges and of records, for the detectors that judge them: `tidegate detect --kind edges|records`.
+//! Tables of edges, of records and of series, for the detectors that judge them: `tidegate detect --kind edges|records|series`.
 
 mod judge;
 mod read;
+mod series;
 
-pub(crate) use judge::{CellJudge, Scores, edge_finding, is_of_table};
-pub(crate) use read::Reader;
+pub(crate) use judge::{CellJudge, Scores, edge_finding, units_of};
+pub(crate) use read::{PIPE, Reader};
+pub(crate) use series::{Counts as SeriesCounts, LEARNING_ROWS, SERIES_MAX};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ pub(crate) const OPTION: &str = "table";
 pub(crate) enum What {
     Edges,
     Records,
+    Series,
 }
 
 impl What {
@@ -25,6 +28,7 @@ impl What {
         match self {
             Self::Edges => "edges",
             Self::Records => "records",
+            Self::Series => "series",
         }
     }
 }
@@ -38,10 +42,12 @@ pub(crate) enum Role {
     Destination,
     Weight,
     Entity,
+    Key,
 }
 
 impl Role {
-    const ALL: [Self; 5] = [Self::Time, Self::Source, Self::Destination, Self::Weight, Self::Entity];
+    const ALL: [Self; 6] =
+        [Self::Time, Self::Source, Self::Destination, Self::Weight, Self::Entity, Self::Key];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -50,6 +56,7 @@ impl Role {
             Self::Destination => "destination",
             Self::Weight => "weight",
             Self::Entity => "entity",
+            Self::Key => "key",
         }
     }
 
@@ -59,6 +66,7 @@ impl Role {
             Self::Time => true,
             Self::Source | Self::Destination | Self::Weight => matches!(what, What::Edges),
             Self::Entity => matches!(what, What::Records),
+            Self::Key => matches!(what, What::Series),
         }
     }
 
@@ -97,6 +105,7 @@ impl Role {
             Self::Weight => &["weight", "count", "n", "connections"],
             // Only where it is asked for: any column might be meant.
             Self::Entity => &[],
+            Self::Key => &["key", "series", "metric"],
         }
     }
 }
@@ -135,13 +144,45 @@ pub(crate) struct Spec {
     pub(crate) features: Vec<(String, Taken)>,
     pub(crate) header: bool,
     pub(crate) time_format: Option<String>,
+    /// Of a table of series; others have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) series: Option<SeriesSpec>,
 }
+
+/// What only tables of series have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SeriesSpec {
+    /// Columns of values, as they were named; none where they are to be found.
+    pub(crate) values: Vec<String>,
+    /// What a series without a key is called.
+    pub(crate) label: String,
+    /// One in so many rows of an undisturbed series may be an alert; `None` for the shipped threshold.
+    pub(crate) one_in: Option<u32>,
+    /// Whether changes of mean and variance are looked for, and in what.
+    pub(crate) changes: Option<Joined>,
+}
+
+/// What changes at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Joined {
+    /// Each series by itself.
+    Each,
+    /// All columns of a key.
+    Together,
+}
+
+/// Headers of a column of values, where it is the only one.
+const VALUE_HEADERS: [&str; 4] = ["value", "val", "v", "y"];
 
 /// Which of the ordinary rows may be alerts unless somebody says otherwise.
 pub(crate) const fn one_in(what: What) -> u32 {
     match what {
         What::Edges => 10_000,
         What::Records => 1_000,
+        // Unless asked for a rate, the score's own threshold counts.
+        What::Series => 0,
     }
 }
 
@@ -157,27 +198,40 @@ impl Spec {
     }
 }
 
-/// `ROLE=COLUMN,…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RoleMap(pub(crate) BTreeMap<Role, String>);
+/// `ROLE=COLUMN,…`; a series may have several columns of values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RoleMap {
+    pub(crate) roles: BTreeMap<Role, String>,
+    pub(crate) values: Vec<String>,
+}
 
 impl std::str::FromStr for RoleMap {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut map = BTreeMap::new();
+        let mut map = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (role, column) = pair(part, "ROLE=COLUMN")?;
+            if role == VALUE {
+                if map.values.iter().any(|known| known == column) {
+                    return Err(format!("`{VALUE}={column}` is given twice"));
+                }
+                map.values.push(column.to_owned());
+                continue;
+            }
             let known = Role::ALL.into_iter().find(|known| known.name() == role);
             let names = || Role::ALL.map(Role::name).join(", ");
-            let role = known.ok_or_else(|| format!("`{role}` is no role; there are {}", names()))?;
-            if map.insert(role, column.to_owned()).is_some() {
+            let role = known.ok_or_else(|| format!("`{role}` is no role; there are {}, {VALUE}", names()))?;
+            if map.roles.insert(role, column.to_owned()).is_some() {
                 return Err(format!("`{}` is given twice", role.name()));
             }
         }
-        Ok(Self(map))
+        Ok(map)
     }
 }
+
+/// The role that several columns may have.
+const VALUE: &str = "value";
 
 /// `COLUMN=KIND,…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,12 +300,21 @@ pub(crate) enum Cells<'a> {
         /// By column, as they stand there.
         fields: &'a [String],
     },
+    Series {
+        number: u64,
+        ts: u64,
+        key: Option<&'a str>,
+        /// Names of the columns of values.
+        columns: &'a [String],
+        /// NaN where there is none.
+        values: &'a [f64],
+    },
 }
 
 impl Cells<'_> {
     /// Its line, from 1.
     pub(crate) fn number(&self) -> u64 {
-        let (Self::Edge { number, .. } | Self::Record { number, .. }) = self;
+        let (Self::Edge { number, .. } | Self::Record { number, .. } | Self::Series { number, .. }) = self;
         *number
     }
 }
@@ -265,6 +328,11 @@ pub(crate) fn number_of(text: &str) -> Option<f64> {
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
+/// The value of a series that stands in a field: NaN also for what is infinite, in whatever spelling; `None` for what is no number.
+fn value_of(text: &str) -> Option<f64> {
+    number_of(text).or_else(|| text.parse().ok().map(|_: f64| f64::NAN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +340,10 @@ mod tests {
     #[test]
     fn maps_are_read_and_what_is_wrong_is_named() {
         let map: RoleMap = "time=t, source=id.orig_h,destination=3".parse().unwrap();
-        assert_eq!(map.0[&Role::Source], "id.orig_h");
+        assert_eq!(map.roles[&Role::Source], "id.orig_h");
+        let map: RoleMap = "value=cpu,key=host,value=mem".parse().unwrap();
+        assert_eq!((map.values, map.roles.len()), (vec!["cpu".to_owned(), "mem".to_owned()], 1));
+        assert!("value=a,value=a".parse::<RoleMap>().unwrap_err().contains("twice"));
         let features: FeatureMap = "a=b=count,proto=category".parse().unwrap();
         assert_eq!(features.0, [("a=b".to_owned(), Taken::Count), ("proto".to_owned(), Taken::Category)]);
         for (text, word) in [
@@ -290,5 +361,7 @@ mod tests {
         }
         assert!(number_of("-").unwrap().is_nan() && number_of("1e3") == Some(1_000.0));
         assert_eq!((number_of("inf"), number_of("x")), (None, None));
+        assert!(value_of("inf").unwrap().is_nan() && value_of("-Infinity").unwrap().is_nan());
+        assert!(value_of("1e999").unwrap().is_nan() && value_of("1,5").is_none() && value_of("x").is_none());
     }
 }

@@ -1,7 +1,9 @@
 //! Rows of a table: CSV with or without a header, or an object of JSON a line.
 
-use super::{Cells, Feature, Role, Spec, Taken, What, number_of};
+use super::{Cells, Feature, Joined, Role, Spec, Taken, VALUE_HEADERS, What, number_of, value_of};
+use crate::interrupt::Interrupt;
 use crate::render::clean;
+use crate::stdin::Bytes;
 use std::path::{Path, PathBuf};
 use tidegate_anomaly::records::{FEATURES_MAX, WARM_RECORDS};
 use tidegate_replay::decode::{LineFate, LineReader, ReadOptions, Times};
@@ -11,8 +13,15 @@ use tidegate_replay::{Progress, ReadAccount, ReadError};
 const LINE_BYTES_MAX: usize = 1 << 16;
 /// Most columns.
 const COLUMNS_MAX: usize = 1_024;
-/// Lines looked at for the first that is a row.
+/// Lines of a file, and bytes of a pipe, looked at for the first that is a row.
 const HEAD_LINES_MAX: usize = 1_000;
+const HEAD_BYTES_MAX: usize = 4 * LINE_BYTES_MAX;
+/// Longest key of a series.
+const KEY_BYTES_MAX: usize = 200;
+/// Most columns that are watched for common changes.
+const TOGETHER_MAX: usize = 64;
+/// As the standard input is named.
+pub(crate) const PIPE: &str = "-";
 /// Different texts in a column of so many rows that are more than categories have.
 const TEXTS_MAX: usize = 64;
 const SECOND_NS: u64 = 1_000_000_000;
@@ -28,6 +37,10 @@ struct Shape {
     destination: usize,
     weight: Option<usize>,
     entity: Option<usize>,
+    key: Option<usize>,
+    values: Vec<usize>,
+    /// The first line names the columns.
+    headed: bool,
 }
 
 /// A record that waits until it is known what its columns are.
@@ -53,46 +66,68 @@ struct Rows {
     fields: Vec<String>,
     held: Vec<Held>,
     features: Vec<Feature>,
+    /// Of a series: names of its columns of values, and what a row has in them.
+    columns: Vec<String>,
+    values: Vec<f64>,
     settled: bool,
     problem: Option<String>,
 }
 
 impl Reader {
-    pub(crate) fn open(path: &Path, spec: &Spec, options: &ReadOptions) -> Result<Self, ReadError> {
+    /// Opens a file or a pipe; `-` is the standard input, read until `interrupt`.
+    pub(crate) fn open(
+        path: &Path,
+        spec: &Spec,
+        options: &ReadOptions,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<Self, ReadError> {
         let options = ReadOptions { line_bytes_max: LINE_BYTES_MAX, format: None, ..options.clone() };
         let columns = |reason| ReadError::Columns { path: path.to_path_buf(), reason };
-        if std::fs::metadata(path).is_ok_and(|of| !of.is_file()) {
-            return Err(columns(
-                "it is no file, and a table is read twice: first for its columns".to_owned(),
-            ));
-        }
-        let mut first = None;
-        let mut lines = LineReader::open(path, &ReadOptions { strict: false, ..options.clone() })?;
-        for _ in 0..HEAD_LINES_MAX {
-            let more = lines.read(1, |_, line| {
-                first = first.take().or_else(|| (!is_remark(line)).then(|| line.to_vec()));
-                LineFate::NoUnit
-            })?;
-            if !more || first.is_some() {
-                break;
+        // What the columns of a series are is seen in its first row as well.
+        let wanted = if spec.what == What::Series { 2 } else { 1 };
+        let (lines, head) = match pipe(path, interrupt)? {
+            Some(pipe) => {
+                let mut lines = LineReader::from_stream(pipe, &label(path), &options)?;
+                let head = lines.head(HEAD_BYTES_MAX, |bytes| rows_of(bytes).1 >= wanted)?;
+                let head = head_of(head, wanted);
+                (lines, head)
             }
-        }
-        let first = first.ok_or_else(|| columns("it holds no row, not even a header".to_owned()))?;
-        let shape = shape(&first, spec).map_err(columns)?;
+            None => {
+                let mut head: Vec<Vec<u8>> = Vec::new();
+                let mut lines = LineReader::open(path, &ReadOptions { strict: false, ..options.clone() })?;
+                for _ in 0..HEAD_LINES_MAX {
+                    let more = lines.read(1, |_, line| {
+                        if !is_remark(line) {
+                            head.push(line.to_vec());
+                        }
+                        LineFate::NoUnit
+                    })?;
+                    if !more || head.len() >= wanted {
+                        break;
+                    }
+                }
+                (LineReader::open(path, &options)?, head)
+            }
+        };
+        let mut head = head.iter().map(Vec::as_slice);
+        let first = head.next().ok_or_else(|| columns("it holds no row, not even a header".to_owned()))?;
+        let shape = shape(first, head.next(), spec).map_err(columns)?;
         let rows = Rows {
-            header_due: spec.header && !shape.json,
+            header_due: shape.headed && !shape.json,
+            columns: shape.values.iter().map(|at| shape.names[*at].trim().to_owned()).collect(),
+            values: vec![f64::NAN; shape.values.len()],
             spec: spec.clone(),
             shape,
-            options: options.clone(),
+            options,
             times: Times::default(),
             fields: Vec::new(),
             held: Vec::new(),
             features: Vec::new(),
-            settled: spec.what == What::Edges,
+            settled: spec.what != What::Records,
             problem: None,
         };
         rows.named().map_err(columns)?;
-        Ok(Self { path: path.to_path_buf(), lines: LineReader::open(path, &options)?, rows })
+        Ok(Self { path: path.to_path_buf(), lines, rows })
     }
 
     /// Gives about `max` rows to `take`. False once the input has ended.
@@ -115,9 +150,12 @@ impl Reader {
         }
     }
 
-    /// How the columns of records are taken, for people.
+    /// How the columns of records and series are taken, for people.
     pub(crate) fn said(&self) -> Option<String> {
         let Rows { features, shape, .. } = &self.rows;
+        if self.what() == What::Series {
+            return Some(self.said_of_series());
+        }
         if features.is_empty() || self.rows.problem.is_some() {
             return None;
         }
@@ -147,6 +185,25 @@ impl Reader {
         Some(format!("columns taken as {} (--features)", parts.join("; ")))
     }
 
+    fn said_of_series(&self) -> String {
+        let Shape { names, time, key, values, headed, json, .. } = &self.rows.shape;
+        let name = |at: &usize| clean(names[*at].trim());
+        let list = |places: &[usize]| places.iter().map(name).collect::<Vec<_>>().join(" ");
+        let mut parts = Vec::new();
+        parts.push(time.as_ref().map_or("time: none, so a row counts as a second".to_owned(), |at| {
+            format!("time: {}", name(at))
+        }));
+        parts.extend(key.as_ref().map(|at| format!("key: {}", name(at))));
+        parts.push(format!("values: {}", list(values)));
+        let used = |at: &usize| values.contains(at) || [*time, *key].contains(&Some(*at));
+        let left: Vec<usize> = (0..names.len()).filter(|at| !used(at)).collect();
+        if !left.is_empty() {
+            parts.push(format!("left out: {}", list(&left)));
+        }
+        let header = if *headed || *json { "" } else { ", without a header" };
+        format!("columns taken as {}{header} (--map)", parts.join("; "))
+    }
+
     pub(crate) fn what(&self) -> What {
         self.rows.spec.what
     }
@@ -158,6 +215,48 @@ impl Reader {
     pub(crate) fn progress(&self) -> Progress {
         self.lines.progress()
     }
+}
+
+/// What stands for a pipe in messages.
+fn label(path: &Path) -> PathBuf {
+    if path == Path::new(PIPE) { PathBuf::from("stdin") } else { path.to_path_buf() }
+}
+
+/// The bytes of what is no file, and so can be read once only.
+fn pipe(
+    path: &Path,
+    interrupt: Option<&Interrupt>,
+) -> Result<Option<Box<dyn std::io::Read + Send>>, ReadError> {
+    let io = |source| ReadError::Io { path: label(path), source };
+    let stream: Box<dyn std::io::Read + Send> = if path == Path::new(PIPE) {
+        Box::new(std::io::stdin())
+    } else if std::fs::metadata(path).is_ok_and(|of| !of.is_file() && !of.is_dir()) {
+        Box::new(std::fs::File::open(path).map_err(io)?)
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(match interrupt {
+        Some(interrupt) => Box::new(Bytes::of(stream, interrupt.clone()).map_err(io)?),
+        None => stream,
+    }))
+}
+
+/// Whole lines that are rows, and how many there are.
+fn rows_of(bytes: &[u8]) -> (impl Iterator<Item = &[u8]>, usize) {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let row = |line: &&[u8]| line.len() <= LINE_BYTES_MAX && !is_remark(line);
+    let lines = || bytes[..end].split(|byte| *byte == b'\n').filter(row);
+    (lines(), lines().count())
+}
+
+/// The first `wanted` rows of what has come of a pipe; its last line may have no end.
+fn head_of(bytes: &[u8], wanted: usize) -> Vec<Vec<u8>> {
+    let mut head: Vec<Vec<u8>> = rows_of(bytes).0.take(wanted).map(<[u8]>::to_vec).collect();
+    let rest = bytes.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    if head.len() < wanted && bytes.len() < HEAD_BYTES_MAX && !is_remark(rest) {
+        head.push(rest.to_vec());
+    }
+    head
 }
 
 /// An empty line or a comment.
@@ -174,8 +273,8 @@ fn text_of(line: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(line).map_err(|_| "it is no UTF-8 text".to_owned())
 }
 
-/// The columns, from the first line.
-fn shape(first: &[u8], spec: &Spec) -> Result<Shape, String> {
+/// The columns, from the first line, and for a series from the second as well.
+fn shape(first: &[u8], second: Option<&[u8]>, spec: &Spec) -> Result<Shape, String> {
     let line = text_of(first)?.trim_start_matches('\u{feff}');
     let json = line.trim_start().starts_with('{');
     let delimiter = [b'|', b'\t', b';', b','].into_iter().max_by_key(|delimiter| {
@@ -183,19 +282,31 @@ fn shape(first: &[u8], spec: &Spec) -> Result<Shape, String> {
         line.bytes().filter(|byte| byte == delimiter).count()
     });
     let delimiter = delimiter.unwrap_or(b',');
-    let mut names = Vec::new();
+    let (mut names, mut row, mut headed) = (Vec::new(), Vec::new(), spec.header && !json);
     if json {
-        names.extend(object(line)?.keys().cloned());
+        for (name, value) in object(line)? {
+            names.push(name);
+            row.push(field(&value));
+        }
     } else {
         split(line, delimiter, &mut names)?;
-        if !spec.header {
-            names = (1..=names.len()).map(|number| number.to_string()).collect();
+        if spec.what == What::Series && headed {
+            headed = has_header(&names, spec)?;
+        }
+        if headed {
+            if let Some(second) = second.filter(|_| spec.what == What::Series) {
+                // What cannot be read is told when its turn comes.
+                let _ = text_of(second).and_then(|line| split(line, delimiter, &mut row));
+            }
+        } else {
+            row = names;
+            names = (1..=row.len()).map(|number| number.to_string()).collect();
         }
     }
     if names.len() > COLUMNS_MAX {
         return Err(format!("{} columns are more than {COLUMNS_MAX}", names.len()));
     }
-    let headed = json || spec.header;
+    let named = json || headed;
     let find = |name: &str| {
         let exact = names.iter().position(|one| one.trim() == name);
         exact.or_else(|| names.iter().position(|one| normal(one) == normal(name)))
@@ -214,7 +325,7 @@ fn shape(first: &[u8], spec: &Spec) -> Result<Shape, String> {
                 at.map(Some)
                     .ok_or_else(|| format!("there is no column `{name}`; the columns are: {}", list()))
             }
-            None if headed => {
+            None if named => {
                 Ok(role.headers().iter().find_map(|name| names.iter().position(|one| normal(one) == *name)))
             }
             None => Ok(place.filter(|at| *at < names.len())),
@@ -222,11 +333,52 @@ fn shape(first: &[u8], spec: &Spec) -> Result<Shape, String> {
     };
     // Without a header and a word about them, the columns of edges come in this order.
     let place = |at: usize| (spec.what == What::Edges && spec.map.is_empty()).then_some(at);
-    let time = role(Role::Time, place(0))?;
+    // Of several columns of a series the first is the time.
+    let asked = |at: usize| {
+        let mut asked = spec.map.values().chain(spec.series.iter().flat_map(|series| &series.values));
+        asked.any(|name| find(name) == Some(at))
+    };
+    let of_series = (spec.what == What::Series && names.len() > 1 && !asked(0)).then_some(0);
+    let time = role(Role::Time, place(0).or(of_series))?;
     let source = role(Role::Source, place(1))?;
     let destination = role(Role::Destination, place(2))?;
     let weight = role(Role::Weight, place(3))?;
     let entity = role(Role::Entity, None)?;
+    let key = role(Role::Key, None)?;
+    let mut values = Vec::new();
+    if let Some(series) = &spec.series {
+        for name in &series.values {
+            let at = find(name);
+            let at = at.ok_or_else(|| format!("there is no column `{name}`; the columns are: {}", list()))?;
+            if [time, key].contains(&Some(at)) || values.contains(&at) {
+                return Err(format!("column `{name}` cannot be two things; the columns are: {}", list()));
+            }
+            values.push(at);
+        }
+        if values.is_empty() && named {
+            let known = |name: &&str| names.iter().position(|one| normal(one) == *name);
+            let known = VALUE_HEADERS.iter().find_map(known);
+            values.extend(known.filter(|at| ![time, key].contains(&Some(*at))));
+        }
+        if values.is_empty() {
+            let holds = |at: &usize| row.get(*at).is_none_or(|text| value_of(text).is_some());
+            let free = (0..names.len()).filter(|at| ![time, key].contains(&Some(*at)));
+            values.extend(free.filter(holds));
+        }
+        if series.changes == Some(Joined::Together) && values.len() > TOGETHER_MAX {
+            return Err(format!(
+                "{} columns of values are more than the {TOGETHER_MAX} that can change together; name fewer with --map value=COLUMN",
+                values.len()
+            ));
+        }
+        if values.is_empty() {
+            return Err(format!(
+                "no column holds numbers in the first row. The columns are: {}. Name those that do with --map value=COLUMN (and time=COLUMN, \
+                 key=COLUMN), or say --no-header where the first line is a row",
+                list()
+            ));
+        }
+    }
     if spec.what == What::Edges {
         for (role, found) in [(Role::Time, time), (Role::Source, source), (Role::Destination, destination)] {
             if found.is_none() {
@@ -247,8 +399,42 @@ fn shape(first: &[u8], spec: &Spec) -> Result<Shape, String> {
         destination: destination.unwrap_or_default(),
         weight,
         entity,
+        key,
+        values,
+        headed,
         names,
     })
+}
+
+/// Whether the first line of a series names its columns. A line of numbers and times alone does not.
+fn has_header(fields: &[String], spec: &Spec) -> Result<bool, String> {
+    let number = |text: &str| number_of(text).is_some_and(f64::is_finite);
+    let time = |text: &str| match &spec.time_format {
+        Some(format) => jiff::civil::DateTime::strptime(format, text).is_ok(),
+        None => Times::default().parse(text.as_bytes()).is_ok(),
+    };
+    let Some(first) = fields.iter().find(|text| number(text)) else { return Ok(true) };
+    if fields.iter().all(|text| number(text) || time(text) || value_of(text).is_some()) {
+        return Ok(false);
+    }
+    let asked = !spec.map.is_empty() || spec.series.as_ref().is_some_and(|series| !series.values.is_empty());
+    if asked {
+        return Ok(true);
+    }
+    Err(format!(
+        "cannot tell whether the first line is a header: it has the number `{}` and texts. Name columns with --map time=COLUMN,value=COLUMN \
+         (and key=COLUMN), or say --no-header where it is a row",
+        short(first)
+    ))
+}
+
+/// What stands in a field of JSON.
+fn field(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn object(line: &str) -> Result<serde_json::Map<String, serde_json::Value>, String> {
@@ -305,8 +491,9 @@ fn split(line: &str, delimiter: u8, fields: &mut Vec<String>) -> Result<(), Stri
 impl Rows {
     /// Features that were named are columns.
     fn named(&self) -> Result<(), String> {
-        if self.spec.what == What::Edges && !self.spec.features.is_empty() {
-            return Err("edges have no features: --features is for --kind records".to_owned());
+        if self.spec.what != What::Records && !self.spec.features.is_empty() {
+            let what = self.spec.what.name();
+            return Err(format!("{what} have no features: --features is for --kind records"));
         }
         for (name, _) in &self.spec.features {
             if !self.shape.names.iter().any(|one| one == name) {
@@ -371,6 +558,26 @@ impl Rows {
                 };
                 if wanted {
                     take(&Cells::Edge { number, ts, source, destination, weight });
+                }
+            }
+            What::Series => {
+                let key = self.shape.key.map(|at| self.fields[at].as_str());
+                if let Some(key) = key
+                    && !(1..=KEY_BYTES_MAX).contains(&key.len())
+                {
+                    return Err(match key.len() {
+                        0 => "a row without a key".to_owned(),
+                        bytes => format!("a key of {bytes} bytes, where {KEY_BYTES_MAX} are the most"),
+                    });
+                }
+                for (value, &at) in self.values.iter_mut().zip(&self.shape.values) {
+                    let text = self.fields[at].as_str();
+                    *value = value_of(text).ok_or_else(|| {
+                        format!("`{}` in column `{}` is no number", short(text), clean(&self.shape.names[at]))
+                    })?;
+                }
+                if wanted {
+                    take(&Cells::Series { number, ts, key, columns: &self.columns, values: &self.values });
                 }
             }
             What::Records => {
@@ -505,6 +712,7 @@ mod tests {
             features: Vec::new(),
             header: true,
             time_format: None,
+            series: (what == What::Series).then(super::super::SeriesSpec::default),
         }
     }
 
@@ -514,7 +722,7 @@ mod tests {
         let path = folder.path().join("table");
         std::fs::write(&path, text).unwrap();
         let said = |error: ReadError| error.to_string();
-        let mut reader = Reader::open(&path, spec, &ReadOptions::default()).map_err(said)?;
+        let mut reader = Reader::open(&path, spec, &ReadOptions::default(), None).map_err(said)?;
         let mut list = Vec::new();
         let mut take = |cells: &Cells<'_>| {
             list.push(match cells {
@@ -524,6 +732,9 @@ mod tests {
                 Cells::Record { number, entity, features, fields, .. } => {
                     let kinds: Vec<&str> = features.iter().map(|one| one.taken.name()).collect();
                     format!("{number} {} {} {}", entity.unwrap_or("."), kinds.join(","), fields.join("|"))
+                }
+                Cells::Series { number, ts, key, columns, values } => {
+                    format!("{number} {ts} {} {} {values:?}", key.unwrap_or("."), columns.join(","))
                 }
             });
         };
@@ -556,6 +767,70 @@ mod tests {
         assert_eq!((list, faults), (vec!["1 60000000000 a>b 1".to_owned()], 2));
         let (list, faults) = rows("ts,src,dst,n\n1,a,,1\n1,a,b,-1\n1,\"a,b,1\n", &edges).unwrap();
         assert_eq!((list.len(), faults), (0, 3));
+    }
+
+    #[test]
+    fn series_are_found_with_and_without_a_header_and_in_json() {
+        let series = spec(What::Series);
+        let second = "000000000";
+        let given = |text: &str, spec: &Spec| rows(text, spec).unwrap();
+        let of = |values: &[&str], roles: &[(Role, &str)]| Spec {
+            map: roles.iter().map(|(role, name)| (*role, (*name).to_owned())).collect(),
+            series: Some(super::super::SeriesSpec {
+                values: values.iter().map(|name| (*name).to_owned()).collect(),
+                ..Default::default()
+            }),
+            ..series.clone()
+        };
+        // A column called value is the only one; otherwise all that hold numbers in the first row.
+        let (list, faults) = given("timestamp,value,other\n1970-01-01 00:00:05,2.5,7\n6,1,1\n", &series);
+        assert_eq!((list, faults), (vec![format!("2 5{second} . value [2.5]")], 1));
+        let text = "ts,host,cpu,key,mem\n1,x,0.5,a,\n2,x,,b,inf\n3,x,1,,1\n4,x,one,a,1\n";
+        let wanted =
+            vec![format!("2 1{second} a cpu,mem [0.5, NaN]"), format!("3 2{second} b cpu,mem [NaN, NaN]")];
+        assert_eq!(given(text, &series), (wanted, 2));
+        let (list, faults) = given(text, &of(&["mem"], &[(Role::Key, "host")]));
+        assert_eq!((list.len(), faults, list[0].as_str()), (4, 0, "2 1000000000 x mem [NaN]"));
+        // Lines of numbers and times alone have no header.
+        assert_eq!(
+            given("5\n7\n", &series).0,
+            [format!("1 1{second} . 1 [5.0]"), format!("2 2{second} . 1 [7.0]")]
+        );
+        assert_eq!(given("1970-01-01T00:00:09Z,5,6\n", &series).0, [format!("1 9{second} . 2,3 [5.0, 6.0]")]);
+        let bare = Spec { header: false, ..of(&["3"], &[(Role::Key, "2")]) };
+        assert_eq!(given("9,a,6\n", &bare).0, [format!("1 9{second} a 3 [6.0]")]);
+        let json = "{\"time\":1,\"key\":\"a\",\"load\":0.25,\"up\":null}\n{\"time\":2,\"key\":\"a\"}\n";
+        let wanted =
+            vec![format!("1 1{second} a load,up [0.25, NaN]"), format!("2 2{second} a load,up [NaN, NaN]")];
+        assert_eq!(given(json, &series), (wanted, 0));
+        assert_eq!(given("a,b\n", &series), (vec![], 0), "a header alone is no error");
+        let long = format!("key,value\n{},1\n", "k".repeat(KEY_BYTES_MAX + 1));
+        assert_eq!(given(&long, &series), (vec![], 1));
+        for (text, spec, word) in [
+            ("", &series, "no row"),
+            ("2024-01-01,host,5\n2024-01-02,host,6\n", &series, "--no-header"),
+            ("when,who\nnow,me\n", &series, "no column holds numbers"),
+            ("ts,a\n1,2\n", &of(&["b"], &[]), "no column `b`; the columns are: ts, a"),
+            ("ts,a\n1,2\n", &of(&["ts"], &[(Role::Time, "ts")]), "cannot be two things"),
+            ("ts,a\n1,2\n", &of(&[], &[(Role::Source, "a")]), "tables of series have no `source`"),
+        ] {
+            let error = rows(text, spec).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_pipe_is_what_has_come() {
+        let head = |text: &str| -> Vec<String> {
+            let lines = head_of(text.as_bytes(), 2);
+            lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+        };
+        assert_eq!(head("# x\n\na\nb\nc"), ["a", "b"]);
+        assert_eq!(head("a\nb"), ["a", "b"]);
+        assert_eq!(head("a\n"), ["a"]);
+        assert!(head("").is_empty());
+        let long = format!("{}\na\n", "x".repeat(LINE_BYTES_MAX + 1));
+        assert_eq!(head(&long), ["a"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::core::Core;
 use super::input::{Input, Line};
 use super::text::TimeForm;
 use crate::source::{Place, Progress, ReadAccount, ReadError, RejectCause};
+use std::io::Read;
 use std::path::Path;
 
 /// What a line was, for the account.
@@ -33,6 +34,29 @@ impl LineReader {
         let input = Input::open(path, options)?;
         let core = Core::new(input.path(), options);
         Ok(Self { input, core })
+    }
+
+    /// Reads what comes through a pipe as [`LineReader::open`] reads a file; `label` stands for the path in messages. A line is given as soon as
+    /// it has come.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the stream fails before its first byte.
+    pub fn from_stream(
+        stream: Box<dyn Read + Send>,
+        label: &Path,
+        options: &ReadOptions,
+    ) -> Result<Self, ReadError> {
+        let input = Input::from_stream(stream, label, options)?;
+        let core = Core::new(input.path(), options);
+        Ok(Self { input, core })
+    }
+
+    /// The beginning, up to `bytes_max` bytes, which stays to be read; of a stream no more is waited for than is `enough`.
+    ///
+    /// # Errors
+    /// [`ReadError`] when not one byte can be read.
+    pub fn head(&mut self, bytes_max: usize, enough: impl Fn(&[u8]) -> bool) -> Result<&[u8], ReadError> {
+        self.input.sniff(bytes_max, enough)
     }
 
     /// Gives at most `max` lines, with their numbers from 1, to `take`. False once the input has ended.
@@ -115,6 +139,21 @@ mod tests {
         assert_eq!(times.parse(b"1700000000.5"), Ok(1_700_000_000_500_000_000));
         assert!(times.parse(b"2026-01-05").is_err());
         assert_eq!(Times::default().parse(b"1970-01-01T00:00:01Z"), Ok(1_000_000_000));
+    }
+
+    #[test]
+    fn the_head_of_a_stream_is_seen_and_still_read() {
+        let options = ReadOptions::default();
+        let stream = Box::new(std::io::Cursor::new(b"a\nb\nc".to_vec()));
+        let mut reader = LineReader::from_stream(stream, Path::new("pipe"), &options).unwrap();
+        assert!(reader.head(100, |bytes| bytes.contains(&b'\n')).unwrap().starts_with(b"a\n"));
+        let mut lines = Vec::new();
+        let take = |number, line: &[u8]| {
+            lines.push((number, line.to_vec()));
+            LineFate::Row(1)
+        };
+        assert!(!reader.read(10, take).unwrap());
+        assert_eq!(lines, [(1, b"a".to_vec()), (2, b"b".to_vec()), (3, b"c".to_vec())]);
     }
 
     #[test]

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 mod bars;
 mod darpa;
+mod folds;
 mod indicators;
+mod measures;
 mod nab;
 mod nslkdd;
 mod pcap;
@@ -31,6 +33,12 @@ struct Arguments {
     /// Folder to write to; made if need be.
     #[arg(long)]
     out: PathBuf,
+    /// `nab`: also how well settings and thresholds do on folders that they were not chosen by, from `nab/windows.json`.
+    #[arg(long)]
+    folds: bool,
+    /// `darpa`: also MIDAS-F alone, beside the whole, by the labels in the fourth column.
+    #[arg(long)]
+    baseline: bool,
 }
 
 /// What a part does: reads below one folder, writes below another, returns how many files it wrote.
@@ -56,6 +64,9 @@ enum YardstickError {
     /// No such part, or not in this version.
     #[error("there is no part `{part}`; available are: {available}")]
     UnknownPart { part: String, available: String },
+    /// A part has no such extra.
+    #[error("`{option}` is for part `{part}`")]
+    Foreign { option: &'static str, part: &'static str },
     /// The folder has no input of this part's shape.
     #[error("no {wanted} in `{}`", folder.display())]
     NoInput { wanted: &'static str, folder: PathBuf },
@@ -80,12 +91,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Arguments { part, data, out }: Arguments) -> anyhow::Result<()> {
+fn run(Arguments { part, data, out, folds, baseline }: Arguments) -> anyhow::Result<()> {
+    for (is, option, of) in [(folds, "--folds", "nab"), (baseline, "--baseline", "darpa")] {
+        if is && part != of {
+            return Err(YardstickError::Foreign { option, part: of }.into());
+        }
+    }
     let known = PARTS.iter().find(|(name, _)| *name == part);
     let available = || PARTS.map(|(name, _)| name).join(", ");
     let (_, work) = known.ok_or_else(|| YardstickError::UnknownPart { part, available: available() })?;
     let count = work(&data, &out)?;
     println!("{count} files written to {}", out.display());
+    if folds {
+        print!("{}", folds::report(&data)?);
+    }
+    if baseline {
+        print!("{}", darpa::baseline(&data, &out)?);
+    }
     Ok(())
 }
 

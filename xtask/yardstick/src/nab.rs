@@ -2,11 +2,29 @@
 
 use crate::{YardstickError, create, inputs};
 use anyhow::Context;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tidegate_anomaly::{SeriesDetector, SeriesOptions};
 
 pub(crate) fn write(data: &Path, out: &Path) -> anyhow::Result<usize> {
-    let (data, out) = (data.join("nab"), out.join("nab"));
+    let out = out.join("nab");
+    let all = files(data)?;
+    for file in &all {
+        judge(&file.path, &out.join(&file.folder), &file.stem)?;
+    }
+    Ok(all.len())
+}
+
+/// A series' file.
+pub(crate) struct File {
+    /// The folder it lies in, a kind of series.
+    pub(crate) folder: String,
+    pub(crate) stem: String,
+    pub(crate) path: PathBuf,
+}
+
+/// The files of all series below `nab`, in order of name.
+pub(crate) fn files(data: &Path) -> anyhow::Result<Vec<File>> {
+    let data = data.join("nab");
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(&data).with_context(|| format!("cannot list `{}`", data.display()))? {
         let path = entry?.path();
@@ -15,28 +33,40 @@ pub(crate) fn write(data: &Path, out: &Path) -> anyhow::Result<usize> {
         }
     }
     folders.sort();
-    let mut count = 0;
+    let mut all = Vec::new();
     for folder in &folders {
-        let name = folder.file_name().unwrap_or_default();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let compressed = inputs(folder, ".csv.gz", "<name>.csv.gz").unwrap_or_default();
         let plain = inputs(folder, ".csv", "<name>.csv").unwrap_or_default();
-        for (stem, path) in compressed.iter().chain(&plain) {
-            judge(path, &out.join(name), stem)?;
-            count += 1;
-        }
+        let found = compressed.into_iter().chain(plain);
+        all.extend(found.map(|(stem, path)| File { folder: name.clone(), stem, path }));
     }
-    if count == 0 {
+    if all.is_empty() {
         return Err(YardstickError::NoInput { wanted: "<category>/<name>.csv.gz", folder: data }.into());
     }
-    Ok(count)
+    Ok(all)
 }
 
 /// One series, row by row, with the shipped configuration. The threshold chooses alerts, not scores.
 fn judge(path: &Path, out: &Path, stem: &str) -> anyhow::Result<()> {
     let mut detector = SeriesDetector::new(SeriesOptions::default())?;
-    let mut rows = csv::Reader::from_reader(crate::open(path)?);
     let mut table = create(out, &format!("{stem}.csv"))?;
     table.write_record(["timestamp", "score"])?;
+    rows(path, |time, seconds, value| {
+        let verdict = detector.push(seconds, value);
+        table.write_record([time, &verdict.score.to_string()])?;
+        Ok(())
+    })?;
+    table.flush()?;
+    Ok(())
+}
+
+/// Gives the rows of a series: time as it is written, in seconds, and the value, NaN where there is none.
+pub(crate) fn rows(
+    path: &Path,
+    mut take: impl FnMut(&str, i64, f64) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut rows = csv::Reader::from_reader(crate::open(path)?);
     let mut row = csv::StringRecord::new();
     while rows.read_record(&mut row).with_context(|| format!("cannot read `{}`", path.display()))? {
         let line = row.position().map_or(0, csv::Position::line);
@@ -44,18 +74,20 @@ fn judge(path: &Path, out: &Path, stem: &str) -> anyhow::Result<()> {
         let (Some(time), Some(value)) = (row.get(0), row.get(1)) else {
             return Err(wrong("not timestamp,value".to_owned()).into());
         };
-        let at: jiff::civil::DateTime =
-            time.parse().map_err(|_| wrong(format!("`{time}` is no time such as 2024-01-31 23:55:00")))?;
-        // Local time, as the people behind a series live by.
-        let seconds = at.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp().as_second();
+        let seconds =
+            seconds(time).ok_or_else(|| wrong(format!("`{time}` is no time such as 2024-01-31 23:55:00")))?;
         // A value that is missing is a row all the same.
         let value = if value.trim().is_empty() { Ok(f64::NAN) } else { value.trim().parse() };
         let value = value.map_err(|_| wrong("the value is no number".to_owned()))?;
-        let verdict = detector.push(seconds, value);
-        table.write_record([time, &verdict.score.to_string()])?;
+        take(time, seconds, value)?;
     }
-    table.flush()?;
     Ok(())
+}
+
+/// Local time, as the people behind a series live by.
+pub(crate) fn seconds(time: &str) -> Option<i64> {
+    let at: jiff::civil::DateTime = time.parse().ok()?;
+    Some(at.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 #[cfg(test)]

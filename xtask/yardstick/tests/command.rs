@@ -23,3 +23,14 @@ fn a_folder_without_input_is_an_error() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot list"));
 }
+
+#[test]
+fn an_extra_of_another_part_is_an_error() {
+    for (option, said) in [("--folds", "`--folds` is for part `nab`"), ("--baseline", "is for part `darpa`")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-yardstick"));
+        let output = command.args(["bars", "--data", "x", "--out", "x", option]).output().unwrap();
+        assert!(!output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains(said), "{output:?}");
+    }
+}

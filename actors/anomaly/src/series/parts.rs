@@ -63,6 +63,33 @@ impl Part {
         Self::Prediction,
         Self::Unrest,
     ];
+
+    /// What it is, in words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Logarithm => "logarithm of the value",
+            Self::Mean4 => "mean of some 4 rows",
+            Self::Mean12 => "mean of some 12 rows",
+            Self::Mean40 => "mean of some 40 rows",
+            Self::Mean120 => "mean of some 120 rows",
+            Self::Step => "change since the row before",
+            Self::Step24 => "change since 24 rows before",
+            Self::Shift4 => "mean of some 4 rows less that of 40",
+            Self::Shift12 => "mean of some 12 rows less that of 120",
+            Self::HourOfDay => "difference from this hour of the day",
+            Self::HourOfDayMean => "difference from the hours of the day, mean of some 12 rows",
+            Self::HourOfWeek => "difference from this hour of the week",
+            Self::Prediction => "error of a small model",
+            Self::Unrest => "logarithm of the mean step of some 24 rows",
+        }
+    }
+
+    /// Whether it is measured from the first value of its series.
+    pub(super) const fn is_level(self) -> bool {
+        matches!(self, Self::Mean4 | Self::Mean12 | Self::Mean40 | Self::Mean120)
+    }
 }
 
 /// Rows that the means look back, about.
@@ -137,6 +164,11 @@ impl Parts {
             predictor: Predictor::default(),
             error: 0.0,
         }
+    }
+
+    /// The first value, which levels are measured from.
+    pub(super) fn origin(&self) -> f64 {
+        self.origin
     }
 
     /// Takes a finite value; `range` is the width of all values so far, once it is known.

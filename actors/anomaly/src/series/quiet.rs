@@ -3,8 +3,6 @@
 use crate::AnomalyError;
 use crate::state::Walk;
 
-/// Rows for which only stronger evidence is let through.
-const HOLD_ROWS: u64 = 20;
 /// What is left of the level per row after them.
 const FADE: f64 = 0.95;
 
@@ -16,10 +14,11 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// `evidence` when it says something new, otherwise 0.
-    pub(super) fn pass(&mut self, evidence: f64) -> f64 {
-        self.age = (self.age + 1).min(HOLD_ROWS + 1);
-        if self.age > HOLD_ROWS {
+    /// `evidence` when it says something new, otherwise 0; for `hold` rows only what is stronger is let through.
+    pub(super) fn pass(&mut self, evidence: f64, hold: u32) -> f64 {
+        let hold = u64::from(hold);
+        self.age = (self.age + 1).min(hold + 1);
+        if self.age > hold {
             self.peak *= FADE;
         }
         if evidence > self.peak {
@@ -35,9 +34,9 @@ impl Quiet {
         self.peak
     }
 
-    pub(super) fn walk(&mut self, walk: &mut impl Walk) -> Result<(), AnomalyError> {
+    pub(super) fn walk(&mut self, walk: &mut impl Walk, hold: u32) -> Result<(), AnomalyError> {
         walk.float(&mut self.peak)?;
-        walk.count(&mut self.age, HOLD_ROWS + 1)
+        walk.count(&mut self.age, u64::from(hold) + 1)
     }
 }
 
@@ -48,8 +47,11 @@ mod tests {
     #[test]
     fn a_repeat_is_held_back_and_a_rise_breaks_through() {
         let mut quiet = Quiet::default();
-        assert_eq!([2.0, 2.0, 1.0, 3.0, 3.0].map(|evidence| quiet.pass(evidence)), [2.0, 0.0, 0.0, 3.0, 0.0]);
-        let again = (1..100).find(|_| quiet.pass(2.0) > 0.0);
+        assert_eq!(
+            [2.0, 2.0, 1.0, 3.0, 3.0].map(|evidence| quiet.pass(evidence, 20)),
+            [2.0, 0.0, 0.0, 3.0, 0.0]
+        );
+        let again = (1..100).find(|_| quiet.pass(2.0, 20) > 0.0);
         // 20 rows of which one has passed, then 3 x 0.95^8 < 2.
         assert_eq!(again, Some(27));
     }

@@ -48,6 +48,11 @@ impl Range {
         }
     }
 
+    /// The end of the range that `value` is nearer to, or beyond.
+    pub(super) fn end(&self, value: f64) -> f64 {
+        if value - self.high > self.low - value { self.high } else { self.low }
+    }
+
     /// `value`, drawn in to at most one width outside: one wild value must not blind the detector for what follows.
     pub(super) fn drawn_in(&self, value: f64) -> f64 {
         if !self.judges() {

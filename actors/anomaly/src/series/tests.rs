@@ -97,6 +97,8 @@ fn the_state_is_small_and_what_does_not_fit_is_refused() {
             "`learning_rows` is 99: 100 rows or more",
         ),
         (SeriesOptions { threshold: 0.0, ..SeriesOptions::default() }, "`threshold` is 0: more than 0"),
+        (SeriesOptions { margin: 0.0, ..SeriesOptions::default() }, "`margin` is 0: more than 0"),
+        (SeriesOptions { hold_rows: 0, ..SeriesOptions::default() }, "`hold_rows` is 0: 1 to 10,000 rows"),
         (SeriesOptions { forget: f64::NAN, ..SeriesOptions::default() }, "`forget` is NaN: 0 to 0.01"),
     ] {
         assert_eq!(SeriesDetector::new(wrong).unwrap_err().to_string(), said);
