@@ -189,7 +189,8 @@ pub(crate) const fn one_in(what: What) -> u32 {
 impl Spec {
     /// Whether a store has it as a command would have written it.
     pub(crate) fn is_sound(&self) -> bool {
-        self.one_in > 0 && self.tick_ns > 0
+        let of_rows = self.one_in > 0 || self.what == What::Series;
+        of_rows && self.tick_ns > 0 && self.series.as_ref().is_none_or(|series| series.one_in != Some(0))
     }
 
     /// Share of ordinary rows that may be alerts.
