@@ -160,10 +160,21 @@ pub(crate) fn run() -> Result<bool> {
     let strict = [("RUSTDOCFLAGS", "-Dwarnings")];
     run.cargo("doc", &["doc", "--no-deps", "--workspace", "--locked", "--features", FEATURES], &strict);
     if run.cargo("build", &["test", "--workspace", "--locked", "--features", FEATURES, "--no-run"], &[]) {
+        // Where namespaces are to be had, no test that needs them may be left out, whatever else it misses.
+        let mut lab: &[(&str, &str)] = &[];
+        run.step("namespaces", |_| {
+            Ok(match no_namespaces() {
+                Some(why) => Outcome::Skipped(why),
+                None => {
+                    lab = &[("TIDEGATE_LAB", "required")];
+                    Outcome::Passed
+                }
+            })
+        });
         run.cargo(
             "test",
             &["test", "--workspace", "--locked", "--features", FEATURES, "--no-fail-fast"],
-            &[],
+            lab,
         );
         run.step("browser", |cases| browser::run(&target, cases));
         loom(&mut run, &target);
@@ -184,6 +195,32 @@ pub(crate) fn run() -> Result<bool> {
         );
     }
     Ok(run.report(start.elapsed()))
+}
+
+/// Why no network of our own can be made here, if it cannot: then real servers, machines of a cluster and captures off an interface
+/// are not tested. Tried as the tests make theirs. That a tool is missing is no reason to leave tests out: they then fail and name it.
+fn no_namespaces() -> Option<String> {
+    let said = |command: &mut Command| match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("{}: {error}", command.get_program().to_string_lossy())),
+    };
+    let ip = |line: &str| said(Command::new("ip").args(line.split(' ')));
+    // Where there is no `ip`, the kernel is asked by what every Linux has.
+    let made = if Command::new("ip").arg("-V").output().is_err() {
+        said(Command::new("unshare").args(["--net", "true"]))
+    } else {
+        let probe = format!("tidegate-ci-{}", std::process::id());
+        let made = ip(&format!("netns add {probe}"))
+            .and_then(|()| ip(&format!("-n {probe} link add name br0 type bridge")))
+            .and_then(|()| ip(&format!("-n {probe} link add one type veth peer name other")));
+        // Where it could not be made there is none to take away.
+        let _ = ip(&format!("netns del {probe}"));
+        made
+    };
+    made.err().map(|why| {
+        format!("network namespaces are not allowed here ({why}); tests that need them say so and pass")
+    })
 }
 
 /// Oldest Node.js that the dashboard's tools run on.
