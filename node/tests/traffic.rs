@@ -284,13 +284,20 @@ fn timeless(csv: &str) -> Vec<String> {
     rows.into_iter().map(row).collect()
 }
 
+/// Says what is not tested; `TIDEGATE_LAB=required` makes that a failure.
+#[cfg(target_os = "linux")]
+fn skipped(why: &str) {
+    assert!(std::env::var("TIDEGATE_LAB").as_deref() != Ok("required"), "{why}");
+    eprintln!("SKIPPED: {why}");
+}
+
 /// What `flows` and `detect` take off an interface is what tcpdump wrote of the same traffic.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_interface_tells_what_its_capture_tells() {
     let space = match Namespace::new() {
         Ok(space) => space,
-        Err(why) => return eprintln!("SKIPPED: no namespace to capture in: {why}"),
+        Err(why) => return skipped(&format!("no namespace to capture in: {why}")),
     };
     let folder = folder();
     let binary = |line: &str| {
@@ -353,7 +360,7 @@ fn an_interface_tells_what_its_capture_tells() {
     let recorded: Vec<_> = recorded.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let (_, notes) = ends(folder.path(), &format!("flows watch/evidence/{} --output csv", recorded[0]), 0);
     assert!(recorded.len() == 1 && notes.contains("63 flows"), "{recorded:?} {notes}");
-    let Some(tcpdump) = tcpdump else { return eprintln!("SKIPPED: no tcpdump to compare with") };
+    let Some(tcpdump) = tcpdump else { return skipped("no tcpdump to compare with") };
     let (_, notes, _) = tcpdump.interrupted();
     assert!(notes.contains("\n0 packets dropped by kernel"), "{notes}");
     let (recorded, _) = ends(folder.path(), "flows lo.pcap --output csv", 0);

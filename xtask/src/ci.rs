@@ -178,9 +178,11 @@ fn watch(command: &mut Command, cases: &mut Cases) -> Result<Outcome> {
 }
 
 /// Runs all tests of the workspace, and those that fail once more without the others beside them.
-fn tests(cases: &mut Cases) -> Result<Outcome> {
+fn tests(environment: &[(&str, &str)], cases: &mut Cases) -> Result<Outcome> {
     let all = ["test", "--workspace", "--locked", "--features", FEATURES];
-    let (outcome, complaints) = watch_both(shell::cargo().args(all).arg("--no-fail-fast"), cases)?;
+    let mut command = shell::cargo();
+    command.args(all).arg("--no-fail-fast").envs(environment.iter().copied());
+    let (outcome, complaints) = watch_both(&mut command, cases)?;
     let targets = failed_targets(&complaints);
     // An abort or a failure of many is not a matter of who ran beside it, and examples in documentation wait for nobody.
     let named = cases.names.len() as u64 == cases.failed && cases.failed <= UNSTEADY_MOST;
@@ -190,7 +192,7 @@ fn tests(cases: &mut Cases) -> Result<Outcome> {
     println!("\nonce more, alone: {}", cases.names.join(", "));
     let mut again = Cases::default();
     let mut command = shell::cargo();
-    command.args(all).arg("--no-fail-fast").args(targets);
+    command.args(all).arg("--no-fail-fast").envs(environment.iter().copied()).args(targets);
     command.args(["--", "--exact", "--test-threads=1"]).args(&cases.names);
     watch(&mut command, &mut again)?;
     // Each must have run: a name that nothing answers to fails nowhere.
@@ -243,7 +245,18 @@ pub(crate) fn run() -> Result<bool> {
     let strict = [("RUSTDOCFLAGS", "-Dwarnings")];
     run.cargo("doc", &["doc", "--no-deps", "--workspace", "--locked", "--features", FEATURES], &strict);
     if run.cargo("build", &["test", "--workspace", "--locked", "--features", FEATURES, "--no-run"], &[]) {
-        run.step("test", tests);
+        // Where namespaces are to be had, no test that needs them may be left out, whatever else it misses.
+        let mut lab: &[(&str, &str)] = &[];
+        run.step("namespaces", |_| {
+            Ok(match no_namespaces() {
+                Some(why) => Outcome::Skipped(why),
+                None => {
+                    lab = &[("TIDEGATE_LAB", "required")];
+                    Outcome::Passed
+                }
+            })
+        });
+        run.step("test", |cases| tests(lab, cases));
         run.step("browser", |cases| browser::run(&target, cases));
         loom(&mut run, &target);
         let sim = ["run", "--quiet", "--release", "--locked", "--package", "tidegate-sim", "--"];
@@ -263,6 +276,32 @@ pub(crate) fn run() -> Result<bool> {
         );
     }
     Ok(run.report(start.elapsed()))
+}
+
+/// Why no network of our own can be made here, if it cannot: then real servers, machines of a cluster and captures off an interface
+/// are not tested. Tried as the tests make theirs. That a tool is missing is no reason to leave tests out: they then fail and name it.
+fn no_namespaces() -> Option<String> {
+    let said = |command: &mut Command| match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("{}: {error}", command.get_program().to_string_lossy())),
+    };
+    let ip = |line: &str| said(Command::new("ip").args(line.split(' ')));
+    // Where there is no `ip`, the kernel is asked by what every Linux has.
+    let made = if Command::new("ip").arg("-V").output().is_err() {
+        said(Command::new("unshare").args(["--net", "true"]))
+    } else {
+        let probe = format!("tidegate-ci-{}", std::process::id());
+        let made = ip(&format!("netns add {probe}"))
+            .and_then(|()| ip(&format!("-n {probe} link add name br0 type bridge")))
+            .and_then(|()| ip(&format!("-n {probe} link add one type veth peer name other")));
+        // Where it could not be made there is none to take away.
+        let _ = ip(&format!("netns del {probe}"));
+        made
+    };
+    made.err().map(|why| {
+        format!("network namespaces are not allowed here ({why}); tests that need them say so and pass")
+    })
 }
 
 /// Oldest Node.js that the dashboard's tools run on.

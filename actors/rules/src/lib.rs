@@ -1,6 +1,7 @@
-//! Rules that users bring along, over records of traffic: flows, DNS, HTTP, logs of Zeek and Suricata, and alerts themselves.
+//! Rules that users bring along, over records of traffic: flows, DNS, HTTP, logs of Zeek and Suricata, and alerts themselves; and over rows
+//! of results, such as bars and anomalies.
 //!
-//! [`record`] is what rules see, [`extract`] makes records of packets, [`rows`] of lines of logs, [`expr`] are the conditions on them;
+//! [`record`] is what rules see, [`streams`] which results there are, [`extract`] makes records of packets, [`rows`] of lines of logs, [`expr`] are the conditions on them;
 //! [`sigma`] compiles Sigma rules and their correlations, [`pattern`] sequences such as `a then b within 5m without c`, [`set`] runs all of
 //! them over a stream.
 //!
@@ -16,6 +17,7 @@ pub mod rows;
 pub mod set;
 pub mod sigma;
 pub mod span;
+pub mod streams;
 pub mod yaml;
 
 pub use extract::Extract;
@@ -24,3 +26,4 @@ pub use record::{Kind, Origin, Record, Value};
 pub use rows::Rows;
 pub use set::{Hit, Level, RuleSet};
 pub use sigma::RuleError;
+pub use streams::{Keys, Streams, Type};

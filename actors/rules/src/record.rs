@@ -17,10 +17,12 @@ pub enum Kind {
     Alert,
     /// Another record of a log.
     Other,
+    /// A row of results, of the stream with this number ([`crate::Streams`]).
+    Row(u16),
 }
 
 impl Kind {
-    /// Every kind.
+    /// Every kind of record that is no row of results.
     pub const ALL: [Self; 5] = [Self::Flow, Self::Dns, Self::Http, Self::Alert, Self::Other];
 
     /// Name in patterns.
@@ -32,6 +34,7 @@ impl Kind {
             Self::Http => "http",
             Self::Alert => "alert",
             Self::Other => "other",
+            Self::Row(_) => "row",
         }
     }
 }
@@ -216,6 +219,8 @@ pub enum Key {
     Known(u8),
     /// A field of a log under its own name.
     Own(Box<str>),
+    /// A column of streams of results, by number.
+    Column(u16),
 }
 
 /// The number of a field under its one name.
@@ -252,12 +257,13 @@ impl Key {
         }
     }
 
-    /// Its name.
+    /// Its name; empty for a column, whose name its streams know.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::Known(at) => FIELDS[usize::from(*at)].0,
             Self::Own(name) => name,
+            Self::Column(_) => "",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! All rules over one stream of records.
 
 use crate::pattern::{Matched, Pattern};
-use crate::record::{Record, Value};
+use crate::record::{Kind, Record, Value};
 use crate::sigma::{Compiled, Counting};
 
 /// How bad a rule says it is.
@@ -122,6 +122,20 @@ impl RuleSet {
         self.sigma.rules.is_empty() && self.patterns.is_empty()
     }
 
+    /// Whether a rule looks at such records.
+    pub fn looks_at(&self, takes: impl Fn(Kind) -> bool) -> bool {
+        let rules = self.sigma.rules.iter().filter_map(|rule| rule.source.kind);
+        rules.chain(self.patterns.iter().flat_map(Pattern::kinds).flatten()).any(takes)
+    }
+
+    /// Whether a rule looks at records of traffic.
+    #[must_use]
+    pub fn of_traffic(&self) -> bool {
+        let any = self.patterns.iter().flat_map(Pattern::kinds).any(|kind| kind.is_none())
+            || self.sigma.rules.iter().any(|rule| rule.source.kind.is_none());
+        any || self.looks_at(|kind| !matches!(kind, Kind::Row(_) | Kind::Alert))
+    }
+
     /// Takes a record and gives what it meets: rules in their order, then correlations, then patterns.
     pub fn take(&mut self, record: &Record, mut hit: impl FnMut(Hit)) {
         self.records += 1;
@@ -153,7 +167,10 @@ impl RuleSet {
             hit(Hit {
                 entity: if entity.is_empty() { base.entity } else { entity },
                 first_ts: met.first_ts,
-                units: (met.first_unit.min(base.units.0), base.units.1),
+                units: match record.kind {
+                    Kind::Row(_) => base.units,
+                    _ => (met.first_unit.min(base.units.0), base.units.1),
+                },
                 seen: met.count,
                 expected: correlated.threshold,
                 ..base
@@ -162,14 +179,19 @@ impl RuleSet {
         for pattern in &mut self.patterns {
             self.matches.clear();
             pattern.take(record, &mut self.matches);
-            let Some(first) = self.matches.first() else { continue };
+            if self.matches.is_empty() {
+                continue;
+            }
             let kind = format!("pattern:{}", pattern.name);
             let base = of(record, &kind, &pattern.text, pattern.level, None);
             let entity = pattern.group(record);
-            let unit = self.matches.iter().map(|found| found.first_unit).min().unwrap_or(base.units.0);
+            // Rows are numbered in each stream, and a match may begin in another one than it ends in.
+            let of_rows = matches!(record.kind, Kind::Row(_));
+            let first = self.matches.iter().map(|found| found.first_unit).min().filter(|_| !of_rows);
+            let (first_ts, unit) = (self.matches[0].first_ts, first.unwrap_or(base.units.0));
             hit(Hit {
                 entity: if entity.is_empty() { base.entity } else { entity },
-                first_ts: first.first_ts.min(base.ts),
+                first_ts: first_ts.min(base.ts),
                 units: (unit.min(base.units.0), base.units.1),
                 seen: self.matches.len() as u64,
                 ..base

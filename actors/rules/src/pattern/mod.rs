@@ -3,7 +3,7 @@
 //! ```text
 //! pattern := [NAME ":"] step ("then" step)* "within" SPAN clause*
 //! clause  := "without" step | "by" FIELD ("," FIELD)* | "severity" low|medium|high
-//! step    := KIND ["(" condition ")"] ["times" N]          KIND: flow dns http alert other any
+//! step    := KIND ["(" condition ")"] ["times" N]          KIND: flow dns http alert other any, or a stream of results
 //! condition: FIELD OP VALUE, "FIELD in (VALUE, …)", "FIELD exists", joined by and, or, not and parentheses
 //! OP      := = != < <= > >= contains startswith endswith matches in
 //! ```
@@ -11,7 +11,7 @@
 //! Every record that meets the first step begins a match; each further record that meets the next step takes it on (records between
 //! do not matter); the match is there when the last step is met, at most SPAN after the first. A record that meets a `without`
 //! ends every match it falls into, also one that it would take on. With `by`, all records of a match have the same values in
-//! those fields, and records without them are not looked at.
+//! those fields, and records without them are not looked at. A match over streams of results is always of one key, whatever `by` adds.
 
 mod parse;
 
@@ -20,6 +20,7 @@ pub use parse::PatternError;
 use crate::expr::Expr;
 use crate::record::{Key, Kind, Record};
 use crate::set::Level;
+use crate::streams::Streams;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use tidegate_flow::hash::{Fixed, hash_of};
 
@@ -33,7 +34,7 @@ pub const GROUPS_MAX: usize = 4_096;
 /// What a record must be to meet a step.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Of this kind; any where left out.
+    /// Of this kind; any but rows of results where left out.
     pub kind: Option<Kind>,
     /// And so.
     pub expr: Expr,
@@ -41,7 +42,11 @@ pub struct Step {
 
 impl Step {
     fn takes(&self, record: &Record) -> bool {
-        self.kind.is_none_or(|kind| kind == record.kind) && self.expr.holds(record)
+        let meant = match self.kind {
+            Some(kind) => kind == record.kind,
+            None => !matches!(record.kind, Kind::Row(_)),
+        };
+        meant && self.expr.holds(record)
     }
 }
 
@@ -119,7 +124,20 @@ impl Pattern {
     /// # Errors
     /// [`PatternError`] with the place that is wrong and what is allowed there.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        parse::pattern(text)
+        Self::over(text, &Streams::default())
+    }
+
+    /// As [`Self::parse`], where there are streams of results as well.
+    ///
+    /// # Errors
+    /// [`PatternError`] with the place that is wrong and what is allowed there.
+    pub fn over(text: &str, streams: &Streams) -> Result<Self, PatternError> {
+        parse::pattern(text, streams)
+    }
+
+    /// The kinds of records that it looks at; `None` for any of traffic.
+    pub fn kinds(&self) -> impl Iterator<Item = Option<Kind>> + '_ {
+        self.steps.iter().chain(&self.without).map(|step| step.kind)
     }
 
     /// Takes a record and adds the matches it completes, oldest first. Time goes on only: a record that is older than one before counts as

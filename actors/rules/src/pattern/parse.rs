@@ -2,9 +2,10 @@
 
 use super::{Groups, Pattern, STEPS_MAX, Step};
 use crate::expr::{self, Compare, Expr, Place, Test, Text};
-use crate::record::{Key, Kind, names};
+use crate::record::{Key, Kind};
 use crate::set::Level;
 use crate::span;
+use crate::streams::{Streams, Type};
 use std::fmt;
 
 /// Longest pattern, bytes.
@@ -88,21 +89,29 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, (usize, String)> {
     Ok(tokens)
 }
 
+/// What may have been meant.
+fn hint(name: &str, allowed: &[&str]) -> String {
+    let near = allowed.iter().min_by_key(|other| strsim::damerau_levenshtein(name, other));
+    let near = near.filter(|other| strsim::damerau_levenshtein(name, other) <= 2);
+    near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default()
+}
+
 struct Parser<'a> {
     text: &'a str,
+    streams: &'a Streams,
     tokens: Vec<(usize, Token)>,
     at: usize,
 }
 
 type Parsed<T> = Result<T, (usize, String)>;
 
-pub(super) fn pattern(text: &str) -> Result<Pattern, PatternError> {
+pub(super) fn pattern(text: &str, streams: &Streams) -> Result<Pattern, PatternError> {
     let error = |(at, reason)| PatternError { text: text.to_owned(), at, reason };
     if text.len() > TEXT_BYTES_MAX {
         return Err(error((0, format!("it has over {TEXT_BYTES_MAX} bytes"))));
     }
     let tokens = tokens(text).map_err(error)?;
-    Parser { text, tokens, at: 0 }.pattern().map_err(error)
+    Parser { text, streams, tokens, at: 0 }.pattern().map_err(error)
 }
 
 impl Parser<'_> {
@@ -155,10 +164,14 @@ impl Parser<'_> {
             name = Some(found.to_owned());
             self.at = 1;
         }
-        let mut steps = Vec::new();
-        self.steps(&mut steps)?;
-        while self.next_is("then") {
+        let (mut steps, mut places) = (Vec::new(), Vec::new());
+        loop {
+            let place = self.place();
             self.steps(&mut steps)?;
+            places.resize(steps.len(), place);
+            if !self.next_is("then") {
+                break;
+            }
         }
         if !self.next_is("within") {
             return self.wrong("`then` and a further step, `times N`, or `within` and a span such as 5m");
@@ -170,6 +183,7 @@ impl Parser<'_> {
         while self.at < self.tokens.len() {
             let place = self.place();
             if self.next_is("without") {
+                places.push(self.place());
                 without.push(self.step()?);
                 if without.len() > LIST_MAX {
                     return Err((
@@ -195,6 +209,16 @@ impl Parser<'_> {
                     .wrong("`without` and a step, `by` and fields (once), `severity` (once), or the end");
             }
         }
+        let kinds = steps.iter().chain(&without).map(|step| step.kind);
+        if let Some((at, why)) = self.streams.mixed(kinds.clone()) {
+            return Err((places.get(at).copied().unwrap_or(0), why));
+        }
+        let mut by = by.unwrap_or_default();
+        let of_rows = kinds.flatten().any(|kind| matches!(kind, Kind::Row(_)));
+        // A match over results is always of one key.
+        if let Some(entity) = Streams::entity().filter(|entity| of_rows && !by.contains(entity)) {
+            by.insert(0, entity);
+        }
         Ok(Pattern {
             name: name.unwrap_or_else(|| self.text.split_whitespace().collect::<Vec<_>>().join(" ")),
             text: self.text.to_owned(),
@@ -202,7 +226,7 @@ impl Parser<'_> {
             steps,
             without,
             within_ns,
-            by: by.unwrap_or_default(),
+            by,
             groups: Groups::default(),
             given_up: 0,
             now: 0,
@@ -231,16 +255,26 @@ impl Parser<'_> {
     }
 
     fn step(&mut self) -> Parsed<Step> {
-        let expected = "a kind of record: flow, dns, http, alert, other or any";
+        let streams = self.streams;
+        let expected = if streams.is_empty() {
+            "a kind of record: flow, dns, http, alert, other or any"
+        } else {
+            "a kind of record (flow, dns, http, alert, other or any) or a stream of results"
+        };
         let (at, word) = self.word(expected)?;
         let lower = word.to_ascii_lowercase();
-        let kind = match Kind::ALL.into_iter().find(|kind| kind.name() == lower) {
+        let known = Kind::ALL.into_iter().find(|kind| kind.name() == lower);
+        let kind = match known.or_else(|| streams.kind(&word)) {
             Some(kind) => Some(kind),
             None if lower == "any" => None,
             None => {
+                let kinds = Kind::ALL.iter().map(|kind| kind.name()).chain(["any"]);
+                let allowed: Vec<&str> = kinds.chain(streams.names()).collect();
+                let what =
+                    if word.contains('.') { "no stream that is computed here" } else { "no kind of record" };
                 return Err((
                     at,
-                    format!("`{word}` is no kind of record; allowed: flow, dns, http, alert, other, any"),
+                    format!("`{word}` is {what}{}; allowed: {}", hint(&word, &allowed), allowed.join(", ")),
                 ));
             }
         };
@@ -281,26 +315,40 @@ impl Parser<'_> {
             let inner = self.either(kind, depth + 1)?;
             return if self.next_is(")") { Ok(inner) } else { self.wrong("`and`, `or` or `)`") };
         }
-        let key = self.field(kind)?;
-        self.comparison(key)
+        let (key, of) = self.field(kind)?;
+        self.comparison(key, of)
     }
 
-    fn field(&mut self, kind: Option<Kind>) -> Parsed<Key> {
+    fn field(&mut self, kind: Option<Kind>) -> Parsed<(Key, Option<Type>)> {
         let (at, name) = self.word("a field, `not` or `(`")?;
         let kind = kind.unwrap_or(Kind::Other);
-        Key::of(kind, &name).ok_or_else(|| {
-            let mut allowed: Vec<&str> = names(kind).collect();
-            let near = allowed.iter().min_by_key(|other| strsim::damerau_levenshtein(&name, other)).copied();
-            let near = near.filter(|other| strsim::damerau_levenshtein(&name, other) <= 2);
-            let hint = near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default();
+        self.streams.field(kind, &name).ok_or_else(|| {
+            let mut allowed = self.streams.field_names(kind);
+            let hint = hint(&name, &allowed);
             allowed.sort_unstable();
-            (at, format!("{} has no field `{name}`{hint}; allowed: {}", kind.name(), allowed.join(", ")))
+            let whose = self.streams.name_of(kind);
+            (at, format!("{whose} has no field `{name}`{hint}; allowed: {}", allowed.join(", ")))
         })
     }
 
-    fn comparison(&mut self, key: Key) -> Parsed<Expr> {
+    fn comparison(&mut self, key: Key, of: Option<Type>) -> Parsed<Expr> {
         const OPERATORS: &str = "= != < <= > >= contains startswith endswith matches in exists";
+        const NUMBERS: &str = "= != < <= > >= in exists, for the column holds numbers";
+        const TEXTS: &str = "= != contains startswith endswith matches in exists, for the column holds texts";
         let Some(operator) = self.peek().map(str::to_ascii_lowercase) else { return self.wrong(OPERATORS) };
+        match (of, operator.as_str()) {
+            (Some(Type::Number), "contains" | "startswith" | "endswith" | "matches") => {
+                return self.wrong(NUMBERS);
+            }
+            (Some(Type::Text), "<" | "<=" | ">" | ">=") => return self.wrong(TEXTS),
+            _ => {}
+        }
+        let column = |(at, value): (usize, String)| match of {
+            Some(Type::Number) if !value.parse::<f64>().is_ok_and(f64::is_finite) => {
+                Err((at, format!("`{value}` is no number, and the column holds numbers")))
+            }
+            _ => Ok(value),
+        };
         let text = |value: &str, place| Test::Text(Text::new(value, place, false));
         let compare = |compare, (at, value): (usize, String)| {
             let number = value.parse::<f64>().ok().filter(|number| number.is_finite());
@@ -311,9 +359,9 @@ impl Parser<'_> {
         self.at += 1;
         let test = match operator.as_str() {
             "exists" => Test::Exists(true),
-            "=" | "==" => text(&self.value()?.1, Place::Whole),
+            "=" | "==" => text(&column(self.value()?)?, Place::Whole),
             "!=" => {
-                let test = text(&self.value()?.1, Place::Whole);
+                let test = text(&column(self.value()?)?, Place::Whole);
                 return Ok(Expr::Not(Box::new(Expr::Field(key, test))));
             }
             "<" => compare(Compare::Less, self.value()?)?,
@@ -327,7 +375,7 @@ impl Parser<'_> {
                 let (at, value) = self.value()?;
                 Test::Regex(expr::regex(&value, true).map_err(|why| (at, format!("`{value}`: {why}")))?)
             }
-            "in" => return self.list(key),
+            "in" => return self.list(key, of),
             _ => {
                 self.at -= 1;
                 return self.wrong(OPERATORS);
@@ -337,13 +385,19 @@ impl Parser<'_> {
     }
 
     /// A network, or values in parentheses: networks and texts.
-    fn list(&mut self, key: Key) -> Parsed<Expr> {
+    fn list(&mut self, key: Key, of: Option<Type>) -> Parsed<Expr> {
         let one = |value: &str| match value.parse() {
             Ok(net) => Test::Net(net),
             Err(_) => Test::Text(Text::new(value, Place::Whole, false)),
         };
         if !self.next_is("(") {
             let (at, value) = self.value()?;
+            if of == Some(Type::Number) {
+                return Err((
+                    at,
+                    format!("`{value}` is not expected; allowed: (NUMBER, …), for the column holds numbers"),
+                ));
+            }
             return match value.parse() {
                 Ok(net) => Ok(Expr::Field(key, Test::Net(net))),
                 Err(_) => Err((
@@ -354,7 +408,11 @@ impl Parser<'_> {
         }
         let mut tests = Vec::new();
         loop {
-            tests.push(Expr::Field(key.clone(), one(&self.value()?.1)));
+            let (at, value) = self.value()?;
+            if of == Some(Type::Number) && !value.parse::<f64>().is_ok_and(f64::is_finite) {
+                return Err((at, format!("`{value}` is no number, and the column holds numbers")));
+            }
+            tests.push(Expr::Field(key.clone(), one(&value)));
             if self.next_is(")") {
                 return Ok(Expr::Any(tests));
             }
@@ -384,7 +442,7 @@ impl Parser<'_> {
             let mut key = None;
             for kind in kinds {
                 let before = self.at;
-                key = Some(self.field(kind)?);
+                key = Some(self.field(kind)?.0);
                 self.at = before;
             }
             self.at += 1;

@@ -1,8 +1,9 @@
 //! Sigma's correlations: `event_count`, `value_count` and `temporal`, over windows that end with the newest record.
 
 use super::{About, At, Rule, RuleError, Source, about, unknown};
-use crate::record::{Key, Kind, Record, names};
+use crate::record::{Key, Kind, Record};
 use crate::span;
+use crate::streams::Streams;
 use crate::yaml::{Node, Place, What};
 use std::collections::VecDeque;
 use tidegate_flow::hash::{Recent, hash_of};
@@ -252,7 +253,7 @@ fn condition(at: &At<'_>, node: &Node, kind: &str) -> Result<(u64, Option<(Strin
 
 impl Read {
     /// Looks up its rules and fields.
-    pub(super) fn link(self, all: &mut [Rule]) -> Result<Correlated, RuleError> {
+    pub(super) fn link(self, all: &mut [Rule], streams: &Streams) -> Result<Correlated, RuleError> {
         let file = self.about.file.clone();
         let at = At { file: &file, path: "correlation".to_owned() };
         let mut rules = Vec::new();
@@ -272,18 +273,21 @@ impl Read {
             rules.push(found);
         }
         let sources: Vec<Source> = rules.iter().map(|&rule| all[rule].source).collect();
+        if let Some((rule, why)) = streams.mixed(sources.iter().map(|source| source.kind)) {
+            let place = self.names.get(rule).map_or(Place { line: 1, column: 1 }, |(_, place)| *place);
+            return Err(at.under("rules").error(place, why));
+        }
         let key = |part: &str, name: &str, place: Place| -> Result<Key, RuleError> {
             let mut key = None;
             for source in &sources {
                 let kind =
                     if source.origin.is_some() { Kind::Other } else { source.kind.unwrap_or(Kind::Other) };
-                let found = Key::of(kind, name).ok_or_else(|| {
-                    let allowed: Vec<&str> = names(kind).collect();
-                    let why =
-                        format!("records of {} have no such field: {}", kind.name(), unknown(name, &allowed));
+                let found = streams.field(kind, name).ok_or_else(|| {
+                    let (whose, allowed) = (streams.name_of(kind), streams.field_names(kind));
+                    let why = format!("records of {whose} have no such field: {}", unknown(name, &allowed));
                     at.under(part).error(place, why)
                 })?;
-                key = Some(found);
+                key = Some(found.0);
             }
             key.ok_or_else(|| at.under(part).error(place, "there is no rule to take it from"))
         };

@@ -2,14 +2,15 @@
 
 use super::{At, RuleError, Source, condition, unknown};
 use crate::expr::{self, Compare, Expr, Place as Where, Test};
-use crate::record::{Key, Kind, names};
+use crate::record::{Key, Kind};
+use crate::streams::{Streams, Type};
 use crate::yaml::{Node, What};
 
 const MODIFIERS: [&str; 12] =
     ["contains", "startswith", "endswith", "all", "re", "cidr", "gt", "gte", "lt", "lte", "exists", "cased"];
 
 /// Compiles a `detection`.
-pub(super) fn compile(at: &At<'_>, node: &Node, source: Source) -> Result<Expr, RuleError> {
+pub(super) fn compile(at: &At<'_>, node: &Node, source: (Source, &Streams)) -> Result<Expr, RuleError> {
     let mut selections = Vec::new();
     let mut text = None;
     for (name, place, node) in at.map(node)? {
@@ -38,7 +39,7 @@ pub(super) fn compile(at: &At<'_>, node: &Node, source: Source) -> Result<Expr, 
     condition::compile(text, &selections).map_err(|reason| at.under("condition").error(place, reason))
 }
 
-fn selection(at: &At<'_>, node: &Node, source: Source) -> Result<Expr, RuleError> {
+fn selection(at: &At<'_>, node: &Node, source: (Source, &Streams)) -> Result<Expr, RuleError> {
     match &node.what {
         What::Map(entries) if !entries.is_empty() => {
             let fields = entries
@@ -74,16 +75,16 @@ fn field(
     name: &str,
     place: crate::yaml::Place,
     node: &Node,
-    source: Source,
+    (source, streams): (Source, &Streams),
 ) -> Result<Expr, RuleError> {
     let mut parts = name.split('|');
     let field = parts.next().unwrap_or_default();
     let kind = if source.origin.is_some() { Kind::Other } else { source.kind.unwrap_or(Kind::Other) };
-    let key = Key::of(kind, field).ok_or_else(|| {
-        let allowed: Vec<&str> = names(kind).collect();
+    let (key, of) = streams.field(kind, field).ok_or_else(|| {
+        let whose = streams.name_of(kind);
         at.error(
             place,
-            format!("records of {} have no such field: {}", kind.name(), unknown(field, &allowed)),
+            format!("records of {whose} have no such field: {}", unknown(field, &streams.field_names(kind))),
         )
     })?;
     let mut how = How::default();
@@ -104,6 +105,20 @@ fn field(
             other => how.other = Some(other),
         }
     }
+    let of_texts = how.place.is_some() || how.cased || matches!(how.other, Some("re" | "cidr"));
+    let of_numbers = matches!(how.other, Some("gt" | "gte" | "lt" | "lte"));
+    match of {
+        Some(Type::Number) if of_texts => {
+            let why =
+                "the column holds numbers; allowed: a number as it is, or with gt, gte, lt, lte, exists";
+            return Err(at.error(place, why));
+        }
+        Some(Type::Text) if of_numbers => {
+            let why = "the column holds texts; allowed: contains, startswith, endswith, re, cidr, exists, cased, all";
+            return Err(at.error(place, why));
+        }
+        _ => {}
+    }
     let values: Vec<&Node> = match &node.what {
         What::List(items) if items.is_empty() => {
             return Err(at.error(node.place, "the list of values is empty"));
@@ -111,15 +126,19 @@ fn field(
         What::List(items) => items.iter().collect(),
         _ => vec![node],
     };
-    let tests = values.into_iter().map(|value| test(at, &key, &how, value)).collect::<Result<Vec<_>, _>>()?;
+    let tests =
+        values.into_iter().map(|value| test(at, (&key, of), &how, value)).collect::<Result<Vec<_>, _>>()?;
     Ok(if how.all { Expr::All(tests) } else { Expr::Any(tests) })
 }
 
-fn test(at: &At<'_>, key: &Key, how: &How, node: &Node) -> Result<Expr, RuleError> {
+fn test(at: &At<'_>, (key, of): (&Key, Option<Type>), how: &How, node: &Node) -> Result<Expr, RuleError> {
     let wrong = |reason: String| at.error(node.place, reason);
     let text = at.text(node)?;
     let test = match how.other {
         None if node.is_null() && how.place.is_none() => Test::Exists(false),
+        None if of == Some(Type::Number) && !text.parse::<f64>().is_ok_and(f64::is_finite) => {
+            return Err(wrong(format!("`{text}` is no number, and the column holds numbers")));
+        }
         None => expr::wildcard(text, how.place.unwrap_or(Where::Whole), how.cased).map_err(wrong)?,
         // Sigma's expressions are exact about case.
         Some("re") => Test::Regex(expr::regex(text, true).map_err(|why| wrong(format!("`{text}`: {why}")))?),

@@ -13,6 +13,7 @@ pub use correlation::{Correlated, Counting, GROUPS_MAX, THRESHOLD_MAX};
 use crate::expr::Expr;
 use crate::record::{Kind, Origin, Record};
 use crate::set::Level;
+use crate::streams::Streams;
 use crate::yaml::{self, Node, Place, What};
 
 /// A rule that is not taken.
@@ -156,6 +157,14 @@ fn unknown(name: &str, allowed: &[&str]) -> String {
 /// # Errors
 /// Every [`RuleError`] found, at most one per rule; then nothing is taken.
 pub fn compile(files: &[(String, String)]) -> Result<Compiled, Vec<RuleError>> {
+    compile_over(files, &Streams::default())
+}
+
+/// As [`compile`], where there are streams of results as well: the services of the product `tidegate`.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_over(files: &[(String, String)], streams: &Streams) -> Result<Compiled, Vec<RuleError>> {
     let (mut compiled, mut errors, mut pending) = (Compiled::default(), Vec::new(), Vec::new());
     for (file, text) in files {
         let at = At { file, path: String::new() };
@@ -174,7 +183,7 @@ pub fn compile(files: &[(String, String)]) -> Result<Compiled, Vec<RuleError>> {
             let result = if correlation {
                 correlation::read(&at, document).map(|read| pending.push(read))
             } else {
-                rule(&at, document).map(|rule| compiled.rules.push(rule))
+                rule(&at, document, streams).map(|rule| compiled.rules.push(rule))
             };
             errors.extend(result.err());
             if compiled.rules.len() + pending.len() > RULES_MAX {
@@ -184,7 +193,7 @@ pub fn compile(files: &[(String, String)]) -> Result<Compiled, Vec<RuleError>> {
         }
     }
     for read in pending {
-        match read.link(&mut compiled.rules) {
+        match read.link(&mut compiled.rules, streams) {
             Ok(correlated) => compiled.correlations.push(correlated),
             Err(error) => errors.push(error),
         }
@@ -228,22 +237,23 @@ fn about(at: &At<'_>, document: &Node, more: &[&str]) -> Result<About, RuleError
     Ok(About { title, names, level, technique, file: at.file.to_owned() })
 }
 
-fn rule(at: &At<'_>, document: &Node) -> Result<Rule, RuleError> {
+fn rule(at: &At<'_>, document: &Node, streams: &Streams) -> Result<Rule, RuleError> {
     let about = about(at, document, &["logsource", "detection", "fields"])?;
     let missing = |name: &str, why: &str| at.under(name).error(document.place, why.to_owned());
     let node =
         document.get("logsource").ok_or_else(|| missing("logsource", "every rule needs a logsource"))?;
-    let source = logsource(&at.under("logsource"), node)?;
+    let source = logsource(&at.under("logsource"), node, streams)?;
     let node =
         document.get("detection").ok_or_else(|| missing("detection", "every rule needs a detection"))?;
-    let expr = detection::compile(&at.under("detection"), node, source)?;
+    let expr = detection::compile(&at.under("detection"), node, (source, streams))?;
     Ok(Rule { about, source, expr, speaks: true })
 }
 
 const SOURCES: &str = "product `zeek` with service `conn`, `dns` or `http`; product `suricata`, also with service `flow`, `dns` or `http`; \
-                       category `firewall` or `network_connection` (flows), `dns` or `dns_query`, `proxy` or `webserver` (HTTP)";
+                       category `firewall` or `network_connection` (flows), `dns` or `dns_query`, `proxy` or `webserver` (HTTP); product `tidegate` \
+                       with the name of a stream of results, or `alert`, as service";
 
-fn logsource(at: &At<'_>, node: &Node) -> Result<Source, RuleError> {
+fn logsource(at: &At<'_>, node: &Node, streams: &Streams) -> Result<Source, RuleError> {
     let (mut product, mut service, mut category) = (None, None, None);
     for (name, place, node) in at.map(node)? {
         let slot = match name.as_str() {
@@ -258,6 +268,9 @@ fn logsource(at: &At<'_>, node: &Node) -> Result<Source, RuleError> {
             }
         };
         *slot = Some(at.under(name).text(node)?.to_owned());
+    }
+    if product.as_deref() == Some(OURS) {
+        return results(at, node, (service.as_deref(), category.is_some()), streams);
     }
     let refuse = || at.error(node.place, format!("no records of this kind come by; allowed: {SOURCES}"));
     let of_service = |name: &str| match name {
@@ -289,6 +302,33 @@ fn logsource(at: &At<'_>, node: &Node) -> Result<Source, RuleError> {
         // Packets become the records that Zeek would write, so rules for its logs hold for them too.
         (Some("zeek") | None, Some(kind)) => Ok(Source { kind: Some(kind), origin: None }),
         _ => Err(refuse()),
+    }
+}
+
+/// The product whose services are streams of results, and our own alerts.
+const OURS: &str = "tidegate";
+
+fn results(
+    at: &At<'_>,
+    node: &Node,
+    (service, category): (Option<&str>, bool),
+    streams: &Streams,
+) -> Result<Source, RuleError> {
+    let allowed: Vec<&str> = std::iter::once(Kind::Alert.name()).chain(streams.names()).collect();
+    if category {
+        return Err(at.error(node.place, format!("product `{OURS}` has services, and no categories")));
+    }
+    let Some(service) = service else {
+        let why = format!("product `{OURS}` needs a service; allowed: {}", allowed.join(", "));
+        return Err(at.error(node.place, why));
+    };
+    let kind = if service == Kind::Alert.name() { Some(Kind::Alert) } else { streams.kind(service) };
+    match kind {
+        Some(kind) => Ok(Source { kind: Some(kind), origin: None }),
+        None => {
+            let place = node.get("service").map_or(node.place, |node| node.place);
+            Err(at.under("service").error(place, unknown(service, &allowed)))
+        }
     }
 }
 
