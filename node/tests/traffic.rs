@@ -500,3 +500,116 @@ fn edges_of_traffic_are_judged_where_that_is_asked_for() {
     assert_eq!(json(folder.path(), &replay, 0)["same"].as_bool(), Some(true));
     ends(folder.path(), "detect conn.log --edges 3", 2);
 }
+
+/// A capture of raw IPv4 with these (protocol, ports, payload) from 10.0.0.1 to 10.0.0.2, a packet every 10 ms. Of TCP the middle of a connection.
+fn talk(packets: &[(u8, (u16, u16), Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 101] {
+        out.extend(word.to_le_bytes());
+    }
+    for (at, (protocol, ports, payload)) in packets.iter().enumerate() {
+        let mut body = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+        if *protocol == 6 {
+            body.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+        } else {
+            body.extend((payload.len() as u16 + 8).to_be_bytes());
+            body.extend([0, 0]);
+        }
+        body.extend(payload);
+        let length = body.len() as u32 + 20;
+        for word in [1_700_000_000, at as u32 * 10_000, length, length] {
+            out.extend(word.to_le_bytes());
+        }
+        out.extend([0x45, 0]);
+        out.extend((length as u16).to_be_bytes());
+        out.extend([0, 0, 0x40, 0, 64, *protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        out.extend(body);
+    }
+    out
+}
+
+/// With its length in two bytes before it.
+fn long(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat()
+}
+
+/// The client hello that FoxIO's description of JA4 takes as its example: t13d1516h2_8daaf6152771_e5627efa2ab1.
+fn hello() -> Vec<u8> {
+    let ciphers = [
+        0x4a4au16, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014,
+        0x009c, 0x009d, 0x002f, 0x0035,
+    ];
+    let signatures = [0x0403u16, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601];
+    let list = |values: &[u16]| values.iter().flat_map(|value| value.to_be_bytes()).collect::<Vec<u8>>();
+    let server = [&[0u8][..], &long(b"shop.example")].concat();
+    let values = [
+        (0x1a1au16, vec![]),
+        (0x001b, vec![2, 0, 2]),
+        (0x0000, long(&server)),
+        (0x0033, vec![0; 4]),
+        (0x0010, long(b"\x02h2\x08http/1.1")),
+        (0x4469, vec![0; 5]),
+        (0x0017, vec![]),
+        (0x002d, vec![1, 1]),
+        (0x000d, long(&list(&signatures))),
+        (0x0005, vec![1, 0, 0, 0, 0]),
+        (0x0023, vec![]),
+        (0x0012, vec![]),
+        (0x002b, vec![6, 0x5a, 0x5a, 3, 4, 3, 3]),
+        (0xff01, vec![0]),
+        (0x000b, vec![1, 0]),
+        (0x000a, vec![0, 2, 0, 29]),
+        (0x0015, vec![0; 100]),
+    ];
+    let extensions: Vec<u8> =
+        values.iter().flat_map(|(kind, value)| [&kind.to_be_bytes()[..], &long(value)].concat()).collect();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.push(0);
+    body.extend(long(&list(&ciphers)));
+    body.extend([1, 0]);
+    body.extend(long(&extensions));
+    [&[22, 3, 1][..], &long(&[&[1, 0][..], &long(&body)].concat())].concat()
+}
+
+/// What flows show of themselves, from bytes of a capture to each form of the output.
+#[test]
+fn fingerprints_requests_and_names_are_shown() {
+    let folder = folder();
+    let question =
+        [&[0, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"\x04mail\x07example\x03org\0", &[0, 15, 0, 1]].concat();
+    let request = b"GET /a%20b?x=1 HTTP/1.1\r\nHost: www.example.net\r\nUser-Agent: t\r\n\r\n".to_vec();
+    let hello = hello();
+    let seen = [
+        (17, (40_001, 53), question),
+        (6, (40_002, 80), request),
+        (6, (40_003, 443), hello.clone()),
+        // Cut before its end, and nothing but noise.
+        (6, (40_004, 443), hello[..80].to_vec()),
+        (6, (40_005, 80), b"GETTING OUT".to_vec()),
+        (17, (40_006, 53), vec![0xff; 30]),
+    ];
+    std::fs::write(folder.path().join("talk.pcap"), talk(&seen)).unwrap();
+    let (lines, _) = ends(folder.path(), "flows talk.pcap --output jsonl -q", 0);
+    let mut shows = std::collections::BTreeMap::new();
+    for line in lines.lines() {
+        let flow: Value = serde_json::from_str(line).unwrap();
+        shows.insert(flow["originator_port"].as_u64().unwrap(), flow["shows"].clone());
+    }
+    let ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1";
+    assert_eq!(
+        shows.into_values().collect::<Vec<_>>(),
+        [
+            serde_json::json!({"dns": {"name": "mail.example.org", "type": 15}}),
+            serde_json::json!({"http": {"request": "GET /a%20b?x=1", "host": "www.example.net"}}),
+            serde_json::json!({"tls": {"ja4": ja4, "server_name": "shop.example"}}),
+            Value::Null,
+            Value::Null,
+            Value::Null,
+        ]
+    );
+    let (csv, _) = ends(folder.path(), "flows talk.pcap --output csv -q", 0);
+    assert!(csv.contains(&format!("{ja4} shop.example")) && csv.contains("GET /a%20b?x=1"), "{csv}");
+    let (table, _) = ends(folder.path(), "flows talk.pcap", 0);
+    assert!(table.contains("mail.example.org"), "{table}");
+}

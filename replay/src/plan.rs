@@ -185,7 +185,9 @@ impl Plan {
             let name = format!("hosts.{}", BarSpec::Time(width));
             let columns = HOST_COLUMNS.iter().map(ToString::to_string).collect();
             let options = HostOptions { width, open_max: HOST_WINDOWS_MAX };
-            let (id, name) = streams.add(name, StreamKind::Hosts, columns, format!("{options:?}"))?;
+            // Rows of other columns are another stream, and no snapshot of theirs is read.
+            let definition = format!("{options:?} of {}", HOST_COLUMNS.join(" "));
+            let (id, name) = streams.add(name, StreamKind::Hosts, columns, definition)?;
             let operator = HostWindows::new(options);
             stages.push(Stage::new(name, id, Box::new(operator)));
         }

@@ -216,8 +216,10 @@ export const HOST_COLUMNS = [
   "ports",
   "unanswered",
   "resets",
-  "records",
-  "estimated",
+  "names",
+  "bytes_p50",
+  "bytes_p99",
+  "regularity",
   "missing",
 ];
 
@@ -250,8 +252,10 @@ export function hostRow(name: string, stream: string, width_s: number, index: nu
       ports: scanning ? 1021 : Math.round(1 + 7 * u(7)),
       unanswered: scanning ? 850 : Math.round(2 * u(8) ** 4),
       resets: Math.round(3 * u(9) ** 5) + (scanning ? 40 : 0),
-      records: flows + Math.round(flows * u(10)),
-      estimated: (peers > 32 ? 1 : 0) + (scanning ? 2 : 0),
+      names: Math.round(12 * u(10) ** 2),
+      bytes_p50: Math.round(90 + 400 * u(11)),
+      bytes_p99: Math.round(900 + 560 * u(12)),
+      regularity: Math.round(1000 * u(13)),
       missing: 0,
     },
   };

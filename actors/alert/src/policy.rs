@@ -218,7 +218,7 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// The score demanded after a false positive of `score`: half as far from certainty. On the scale of the detectors,
+    /// The score demanded after a false positive of `score`: half as far from certainty. On the scale of streams and tables,
     /// `1 - 0.2 * threshold / seen`, that is twice of what the false positive showed.
     #[must_use]
     pub fn demanded(score: f64) -> f64 {

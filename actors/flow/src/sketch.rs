@@ -39,7 +39,11 @@ impl Distinct {
     /// Takes a hash; true where it surely was not there before. 32 bits of it are used: past 10^8 values collisions would show.
     #[inline]
     pub fn insert(&mut self, hash: u64) -> bool {
-        let short = shorter(hash);
+        self.insert_short(shorter(hash))
+    }
+
+    #[inline]
+    fn insert_short(&mut self, short: u32) -> bool {
         if let Some(registers) = &mut self.registers {
             let raised = registers.observe(spread(u64::from(short)));
             if raised {
@@ -75,17 +79,39 @@ impl Distinct {
 
     #[cold]
     fn outgrow(&mut self, short: u32) {
+        let mut registers = self.sketched();
+        registers.observe(spread(u64::from(short)));
+        self.count = registers.estimate();
+        self.registers = Some(registers);
+    }
+
+    /// What is kept one by one, as registers.
+    fn sketched(&self) -> Box<Registers> {
         let mut registers = Box::new(Registers {
             ranks: [0; REGISTERS],
             zeros: REGISTERS as u16,
             sum: (REGISTERS as u64) << 55,
         });
-        for &short in &self.exact {
+        for &short in &self.exact[..self.count as usize] {
             registers.observe(spread(u64::from(short)));
         }
-        registers.observe(spread(u64::from(short)));
-        self.count = registers.estimate().max(EXACT_MAX as u32 + 1);
-        self.registers = Some(registers);
+        registers
+    }
+
+    /// Takes all that another has taken: the result is that of one that took both, to the bit.
+    pub fn merge(&mut self, other: &Self) {
+        let Some(theirs) = &other.registers else {
+            for &short in &other.exact[..other.count as usize] {
+                self.insert_short(short);
+            }
+            return;
+        };
+        let mut own = self.registers.take().unwrap_or_else(|| self.sketched());
+        for (register, &rank) in theirs.ranks.iter().enumerate() {
+            own.raise(register, rank);
+        }
+        self.count = UNCOUNTED;
+        self.registers = Some(own);
     }
 
     /// Reads what inserting a hash will read behind the first fields; changes nothing, and what comes back means nothing.
@@ -130,8 +156,13 @@ fn spread(value: u64) -> u64 {
 impl Registers {
     /// Takes a hash; whether a register rose.
     fn observe(&mut self, hash: u64) -> bool {
-        let register = &mut self.ranks[(hash >> 56) as usize];
-        let rank = ((hash << 8) | 0x80).leading_zeros() as u8 + 1;
+        self.raise((hash >> 56) as usize, ((hash << 8) | 0x80).leading_zeros() as u8 + 1)
+    }
+
+    /// Raises a register to a rank; whether it was lower.
+    #[inline]
+    fn raise(&mut self, register: usize, rank: u8) -> bool {
+        let register = &mut self.ranks[register];
         if rank <= *register {
             return false;
         }
@@ -146,7 +177,8 @@ impl Registers {
         let m = REGISTERS as f64;
         let raw = 0.7213 / (1.0 + 1.079 / m) * m * m / (self.sum as f64 / (1u64 << 55) as f64);
         let count = if raw <= 2.5 * m && self.zeros > 0 { m * (m / f64::from(self.zeros)).ln() } else { raw };
-        count.round() as u32
+        // There are more than could be kept one by one, or there were no registers.
+        (count.round() as u32).max(EXACT_MAX as u32 + 1)
     }
 }
 
@@ -221,6 +253,36 @@ mod tests {
         let sum: f64 = registers.ranks.iter().map(|&rank| 0.5f64.powi(i32::from(rank))).sum();
         assert_eq!(registers.sum as f64 / (1u64 << 55) as f64, sum);
         assert_eq!(usize::from(registers.zeros), registers.ranks.iter().filter(|&&rank| rank == 0).count());
+    }
+
+    /// Parts put together are the whole, whatever their sizes.
+    #[test]
+    fn parts_merge_into_the_whole() {
+        for (all, cut) in
+            [(0u32, 0u32), (20, 7), (24, 24), (25, 12), (40, 30), (60, 30), (5_000, 10), (90_000, 45_000)]
+        {
+            let of = |range: std::ops::Range<u32>| {
+                let mut distinct = Distinct::default();
+                range.for_each(|value| {
+                    let _ = distinct.insert(hash_of(&value));
+                });
+                distinct
+            };
+            let whole = of(0..all);
+            // Some of the values are in both.
+            let overlap = cut + (all - cut) / 3;
+            for (mut one, other) in [(of(0..overlap), of(cut..all)), (of(cut..all), of(0..overlap))] {
+                one.merge(&other);
+                assert_eq!(
+                    (one.count(), one.settled()),
+                    (whole.count(), whole.count()),
+                    "{all} cut at {cut}"
+                );
+                let registers =
+                    |of: &Distinct| of.registers.as_ref().map(|own| (own.ranks, own.zeros, own.sum));
+                assert_eq!(registers(&one), registers(&whole), "{all} cut at {cut}");
+            }
+        }
     }
 
     #[test]

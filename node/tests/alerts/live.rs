@@ -507,3 +507,106 @@ fn what_cannot_be_looked_for_is_told_at_the_start() {
     assert_eq!(node.get("/v1/status")["alerts"], Value::Null);
     node.server.summary();
 }
+
+/// A datagram of sFlow with one sample of a packet between two hosts, one of so many.
+fn sampled(sequence: u32, from: u8, to: u8, of: u32) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    frame.extend([8, 0, 0x45, 0, 0, 128, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from, 10, 0, 0, to]);
+    let ports: (u16, u16) = if from == 1 { (5_000, 53) } else { (53, 5_000) };
+    frame.extend(ports.0.to_be_bytes());
+    frame.extend(ports.1.to_be_bytes());
+    frame.extend([0, 108, 0, 0]);
+    frame.resize(144, 7);
+    let length = frame.len() as u32;
+    let words = [5, 1, 0x0a00_00fe, 0, sequence, 1_000, 1];
+    let sample =
+        [1, 32 + 24 + length, sequence, 3, of, 1_000, 0, 1, 2, 1, 1, length + 16, 1, length, 4, length];
+    let mut bytes: Vec<u8> = words.into_iter().chain(sample).flat_map(u32::to_be_bytes).collect();
+    bytes.extend(frame);
+    bytes
+}
+
+impl Node {
+    /// Waits until so many datagrams have come, and been judged.
+    fn taken(&self, datagrams: u64) -> Value {
+        loop {
+            let status = self.get("/v1/status");
+            let alerts = &status["alerts"];
+            let waiting = &alerts["queues"]["datagrams"]["depth"];
+            if alerts["datagrams"].as_u64() >= Some(datagrams) && waiting.as_u64() == Some(0) {
+                return status;
+            }
+        }
+    }
+}
+
+/// Samples are added up and multiplied, also those that come in over a real socket.
+#[test]
+fn samples_of_sflow_come_in_over_a_socket() {
+    let folder = folder();
+    let path = folder.path();
+    let node = Node::start(path, "--flows 127.0.0.1:0");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for (sequence, (from, to)) in (1..).zip([(1, 2), (2, 1), (1, 2), (1, 2)]) {
+        socket.send_to(&sampled(sequence, from, to, 500), node.exports[0]).unwrap();
+    }
+    // Cut, and of no version: refused, and nothing else happens.
+    socket.send_to(&sampled(5, 1, 2, 500)[..70], node.exports[0]).unwrap();
+    socket.send_to(&[0, 0, 0, 6, 1, 2, 3], node.exports[0]).unwrap();
+    node.taken(6);
+    node.server.interrupted();
+    let mut recorded = std::fs::read_dir(path.join("data/alerts/evidence")).unwrap();
+    let recording = recorded.next().unwrap().unwrap().path();
+    let line = format!("flows {} --output jsonl -q", recording.display());
+    let (lines, _) = ends(path, &line, 0);
+    let flow: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((flow["originator"].as_str(), flow["responder_port"].as_u64()), (Some("10.0.0.1"), Some(53)));
+    assert_eq!((flow["packets_out"].as_u64(), flow["packets_in"].as_u64()), (Some(1_500), Some(500)));
+    assert_eq!((flow["ip_bytes_out"].as_u64(), flow["sampling"].as_u64()), (Some(192_000), Some(500)));
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+}
+
+/// An exporter with ever new templates and more exporters than are remembered, each from an address of its own, through the socket: all are
+/// taken, and the scan that an honest exporter tells in between is found.
+#[test]
+fn floods_of_templates_and_exporters_do_not_hide_a_scan() {
+    let folder = folder();
+    let node = Node::start(folder.path(), "--flows 127.0.0.1:0");
+    let target = node.exports[0];
+    let template = |sequence: u32, id: u16| {
+        let mut bytes = [9u16, 1].map(u16::to_be_bytes).concat();
+        bytes.extend([600_000, START, sequence, 7].map(u32::to_be_bytes).concat());
+        bytes.extend([0u16, 16, id, 2, 8, 4, 12, 4].map(u16::to_be_bytes).concat());
+        bytes
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as u32;
+    let honest = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let liar = UdpSocket::bind("127.9.9.9:0").unwrap();
+    let (mut sent, mut datagrams) = (0, exports(now, 40).into_iter());
+    for n in 0..1_200u32 {
+        liar.send_to(&template(n, 256 + n as u16), target).unwrap();
+        // Linux has all of 127/8 on its loopback.
+        let spoofed = UdpSocket::bind(([127, 1, (n / 250) as u8, 1 + (n % 250) as u8], 0)).unwrap();
+        spoofed.send_to(&template(n, 300), target).unwrap();
+        sent += 2;
+        if n.is_multiple_of(300) {
+            for bytes in datagrams.by_ref().take(1) {
+                honest.send_to(&bytes, target).unwrap();
+                sent += 1;
+            }
+        }
+        // Never more on the way than a socket holds.
+        if n.is_multiple_of(50) {
+            node.taken(sent);
+        }
+    }
+    let status = node.taken(sent);
+    assert_eq!(status["alerts"]["datagrams"].as_u64(), Some(sent), "{status}");
+    assert_eq!(status["alerts"]["dropped"]["datagrams"].as_u64(), Some(0), "{status}");
+    let alerts = node.open(1);
+    assert_eq!(
+        (alerts[0]["kind"].as_str(), alerts[0]["entity"].as_str()),
+        (Some("vertical-scan"), Some("10.0.0.66"))
+    );
+    node.server.interrupted();
+}

@@ -9,7 +9,7 @@ import { Plot } from "../ui/plot";
 import { Table, type Column } from "../ui/table";
 
 /** Columns that are addresses or marks, not measures. */
-const NOT_DRAWN = /^(ts_open|frame_first|frame_last|estimated|missing|records)$/;
+const NOT_DRAWN = /^(ts_open|frame_first|frame_last|missing)$/;
 
 /** One key of a stream of named numbers: a pane for each measure, and the records themselves. */
 export function Rows({ stream, name }: { stream: Stream; name: string }) {

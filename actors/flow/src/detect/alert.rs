@@ -1,5 +1,6 @@
 //! Alerts: who is accused of what, on which evidence; and episodes, so that one thing going on is one alert.
 
+use super::evidence::{Evidence, Furthest, Measure};
 use crate::address::Ip;
 use crate::hash::Fixed;
 use crate::table::SECOND;
@@ -209,7 +210,7 @@ pub struct Alert {
     pub port: Option<u16>,
     /// How bad.
     pub severity: Severity,
-    /// How likely it is so, from 0 to 1: see [`probability`].
+    /// How likely it is so, from 0 to 1: see [`super::evidence`].
     pub probability: f64,
     /// Which variant: `syn`, `ssh`, `NULL queries`.
     pub method: &'static str,
@@ -276,14 +277,6 @@ impl Alert {
     }
 }
 
-/// Probability of an accusation whose decisive figure is `seen` against a threshold: 0.8 at the threshold, 0.95 at four times,
-/// 0.9875 at sixteen times; `1 - 0.2 * threshold / seen`. A stated scale, the same for all detectors, so that alerts can be
-/// ranked; labelled traffic of a site (feedback) is what could make it sharper.
-#[must_use]
-pub fn probability(seen: f64, threshold: f64) -> f64 {
-    (1.0 - 0.2 * threshold / seen.max(threshold)).clamp(0.0, 0.999)
-}
-
 /// What comes again within so long belongs to the same episode.
 pub const EPISODE_NS: u64 = 600 * SECOND;
 /// Alerts kept: later episodes are counted only.
@@ -297,6 +290,8 @@ pub struct Alerts {
     alerts: Vec<Alert>,
     open: HashMap<(Kind, Ip), usize, Fixed>,
     withheld: u64,
+    /// What hosts showed of what they may be accused of.
+    evidence: Evidence,
     /// What was raised since the listener last asked, each time it was raised; `None` where nobody listens.
     heard: Option<Vec<Alert>>,
     unheard: u64,
@@ -320,6 +315,17 @@ impl Alerts {
     #[must_use]
     pub fn unheard(&self) -> u64 {
         self.unheard
+    }
+
+    /// Notes that a host showed so many times the threshold of something it is not accused of, or not yet.
+    pub(super) fn note(&mut self, measure: Measure, furthest: &mut Furthest, times: f64) {
+        self.evidence.note(measure, furthest, times);
+    }
+
+    /// Notes the same of a host that is accused of it. How likely that is right.
+    pub(super) fn weigh(&mut self, measure: Measure, furthest: &mut Furthest, times: f64) -> f64 {
+        self.evidence.note(measure, furthest, times);
+        self.evidence.probability(measure, *furthest, times)
     }
 
     /// Raises an alert, or counts it into its episode: same kind, same source.
@@ -393,12 +399,5 @@ mod tests {
         assert!(alerts.is_on(Kind::Beacon, ip, 700 * SECOND));
         alerts.raise(at(1_300));
         assert_eq!(alerts.as_slice().len(), 2);
-    }
-
-    #[test]
-    fn probabilities_are_a_scale() {
-        assert!((probability(20.0, 20.0) - 0.8).abs() < 1e-12);
-        assert!((probability(80.0, 20.0) - 0.95).abs() < 1e-12);
-        assert!(probability(1.0, 20.0) >= 0.8 && probability(1e12, 20.0) <= 0.999);
     }
 }

@@ -1,9 +1,10 @@
 //! Who talks to whom: the first flow of each service of each pair, and services so unlike a host's habits that their first flow is worth a
 //! word.
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
 use super::beacon::{self, Call, Calls};
-use super::host::{Ends, Hosts};
+use super::evidence::Measure;
+use super::host::{Ends, Hosts, furthest};
 use crate::hash::{Line, Place, Recent, shorter};
 use crate::packet::protocol;
 use crate::record::FlowRecord;
@@ -97,7 +98,7 @@ impl Edges {
             habits.new_ns = habits.new_ns.max(now);
             self.judge(record, ends, before, now, hosts, alerts);
         } else if !ends.responder_is_private && !beacon::is_regular(record.responder_port) {
-            calls.again(record, now, alerts);
+            calls.again(record, now, hosts, alerts);
         }
     }
 
@@ -112,9 +113,8 @@ impl Edges {
         alerts: &mut Alerts,
     ) {
         let FlowRecord { originator, responder, responder_port: port, protocol: number, .. } = *record;
-        let settled = before.since_ns > 0
+        let known = before.since_ns > 0
             && now.saturating_sub(before.since_ns) >= HISTORY_NS
-            && now.saturating_sub(before.new_ns) >= SETTLED_NS
             && before.flows >= FLOWS_MIN
             && before.services <= SERVICES_MAX;
         let users = self.users.entry((port, number), Few::default);
@@ -126,7 +126,7 @@ impl Edges {
         let users = users.count();
         // Services that answer on a port of their own, new to the host as well, and are talked with. Another server of a known service
         // is for those who judge lateral movement.
-        if !settled
+        if !known
             || is_known
             || users >= USERS_MIN
             || number != protocol::TCP
@@ -136,13 +136,18 @@ impl Edges {
         {
             return;
         }
+        let quiet = now.saturating_sub(before.new_ns);
+        let times = quiet as f64 / SETTLED_NS as f64;
+        if quiet < SETTLED_NS {
+            return alerts.note(Measure::Quiet, furthest(hosts, originator), times);
+        }
+        let probability = alerts.weigh(Measure::Quiet, furthest(hosts, originator), times);
         let mut range = Range::at(record.packets.0, record.start_ns);
         range.cover(record.packets.1, record.last_ns);
-        let quiet = now.saturating_sub(before.new_ns);
         alerts.raise(
             Alert::new(Kind::RareEdge, originator, range, now)
                 .against(responder, Some(port))
-                .rated(Severity::Low, probability(quiet as f64, SETTLED_NS as f64), "new service")
+                .rated(Severity::Low, probability, "new service")
                 .because("minutes in which nothing was new", quiet as f64 / (60 * SECOND) as f64, 30.0)
                 .because("services used before", before.services, f64::from(SERVICES_MAX))
                 .because("hosts that use this port", users, f64::from(USERS_MIN))

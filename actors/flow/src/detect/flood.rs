@@ -1,7 +1,8 @@
 //! Floods: masses of half-open connections, UDP, pings or unasked-for answers to one host, and connections held open with nothing.
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
-use super::host::Ends;
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
+use super::evidence::{Measure, steps};
+use super::host::{Ends, Hosts, furthest};
 use crate::address::Ip;
 use crate::hash::{Line, Place, Recent, hash_of};
 use crate::packet::{Packet, protocol};
@@ -168,10 +169,11 @@ impl Floods {
         at: Place,
         half_open: bool,
         now: u64,
+        hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) {
         if half_open {
-            return self.not_completed(record, at.hash(), now, alerts);
+            return self.not_completed(record, at.hash(), now, hosts, alerts);
         }
         // Completed ones count beside those that are not, of late; most services have none.
         let Some(rate) = self.syn.find_at(at, &(record.responder, record.responder_port)) else {
@@ -202,7 +204,14 @@ impl Floods {
     }
 
     #[inline(never)]
-    fn not_completed(&mut self, record: &FlowRecord, service: u32, now: u64, alerts: &mut Alerts) {
+    fn not_completed(
+        &mut self,
+        record: &FlowRecord,
+        service: u32,
+        now: u64,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
         let FlowRecord { originator: source, responder: target, responder_port: port, .. } = *record;
         let (number, ts, key) = (record.packets.0, now, (target, port));
         let rate = self.syn.entry_hashed(service, key, || Rate::new(number, ts));
@@ -210,35 +219,45 @@ impl Floods {
         rate.half_open_ns = ts;
         rate.take(source, port, 0, number, ts);
         // Nine of ten fail: a service that is merely busy completes more.
-        if rate.count >= HALF_OPEN_MIN
-            && rate.count.is_multiple_of(HALF_OPEN_MIN)
-            && rate.back * 9 <= rate.count
-        {
+        if rate.back * 9 > rate.count {
+            return;
+        }
+        let times = rate.count as f64 / HALF_OPEN_MIN as f64;
+        if rate.count.is_multiple_of(HALF_OPEN_MIN) {
+            let probability = alerts.weigh(Measure::HalfOpen, furthest(hosts, target), times);
             let mut alert = rate.accuse(Kind::SynFlood, target, now);
             alert.port = Some(port);
             alerts.raise(
                 alert
-                    .rated(Severity::High, probability(rate.count as f64, HALF_OPEN_MIN as f64), "syn")
+                    .rated(Severity::High, probability, "syn")
                     .because("connections not completed in 10 s", rate.count as f64, HALF_OPEN_MIN as f64)
                     .because("connections completed", rate.back as f64, rate.count as f64)
                     .because("sources", rate.sources.count(), 1.0),
             );
+        } else if steps(rate.count - 1, rate.count, HALF_OPEN_MIN) {
+            alerts.note(Measure::HalfOpen, furthest(hosts, target), times);
         }
     }
 
     /// Takes a packet of UDP or ICMP.
-    pub fn packet(&mut self, packet: &Packet<'_>, alerts: &mut Alerts) {
+    pub fn packet(&mut self, packet: &Packet<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         match packet.protocol {
-            protocol::UDP => self.answer(packet, alerts),
+            protocol::UDP => self.answer(packet, hosts, alerts),
             _ if packet.target.is_group() => {}
             protocol::ICMP | protocol::ICMP6 if matches!(packet.source_port, 8 | 128) => {
                 let rate = self.ping.entry(packet.target, || Rate::new(packet.number, packet.ts));
                 rate.at(packet.number, packet.ts);
                 rate.take(packet.source, 0, packet.ip_bytes, packet.number, packet.ts);
-                if rate.count.is_multiple_of(PINGS.0) && rate.reaches(PINGS) {
+                let is_due = rate.count.is_multiple_of(PINGS.0);
+                if (is_due || steps(rate.count - 1, rate.count, PINGS.0)) && rate.reaches((1, PINGS.1)) {
+                    let times = rate.count as f64 / PINGS.0 as f64;
+                    let probability = alerts.weigh(Measure::Pings, furthest(hosts, packet.target), times);
+                    if !is_due {
+                        return;
+                    }
                     alerts.raise(
                         rate.accuse(Kind::IcmpFlood, packet.target, packet.ts)
-                            .rated(Severity::High, probability(rate.count as f64, PINGS.0 as f64), "echo")
+                            .rated(Severity::High, probability, "echo")
                             .because("pings within 10 s", rate.count as f64, 10.0)
                             .because("bytes", rate.bytes as f64, 840.0)
                             .because("sources", rate.sources.count(), 1.0),
@@ -251,7 +270,7 @@ impl Floods {
 
     /// A UDP packet that nothing came back for, or one whose flow has packets both ways. One way, and either over many ports or
     /// sources, or so fast that no call or film is.
-    pub fn datagram(&mut self, datagram: &Datagram, answered: bool, alerts: &mut Alerts) {
+    pub fn datagram(&mut self, datagram: &Datagram, answered: bool, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Datagram { source, target, port, bytes, number, now, .. } = *datagram;
         if target.is_group() {
             return;
@@ -265,10 +284,19 @@ impl Floods {
         rate.take(source, port, bytes, number, now);
         let wide = rate.ports.count() >= 100 || rate.sources.count() >= 100;
         let least = if wide { UDP_WIDE } else { UDP_NARROW };
-        if rate.count.is_multiple_of(UDP_WIDE.0) && rate.reaches(least) && rate.back * 9 <= rate.count {
+        let is_due = rate.count.is_multiple_of(UDP_WIDE.0) && rate.count >= least.0;
+        if (is_due || steps(rate.count - 1, rate.count, least.0))
+            && rate.reaches((1, least.1))
+            && rate.back * 9 <= rate.count
+        {
+            let times = rate.count as f64 / least.0 as f64;
+            let probability = alerts.weigh(Measure::OneWay, furthest(hosts, target), times);
+            if !is_due {
+                return;
+            }
             alerts.raise(
                 rate.accuse(Kind::UdpFlood, target, now)
-                    .rated(Severity::High, probability(rate.count as f64, least.0 as f64), "udp")
+                    .rated(Severity::High, probability, "udp")
                     .because("packets within 10 s, one way", rate.count as f64, least.0 as f64)
                     .because("ports", rate.ports.count(), 1.0)
                     .because("sources", rate.sources.count(), 1.0)
@@ -279,7 +307,7 @@ impl Floods {
 
     /// Answers from services known to be abused: to somebody who did not ask, or, where the questions are seen, ten times larger than
     /// they are and all the same host's.
-    fn answer(&mut self, packet: &Packet<'_>, alerts: &mut Alerts) {
+    fn answer(&mut self, packet: &Packet<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         let (from, to) = (AMPLIFIERS.contains(&packet.source_port), AMPLIFIERS.contains(&packet.target_port));
         if to && !from {
             // A question to a group may be answered by anybody.
@@ -317,13 +345,18 @@ impl Floods {
             return;
         }
         rate.take(packet.source, packet.source_port, packet.ip_bytes, packet.number, packet.ts);
-        if rate.count >= ANSWERS_MIN && rate.count.is_multiple_of(ANSWERS_MIN) && rate.back * 4 <= rate.count
-        {
+        let is_due = rate.count.is_multiple_of(ANSWERS_MIN);
+        if (is_due || steps(rate.count - 1, rate.count, ANSWERS_MIN)) && rate.back * 4 <= rate.count {
+            let times = rate.count as f64 / ANSWERS_MIN as f64;
+            let probability = alerts.weigh(Measure::Answers, furthest(hosts, packet.target), times);
+            if !is_due {
+                return;
+            }
             let factor =
                 rate.bytes as f64 / rate.count as f64 * questions.max(1) as f64 / asked_bytes.max(60) as f64;
             alerts.raise(
                 rate.accuse(Kind::Amplification, packet.target, packet.ts)
-                    .rated(Severity::High, probability(rate.count as f64, ANSWERS_MIN as f64), "udp")
+                    .rated(Severity::High, probability, "udp")
                     .because("large answers in 10 s", rate.count as f64, ANSWERS_MIN as f64)
                     .because("bytes answered per byte asked", factor, 10.0)
                     .because("reflectors", rate.sources.count(), 1.0),
@@ -333,7 +366,7 @@ impl Floods {
 
     /// A connection of `source` was answered a while ago and stands still: the client said something short, or nothing, the server
     /// nothing.
-    pub fn stalled(&mut self, asked: &Datagram, alerts: &mut Alerts) {
+    pub fn stalled(&mut self, asked: &Datagram, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Datagram { source, target, port, number, now, .. } = *asked;
         let ts = now;
         let (count, range) = self.stalled.entry((source, target, port), || (0, Range::at(number, ts)));
@@ -342,17 +375,17 @@ impl Floods {
         }
         *count += 1;
         range.cover(number, ts);
+        let times = f64::from(*count) / f64::from(STALLED_MIN);
         if *count >= STALLED_MIN {
+            let probability = alerts.weigh(Measure::HeldOpen, furthest(hosts, source), times);
             alerts.raise(
                 Alert::new(Kind::SlowDos, source, *range, now)
                     .against(target, Some(port))
-                    .rated(
-                        Severity::High,
-                        probability(f64::from(*count), f64::from(STALLED_MIN)),
-                        "held open",
-                    )
+                    .rated(Severity::High, probability, "held open")
                     .because("connections held open with unfinished requests", *count, 6.0),
             );
+        } else if steps(u64::from(*count) - 1, (*count).into(), STALLED_MIN.into()) {
+            alerts.note(Measure::HeldOpen, furthest(hosts, source), times);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What all detectors know of a host: one entry, found once per flow and side.
 
 use super::edge::Habits;
+use super::evidence::Furthest;
 use super::volume::Volume;
 use crate::address::Ip;
 use crate::hash::{Line, Place, Recent, hash_of, joined};
@@ -20,6 +21,8 @@ pub struct Host {
     pub volume: Volume,
     /// What it usually does.
     pub habits: Habits,
+    /// How far it went in what hosts are accused of.
+    pub furthest: Furthest,
 }
 
 impl Host {
@@ -87,6 +90,11 @@ impl Ends {
 #[inline]
 fn part(port: u16, what: u8) -> u64 {
     u64::from(port) << 8 | u64::from(what)
+}
+
+/// How far a host went in what hosts are accused of.
+pub(super) fn furthest(hosts: &mut Hosts, ip: Ip) -> &mut Furthest {
+    &mut hosts.entry(ip, Host::default).furthest
 }
 
 /// All hosts.

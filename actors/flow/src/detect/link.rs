@@ -1,6 +1,8 @@
 //! The local link: addresses claimed by two cards, and addresses asked for one after the other.
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
+use super::evidence::{Measure, steps};
+use super::host::{Hosts, furthest};
 use crate::address::Ip;
 use crate::hash::{Recent, hash_of};
 use crate::packet::Arp;
@@ -32,6 +34,13 @@ struct Owner {
     changes: u32,
     claims: u32,
     range: Range,
+}
+
+impl Owner {
+    /// Changes of owner, or as many as the claims are worth.
+    fn seen(&self) -> f64 {
+        f64::from(self.changes).max(f64::from(self.claims) * f64::from(CHANGES_MIN) / f64::from(CLAIMS_MIN))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -79,20 +88,20 @@ fn is_virtual(mac: [u8; 6]) -> bool {
 
 impl Link {
     /// Takes an ARP packet.
-    pub fn take(&mut self, arp: &Arp, alerts: &mut Alerts) {
+    pub fn take(&mut self, arp: &Arp, hosts: &mut Hosts, alerts: &mut Alerts) {
         let gratuitous = arp.sender == arp.target;
         if !arp.reply && !gratuitous {
-            self.question(arp, alerts);
+            self.question(arp, hosts, alerts);
             *self.asked.entry(arp.target, || arp.ts) = arp.ts;
         }
         // A probe claims nothing (RFC 5227).
         if arp.sender.as_v4() == Some(0) || is_virtual(arp.sender_mac) {
             return;
         }
-        self.claim(arp, gratuitous, alerts);
+        self.claim(arp, gratuitous, hosts, alerts);
     }
 
-    fn claim(&mut self, arp: &Arp, gratuitous: bool, alerts: &mut Alerts) {
+    fn claim(&mut self, arp: &Arp, gratuitous: bool, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Arp { sender, sender_mac, ts, number, .. } = *arp;
         let identity = *self.cards.entry(sender_mac, || sender);
         let asked = self.asked.find(&sender).is_some_and(|at| ts.saturating_sub(*at) <= 2 * SECOND);
@@ -106,6 +115,7 @@ impl Link {
             range: Range::at(number, ts),
         };
         let owner = self.owners.entry(sender, new);
+        let before = owner.seen();
         if owner.mac != sender_mac {
             let quiet = ts.saturating_sub(owner.seen_ns) > CONFLICT_NS;
             let back = owner.before == sender_mac && ts.saturating_sub(owner.before_ns) <= CONFLICT_NS;
@@ -126,9 +136,15 @@ impl Link {
         if contested && arp.reply && !gratuitous && !asked {
             owner.claims += 1;
         }
-        if owner.changes < CHANGES_MIN && owner.claims < CLAIMS_MIN {
+        let seen = owner.seen();
+        let times = seen / f64::from(CHANGES_MIN);
+        if seen < f64::from(CHANGES_MIN) {
+            if seen > before {
+                alerts.note(Measure::Owners, furthest(hosts, sender), times);
+            }
             return;
         }
+        let probability = alerts.weigh(Measure::Owners, furthest(hosts, sender), times);
         let (changes, claims, range, before) = (owner.changes, owner.claims, owner.range, owner.before);
         // Of the two cards, the one known by another address is the liar; else the later one.
         let other = self.cards.find(&before).copied();
@@ -136,17 +152,16 @@ impl Link {
             Some(other) if identity == sender && other != sender => other,
             _ => identity,
         };
-        let seen = f64::from(changes).max(f64::from(claims) * f64::from(CHANGES_MIN) / f64::from(CLAIMS_MIN));
         alerts.raise(
             Alert::new(Kind::ArpSpoofing, liar, range, ts)
                 .against(sender, None)
-                .rated(Severity::High, probability(seen, f64::from(CHANGES_MIN)), "arp")
+                .rated(Severity::High, probability, "arp")
                 .because("changes of owner within 2 min of each other", changes, 1.0)
                 .because("claims that nobody asked for", claims, 1.0),
         );
     }
 
-    fn question(&mut self, arp: &Arp, alerts: &mut Alerts) {
+    fn question(&mut self, arp: &Arp, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Arp { sender, sender_mac, target, ts, number, .. } = *arp;
         let new = || Asker {
             range: Range::at(number, ts),
@@ -160,6 +175,7 @@ impl Link {
             *asker = new();
         }
         asker.range.cover(number, ts);
+        let before = asker.asked.count();
         if !asker.asked.insert(hash_of(&target)) {
             return;
         }
@@ -169,13 +185,17 @@ impl Link {
         let asked = asker.asked.count();
         let in_turn = asker.in_turn * 5 >= asker.count * 3;
         let least = if in_turn { IN_TURN_MIN } else { ASKED_MIN };
+        let times = f64::from(asked) / f64::from(least);
         if asked >= least {
+            let probability = alerts.weigh(Measure::Asked, furthest(hosts, sender), times);
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, sender, asker.range, ts)
-                    .rated(Severity::Low, probability(f64::from(asked), f64::from(least)), "arp")
+                    .rated(Severity::Low, probability, "arp")
                     .because("addresses asked for in a minute", asked, least - 1)
                     .because("of them the next after the last", asker.in_turn, 0.0),
             );
+        } else if steps(before.into(), asked.into(), least.into()) {
+            alerts.note(Measure::Asked, furthest(hosts, sender), times);
         }
     }
 

@@ -1,6 +1,8 @@
 //! Logins tried over and over: refusals that the server writes in clear, and short encrypted sessions that end where a refused login ends.
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
+use super::evidence::{Measure, steps};
+use super::host::{Hosts, furthest};
 use super::inspect::{Finding, Service};
 use crate::address::Ip;
 use crate::hash::Recent;
@@ -23,7 +25,7 @@ pub const SSH_REFUSED_BYTES: u64 = 900;
 pub const RDP_REFUSED_BYTES: u64 = 8_000;
 const TRACKED_MAX: usize = 1 << 14;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Tries {
     range: Range,
     refused: u32,
@@ -66,8 +68,16 @@ impl Logins {
     }
 
     /// Takes what a packet of a flow showed.
-    pub fn found(&mut self, flow: &Flow, finding: Finding, number: u64, ts: u64, alerts: &mut Alerts) {
+    pub fn found(
+        &mut self,
+        flow: &Flow,
+        finding: Finding,
+        (number, ts): (u64, u64),
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
         let tries = self.at(&flow.record, number, ts);
+        let before = *tries;
         match finding {
             Finding::LoginFailed => tries.refused += 1,
             Finding::LoginTaken => tries.taken += 1,
@@ -75,24 +85,38 @@ impl Logins {
             Finding::Served => tries.served += 1,
             Finding::Heartbleed { .. } => return,
         }
-        Self::judge(tries, &flow.record, flow.inspection.service, ts, alerts);
+        let judged = (&before, &*tries);
+        Self::judge(judged, &flow.record, flow.inspection.service, ts, hosts, alerts);
     }
 
     /// Takes a flow that ended.
     #[inline]
-    pub fn ended(&mut self, flow: Option<&Flow>, record: &FlowRecord, alerts: &mut Alerts) {
+    pub fn ended(
+        &mut self,
+        flow: Option<&Flow>,
+        record: &FlowRecord,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
         if record.protocol != protocol::TCP || record.received.bytes == 0 || record.sent.bytes == 0 {
             return;
         }
         let known = flow.map_or(Service::Unknown, |flow| flow.inspection.service);
         let service = if known == Service::Unknown { Service::of_port(record.responder_port) } else { known };
         if matches!(service, Service::Ssh | Service::Rdp | Service::Ftp | Service::Telnet) {
-            self.session(flow, record, service, alerts);
+            self.session(flow, record, service, hosts, alerts);
         }
     }
 
     #[inline(never)]
-    fn session(&mut self, flow: Option<&Flow>, record: &FlowRecord, service: Service, alerts: &mut Alerts) {
+    fn session(
+        &mut self,
+        flow: Option<&Flow>,
+        record: &FlowRecord,
+        service: Service,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
         let refused = match service {
             Service::Ssh => match flow.map(|flow| flow.inspection.keys_at) {
                 Some(0) => false,
@@ -118,6 +142,7 @@ impl Logins {
         if refused {
             let (number, ts) = (record.packets.1, record.last_ns);
             let tries = self.at(record, number, ts);
+            let before = *tries;
             match flow {
                 // The service is taken and the question who may try is refused first; then each password.
                 Some(flow) if service == Service::Ssh => {
@@ -125,31 +150,46 @@ impl Logins {
                 }
                 _ => tries.sessions += 1,
             }
-            Self::judge(tries, record, service, ts, alerts);
+            Self::judge((&before, &*tries), record, service, ts, hosts, alerts);
         }
     }
 
-    fn judge(tries: &Tries, record: &FlowRecord, service: Service, now: u64, alerts: &mut Alerts) {
+    fn judge(
+        (before, tries): (&Tries, &Tries),
+        record: &FlowRecord,
+        service: Service,
+        now: u64,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
         let Tries { refused, guesses, sessions, forms, taken, served, .. } = *tries;
         // Pages refused now and then among pages served are a browser; a login page served between tries is not counted twice.
-        let refusals = refused >= REFUSED_MIN && taken * 4 <= refused && served * 4 <= refused;
-        let submissions = forms >= FORMS_MIN && served <= forms * 3;
-        let (seen, least, method) = if refusals {
-            (refused, REFUSED_MIN, service.name())
-        } else if guesses >= REFUSED_MIN {
-            (guesses, REFUSED_MIN, service.name())
-        } else if sessions >= SESSIONS_MIN {
-            (sessions, SESSIONS_MIN, service.name())
-        } else if submissions {
-            (forms, FORMS_MIN, "http form")
-        } else {
+        let mostly_refused = taken * 4 <= refused && served * 4 <= refused;
+        let mostly_forms = served <= forms * 3;
+        let figures = [
+            (mostly_refused, before.refused, refused, REFUSED_MIN, service.name(), Measure::Refused),
+            (true, before.guesses, guesses, REFUSED_MIN, service.name(), Measure::Refused),
+            (true, before.sessions, sessions, SESSIONS_MIN, service.name(), Measure::Sessions),
+            (mostly_forms, before.forms, forms, FORMS_MIN, "http form", Measure::Forms),
+        ];
+        let Some(&(.., seen, least, method, measure)) =
+            figures.iter().find(|(holds, _, seen, least, ..)| *holds && seen >= least)
+        else {
+            for (holds, before, seen, least, _, measure) in figures {
+                if holds && steps(before.into(), seen.into(), least.into()) {
+                    let times = f64::from(seen) / f64::from(least);
+                    alerts.note(measure, furthest(hosts, record.originator), times);
+                }
+            }
             return;
         };
+        let times = f64::from(seen) / f64::from(least);
+        let probability = alerts.weigh(measure, furthest(hosts, record.originator), times);
         let severity = if taken > 0 || seen >= 10 * least { Severity::High } else { Severity::Medium };
         alerts.raise(
             Alert::new(Kind::BruteForce, record.originator, tries.range, now)
                 .against(record.responder, Some(record.responder_port))
-                .rated(severity, probability(f64::from(seen), f64::from(least)), method)
+                .rated(severity, probability, method)
                 .because("logins that failed in 10 min", seen, least - 1)
                 .because("logins taken", taken, 1.0)
                 .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),

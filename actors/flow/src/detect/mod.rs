@@ -6,6 +6,7 @@
 pub mod alert;
 pub mod beacon;
 pub mod edge;
+pub mod evidence;
 pub mod flood;
 pub mod host;
 pub mod inspect;
@@ -16,7 +17,7 @@ pub mod pings;
 pub mod scan;
 pub mod volume;
 
-pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity, probability};
+pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity};
 
 use self::flood::{Datagram, service};
 use self::host::{Ends, HOSTS_MAX, Host, Hosts};
@@ -167,7 +168,7 @@ impl Detectors {
 
     /// Takes an ARP packet.
     pub fn arp(&mut self, arp: &Arp) {
-        self.link.take(arp, &mut self.alerts);
+        self.link.take(arp, &mut self.hosts, &mut self.alerts);
     }
 
     /// Takes a record of a flow log, in the log's order. What only packets show is not seen: names, logins in clear, link addresses.
@@ -213,10 +214,11 @@ impl Detectors {
                 || (record.state == ConnState::RstO && record.sent.bytes == 0 && history.starts_with(b"ShR"));
             self.outcome(record, ahead, probe, answer, 0, now);
             if probe == Probe::Syn {
-                self.floods.connection(record, ahead.service_at, half_open, now, &mut self.alerts);
+                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                self.floods.connection(record, ahead.service_at, half_open, now, hosts, alerts);
             }
         }
-        self.logins.ended(None, record, &mut self.alerts);
+        self.logins.ended(None, record, &mut self.hosts, &mut self.alerts);
         self.called(record, ahead, now);
         self.sized(record, &ahead.ends, &mut (0, 0), now);
     }
@@ -350,7 +352,8 @@ impl Watch for Detectors {
                 {
                     flow.inspection.completed = true;
                     let (record, now) = (&flow.record, packet.ts);
-                    self.floods.connection(record, service_at(record), false, now, &mut self.alerts);
+                    let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                    self.floods.connection(record, service_at(record), false, now, hosts, alerts);
                 }
                 if packet.payload.is_empty() || packet.fragment == Fragment::Later {
                     return;
@@ -373,7 +376,8 @@ impl Watch for Detectors {
                     }
                     Some(Finding::Heartbleed { .. }) | None => {}
                     Some(finding) => {
-                        self.logins.found(flow, finding, packet.number, packet.ts, &mut self.alerts);
+                        let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                        self.logins.found(flow, finding, (packet.number, packet.ts), hosts, alerts);
                     }
                 }
             }
@@ -381,9 +385,9 @@ impl Watch for Detectors {
                 let record = &flow.record;
                 if from_originator && record.sent.packets > 1 && record.received.packets == 0 {
                     let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, packet.ts) };
-                    self.floods.datagram(&datagram, false, &mut self.alerts);
+                    self.floods.datagram(&datagram, false, &mut self.hosts, &mut self.alerts);
                 }
-                self.floods.packet(packet, &mut self.alerts);
+                self.floods.packet(packet, &mut self.hosts, &mut self.alerts);
                 if (packet.source_port == 53 || packet.target_port == 53)
                     && packet.fragment != Fragment::Later
                     && let Some(message) = dns::read(packet.payload)
@@ -393,12 +397,13 @@ impl Watch for Detectors {
                     } else {
                         (packet.source, packet.target)
                     };
-                    self.names.take(client, server, &message, packet.number, packet.ts, &mut self.alerts);
+                    let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                    self.names.take((client, server), &message, (packet.number, packet.ts), hosts, alerts);
                 }
             }
             protocol::ICMP | protocol::ICMP6 => {
-                self.floods.packet(packet, &mut self.alerts);
-                self.pings.take(packet, &mut self.alerts);
+                self.floods.packet(packet, &mut self.hosts, &mut self.alerts);
+                self.pings.take(packet, &mut self.hosts, &mut self.alerts);
             }
             _ => {}
         }
@@ -422,12 +427,14 @@ impl Watch for Detectors {
         match probe {
             Probe::Syn if answer != Answer::Answered => {
                 flow.inspection.completed = true;
-                self.floods.connection(&record, ahead.service_at, true, now, &mut self.alerts);
+                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                self.floods.connection(&record, ahead.service_at, true, now, hosts, alerts);
             }
             Probe::Udp => {
                 let bytes = (record.sent.ip_bytes / record.sent.packets.max(1)) as u32;
                 let datagram = Datagram { bytes, ..datagram(&record, now) };
-                self.floods.datagram(&datagram, answer == Answer::Answered, &mut self.alerts);
+                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                self.floods.datagram(&datagram, answer == Answer::Answered, hosts, alerts);
             }
             _ => {}
         }
@@ -440,9 +447,10 @@ impl Watch for Detectors {
         let record = &flow.record;
         if !flow.inspection.completed {
             flow.inspection.completed = true;
-            self.floods.connection(record, service_at(record), true, now, &mut self.alerts);
+            let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+            self.floods.connection(record, service_at(record), true, now, hosts, alerts);
         } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
-            self.floods.stalled(&datagram(record, now), &mut self.alerts);
+            self.floods.stalled(&datagram(record, now), &mut self.hosts, &mut self.alerts);
         }
     }
 
@@ -460,9 +468,10 @@ impl Watch for Detectors {
                 && !flow.inspection.completed
             {
                 flow.inspection.completed = true;
-                self.floods.connection(record, ahead.service_at, true, now, &mut self.alerts);
+                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                self.floods.connection(record, ahead.service_at, true, now, hosts, alerts);
             }
-            self.logins.ended(Some(flow), record, &mut self.alerts);
+            self.logins.ended(Some(flow), record, &mut self.hosts, &mut self.alerts);
             self.called(record, &ahead, now);
         }
         self.sized(record, &ahead.ends, &mut flow.inspection.told_bytes, now);

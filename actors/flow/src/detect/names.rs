@@ -3,7 +3,9 @@
 //! A carrier is a query with a label that is long and mixed like an encoding, or of a type that no resolver asks for. Ordinary
 //! clients ask the same few names; content networks, block lists and reverse lookups have many names, but short labels.
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
+use super::evidence::{Measure, steps};
+use super::host::{Hosts, furthest};
 use crate::address::Ip;
 use crate::dns::{Message, NULL};
 use crate::hash::{Recent, hash_of};
@@ -53,11 +55,10 @@ impl Names {
     /// Takes a message between a client and a server.
     pub fn take(
         &mut self,
-        client: Ip,
-        server: Ip,
+        (client, server): (Ip, Ip),
         message: &Message,
-        number: u64,
-        ts: u64,
+        (number, ts): (u64, u64),
+        hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) {
         let new = || Domain {
@@ -89,14 +90,23 @@ impl Names {
         }
         domain.carriers += 1;
         domain.name_bytes += name.len() as u64;
+        let before = domain.different.count();
         let new = domain.different.insert(hash_of(name));
         let different = domain.different.count();
         let share = f64::from(domain.carriers) / f64::from(domain.queries);
         // Carriers do not repeat: each takes something new.
         let fresh = f64::from(different) / f64::from(domain.carriers);
-        if !new || different < CARRIERS_MIN || share < SHARE_MIN || fresh < 0.5 {
+        if !new || share < SHARE_MIN || fresh < 0.5 {
             return;
         }
+        let times = f64::from(different) / f64::from(CARRIERS_MIN);
+        if different < CARRIERS_MIN {
+            if steps(before.into(), different.into(), CARRIERS_MIN.into()) {
+                alerts.note(Measure::Carriers, furthest(hosts, client), times);
+            }
+            return;
+        }
+        let probability = alerts.weigh(Measure::Carriers, furthest(hosts, client), times);
         let back = domain.answer_bytes as f64 / domain.name_bytes.max(1) as f64;
         let two_way = domain.raw * 5 >= domain.carriers || back >= BACK_MIN;
         let (kind, method) = match (two_way, domain.raw * 5 >= domain.carriers) {
@@ -110,7 +120,7 @@ impl Names {
         alerts.raise(
             Alert::new(kind, client, domain.range, ts)
                 .against(server, Some(53))
-                .rated(Severity::High, probability(f64::from(different), f64::from(CARRIERS_MIN)), method)
+                .rated(Severity::High, probability, method)
                 .because("different names that carry data in 5 min", different, CARRIERS_MIN - 1)
                 .because("share of the domain's queries", share, SHARE_MIN)
                 .because("letters per name", domain.name_bytes as f64 / f64::from(domain.carriers), 20.0)

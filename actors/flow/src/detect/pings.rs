@@ -1,6 +1,8 @@
 //! Data inside pings: an echo comes back as it was sent, unless somebody talks through it.
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
+use super::evidence::{Measure, steps};
+use super::host::{Hosts, furthest};
 use crate::address::Ip;
 use crate::hash::{Recent, hash_of};
 use crate::packet::{Fragment, Packet, protocol};
@@ -44,7 +46,7 @@ impl Default for Pings {
 
 impl Pings {
     /// Takes an ICMP packet.
-    pub fn take(&mut self, packet: &Packet<'_>, alerts: &mut Alerts) {
+    pub fn take(&mut self, packet: &Packet<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         let asks = match (packet.protocol, packet.source_port) {
             (protocol::ICMP, 8) | (protocol::ICMP6, 128) => true,
             (protocol::ICMP, 0) | (protocol::ICMP6, 129) => false,
@@ -76,6 +78,7 @@ impl Pings {
         }
         pair.range.cover(packet.number, packet.ts);
         pair.packets += 1;
+        let before = (pair.changed, pair.lengths.count());
         pair.lengths.insert(u64::from(packet.payload_bytes) << 32);
         pair.length_changes += u32::from(packet.payload_bytes != pair.last_length);
         pair.last_length = packet.payload_bytes;
@@ -88,32 +91,42 @@ impl Pings {
             pair.changed += 1;
         }
         let lengths = pair.lengths.count();
-        let uneven = lengths >= LENGTHS_MIN
-            && pair.packets >= PACKETS_MIN
+        let uneven = pair.packets >= PACKETS_MIN
             && pair.length_changes * 4 >= pair.packets
             && pair.same * 2 <= pair.packets / 2;
         if uneven && pair.changed < CHANGED_MIN {
+            let times = f64::from(lengths) / f64::from(LENGTHS_MIN);
+            if lengths < LENGTHS_MIN {
+                if steps(before.1.into(), lengths.into(), LENGTHS_MIN.into()) {
+                    alerts.note(Measure::Echoes, furthest(hosts, key.0), times);
+                }
+                return;
+            }
+            let probability = alerts.weigh(Measure::Echoes, furthest(hosts, key.0), times);
             alerts.raise(
                 Alert::new(Kind::IcmpTunnel, key.0, pair.range, packet.ts)
                     .against(key.1, None)
-                    .rated(Severity::High, probability(f64::from(lengths), f64::from(LENGTHS_MIN)), "lengths")
+                    .rated(Severity::High, probability, "lengths")
                     .because("different lengths", lengths, 1.0)
                     .because("changes of length from packet to packet", pair.length_changes, 0.0)
                     .because("replies that equal their request", pair.same, pair.packets / 2),
             );
         }
-        if pair.changed >= CHANGED_MIN && pair.changed >= pair.same {
+        if pair.changed < pair.same {
+            return;
+        }
+        let times = f64::from(pair.changed) / f64::from(CHANGED_MIN);
+        if pair.changed >= CHANGED_MIN {
+            let probability = alerts.weigh(Measure::Echoes, furthest(hosts, key.0), times);
             alerts.raise(
                 Alert::new(Kind::IcmpTunnel, key.0, pair.range, packet.ts)
                     .against(key.1, None)
-                    .rated(
-                        Severity::High,
-                        probability(f64::from(pair.changed), f64::from(CHANGED_MIN)),
-                        "echo",
-                    )
+                    .rated(Severity::High, probability, "echo")
                     .because("replies that differ from the request", pair.changed, 0.0)
                     .because("replies that do not", pair.same, pair.changed),
             );
+        } else if steps(before.0.into(), pair.changed.into(), CHANGED_MIN.into()) {
+            alerts.note(Measure::Echoes, furthest(hosts, key.0), times);
         }
     }
 

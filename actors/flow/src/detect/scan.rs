@@ -3,8 +3,9 @@
 //! What is counted is the outcome of first packets: an ordinary client knows whom it asks and is mostly answered, a scanner
 //! guesses and mostly is not (Jung et al. 2004, threshold random walk, from which the ratio comes).
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
-use super::host::{Ends, Hosts};
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
+use super::evidence::{Measure, steps};
+use super::host::{Ends, Hosts, furthest};
 use crate::address::Ip;
 use crate::hash::{Line, Place, Recent, hash_of, joined, shorter};
 use crate::packet::{protocol, tcp_flag};
@@ -214,7 +215,7 @@ impl Scans {
             _ => {}
         }
         if probe == Probe::Ping {
-            self.ping(outcome, alerts);
+            self.ping(outcome, hosts, alerts);
             return;
         }
         if answered {
@@ -226,9 +227,9 @@ impl Scans {
             }
             return;
         }
-        self.ports(outcome, alerts);
+        self.ports(outcome, hosts, alerts);
         if probe == Probe::Syn {
-            self.failing(outcome, alerts);
+            self.failing(outcome, hosts, alerts);
         }
         if probe != Probe::Ack {
             self.hosts(outcome, hosts, alerts);
@@ -295,24 +296,33 @@ impl Scans {
     }
 
     #[inline(never)]
-    fn ports(&mut self, outcome: &Outcome<'_>, alerts: &mut Alerts) {
+    fn ports(&mut self, outcome: &Outcome<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Outcome { record, port, probe, .. } = *outcome;
         let (source, target) = (record.originator, record.responder);
         // Ports that answered count from the first failure of the pair on.
         let key = (source, target, probe);
         let tries = self.vertical.entry_hashed(outcome.failed_at.hash(), key, || Tries::new(outcome));
+        let before = tries.failed.count();
         if !tries.take(outcome, hash_of(&port)) {
             return;
         }
-        let least = if probe == Probe::Stealth { STEALTH_PORTS_MIN } else { PORTS_MIN };
+        let (measure, least) = match probe {
+            Probe::Stealth => (Measure::StealthPorts, STEALTH_PORTS_MIN),
+            _ => (Measure::Ports, PORTS_MIN),
+        };
         let (failed, share) = tries.failed();
-        if failed >= least && share >= 2.0 / 3.0 {
+        if share < 2.0 / 3.0 {
+            return;
+        }
+        let times = f64::from(failed) / f64::from(least);
+        if failed >= least {
+            let probability = alerts.weigh(measure, furthest(hosts, source), times);
             alerts.raise(
                 Alert::new(Kind::VerticalScan, source, tries.range, outcome.now)
                     .against(target, None)
                     .rated(
                         if failed >= 100 { Severity::High } else { Severity::Medium },
-                        probability(f64::from(failed), f64::from(least)),
+                        probability,
                         probe.name(),
                     )
                     .because("ports that failed", failed, least - 1)
@@ -320,6 +330,8 @@ impl Scans {
                     .because("refusals", tries.refused, 0.0)
                     .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),
             );
+        } else if steps(before.into(), failed.into(), least.into()) {
+            alerts.note(measure, furthest(hosts, source), times);
         }
     }
 
@@ -333,6 +345,7 @@ impl Scans {
         ports.insert(hash_of(&port));
         let hosts_per_port = f64::from(tried.settled()) / f64::from(ports.settled().max(1));
         let tries = self.horizontal.entry_at(outcome.tried_at, (source, port, probe), || Tries::new(outcome));
+        let before = tries.failed.count();
         if !tries.take(outcome, outcome.ends.responder) {
             return;
         }
@@ -343,13 +356,18 @@ impl Scans {
             (false, true) => (HOSTS_MIN, HOSTS_SHARE_MIN),
             (false, false) => (HOSTS_MIN, OUTSIDE_SHARE_MIN),
         };
-        if failed >= hosts_min && share >= share_min && hosts_per_port >= HOSTS_PER_PORT_MIN {
+        if share < share_min || hosts_per_port < HOSTS_PER_PORT_MIN {
+            return;
+        }
+        let times = f64::from(failed) / f64::from(hosts_min);
+        if failed >= hosts_min {
+            let probability = alerts.weigh(Measure::Hosts, furthest(hosts, source), times);
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, source, tries.range, outcome.now)
                     .against(target, Some(port))
                     .rated(
                         if failed >= 100 { Severity::High } else { Severity::Medium },
-                        probability(f64::from(failed), f64::from(hosts_min)),
+                        probability,
                         probe.name(),
                     )
                     .because("hosts that failed", failed, hosts_min - 1)
@@ -357,28 +375,38 @@ impl Scans {
                     .because("failed hosts per failed port, all in all", hosts_per_port, 1.0)
                     .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),
             );
+        } else if steps(before.into(), failed.into(), hosts_min.into()) {
+            alerts.note(Measure::Hosts, furthest(hosts, source), times);
         }
     }
 
     /// A ping of a host that answers is monitoring; of hosts that do not, a search. A third suffices, since a sweep of a well-filled
     /// network is answered by many.
-    fn ping(&mut self, outcome: &Outcome<'_>, alerts: &mut Alerts) {
+    fn ping(&mut self, outcome: &Outcome<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Outcome { record, port, .. } = *outcome;
         let (source, target) = (record.originator, record.responder);
         let tries =
             self.horizontal.entry_at(outcome.tried_at, (source, port, Probe::Ping), || Tries::new(outcome));
+        let before = tries.failed.count();
         if !tries.take(outcome, outcome.ends.responder) {
             return;
         }
         let (failed, share) = tries.failed();
-        if failed >= PINGED_MIN && share >= 1.0 / 3.0 {
+        if share < 1.0 / 3.0 {
+            return;
+        }
+        let times = f64::from(failed) / f64::from(PINGED_MIN);
+        if failed >= PINGED_MIN {
+            let probability = alerts.weigh(Measure::Pinged, furthest(hosts, source), times);
             alerts.raise(
                 Alert::new(Kind::HorizontalScan, source, tries.range, outcome.now)
                     .against(target, None)
-                    .rated(Severity::Low, probability(f64::from(failed), f64::from(PINGED_MIN)), "ping")
+                    .rated(Severity::Low, probability, "ping")
                     .because("hosts that did not answer", failed, PINGED_MIN - 1)
                     .because("share of pinged hosts that did not answer", share, 0.33),
             );
+        } else if steps(before.into(), failed.into(), PINGED_MIN.into()) {
+            alerts.note(Measure::Pinged, furthest(hosts, source), times);
         }
     }
 
@@ -386,23 +414,27 @@ impl Scans {
     /// stops after a few, and well-made programs wait longer each time, so that 100 within the silence allowed are
     /// hours of them.
     #[inline(never)]
-    fn failing(&mut self, outcome: &Outcome<'_>, alerts: &mut Alerts) {
+    fn failing(&mut self, outcome: &Outcome<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Outcome { record, port, .. } = *outcome;
         let (source, target) = (record.originator, record.responder);
         let tries = self.same.entry_at(outcome.same_at, (source, target, port), || Tries::new(outcome));
         tries.take(outcome, 0);
-        if tries.failures >= FAILURES_MIN && tries.failures.is_multiple_of(FAILURES_MIN) {
+        let failures = u64::from(tries.failures);
+        let steps = steps(failures.saturating_sub(1), failures, FAILURES_MIN.into());
+        let is_due = tries.failures.is_multiple_of(FAILURES_MIN);
+        if steps || is_due {
             let span = tries.range.span_ns() as f64 / SECOND as f64;
             // Faster than ten a second is a flood, and told as such.
             if span * 10.0 >= f64::from(tries.failures) && source != target {
+                let times = f64::from(tries.failures) / f64::from(FAILURES_MIN);
+                let probability = alerts.weigh(Measure::Failures, furthest(hosts, source), times);
+                if !is_due {
+                    return;
+                }
                 alerts.raise(
                     Alert::new(Kind::FailureBurst, source, tries.range, outcome.now)
                         .against(target, Some(port))
-                        .rated(
-                            Severity::Medium,
-                            probability(f64::from(tries.failures), f64::from(FAILURES_MIN)),
-                            "connect",
-                        )
+                        .rated(Severity::Medium, probability, "connect")
                         .because("failures in a row", tries.failures, FAILURES_MIN - 1)
                         .because("seconds", span, 0.0),
                 );

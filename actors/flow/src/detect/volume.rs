@@ -1,7 +1,8 @@
 //! What a host sends out, against its own history or, while it has none, against what the others of its site send; and whom it administers, against whom it administered.
 
-use super::alert::{Alert, Alerts, Kind, Range, Severity, probability};
-use super::host::{Ends, Hosts};
+use super::alert::{Alert, Alerts, Kind, Range, Severity};
+use super::evidence::{Furthest, Measure};
+use super::host::{Ends, Host, Hosts, furthest};
 use crate::address::Ip;
 use crate::hash::{Recent, hash_of};
 use crate::packet::protocol;
@@ -23,6 +24,8 @@ pub const SITE_HOSTS_MIN: u32 = 8;
 pub const SITE_NS: u64 = 120 * SECOND;
 /// Times the most that any other host sent to one address in a window.
 pub const SITE_TIMES_MIN: f64 = 10.0;
+/// What a site sent most is worth a twelfth less with each of these that has passed: half after a day, a hundredth after a week.
+pub const FADE_NS: u64 = 10_800 * SECOND;
 /// Times what came back on the same flow, where a site stands in for a history.
 pub const SITE_BACK_MIN: u64 = 10;
 /// Hosts newly administered within the window.
@@ -86,11 +89,33 @@ impl Default for Volumes {
 struct Site {
     since_ns: u64,
     senders: Distinct,
-    /// The two hosts that sent most to one address in a window, and how much: one of them is another than any host.
+    /// The two hosts that sent most to one address in a window, and how much: one of them is another than any host. Fades, so that one
+    /// backup does not hide for ever what is smaller than ten of it.
     most: [(Ip, u64); 2],
+    /// Steps of [`FADE_NS`] until then have faded.
+    faded: u64,
 }
 
 impl Site {
+    /// Lets the past fade up to now. By steps of the clock of the input, so that it does not matter how often this is called.
+    #[inline]
+    fn fade(&mut self, now: u64) {
+        let step = now / FADE_NS;
+        if step > self.faded {
+            self.fade_to(step);
+        }
+    }
+
+    #[inline(never)]
+    fn fade_to(&mut self, step: u64) {
+        // After 512 steps nothing is left of any number.
+        for _ in 0..(step - self.faded).min(512) {
+            self.most.iter_mut().for_each(|(_, bytes)| *bytes -= bytes.div_ceil(12));
+        }
+        self.faded = step;
+        self.sort();
+    }
+
     /// The most that any host but this one sent to one address in a window; `None` while too little is known of the site.
     fn others(&self, host: Ip, now: u64) -> Option<u64> {
         if self.senders.count() <= SITE_HOSTS_MIN || now.saturating_sub(self.since_ns) < SITE_NS {
@@ -187,15 +212,13 @@ impl Volumes {
         host.new_hosts.insert(hash_of(&responder));
         host.range.cover(record.packets.1, record.last_ns);
         let count = host.new_hosts.count();
+        let times = f64::from(count) / f64::from(NEW_HOSTS_MIN);
+        let probability = alerts.weigh(Measure::Administered, furthest(hosts, originator), times);
         if count >= NEW_HOSTS_MIN {
             alerts.raise(
                 Alert::new(Kind::LateralMovement, originator, host.range, now)
                     .against(responder, Some(port))
-                    .rated(
-                        Severity::High,
-                        probability(f64::from(count), f64::from(NEW_HOSTS_MIN)),
-                        "new edges",
-                    )
+                    .rated(Severity::High, probability, "new edges")
                     .because("hosts administered for the first time in 10 min", count, 1.0)
                     .because(
                         "minutes of history",
@@ -251,7 +274,8 @@ fn out(
     let bytes = record.sent.bytes.saturating_sub(told.0);
     let back = record.received.bytes.saturating_sub(told.1);
     *told = (record.sent.bytes, record.received.bytes);
-    let host = &mut hosts.entry_at(ends.originator_at, record.originator, Default::default).volume;
+    let Host { volume: host, furthest, .. } =
+        hosts.entry_at(ends.originator_at, record.originator, Default::default);
     host.seen_since(now);
     let window = now / WINDOW_NS;
     // Logs are in order of ends, more or less: what belongs to an older window counts in this one.
@@ -282,13 +306,15 @@ fn out(
     }
     let accused = host.main_bytes >= BYTES_MIN
         && if host.windows >= WINDOWS_MIN {
-            unlike_before(record, host, (bytes, back), now, alerts)
+            unlike_before(record, (&*host, furthest), (bytes, back), now, alerts)
         } else {
-            inside && unlike_site(record, host, (bytes, back), now, site, alerts)
+            site.fade(now);
+            inside && unlike_site(record, (&*host, furthest), (bytes, back), now, site, alerts)
         };
     if !inside {
         return;
     }
+    site.fade(now);
     // What an accused host sends is no measure for others.
     if accused {
         site.accuse(record.originator);
@@ -301,20 +327,25 @@ fn out(
 #[inline(never)]
 fn unlike_before(
     record: &FlowRecord,
-    host: &Volume,
+    (host, furthest): (&Volume, &mut Furthest),
     (bytes, back): (u64, u64),
     now: u64,
     alerts: &mut Alerts,
 ) -> bool {
     let usual = host.largest.max(1_000_000) as f64;
     let times = host.main_bytes as f64 / usual;
-    if times < TIMES_MIN || bytes <= back.saturating_mul(4) {
+    let goes_out = bytes > back.saturating_mul(4);
+    if times < TIMES_MIN || !goes_out {
+        if goes_out {
+            alerts.note(Measure::Volume, furthest, times / TIMES_MIN);
+        }
         return alerts.is_on(Kind::DataExfiltration, record.originator, now);
     }
+    let probability = alerts.weigh(Measure::Volume, furthest, times / TIMES_MIN);
     alerts.raise(
         Alert::new(Kind::DataExfiltration, record.originator, host.range, now)
             .against(host.main, Some(record.responder_port))
-            .rated(Severity::High, probability(times, TIMES_MIN), "volume")
+            .rated(Severity::High, probability, "volume")
             .because("bytes out to one address in 5 min", host.main_bytes as f64, usual)
             .because("times the largest window before", times, 1.0)
             .because("windows of history", host.windows, WINDOWS_MIN),
@@ -326,7 +357,7 @@ fn unlike_before(
 #[inline(never)]
 fn unlike_site(
     record: &FlowRecord,
-    host: &Volume,
+    (host, furthest): (&Volume, &mut Furthest),
     (bytes, back): (u64, u64),
     now: u64,
     site: &Site,
@@ -336,16 +367,49 @@ fn unlike_site(
     let Some(others) = site.others(record.originator, now) else { return on(alerts) };
     let usual = others.max(1_000_000) as f64;
     let times = host.main_bytes as f64 / usual;
-    if times < SITE_TIMES_MIN || bytes <= back.saturating_mul(SITE_BACK_MIN) {
+    let goes_out = bytes > back.saturating_mul(SITE_BACK_MIN);
+    if times < SITE_TIMES_MIN || !goes_out {
+        if goes_out {
+            alerts.note(Measure::Volume, furthest, times / SITE_TIMES_MIN);
+        }
         return on(alerts);
     }
+    let probability = alerts.weigh(Measure::Volume, furthest, times / SITE_TIMES_MIN);
     alerts.raise(
         Alert::new(Kind::DataExfiltration, record.originator, host.range, now)
             .against(host.main, Some(record.responder_port))
-            .rated(Severity::Medium, probability(times, SITE_TIMES_MIN), "volume, against the site")
+            .rated(Severity::Medium, probability, "volume, against the site")
             .because("bytes out to one address in 5 min", host.main_bytes as f64, usual)
             .because("times the most of any other host", times, 1.0)
             .because("hosts that send out", site.senders.count(), SITE_HOSTS_MIN),
     );
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half after a day, next to nothing after two weeks, and the same however often it is asked in between.
+    #[test]
+    fn what_a_site_sent_most_fades() {
+        let (day, host) = (86_400 * SECOND, Ip::v4([10, 0, 0, 1]));
+        let start = 1_700_000_000 * SECOND / FADE_NS * FADE_NS;
+        let most = |asked: &[u64]| {
+            let mut site = Site::default();
+            site.fade(start);
+            site.learn(host, 10_000_000_000);
+            site.learn(Ip::v4([10, 0, 0, 2]), 9_999_999_000);
+            asked.iter().for_each(|&after| site.fade(start + after));
+            site.most[0].1
+        };
+        assert_eq!(most(&[FADE_NS - 1]), 10_000_000_000);
+        assert!((4_900_000_000..5_000_000_000).contains(&most(&[day])));
+        assert!(most(&[7 * day]) < 100_000_000);
+        let often: Vec<u64> = (0..=7 * 86_400 / 600).map(|n| n * 600 * SECOND).collect();
+        assert_eq!(most(&often), most(&[7 * day]));
+        // A clock that steps back lets nothing fade, and an absurd one ends.
+        assert_eq!(most(&[day, 0]), most(&[day]));
+        assert_eq!(most(&[u64::MAX - start]), 0);
+    }
 }

@@ -1,8 +1,9 @@
 //! The flow table on made-up packets: states, time-outs, interim records, eviction.
 
-use crate::net::{ACK, FIN, Net, PSH, RST, SYN, host, ip};
+use crate::net::{ACK, FIN, Net, PSH, RST, Records, SYN, host, ip};
+use tidegate_flow::packet::Fragment;
 use tidegate_flow::table::SECOND;
-use tidegate_flow::{Detectors, EndCause, FlowRecord, Kind, TableOptions};
+use tidegate_flow::{Detectors, EndCause, FlowRecord, FlowTable, Frame, Ip, Kind, TableOptions, parse};
 
 const A: &str = "10.0.0.1";
 const B: &str = "10.0.0.2";
@@ -220,4 +221,70 @@ fn detectors_go_on_after_a_step() {
     net.feed_alerts(&mut detectors);
     let told: Vec<_> = detectors.alerts().iter().map(|alert| (alert.kind, alert.count)).collect();
     assert_eq!(told, [(Kind::SynFlood, 1)]);
+}
+
+/// An IPv4 packet of a datagram's part: where it begins in units of 8 bytes, and whether more come.
+fn part(from: Ip, id: u16, protocol: u8, place: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x45, 0];
+    bytes.extend((payload.len() as u16 + 20).to_be_bytes());
+    bytes.extend(id.to_be_bytes());
+    bytes.extend((place | if more { 0x2000 } else { 0 }).to_be_bytes());
+    bytes.extend([64, protocol, 0, 0]);
+    bytes.extend(from.as_v4().unwrap().to_be_bytes());
+    bytes.extend(ip(B).as_v4().unwrap().to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+#[test]
+fn later_fragments_go_to_the_flow_of_their_first() {
+    /// Raw IP.
+    const LINK: u32 = 101;
+    // Ports 1000 and 2000, 40 bytes in all.
+    let first = [&[3, 232, 7, 208, 0, 48, 0, 0][..], &[1; 16]].concat();
+    let (c, other) = (ip(A), ip("10.0.0.3"));
+    let packets = [
+        part(c, 7, 17, 0, true, &first),
+        // Of another host with the same number: nothing is known of it.
+        part(other, 7, 17, 3, false, &[9; 8]),
+        part(c, 7, 17, 3, true, &[2; 16]),
+        // Another number, before its first part came.
+        part(c, 8, 17, 3, false, &[4; 16]),
+        part(c, 7, 17, 5, false, &[3; 8]),
+    ];
+    let (mut table, mut all) = (FlowTable::new(TableOptions::default()), Records::default());
+    for (at, bytes) in packets.iter().enumerate() {
+        let Ok(Frame::Ip(packet)) = parse(at as u64 + 1, at as u64 * SECOND, LINK, bytes) else {
+            panic!("packet {at} is one")
+        };
+        let kind = if at == 0 { Fragment::First } else { Fragment::Later };
+        assert_eq!(packet.fragment, kind, "{at}");
+        table.packet(&packet, &mut all);
+    }
+    table.finish(&mut all);
+    let mut told: Vec<_> = all
+        .0
+        .iter()
+        .map(|r| (r.originator, r.originator_port, r.responder_port, r.sent.packets, r.sent.ip_bytes))
+        .collect();
+    told.sort();
+    assert_eq!(told, [(c, 0, 0, 1, 36), (c, 1_000, 2_000, 3, 116), (other, 0, 0, 1, 28)]);
+    assert_eq!(table.counts().orphan_fragments, 2);
+}
+
+#[test]
+fn pings_end_after_a_minute_of_silence() {
+    let mut net = Net::new();
+    net.ping(0.0, ip(A), ip(B), 1, true);
+    net.ping(50.0, ip(A), ip(B), 2, true);
+    // Later than a minute after the last: another flow.
+    net.ping(150.0, ip(A), ip(B), 3, false);
+    let mut all = records(net);
+    all.sort_by_key(|record| record.id);
+    let told: Vec<_> = all
+        .iter()
+        .map(|r| (r.protocol_name(), r.originator_port, r.sent.packets, r.received.packets, r.cause.name()))
+        .collect();
+    assert_eq!(told, [("icmp", 8, 2, 2, "timeout"), ("icmp", 8, 1, 0, "input_end")]);
+    assert_eq!(all[0].duration_ns(), Some(50 * SECOND + SECOND / 100));
 }
