@@ -4,7 +4,7 @@ use super::common::http::{self, Said, WebSocket};
 use super::common::{Running, ends, fails, folder, json};
 use super::{START, scan, write};
 use serde_json::{Value, json};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -586,7 +586,8 @@ fn floods_of_templates_and_exporters_do_not_hide_a_scan() {
     for n in 0..1_200u32 {
         liar.send_to(&template(n, 256 + n as u16), target).unwrap();
         // Linux has all of 127/8 on its loopback.
-        let spoofed = UdpSocket::bind(([127, 1, (n / 250) as u8, 1 + (n % 250) as u8], 0)).unwrap();
+        let spoofed =
+            UdpSocket::bind((Ipv4Addr::new(127, 1, (n / 250) as u8, 1 + (n % 250) as u8), 0)).unwrap();
         spoofed.send_to(&template(n, 300), target).unwrap();
         sent += 2;
         if n.is_multiple_of(300) {

@@ -358,7 +358,8 @@ mod tests {
     /// ever told, and by the spectrum none that works in bunches, which the length of the mean vector alone would tell nearly always.
     #[test]
     fn random_clients_of_one_size_are_no_beacons() {
-        let shapes: [(&str, fn(usize, f64) -> f64); 4] = [
+        type Wait = fn(usize, f64) -> f64;
+        let shapes: [(&str, Wait); 4] = [
             ("exponential", |_, u| -30.0 * u.ln()),
             ("ten, and a long pause", |n, u| if n % 10 == 9 { -7_200.0 * u.ln() } else { -20.0 * u.ln() }),
             ("twenty, and a night", |n, u| if n % 20 == 19 { -36_000.0 * u.ln() } else { -20.0 * u.ln() }),
