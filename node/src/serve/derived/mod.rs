@@ -12,7 +12,7 @@ mod cross;
 mod stats;
 mod steps;
 mod surface;
-mod symbols;
+pub(in crate::serve) mod symbols;
 mod work;
 
 use crate::batch::{backend, gpu_policy, risk, surface::sweepable};
