@@ -20,7 +20,7 @@ mod key;
 #[cfg(test)]
 mod tests;
 
-pub use key::{CHANGED_MEAN, CHANGED_VARIANCE, KeyRegime, LEARNING_BARS};
+pub use key::{CHANGED_CORRELATION, CHANGED_MEAN, CHANGED_VARIANCE, KeyRegime, LEARNING_BARS};
 
 /// Fewest and most states of a [`RegimeSpec`].
 pub const STATES: std::ops::RangeInclusive<usize> = 2..=4;
@@ -64,6 +64,8 @@ impl RegimeSpec {
             "deviation",
             "mean_before",
             "deviation_before",
+            "autocorrelation",
+            "autocorrelation_before",
             "return",
         ];
         ["state".to_owned()].into_iter().chain(chances).chain(rest.map(str::to_owned)).collect()
@@ -72,7 +74,7 @@ impl RegimeSpec {
     /// Values per row.
     #[must_use]
     pub fn column_count(&self) -> usize {
-        9 + self.states
+        11 + self.states
     }
 }
 
@@ -96,7 +98,7 @@ impl fmt::Display for RegimeSpec {
 /// Emits a row of [`output_kind::VALUES`] per final bar of one stream.
 ///
 /// Which bars count is as for indicators: forming and amended ones do not, nor does a bar that only a late trade or a
-/// correction brought about. A key's models are built when its scale is known: that allocates, once per key, some 6 KB.
+/// correction brought about. A key's models are built when its scale is known: that allocates, once per key, some 7 KB.
 #[derive(Debug)]
 pub struct RegimeAnalyzer {
     stream: u16,
@@ -129,6 +131,8 @@ impl RegimeAnalyzer {
 }
 
 const SECTION: &str = "regime";
+/// Said with the number of states by those who also keep returns for correlations: earlier versions did not.
+const CORRELATED: u64 = 1 << 8;
 
 impl Analyzer for RegimeAnalyzer {
     fn on_outputs(&mut self, outputs: &[Output], out: &mut Emit<'_>) {
@@ -159,13 +163,14 @@ impl Analyzer for RegimeAnalyzer {
                 state.save(&mut words);
             }
         }
-        snapshot::append(bytes, &(self.spec.states as u64, words));
+        snapshot::append(bytes, &(self.spec.states as u64 | CORRELATED, words));
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
         let wrong = |problem| SnapshotError::Section { section: SECTION, problem };
         let (states, words) = snapshot::read::<(u64, Vec<u64>)>(bytes, SECTION)?;
-        if states != self.spec.states as u64 {
+        let correlated = states & CORRELATED != 0;
+        if states & !CORRELATED != self.spec.states as u64 {
             return Err(wrong("of a model with other states"));
         }
         let mut keys = Vec::new();
@@ -176,7 +181,7 @@ impl Analyzer for RegimeAnalyzer {
                     return Ok(None);
                 }
                 let mut state = Box::new(KeyRegime::new(self.spec));
-                state.restore(&mut reader)?;
+                state.restore(&mut reader, correlated)?;
                 Ok(Some(state))
             };
             keys.push(read().map_err(|_| wrong("not valid state"))?);

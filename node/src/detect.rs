@@ -7,6 +7,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::judge::Judge;
 use crate::render::{Tone, Ui, clean, thousands};
+use crate::results;
 use crate::rules::{self, Rules};
 use crate::serve::alerts::evidence::{About, Evidence, Given, Kind, Recorder};
 use crate::sink::Sinks;
@@ -22,12 +23,16 @@ use tidegate_alert::store::HeldRow;
 use tidegate_alert::{
     Desk, DeskOptions, Entry, Episode, EpisodeId, Finding, Groups, Hold, Input, Severity, State, Told,
 };
+use tidegate_rules::Streams;
 
 /// Forgotten episodes that wait to be written.
 const GONE_MAX: usize = 1_000;
 
 pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     let interrupt = Interrupt::listen()?;
+    if args.of_results()? {
+        return results::detect::run(args, &interrupt, ui);
+    }
     let mut exit = Exit::Ok;
     let least = Severity::from(args.min_severity);
     let groups = Groups::new(args.tell.group.clone()).map_err(Failure::usage)?;
@@ -36,7 +41,7 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
     let interrupt_of_pipes = Some(interrupt.clone());
     let mut reading =
         Reading { table, edges: args.edges, interrupt: interrupt_of_pipes, ..Reading::of(&args.read) };
-    let rules = rules::load(&args.rules.sigma, &args.rules.pattern, ui)?;
+    let rules = rules::load(&args.rules.sigma, &args.rules.pattern, &Streams::default(), ui)?;
     let mut sinks = Sinks::open(&args.rules.sink)?;
     let mut store = folder::asked(&args.store).map(|folder| open(&folder, ui)).transpose()?;
     let mut common = Desk::new(options.clone());
@@ -331,7 +336,7 @@ fn live(
 }
 
 /// Whether the store has judged these bytes before: `Some(true)` if it did in the very same way and to the end.
-fn known(store: Option<&Store>, input: Option<&Input>) -> Option<bool> {
+pub(crate) fn known(store: Option<&Store>, input: Option<&Input>) -> Option<bool> {
     judged_before(&store?.state, input?)
 }
 
@@ -345,16 +350,16 @@ pub(crate) fn judged_before(state: &State, input: &Input) -> Option<bool> {
 
 /// What one file did to the desk.
 #[derive(Default)]
-struct Round {
-    touched: BTreeSet<EpisodeId>,
-    gone: Vec<Episode>,
+pub(crate) struct Round {
+    pub(crate) touched: BTreeSet<EpisodeId>,
+    pub(crate) gone: Vec<Episode>,
     unkept: u64,
-    held: BTreeMap<Hold, u64>,
+    pub(crate) held: BTreeMap<Hold, u64>,
 }
 
 impl Round {
     /// The episode, where it is to be told now.
-    fn take(
+    pub(crate) fn take(
         &mut self,
         desk: &mut Desk,
         finding: Finding,
@@ -409,7 +414,12 @@ pub(crate) fn since(before: &BTreeMap<(u64, String, Hold), u64>, desk: &Desk) ->
 }
 
 /// What the store is told of one file.
-fn entries(input: Option<Input>, desk: &Desk, round: &mut Round, held: Vec<HeldRow>) -> Vec<Entry> {
+pub(crate) fn entries(
+    input: Option<Input>,
+    desk: &Desk,
+    round: &mut Round,
+    held: Vec<HeldRow>,
+) -> Vec<Entry> {
     let mut entries: Vec<Entry> = input.map(Entry::Input).into_iter().collect();
     entries.extend(round.gone.drain(..).map(|episode| Entry::Episode(Box::new(episode))));
     let touched = round.touched.iter().filter_map(|id| desk.episode(*id));
@@ -444,7 +454,7 @@ fn tell(
 }
 
 /// Alerts that are told nowhere.
-fn unkept(args: &DetectArgs, round: &Round) -> u64 {
+pub(crate) fn unkept(args: &DetectArgs, round: &Round) -> u64 {
     let nowhere = args.store.alerts.is_none() && args.store.data.is_none();
     round.unkept + if nowhere { round.gone.len() as u64 } else { 0 }
 }

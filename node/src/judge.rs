@@ -260,14 +260,14 @@ impl Watch for Watchers {
 
 /// Where in the input something was found.
 #[derive(Clone, Copy)]
-struct Where<'a> {
-    input: &'a str,
-    units: u64,
-    at_end: bool,
+pub(crate) struct Where<'a> {
+    pub(crate) input: &'a str,
+    pub(crate) units: u64,
+    pub(crate) at_end: bool,
 }
 
 impl Where<'_> {
-    fn proof(self, ts: u64, score: f64) -> Option<Proof> {
+    pub(crate) fn proof(self, ts: u64, score: f64) -> Option<Proof> {
         let proof = Proof {
             input: self.input.to_owned(),
             units: self.units,
@@ -310,7 +310,7 @@ fn of_alert(alert: &Alert, at: Where<'_>) -> Finding {
     }
 }
 
-fn of_hit(hit: Hit, at: Where<'_>) -> Finding {
+pub(crate) fn of_hit(hit: Hit, at: Where<'_>) -> Finding {
     let score = hit.level.score();
     Finding {
         proof: at.proof(hit.ts, score),
@@ -335,7 +335,7 @@ fn of_hit(hit: Hit, at: Where<'_>) -> Finding {
 }
 
 /// A finding as rules see it.
-fn of_finding(finding: &Finding) -> Record {
+pub(crate) fn of_finding(finding: &Finding) -> Record {
     let address =
         |text: &str| text.parse::<IpAddr>().map_or_else(|_| Value::from(text.to_owned()), Value::from);
     let mut record =

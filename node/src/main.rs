@@ -35,6 +35,7 @@ mod pulse;
 mod record;
 mod recorded;
 mod replay;
+mod results;
 mod rules;
 mod series;
 mod serve;

@@ -4,7 +4,7 @@ use crate::exit::{Exit, Failure};
 use crate::render::Ui;
 use std::path::{Path, PathBuf};
 use tidegate_alert::store::RuleSource;
-use tidegate_rules::{Pattern, RuleSet, sigma};
+use tidegate_rules::{Keys, Kind, Pattern, RuleSet, Streams, Type, sigma};
 
 /// Largest rule file, bytes.
 const BYTES_MAX: u64 = 4 << 20;
@@ -17,10 +17,45 @@ const DEPTH_MAX: usize = 8;
 pub(crate) struct Rules {
     pub(crate) set: RuleSet,
     pub(crate) sources: Vec<RuleSource>,
+    /// The streams of results that rules were read with, as an input keeps them; none where no rule reads one.
+    pub(crate) streams: Option<String>,
+}
+
+/// Option of an input whose rules read streams of results, or stood beside such.
+pub(crate) const STREAMS: &str = "streams";
+
+/// Streams as text: name, whose rows, and columns with what they hold.
+fn describe(streams: &Streams) -> String {
+    let all = streams.all().map(|(name, keys, columns)| {
+        let columns: Vec<_> = columns.into_iter().map(|(name, of)| (name, of == Type::Text)).collect();
+        serde_json::json!([name, keys == Keys::Hosts, columns])
+    });
+    serde_json::Value::Array(all.collect()).to_string()
+}
+
+/// Inverse of [`describe`].
+pub(crate) fn streams_of(text: &str) -> anyhow::Result<Streams> {
+    type Described = Vec<(String, bool, Vec<(String, bool)>)>;
+    let mut streams = Streams::default();
+    for (name, hosts, columns) in serde_json::from_str::<Described>(text)? {
+        let of = |text: bool| if text { Type::Text } else { Type::Number };
+        let keys = if hosts { Keys::Hosts } else { Keys::Symbols };
+        let columns = columns.iter().map(|(name, text)| (name.as_str(), of(*text)));
+        anyhow::ensure!(
+            streams.add(&name, keys, columns).is_some(),
+            "there are more streams than are numbered"
+        );
+    }
+    Ok(streams)
 }
 
 /// Reads rule files, folders of them, and patterns. What is wrong with any is told, and then nothing is run.
-pub(crate) fn load(sigma: &[PathBuf], patterns: &[String], ui: &Ui) -> Result<Rules, Failure> {
+pub(crate) fn load(
+    sigma: &[PathBuf],
+    patterns: &[String],
+    streams: &Streams,
+    ui: &Ui,
+) -> Result<Rules, Failure> {
     let mut files = Vec::new();
     for path in sigma {
         collect(path, 0, &mut files)?;
@@ -44,7 +79,7 @@ pub(crate) fn load(sigma: &[PathBuf], patterns: &[String], ui: &Ui) -> Result<Ru
         sources.push(RuleSource { kind: "sigma".to_owned(), from, digest: digest(&text) });
         texts.push((path.display().to_string(), text));
     }
-    let compiled = sigma::compile(&texts).map_err(|errors| {
+    let compiled = sigma::compile_over(&texts, streams).map_err(|errors| {
         let (last, others) =
             errors.split_last().map_or((None, &[][..]), |(last, others)| (Some(last), others));
         others.iter().for_each(|error| ui.error(&anyhow::Error::new(error.clone())));
@@ -56,8 +91,8 @@ pub(crate) fn load(sigma: &[PathBuf], patterns: &[String], ui: &Ui) -> Result<Ru
     })?;
     let mut read: Vec<Pattern> = Vec::new();
     for text in patterns {
-        let pattern =
-            Pattern::parse(text).map_err(|error| Failure::usage(format_args!("--pattern: {error}")))?;
+        let pattern = Pattern::over(text, streams)
+            .map_err(|error| Failure::usage(format_args!("--pattern: {error}")))?;
         if read.iter().any(|other| other.name == pattern.name) {
             return Err(Failure::usage(format_args!(
                 "--pattern: there are two of the name `{}`",
@@ -67,15 +102,17 @@ pub(crate) fn load(sigma: &[PathBuf], patterns: &[String], ui: &Ui) -> Result<Ru
         sources.push(RuleSource { kind: "pattern".to_owned(), from: text.clone(), digest: digest(text) });
         read.push(pattern);
     }
-    Ok(Rules { set: RuleSet::new(compiled, read), sources })
+    let set = RuleSet::new(compiled, read);
+    let of_rows = set.looks_at(|kind| matches!(kind, Kind::Row(_)));
+    Ok(Rules { set, sources, streams: of_rows.then(|| describe(streams)) })
 }
 
 /// The rules of then; an error where one of them has changed.
-pub(crate) fn again(sources: &[RuleSource], ui: &Ui) -> Result<Rules, Failure> {
+pub(crate) fn again(sources: &[RuleSource], streams: &Streams, ui: &Ui) -> Result<Rules, Failure> {
     let of = |kind: &'static str| sources.iter().filter(move |source| source.kind == kind);
     let sigma: Vec<PathBuf> = of("sigma").map(|source| PathBuf::from(&source.from)).collect();
     let patterns: Vec<String> = of("pattern").map(|source| source.from.clone()).collect();
-    let rules = load(&sigma, &patterns, ui)?;
+    let rules = load(&sigma, &patterns, streams, ui)?;
     for (then, now) in sources.iter().zip(&rules.sources) {
         if then != now {
             let text = format!(

@@ -14,7 +14,9 @@ pub(crate) const ROWS_MAX: usize = 60;
 pub(crate) const BYTES_MAX: u64 = 64 << 10;
 /// What such an input says of itself among its options.
 pub(crate) const WHAT: (&str, &str) = ("what", "series");
-const VERSION: u32 = 1;
+/// What is written, and read. The first version had no returns for correlations in the state of regimes.
+const VERSION: u32 = 2;
+const FIRST: u32 = 1;
 
 /// The score of an alert whose row scored so high: `1 - 0.2 * threshold / score`.
 pub(crate) fn alert_score(threshold: f64, score: f64) -> f64 {
@@ -57,8 +59,11 @@ impl Series {
     /// Reads a document.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
         let read: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if read.v != VERSION {
-            return Err(format!("it is of version {}; this program reads version {VERSION}", read.v));
+        if !(FIRST..=VERSION).contains(&read.v) {
+            return Err(format!(
+                "it is of version {}; this program reads versions {FIRST} to {VERSION}",
+                read.v
+            ));
         }
         if read.rows.len() > ROWS_MAX {
             return Err(format!("it has {} rows, where {ROWS_MAX} are the most", read.rows.len()));
@@ -86,7 +91,7 @@ impl Series {
         match &self.regime {
             Some(spec) => {
                 let spec: RegimeSpec = spec.parse().map_err(|error| format!("{error}"))?;
-                regime_again(spec, &words, &rows)
+                regime_again(spec, &words, self.v > FIRST, &rows)
             }
             None => anomaly_again(f64::from_bits(unhex(&self.threshold)?), &words, &rows),
         }
@@ -107,10 +112,15 @@ fn anomaly_again(threshold: f64, words: &[u64], rows: &[(i64, f64)]) -> Result<O
 }
 
 /// The probability of the last row's state, where it is another than that of the row before.
-fn regime_again(spec: RegimeSpec, words: &[u64], rows: &[(i64, f64)]) -> Result<Option<f64>, String> {
+fn regime_again(
+    spec: RegimeSpec,
+    words: &[u64],
+    correlated: bool,
+    rows: &[(i64, f64)],
+) -> Result<Option<f64>, String> {
     let mut models = KeyRegime::new(spec);
     let mut reader = tidegate_regime::state::Words::new(words);
-    models.restore(&mut reader).map_err(|error| error.to_string())?;
+    models.restore(&mut reader, correlated).map_err(|error| error.to_string())?;
     if !reader.is_empty() {
         return Err(LONGER.to_owned());
     }
@@ -277,7 +287,7 @@ mod tests {
         let as_it_was = series.judge().unwrap();
         series.rows.last_mut().unwrap().1 = hex(11.0f64.to_bits());
         assert_ne!(series.judge().unwrap(), as_it_was);
-        for broken in [&b"{}"[..], b"", br#"{"v":1}"#] {
+        for broken in [&b"{}"[..], b"", br#"{"v":2}"#] {
             assert!(Series::read(broken).is_err());
         }
         series.state.pop();
@@ -339,7 +349,7 @@ mod tests {
                 .is_err()
         );
         // One return that the engine did not see, and nothing can be proved.
-        shadow.take(Row::Regime(&[0.0; 11]));
+        shadow.take(Row::Regime(&[0.0; 13]));
         assert!(shadow.evidence("regime.1m", "BTC").is_none());
     }
 }

@@ -3,6 +3,8 @@
 mod common;
 #[path = "alerts/live.rs"]
 mod live;
+#[path = "alerts/rows.rs"]
+mod rows;
 
 use common::{ends, fails, folder, json};
 use serde_json::Value;

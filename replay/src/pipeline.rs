@@ -69,6 +69,14 @@ pub trait ResultSink: Send {
     /// # Errors
     /// Whatever keeps it from taking the record; the replay then stops and reports it.
     fn record(&mut self, stream: &StreamInfo, name: &str, output: &Output) -> Result<(), SinkError>;
+
+    /// What was recorded is complete up to this event time. Nothing to do for who only writes down.
+    ///
+    /// # Errors
+    /// As [`ResultSink::record`].
+    fn complete(&mut self, _watermark: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
 }
 
 /// Why a sink takes no more.
@@ -455,7 +463,8 @@ impl Collector {
             while let Some(watermark) = self.next_batch(&mut batch) {
                 wrote = true;
                 if failed.is_none() {
-                    failed = self.write(&mut batch, streams, sink).err();
+                    let written = self.write(&mut batch, streams, sink);
+                    failed = written.and_then(|()| sink.complete(watermark)).err();
                     if failed.is_some() {
                         // The rest is drained unread, so that no shard waits for us.
                         stop.store(true, Ordering::Relaxed);

@@ -10,7 +10,13 @@
 //!   turbulence, and risk management", 2010), around 1 for a row like the others, against the rows before it alone. Where
 //!   symbols are many and rows few correlations are not invertible, so they are drawn towards none by `shrink`.
 //!
+//! What the last readings are like together, by name, is in [`CrossRegimes`].
+//!
 //! All of it is computed from the Gram matrix of the rows, so that a row costs the cube of the window, whatever the symbols.
+
+mod label;
+
+pub use label::{CrossLabel, CrossRegime, CrossRegimes, MEMORY, regime};
 
 use crate::error::RegimeError;
 use nalgebra::{Cholesky, DMatrix, DVector};

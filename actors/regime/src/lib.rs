@@ -21,7 +21,7 @@ pub mod segments;
 pub mod switching;
 
 pub use bocpd::{Bocpd, BocpdOptions};
-pub use cross::{CrossOptions, CrossReading, CrossSection};
+pub use cross::{CrossLabel, CrossOptions, CrossReading, CrossRegime, CrossRegimes, CrossSection};
 pub use error::RegimeError;
 pub use hmm::{GaussianHmm, HmmFilter};
 pub use segments::{Change, SegmentOptions, Segments};

@@ -15,6 +15,15 @@ pub const CHANGED_MEAN: u64 = 1;
 /// In the column `changed`: the variance does.
 pub const CHANGED_VARIANCE: u64 = 2;
 
+/// In the column `changed`: the correlation of a return with the one before it does.
+pub const CHANGED_CORRELATION: u64 = 4;
+
+/// Returns that a correlation is of at most, and those remembered: of the present regime and of the one before.
+const CORRELATED_MAX: usize = 64;
+const REMEMBERED: usize = 2 * CORRELATED_MAX;
+/// Returns that a correlation is of at least.
+const CORRELATED_MIN: usize = 8;
+
 /// A change counts as recent for so many bars: it is rarely clear at once.
 const RECENT_BARS: u64 = 12;
 /// Probability of a recent change from which it is taken for settled.
@@ -28,7 +37,7 @@ const COMPARED_MIN: f64 = 4.0;
 const LABEL_ENTER: f64 = 0.8;
 const LABEL_DWELL: u32 = 3;
 
-/// The models of one key, for those who judge its returns beside the analyzer. Some 6 KB, once the scale is known.
+/// The models of one key, for those who judge its returns beside the analyzer. Some 7 KB, once the scale is known.
 #[derive(Clone, Debug)]
 pub struct KeyRegime {
     spec: RegimeSpec,
@@ -52,6 +61,53 @@ struct Models {
     present: [f64; 3],
     /// The same of the one before.
     before: [f64; 3],
+    recent: Recent,
+    /// Correlation of the regime before with its returns one bar earlier, and of how many it is; NaN and 0 for none.
+    correlation_before: [f64; 2],
+}
+
+/// The last returns, in a ring.
+#[derive(Clone, Debug)]
+struct Recent {
+    values: [f64; REMEMBERED],
+    /// Returns taken in all.
+    taken: u64,
+}
+
+impl Recent {
+    fn new() -> Self {
+        Self { values: [0.0; REMEMBERED], taken: 0 }
+    }
+
+    fn push(&mut self, value: f64) {
+        self.values[(self.taken % REMEMBERED as u64) as usize] = value;
+        self.taken += 1;
+    }
+
+    /// How many are there.
+    fn len(&self) -> usize {
+        self.taken.min(REMEMBERED as u64) as usize
+    }
+
+    /// The `back`-th newest, from 1.
+    fn newest(&self, back: usize) -> f64 {
+        self.values[((self.taken - back as u64) % REMEMBERED as u64) as usize]
+    }
+
+    /// Correlation of neighbours among the `count` returns that have `skip` newer ones behind them, of [`CORRELATED_MAX`] at most, and of how
+    /// many it is; `None` where there are too few, or nothing moved.
+    fn correlation(&self, skip: usize, count: usize) -> Option<[f64; 2]> {
+        let count = count.min(CORRELATED_MAX).min(self.len().saturating_sub(skip));
+        if count < CORRELATED_MIN {
+            return None;
+        }
+        let at = |back: usize| self.newest(skip + back);
+        let mean = (1..=count).map(at).sum::<f64>() / count as f64;
+        let squares: f64 = (1..=count).map(|back| (at(back) - mean) * (at(back) - mean)).sum();
+        let products: f64 = (1..count).map(|back| (at(back) - mean) * (at(back + 1) - mean)).sum();
+        let correlation = products / squares;
+        correlation.is_finite().then_some([correlation, count as f64])
+    }
 }
 
 impl KeyRegime {
@@ -101,14 +157,18 @@ impl KeyRegime {
             models.runs.save(words);
             words.extend([models.seen, models.start]);
             words.extend(models.present.iter().chain(&models.before).map(|value| value.to_bits()));
+            let recent = &models.recent;
+            words.push(recent.taken);
+            words.extend((1..=recent.len()).rev().map(|back| recent.newest(back).to_bits()));
+            words.extend(models.correlation_before.map(f64::to_bits));
         }
     }
 
-    /// Takes over a state saved by one of the same model.
+    /// Takes over a state saved by one of the same model; `correlated` where it has returns for correlations, which earlier versions had not.
     ///
     /// # Errors
     /// [`RegimeError::State`] when the words are no such state.
-    pub fn restore(&mut self, words: &mut Words<'_>) -> Result<(), RegimeError> {
+    pub fn restore(&mut self, words: &mut Words<'_>, correlated: bool) -> Result<(), RegimeError> {
         self.close = words.word()? as i64;
         let learning = words.at_most(LEARNING_BARS as u64 - 1)?;
         self.learning.clear();
@@ -126,6 +186,15 @@ impl KeyRegime {
         models.start = words.at_most(models.seen)?;
         words.floats(&mut models.present)?;
         words.floats(&mut models.before)?;
+        if correlated {
+            // Those in the ring have the places that they had.
+            let taken = words.at_most(models.seen)?;
+            models.recent.taken = taken - taken.min(REMEMBERED as u64);
+            for _ in 0..taken.min(REMEMBERED as u64) {
+                models.recent.push(words.float()?);
+            }
+            models.correlation_before = [f64::from_bits(words.word()?), words.float()?];
+        }
         self.models = Some(Box::new(models));
         Ok(())
     }
@@ -161,7 +230,18 @@ impl Models {
             return Err(RegimeError::Parameter { name: "scale", value: scale, allowed: "more than 0" });
         }
         let label = Label::new(LABEL_ENTER, LABEL_DWELL)?;
-        Ok(Self { scale, filter, label, runs, seen: 0, start: 0, present: [0.0; 3], before: [0.0; 3] })
+        Ok(Self {
+            scale,
+            filter,
+            label,
+            runs,
+            seen: 0,
+            start: 0,
+            present: [0.0; 3],
+            before: [0.0; 3],
+            recent: Recent::new(),
+            correlation_before: [f64::NAN, 0.0],
+        })
     }
 
     fn take(&mut self, value: f64) {
@@ -172,14 +252,24 @@ impl Models {
             return;
         }
         self.seen += 1;
+        self.recent.push(value);
         let (run, statistics) = self.runs.likeliest();
         let start = self.seen - run.min(self.seen);
         let now = [statistics.mean, statistics.variance().min(1e300).sqrt(), statistics.weight];
         if start.abs_diff(self.start) <= SAME_START {
             self.present = now;
         } else if self.runs.change_probability(RECENT_BARS) >= SETTLED || run > RECENT_BARS {
+            let of_before = self
+                .recent
+                .correlation((self.seen - start) as usize, start.saturating_sub(self.start) as usize);
+            self.correlation_before = of_before.unwrap_or([f64::NAN, 0.0]);
             (self.before, self.present, self.start) = (self.present, now, start);
         }
+    }
+
+    /// Correlation of the present regime's returns with those one bar earlier, and of how many it is.
+    fn correlation(&self) -> Option<[f64; 2]> {
+        self.recent.correlation(0, (self.seen - self.start) as usize)
     }
 
     /// What differs between the present regime and the one before, once both have lasted long enough to be compared.
@@ -201,6 +291,13 @@ impl Models {
         if ratio.max(1.0 / ratio) > 1.0 + 1.5 * spread {
             changed |= CHANGED_VARIANCE;
         }
+        // Of independent returns it is one over the root of their number off.
+        if let (Some([correlation, count]), [correlation_before, count_before]) =
+            (self.correlation(), self.correlation_before)
+            && (correlation - correlation_before).abs() > 2.5 * (1.0 / count + 1.0 / count_before).sqrt()
+        {
+            changed |= CHANGED_CORRELATION;
+        }
         changed
     }
 
@@ -215,6 +312,8 @@ impl Models {
             self.present[1] * self.scale,
             unless_new(self.before[0]),
             unless_new(self.before[1]),
+            self.correlation().map_or(UNDEFINED, |[correlation, _]| correlation),
+            if self.correlation_before[1] > 0.0 { self.correlation_before[0] } else { UNDEFINED },
         ];
         let chances = self.filter.probabilities().iter().copied();
         let all = [state].into_iter().chain(chances).chain(values);

@@ -80,6 +80,68 @@ fn a_market_that_turns_wild_is_named_dated_and_explained() {
     assert!(of(350, "deviation") > 4.0 * of(350, "deviation_before"), "the evidence");
 }
 
+/// Correlation of neighbours, the slow and obvious way.
+fn correlation(returns: &[f64]) -> f64 {
+    let mean = returns.iter().sum::<f64>() / returns.len() as f64;
+    let squares: f64 = returns.iter().map(|value| (value - mean).powi(2)).sum();
+    returns.windows(2).map(|pair| (pair[0] - mean) * (pair[1] - mean)).sum::<f64>() / squares
+}
+
+#[test]
+fn the_correlation_of_neighbours_is_that_of_the_regimes_returns() {
+    let spec: RegimeSpec = "hmm:2".parse().unwrap();
+    let outputs: Vec<Output> = market(700).iter().zip(0..).map(|(&close, at)| bar(0, at, close)).collect();
+    let rows = run(&mut RegimeAnalyzer::new(2, spec), &outputs);
+    let of = |at: usize, column: &str| value(&rows, at, column, spec);
+    let returns: Vec<f64> = (0..700).map(|at| of(at, "return")).collect();
+    let mut known = 0;
+    for at in LEARNING_BARS..700 {
+        let run = (of(at, "run_length") as usize).min(64);
+        if run < 8 {
+            assert!(of(at, "autocorrelation").is_nan(), "row {at}");
+            continue;
+        }
+        known += 1;
+        let expected = correlation(&returns[at + 1 - run..=at]);
+        assert!((of(at, "autocorrelation") - expected).abs() < 1e-6, "row {at}: {expected}");
+    }
+    assert!(known > 500 && of(LEARNING_BARS, "autocorrelation_before").is_nan());
+    // The regime before the wild one: of its last 64 returns, wherever exactly it is found to have ended.
+    let before = of(350, "autocorrelation_before");
+    let ends = 290..320usize;
+    assert!(
+        ends.clone().any(|end| (before - correlation(&returns[end - 63..=end])).abs() < 1e-6),
+        "{before}"
+    );
+}
+
+#[test]
+fn state_of_the_version_before_is_taken_without_its_returns() {
+    let spec = RegimeSpec::new(2).unwrap();
+    let mut key = KeyRegime::new(spec);
+    let mut row = [0u64; tidegate_engine::output::OUTPUT_WORDS];
+    let returns: Vec<f64> =
+        market(300).windows(2).map(|pair| pair[1] as f64 / pair[0] as f64 - 1.0).collect();
+    returns[..250].iter().for_each(|&value| key.take(value, &mut row));
+    let mut words = Vec::new();
+    key.save(&mut words);
+    // Behind what it had come how many returns were seen, the last 128, and what is known of the regime before.
+    let old = &words[..words.len() - (1 + 128 + 2)];
+    let (mut again, mut reader) = (KeyRegime::new(spec), Words::new(old));
+    again.restore(&mut reader, false).unwrap();
+    assert!(reader.is_empty() && KeyRegime::new(spec).restore(&mut Words::new(old), true).is_err());
+    let columns = spec.columns();
+    let correlated = |name: &String| name.starts_with("autocorrelation") || name == "changed";
+    for &value in &returns[250..] {
+        let mut other = row;
+        key.take(value, &mut row);
+        again.take(value, &mut other);
+        for (at, name) in columns.iter().enumerate().filter(|(_, name)| !correlated(name)) {
+            assert_eq!(row[at], other[at], "{name}");
+        }
+    }
+}
+
 #[test]
 fn only_final_bars_of_its_stream_count() {
     let mut analyzer = RegimeAnalyzer::new(2, RegimeSpec::new(2).unwrap());

@@ -392,6 +392,8 @@ impl Spectrum {
             "effective_rank",
             "absorption",
             "turbulence",
+            "label",
+            "change_probability",
         ];
         Some(Derived {
             name: self.stream(),

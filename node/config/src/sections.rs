@@ -362,7 +362,7 @@ section! {
 
 section! {
     /// A cross-section of the symbols of bars: how much of their moves is one move, at every close, as a stream `corr.`: mean correlation,
-    /// share of the market's mode, effective rank, absorption, turbulence.
+    /// share of the market's mode, effective rank, absorption, turbulence, and from those of the last bars a label and the chance of a change.
     Spectrum {
         /// Its name: `spectrum` gives the stream `corr.spectrum`.
         name: String = "spectrum".to_owned(), Kind::Name, live;

@@ -13,6 +13,7 @@ use std::io::Read;
 use std::path::Path;
 use tidegate_alert::Input;
 use tidegate_replay::decode::ReadOptions;
+use tidegate_rules::Streams;
 
 /// Digits of an input's name.
 const NAME_DIGITS: usize = 12;
@@ -22,6 +23,9 @@ pub(crate) const BYTES: &str = "bytes";
 
 /// Option of an input whose edges were judged: one in so many ordinary ones may be told.
 pub(crate) const EDGES: &str = "edges";
+
+/// Option of an input whose results were judged: what was computed of it.
+pub(crate) const RESULTS: &str = "results";
 
 /// BLAKE3 of a file's bytes, or of the first so many; `None` for what is no file, such as a pipe, which cannot be read twice.
 pub(crate) fn digest(path: &Path, bytes: Option<u64>) -> Result<Option<String>, Failure> {
@@ -48,19 +52,45 @@ pub(crate) fn of(
     rules: &Rules,
 ) -> Result<Option<Input>, Failure> {
     let Some(digest) = digest(path, None)? else { return Ok(None) };
-    let read = &reading.options;
-    let mut options = BTreeMap::from([("flows-max".to_owned(), flows_max.to_string())]);
+    let mut options = read_as(&reading.options);
+    options.insert("flows-max".to_owned(), flows_max.to_string());
+    let mut put =
+        |name: &str, value: Option<String>| value.map(|value| options.insert(name.to_owned(), value));
+    let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    put("exports", reading.exports.as_ref().map(|ports| list(ports)));
+    put("sampling", reading.sampling.map(|sampling| sampling.to_string()));
+    put(EDGES, reading.edges.map(|one_in| one_in.to_string()));
+    put(tabular::OPTION, reading.table.as_ref().and_then(|spec| serde_json::to_string(spec).ok()));
+    Ok(Some(named(path, digest, options, rules)))
+}
+
+/// How a file is read, as options of an input.
+fn read_as(read: &ReadOptions) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::new();
     let mut put =
         |name: &str, value: Option<String>| value.map(|value| options.insert(name.to_owned(), value));
     put("format", read.format.map(|format| format.name().to_owned()));
     put("from", read.from.map(|from| from.0.to_string()));
     put("to", read.to.map(|to| to.0.to_string()));
     put("strict", read.strict.then(|| "true".to_owned()));
-    let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
-    put("exports", reading.exports.as_ref().map(|ports| list(ports)));
-    put("sampling", reading.sampling.map(|sampling| sampling.to_string()));
-    put(EDGES, reading.edges.map(|one_in| one_in.to_string()));
-    put(tabular::OPTION, reading.table.as_ref().and_then(|spec| serde_json::to_string(spec).ok()));
+    options
+}
+
+/// A file whose results are to be judged, nothing of it read yet: `plan` says which results.
+pub(crate) fn of_results(
+    path: &Path,
+    read: &ReadOptions,
+    plan: &serde_json::Value,
+    rules: &Rules,
+) -> Result<Option<Input>, Failure> {
+    let Some(digest) = digest(path, None)? else { return Ok(None) };
+    let mut options = read_as(read);
+    options.insert(RESULTS.to_owned(), plan.to_string());
+    Ok(Some(named(path, digest, options, rules)))
+}
+
+fn named(path: &Path, digest: String, mut options: BTreeMap<String, String>, rules: &Rules) -> Input {
+    options.extend(rules.streams.clone().map(|streams| (rules::STREAMS.to_owned(), streams)));
     let mut input = Input {
         name: String::new(),
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string(),
@@ -73,32 +103,48 @@ pub(crate) fn of(
     };
     let identity = format!("{:?}", (&input.digest, &input.options, &input.rules, &input.program));
     input.name = blake3::hash(identity.as_bytes()).to_hex()[..NAME_DIGITS].to_owned();
-    Ok(Some(input))
+    input
+}
+
+/// The rules of an input, as they were, and the streams of results that they were read with.
+pub(crate) fn rules_and_streams(input: &Input, ui: &Ui) -> Result<(Rules, Streams), Failure> {
+    let streams = input.options.get(rules::STREAMS).map(|text| rules::streams_of(text)).transpose();
+    let streams = streams.context("the store has no valid `streams` of the input");
+    let streams = streams.map_err(|error| Failure::new(Exit::Input, error))?.unwrap_or_default();
+    Ok((rules::again(&input.rules, &streams, ui)?, streams))
 }
 
 /// How an input was read, and a judge as it had one, twice.
 pub(crate) fn again(input: &Input, ui: &Ui) -> Result<(Reading, [Judge; 2]), Failure> {
-    let rules = rules::again(&input.rules, ui)?;
+    let (rules, _) = rules_and_streams(input, ui)?;
     let (flows_max, reading) = options(input).map_err(|error| Failure::new(Exit::Input, error))?;
     let judge = || Judge::reading(flows_max, rules.set.clone(), input.name.clone(), &reading);
     let judges = [judge()?, judge()?];
     Ok((reading, judges))
 }
 
-fn options(input: &Input) -> anyhow::Result<(u32, Reading)> {
+fn number(input: &Input, name: &str) -> Option<anyhow::Result<u64>> {
+    let text = input.options.get(name)?;
+    Some(text.parse::<u64>().with_context(|| format!("the store has `{text}` as `{name}` of the input")))
+}
+
+/// Inverse of [`read_as`].
+pub(crate) fn read_again(input: &Input) -> anyhow::Result<ReadOptions> {
     let option = |name: &str| input.options.get(name).map(String::as_str);
-    let number = |name: &'static str| {
-        let text = option(name)?;
-        Some(text.parse::<u64>().with_context(|| format!("the store has `{text}` as `{name}` of the input")))
-    };
     let format = option("format").map(str::parse).transpose();
-    let options = ReadOptions {
+    Ok(ReadOptions {
         format: format.map_err(|error| anyhow::anyhow!("the format of the input: {error}"))?,
-        from: number("from").transpose()?.map(tidegate_engine::EventTime),
-        to: number("to").transpose()?.map(tidegate_engine::EventTime),
+        from: number(input, "from").transpose()?.map(tidegate_engine::EventTime),
+        to: number(input, "to").transpose()?.map(tidegate_engine::EventTime),
         strict: option("strict").is_some(),
         ..ReadOptions::default()
-    };
+    })
+}
+
+fn options(input: &Input) -> anyhow::Result<(u32, Reading)> {
+    let option = |name: &str| input.options.get(name).map(String::as_str);
+    let number = |name: &str| number(input, name);
+    let options = read_again(input)?;
     let flows_max = number("flows-max").transpose()?.and_then(|n| u32::try_from(n).ok());
     let flows_max = flows_max.filter(|n| (64..=1 << 24).contains(n));
     let flows_max = flows_max.context("the store has no valid `flows-max` of the input")?;

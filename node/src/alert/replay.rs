@@ -6,6 +6,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::judge::Judge;
 use crate::render::{Tone, Ui, clean, thousands};
+use crate::results::{self, Behind};
 use crate::series::{self, Series};
 use crate::traffic::{Source, Unit};
 use serde_json::json;
@@ -28,8 +29,13 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
         return Err(refuse(format!("alert {} has no proof", episode.id)));
     };
     let path = args.input.clone().unwrap_or_else(|| PathBuf::from(&known.path));
-    if known.options.get(series::WHAT.0).is_some_and(|what| what == series::WHAT.1) {
-        return series_again(args, episode, proof, known, &path, ui);
+    match known.options.get(series::WHAT.0).map(String::as_str) {
+        Some(what) if what == series::WHAT.1 => return series_again(args, episode, proof, known, &path, ui),
+        Some(what) if what == results::WHAT.1 => return rows_again(args, episode, proof, known, &path, ui),
+        _ => {}
+    }
+    if known.options.contains_key(input::RESULTS) {
+        return results::detect::again(args, episode, proof, known, &path, ui);
     }
     let (reading, [mut judge, mut alone]) = input::again(known, ui)?;
     let digest = input::digest(&path, reading.bytes)?;
@@ -94,6 +100,72 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
     Ok(if verdict { Exit::Ok } else { Exit::Differs })
 }
 
+/// The bytes of what was kept of some rows, if they are those of then.
+fn document_of(path: &std::path::Path, known: &Input, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    let refuse = |text: String| Failure::new(Exit::Input, anyhow::anyhow!("{}: {text}", path.display()));
+    let io = |error: std::io::Error| refuse(error.to_string());
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(io)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(refuse(format!("over {bytes_max} bytes, which no such file has")));
+    }
+    let digest = blake3::hash(&bytes).to_hex().to_string();
+    if digest != known.digest {
+        return Err(refuse(format!(
+            "it is not what was judged: its BLAKE3 is {digest}, that of then {}",
+            known.digest
+        )));
+    }
+    Ok(bytes)
+}
+
+/// The rows in which a rule was met, judged again by the rules of then from nothing.
+fn rows_again(
+    args: &ReplayAlertArgs,
+    episode: &Episode,
+    proof: &Proof,
+    known: &Input,
+    path: &std::path::Path,
+    ui: &Ui,
+) -> Outcome {
+    let refuse = |text: String| Failure::new(Exit::Input, anyhow::anyhow!("{}: {text}", path.display()));
+    let bytes = document_of(path, known, results::BYTES_MAX)?;
+    let kept = Behind::read(&bytes).map_err(refuse)?;
+    let (rules, streams) = input::rules_and_streams(known, ui)?;
+    let again = kept.judge(rules.set, &streams).map_err(refuse)?;
+    let same = again.is_some_and(|again| again.ts == proof.ts && again.score.to_bits() == proof.score_bits);
+    if args.json {
+        ui.print_json(&json!({
+            "id": episode.id,
+            "same": same,
+            "score": episode.score,
+            "score_bits": format!("{:016x}", proof.score_bits),
+            "again": again.iter().map(|again| json!({
+                "ts": again.ts.to_string(),
+                "score": again.score,
+                "score_bits": format!("{:016x}", again.score.to_bits()),
+            })).collect::<Vec<_>>(),
+            "units": proof.units,
+            "range_score": again.map(|again| again.score),
+        }));
+    } else {
+        let (tone, word) = if same { (Tone::Good, "same") } else { (Tone::Bad, "differs") };
+        let now = if again.is_none() { "  now the rule is not met by the last row\n" } else { "" };
+        ui.print(&format!(
+            "{}: {} of {}, score {} ({:016x}) in the last of {} rows, from nothing before them, in {}\n{now}",
+            ui.paint(tone, word),
+            clean(&kept.kind),
+            clean(&kept.key),
+            f64::from_bits(proof.score_bits),
+            proof.score_bits,
+            thousands(proof.units),
+            clean(&path.display().to_string()),
+        ));
+    }
+    Ok(if same { Exit::Ok } else { Exit::Differs })
+}
+
 /// The rows behind an anomaly of a stream, judged again from the state before them.
 fn series_again(
     args: &ReplayAlertArgs,
@@ -104,20 +176,7 @@ fn series_again(
     ui: &Ui,
 ) -> Outcome {
     let refuse = |text: String| Failure::new(Exit::Input, anyhow::anyhow!("{}: {text}", path.display()));
-    let io = |error: std::io::Error| refuse(error.to_string());
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(io)?;
-    file.take(series::BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > series::BYTES_MAX {
-        return Err(refuse(format!("over {} bytes, which no such file has", series::BYTES_MAX)));
-    }
-    let digest = blake3::hash(&bytes).to_hex().to_string();
-    if digest != known.digest {
-        return Err(refuse(format!(
-            "it is not what was judged: its BLAKE3 is {digest}, that of then {}",
-            known.digest
-        )));
-    }
+    let bytes = document_of(path, known, series::BYTES_MAX)?;
     let kept = Series::read(&bytes).map_err(refuse)?;
     let again = kept.judge().map_err(refuse)?;
     let same = again.is_some_and(|score| score.to_bits() == proof.score_bits);
@@ -179,7 +238,7 @@ pub(crate) fn why_not(episode: &Episode, input: Option<&Input>) -> Option<String
 }
 
 /// Whether one of `again` is the finding of then.
-fn compare(proof: &Proof, again: &[Finding]) -> bool {
+pub(crate) fn compare(proof: &Proof, again: &[Finding]) -> bool {
     again.iter().any(|finding| finding.ts == proof.ts && finding.score.to_bits() == proof.score_bits)
 }
 
@@ -189,7 +248,12 @@ fn best(best: &mut Option<f64>, finding: &Finding, matches: bool) {
     }
 }
 
-fn document(episode: &Episode, again: &[Finding], same: bool, range_score: Option<f64>) -> serde_json::Value {
+pub(crate) fn document(
+    episode: &Episode,
+    again: &[Finding],
+    same: bool,
+    range_score: Option<f64>,
+) -> serde_json::Value {
     let proof = episode.proof.as_ref();
     json!({
         "id": episode.id,

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::io::Write;
 use tidegate_regime::cross::SYMBOLS_MAX;
-use tidegate_regime::{CrossOptions, CrossReading, CrossSection};
+use tidegate_regime::{CrossOptions, CrossReading, CrossRegime, CrossRegimes, CrossSection};
 
 /// How the readings are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,6 +23,8 @@ pub(crate) enum SpectrumOutput {
 struct Moment {
     end: u64,
     reading: CrossReading,
+    /// With those before it; none until there are enough.
+    regime: Option<CrossRegime>,
 }
 
 /// Log returns of every symbol, a row for every time at which some symbol has a bar. A symbol without one keeps its price; before its
@@ -55,9 +57,10 @@ fn rows(found: &Histories, mut each: impl FnMut(u64, &[f64]) -> Result<(), Failu
     Ok(())
 }
 
-fn cells(moment: &Moment) -> [String; 7] {
+fn cells(moment: &Moment) -> [String; 9] {
     let CrossReading { symbols, correlation, mode_share, effective_rank, absorption, turbulence } =
         moment.reading;
+    let none = || "\u{2013}".to_owned();
     [
         instant(moment.end),
         thousands(symbols as u64),
@@ -65,7 +68,9 @@ fn cells(moment: &Moment) -> [String; 7] {
         format!("{mode_share:.3}"),
         format!("{effective_rank:.1}"),
         format!("{absorption:.3}"),
-        turbulence.map_or_else(|| "\u{2013}".to_owned(), |turbulence| format!("{turbulence:.2}")),
+        turbulence.map_or_else(none, |turbulence| format!("{turbulence:.2}")),
+        moment.regime.map_or_else(none, |regime| regime.label.name().to_owned()),
+        moment.regime.map_or_else(none, |regime| format!("{:.2}", regime.change_probability)),
     ]
 }
 
@@ -94,29 +99,35 @@ fn write(args: &SpectrumArgs, ui: &Ui) -> Outcome {
         return Err(Failure::new(Exit::Input, error));
     }
     let mut cross = CrossSection::new(symbols, options).map_err(Failure::usage)?;
+    let mut regimes = CrossRegimes::default();
     let (mut seen, mut read) = (0u64, 0u64);
     let mut newest: VecDeque<Moment> = VecDeque::new();
     let mut most: Option<Moment> = None;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let gone = |error: std::io::Error| Failure::new(Exit::Output, error);
     if args.output == SpectrumOutput::Csv {
-        writeln!(out, "end_ns,symbols,correlation,mode_share,effective_rank,absorption,turbulence")
+        writeln!(out, "end_ns,symbols,correlation,mode_share,effective_rank,absorption,turbulence,label,change_probability")
             .map_err(gone)?;
     }
     rows(&found, |end, row| {
         seen += 1;
         let Some(reading) = cross.update(row).map_err(|error| Failure::new(Exit::Input, error))? else {
+            regimes.interrupt();
             return Ok(());
         };
+        let regime = regimes.take(reading).map_err(Failure::internal)?;
         read += 1;
         let CrossReading { symbols, correlation, mode_share, effective_rank, absorption, turbulence } =
             reading;
         match args.output {
             SpectrumOutput::Csv => {
-                let turbulence = turbulence.map_or_else(String::new, |turbulence| turbulence.to_string());
+                let text = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+                let (turbulence, change) =
+                    (text(turbulence), text(regime.map(|regime| regime.change_probability)));
+                let label = regime.map_or_else(String::new, |regime| regime.label.number().to_string());
                 writeln!(
                     out,
-                    "{end},{symbols},{correlation},{mode_share},{effective_rank},{absorption},{turbulence}"
+                    "{end},{symbols},{correlation},{mode_share},{effective_rank},{absorption},{turbulence},{label},{change}"
                 )
                 .map_err(gone)?;
             }
@@ -124,18 +135,20 @@ fn write(args: &SpectrumArgs, ui: &Ui) -> Outcome {
                 let line = json!({
                     "end_ns": end.to_string(), "symbols": symbols, "correlation": correlation, "mode_share": mode_share,
                     "effective_rank": effective_rank, "absorption": absorption, "turbulence": turbulence,
+                    "label": regime.map(|regime| regime.label.number()),
+                    "change_probability": regime.map(|regime| regime.change_probability),
                 });
                 writeln!(out, "{line}").map_err(gone)?;
             }
             SpectrumOutput::Table => {
                 let height = |moment: &Moment| moment.reading.turbulence.unwrap_or(0.0);
                 if most.as_ref().is_none_or(|most| turbulence.unwrap_or(0.0) > height(most)) {
-                    most = Some(Moment { end, reading });
+                    most = Some(Moment { end, reading, regime });
                 }
                 if newest.len() == args.last as usize {
                     newest.pop_front();
                 }
-                newest.push_back(Moment { end, reading });
+                newest.push_back(Moment { end, reading, regime });
             }
         }
         Ok(())
@@ -158,6 +171,8 @@ fn write(args: &SpectrumArgs, ui: &Ui) -> Outcome {
             ">effective rank",
             ">absorption",
             ">turbulence",
+            "label",
+            ">change",
         ];
         let mut table = Table::new(&head);
         newest.iter().for_each(|moment| table.row(cells(moment).each_ref().map(String::as_str)));

@@ -53,6 +53,11 @@ pub(crate) struct DetectArgs {
     pub(crate) edges: Option<u32>,
     #[command(flatten)]
     pub(crate) tabular: TabularArgs,
+    #[command(
+        flatten,
+        next_help_heading = "Results in place of traffic: what --bars and --hosts ask for is computed and judged"
+    )]
+    pub(crate) plan: PlanArgs,
     /// How alerts are written.
     #[arg(long, value_enum, default_value_t = AlertsArg::Table)]
     pub(crate) output: AlertsArg,
@@ -135,6 +140,42 @@ pub(crate) enum ChangesArg {
 }
 
 impl DetectArgs {
+    /// Whether results are to be computed and judged, in place of traffic.
+    pub(crate) fn of_results(&self) -> Result<bool, Failure> {
+        let plan = &self.plan;
+        let asked =
+            plan.config.is_some() || !plan.bars.is_empty() || !plan.hosts.is_empty() || plan.over_bars();
+        let set = |is: bool, name: &'static str| is.then_some(name);
+        let name = if asked {
+            [
+                set(self.capture.interface.is_some(), "--interface"),
+                set(self.edges.is_some(), "--edges"),
+                set(self.tabular.kind != KindArg::Traffic, "--kind"),
+                set(self.read.exports.is_some(), "--exports"),
+                set(self.read.sampling.is_some(), "--sampling"),
+            ]
+        } else {
+            [
+                set(plan.late.is_some(), "--late"),
+                set(plan.disorder.is_some(), "--disorder"),
+                set(plan.horizon.is_some(), "--horizon"),
+                set(plan.no_history, "--no-history"),
+                None,
+            ]
+        };
+        match name.into_iter().flatten().next() {
+            Some(name) if asked => Err(Failure::usage(format_args!(
+                "{name} is for traffic; --bars, --ind, --regime, --anomaly, --hosts and --config ask for results in its place"
+            ))),
+            Some(name) => Err(Failure::usage(format_args!(
+                "{name} is for results: ask for some with --bars or --hosts"
+            ))),
+            // What is for tables only is refused here as well.
+            None if asked => self.table().map(|_| asked),
+            None => Ok(asked),
+        }
+    }
+
     /// The table that files are, if they are one.
     pub(crate) fn table(&self) -> Result<Option<Spec>, Failure> {
         let asked = &self.tabular;

@@ -490,7 +490,7 @@ fn what_cannot_be_looked_for_is_told_at_the_start() {
     fails(path, &format!("{serve} --flows {address}"), 4, &["cannot take exports at", "in use"]);
     fails(path, &format!("{serve} --sink jsonl:x"), 2, &["nothing to go with"]);
     fails(path, &format!("{serve} --flows 127.0.0.1:0 --sigma none.yml"), 3, &["none.yml"]);
-    fails(path, &format!("{serve} --anomaly volume --sigma none.yml"), 2, &["read traffic", "--traffic"]);
+    fails(path, &format!("{serve} --anomaly volume --sigma none.yml"), 3, &["none.yml"]);
     fails(path, &format!("{serve} --flows here"), 2, &["--flows"]);
     write(path, "bad.toml", "[traffic]\nexport = [\"127.0.0.1:1\"]\n");
     fails(path, &format!("{serve} --config bad.toml"), 3, &["did you mean `exports`"]);

@@ -123,11 +123,22 @@ fn same_as_commands(path: &Path, rows: &Rows, seconds: u64) {
     assert_eq!(served.len(), spectrum.len());
     for (served, found) in served.iter().zip(&spectrum) {
         assert_eq!(served["T"].to_string(), found["end_ns"].as_str().unwrap());
-        for column in ["correlation", "mode_share", "effective_rank", "absorption", "turbulence"] {
+        for column in [
+            "correlation",
+            "mode_share",
+            "effective_rank",
+            "absorption",
+            "turbulence",
+            "label",
+            "change_probability",
+        ] {
             assert_eq!(served[column], found[column], "{column}: {served} {found}");
         }
         assert_eq!(served["seq"].as_u64(), served["T"].as_u64().map(|end| end / SECOND));
     }
+    // After as many readings as a label is of there is one.
+    let labelled = served.iter().filter(|row| row["label"].is_number()).count();
+    assert_eq!((served[0]["label"].is_null(), labelled), (true, served.len().saturating_sub(32)));
     let risk = json(path, "risk day.csv --bars 1s --horizon 1m --paths 20000 --json", 0);
     let row = &rows[&("risk.var".to_owned(), "bars.1s".to_owned(), last)];
     assert_eq!((row["ready"].as_f64(), row["bars"].as_u64()), (Some(1.0), risk["rows"].as_u64()), "{row}");

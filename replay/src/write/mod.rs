@@ -3,6 +3,7 @@
 //! **Invariant:** a file under its final name is whole. While it is written it is called `NAME.part`; if writing stops
 //! half-way, a `.part` of text is cut back to its last whole record.
 
+mod cells;
 mod csv;
 mod hold;
 mod jsonl;
@@ -13,6 +14,7 @@ mod row;
 mod rows;
 mod trades;
 
+pub use cells::{CellValue, Cells};
 pub use results::{BarRows, FileSummary, ResultFormat, ResultWriter, Revisions};
 pub use rows::{RowText, Rows};
 pub use trades::{TradeFormat, TradeSummary, TradeWriter};

@@ -1,12 +1,13 @@
 //! Streams that a thread of this process computes from the records of others, outside of the shards: what is derived from many keys at
 //! once, or on a device. Nothing of it is state of the log: whoever computes it begins with what the hub has kept, and every record
-//! reaches it once, in the order in which it was published, over a ring; the results come back over another one.
+//! reaches it once, in the order in which it was published, over a ring; the results come back over another one. Whoever only looks at
+//! results in their order of time, as rules do, watches: the same, with no results of its own.
 
 use crate::egress::{DRAIN_MAX, Wake};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_engine::{FullPolicy, Output, Receiver, Sender, output_kind, ring};
-use tidegate_proto::hub::{Hub, StreamMeta};
+use tidegate_proto::hub::{Hub, StreamMeta, TapId};
 
 /// Records on their way to who computes, 168 bytes each, and results on their way back.
 const BARS_RING: usize = 1 << 14;
@@ -114,6 +115,7 @@ pub(crate) fn publish(rows: &mut Receiver<Output>, hub: &mut Hub) -> bool {
 
 /// The hub's side.
 pub(crate) struct Link {
+    tap: TapId,
     bars: Sender<Output>,
     rows: Receiver<Output>,
     done: Arc<AtomicU64>,
@@ -129,7 +131,7 @@ impl Link {
         let (bars, from_hub) = ring(BARS_RING, FullPolicy::Wait);
         let (to_hub, rows) = ring(ROWS_RING, FullPolicy::Wait);
         let (done, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        hub.tap(&asked.reads, WAITING_MAX);
+        let tap = hub.tap(&asked.reads, WAITING_MAX);
         asked.keys.iter().for_each(|key| hub.define(key));
         let mut past: Vec<KeyPast> = Vec::new();
         for &stream in &asked.reads {
@@ -140,6 +142,7 @@ impl Link {
         }
         let watermark = hub.watermark();
         let link = Self {
+            tap,
             bars,
             rows,
             done: Arc::clone(&done),
@@ -156,7 +159,7 @@ impl Link {
     pub(crate) fn turn(&mut self, hub: &mut Hub) -> (bool, bool) {
         let mut moved = false;
         self.full = false;
-        if let Some(tapped) = hub.tapped() {
+        if let Some(tapped) = hub.tapped(self.tap) {
             while !self.full && !tapped.is_empty() {
                 let run = tapped.as_slices().0;
                 let taken = self.bars.offer(run);
@@ -175,13 +178,19 @@ impl Link {
                 self.full = true;
             }
         }
-        self.lost.store(hub.tap_lost(), Ordering::Relaxed);
+        self.lost.store(hub.tap_lost(self.tap), Ordering::Relaxed);
         (moved, publish(&mut self.rows, hub))
     }
 
     /// Somebody else computes from now on: who did so is told by the end of the ring, and what is on its way still counts.
-    pub(crate) fn retire(self) -> Receiver<Output> {
+    pub(crate) fn retire(self, hub: &mut Hub) -> Receiver<Output> {
+        hub.untap(self.tap);
         self.rows
+    }
+
+    /// Nothing is copied any more.
+    pub(crate) fn end(&self, hub: &mut Hub) {
+        hub.untap(self.tap);
     }
 
     /// Whether who computes has left.
@@ -296,7 +305,7 @@ mod tests {
         let mut hub = hub();
         let (link, mut began) = begin(&mut hub);
         assert!(began.to_hub.send(&[record(1, 1)]));
-        let mut retired = link.retire();
+        let mut retired = link.retire(&mut hub);
         assert!(began.from_hub.ring().is_finished());
         assert!(publish(&mut retired, &mut hub) && !retired.is_finished());
         assert_eq!(hub.latest(1, "A").map(|output| output.sequence), Some(1));

@@ -65,6 +65,11 @@ enum Command {
         asked: Box<crate::derived::Derive>,
         reply: oneshot::Sender<Result<Began, HubError>>,
     },
+    /// Somebody in this process looks at these streams, in place of what it looked at before.
+    Watch {
+        reads: Vec<u16>,
+        reply: oneshot::Sender<Began>,
+    },
 }
 
 /// What a reader gets.
@@ -151,6 +156,7 @@ impl std::fmt::Debug for Command {
             Self::Unsubscribe(_) => "Unsubscribe",
             Self::Switch { .. } => "Switch",
             Self::Derive { .. } => "Derive",
+            Self::Watch { .. } => "Watch",
         })
     }
 }
@@ -210,6 +216,17 @@ impl HubHandle {
     ) -> Result<Result<Began, HubError>, HubGone> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Derive { asked: Box::new(asked), reply }).await?;
+        self.answer(answer).await
+    }
+
+    /// Every record of these streams from now on, in the order in which they are published, with markers of how far they are complete; takes the
+    /// place of what was watched before. Whoever watches says with [`crate::derived::ToHub::done`] how far it is.
+    ///
+    /// # Errors
+    /// [`HubGone`] when the server has ended.
+    pub async fn watch(&self, reads: Vec<u16>) -> Result<Began, HubGone> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Watch { reads, reply }).await?;
         self.answer(answer).await
     }
 
@@ -336,6 +353,8 @@ pub(crate) struct Desk {
     seats: Vec<Seat>,
     /// Who computes more streams, if somebody does.
     link: Option<Link>,
+    /// Who looks at results in their order of time, if somebody does.
+    watched: Option<Link>,
     /// Results of those who computed before, until they are at their end.
     retired: Vec<Receiver<Output>>,
     waker: Wake,
@@ -356,10 +375,20 @@ impl Desk {
         let (serves, ends) = watch::channel(());
         let ours = waker.clone();
         let handle = HubHandle { commands: commands_in, waker, shared: Arc::clone(&shared), clock, ends };
-        let (seats, link, retired) = (Vec::new(), None, Vec::new());
+        let (seats, link, retired, watched) = (Vec::new(), None, Vec::new(), None);
         let waker = ours;
         (
-            Self { commands, _keep: commands_kept, seats, link, retired, waker, shared, _serves: serves },
+            Self {
+                commands,
+                _keep: commands_kept,
+                seats,
+                link,
+                retired,
+                watched,
+                waker,
+                shared,
+                _serves: serves,
+            },
             handle,
         )
     }
@@ -400,6 +429,16 @@ impl Desk {
                 Command::Derive { asked, reply } => {
                     let _ = reply.send(self.derive(hub, &asked));
                 }
+                Command::Watch { reads, reply } => {
+                    let asked = crate::derived::Derive { reads, ..Default::default() };
+                    let (link, began) = Link::begin(hub, &asked, 0, &self.waker);
+                    if let Some(mut before) = self.watched.replace(link) {
+                        // What was copied so far still goes the old way, as far as there is room.
+                        before.turn(hub);
+                        before.end(hub);
+                    }
+                    let _ = reply.send(began);
+                }
             }
         }
         worked
@@ -411,7 +450,8 @@ impl Desk {
         let announced = hub.announce(&asked.ended, asked.coming.clone())?;
         self.switch(hub, &asked.ended);
         let (link, began) = Link::begin(hub, asked, announced.first, &self.waker);
-        self.retired.extend(self.link.replace(link).map(Link::retire));
+        let before = self.link.replace(link);
+        self.retired.extend(before.map(|link| link.retire(hub)));
         Ok(began)
     }
 
@@ -423,12 +463,16 @@ impl Desk {
             published |= crate::derived::publish(rows, hub);
             !over
         });
-        let Some(link) = &mut self.link else { return published };
-        let (taken, came) = link.turn(hub);
-        published |= came;
-        if link.is_over() {
-            hub.untap();
-            self.link = None;
+        let mut taken = false;
+        // What is derived first: that it is published does not change what is watched, for rules read no derived streams.
+        for place in [&mut self.link, &mut self.watched] {
+            let Some(link) = place else { continue };
+            let (went, came) = link.turn(hub);
+            (taken, published) = (taken | went, published | came);
+            if link.is_over() {
+                link.end(hub);
+                *place = None;
+            }
         }
         if published {
             self.published();
@@ -495,7 +539,7 @@ impl Desk {
     /// Whether there is something to do now.
     pub(crate) fn has_work(&self) -> bool {
         !self.commands.is_empty()
-            || self.link.as_ref().is_some_and(Link::has_work)
+            || self.link.iter().chain(&self.watched).any(Link::has_work)
             || self.retired.iter().any(Receiver::has_work)
             || self.seats.iter().any(|seat| seat.more && seat.deliveries.capacity() > 0)
     }
@@ -508,7 +552,7 @@ impl Desk {
     /// Whether no reader has anything left to come.
     pub(crate) fn satisfied(&self) -> bool {
         // A seat's `more` is cleared once the hub has nothing left for it and the reader took what was before.
-        self.link.as_ref().is_none_or(Link::is_even)
+        self.link.iter().chain(&self.watched).all(Link::is_even)
             && !self.seats.iter().any(|seat| seat.more || seat.due.is_some())
     }
 

@@ -1,13 +1,12 @@
 //! The thread that keeps alerts: findings become episodes, episodes go to the store, to subscribers and to sinks.
 
 use super::board::{Board, Row, refused};
-use super::evidence::{Evidence, SeriesFiles};
+use super::evidence::{Document, Evidence, SeriesFiles};
 use super::sending::Sending;
 use crate::alert::act::Act;
 use crate::alert::folder::{Holder, Store};
 use crate::detect::{held, judged_before, since};
 use crate::render::clean;
-use crate::series::Series;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,7 +31,7 @@ pub(super) enum ToDesk {
     /// Live detectors found something.
     Finding(Box<Finding>),
     /// Something was found in a stream; the last rows of its key, where they were asked for, and what it rests on.
-    InStream(Box<Finding>, Vec<Row>, Option<Box<Series>>),
+    InStream(Box<Finding>, Vec<Row>, Option<Box<Document>>),
     /// A file is about to be judged: has it been before?
     Begin { input: Option<Input>, reply: Sender<Option<bool>> },
     /// Something was found in the file.
@@ -133,9 +132,9 @@ impl Keeper {
             ToDesk::Finding(finding) => {
                 self.offer(*finding, false);
             }
-            ToDesk::InStream(mut finding, rows, series) => {
-                if let Some(series) = series {
-                    finding.proof = Some(self.series.wait(&series, &finding));
+            ToDesk::InStream(mut finding, rows, document) => {
+                if let Some(document) = document {
+                    finding.proof = Some(self.series.wait(*document, &finding));
                 }
                 let id = self.offer(*finding, false);
                 self.board.rows_behind(id, rows);

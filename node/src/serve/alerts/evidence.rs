@@ -16,7 +16,8 @@ use crate::judge::Judge;
 use crate::packets::{self, Raw};
 use crate::recorded::MAGIC;
 use crate::render::{bytes as size, instant};
-use crate::rules::Rules;
+use crate::results::RowsBehind;
+use crate::rules::{Rules, STREAMS};
 use crate::series::{self, Series};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -24,6 +25,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tidegate_alert::store::RuleSource;
 use tidegate_alert::{Finding, Input, Proof, State};
 use tidegate_flow::{FlowRecord, Frame, Stored};
 use tidegate_replay::decode::Traffic;
@@ -159,6 +161,7 @@ impl Open {
             ("flows-max".to_owned(), about.flows_max.to_string()),
             (BYTES.to_owned(), self.bytes.to_string()),
         ]);
+        options.extend(about.rules.streams.clone().map(|streams| (STREAMS.to_owned(), streams)));
         options.extend(about.edges.map(|one_in| (EDGES.to_owned(), one_in.to_string())));
         Input {
             name: self.name.clone(),
@@ -350,13 +353,35 @@ fn points_to(state: &State, name: &str) -> bool {
     state.episodes.values().any(|episode| episode.proof.as_ref().is_some_and(|proof| proof.input == name))
 }
 
-/// What anomalies of streams rest on, a file of some kilobytes each.
+/// What something that was found in streams rests on, on its way to the disk.
+#[derive(Clone)]
+pub(super) struct Document {
+    bytes: Vec<u8>,
+    rows: u64,
+    options: BTreeMap<String, String>,
+    rules: Vec<RuleSource>,
+}
+
+impl From<&Series> for Document {
+    fn from(series: &Series) -> Self {
+        let options = BTreeMap::from([(series::WHAT.0.to_owned(), series::WHAT.1.to_owned())]);
+        Self { bytes: series.bytes(), rows: series.rows(), options, rules: Vec::new() }
+    }
+}
+
+impl From<RowsBehind> for Document {
+    fn from(of: RowsBehind) -> Self {
+        Self { bytes: of.behind.bytes(), rows: of.behind.rows(), options: of.options, rules: of.rules }
+    }
+}
+
+/// What anomalies of streams, and rules over them, rest on: a file of some kilobytes each.
 pub(super) struct SeriesFiles {
     folder: PathBuf,
     /// On the disk, oldest first.
     kept: VecDeque<PathBuf>,
     /// Not yet written, by name.
-    waiting: BTreeMap<String, Series>,
+    waiting: BTreeMap<String, Document>,
 }
 
 impl SeriesFiles {
@@ -383,12 +408,12 @@ impl SeriesFiles {
     }
 
     /// Remembers what a finding rests on until it is told whether that is needed.
-    pub(super) fn wait(&mut self, series: &Series, finding: &Finding) -> Proof {
-        let digest = blake3::hash(&series.bytes()).to_hex();
+    pub(super) fn wait(&mut self, document: Document, finding: &Finding) -> Proof {
+        let digest = blake3::hash(&document.bytes).to_hex();
         let input = format!("{SERIES_PREFIX}{}", &digest[..24]);
-        let (units, score_bits) = (series.rows(), finding.score.to_bits());
+        let (units, score_bits) = (document.rows, finding.score.to_bits());
         // Between two calls of `keep` there are as many as there are findings, which the desk's queue bounds.
-        self.waiting.insert(input.clone(), series.clone());
+        self.waiting.insert(input.clone(), document);
         Proof { input, units, at_end: false, ts: finding.ts, score_bits }
     }
 
@@ -396,11 +421,12 @@ impl SeriesFiles {
     /// was kept before, or could not be written.
     pub(super) fn keep(&mut self, names: &BTreeSet<String>) -> Vec<Input> {
         let mut inputs = Vec::new();
-        for (name, series) in std::mem::take(&mut self.waiting) {
+        for (name, document) in std::mem::take(&mut self.waiting) {
             if !names.contains(&name) {
                 continue;
             }
-            let (path, bytes) = (self.folder.join(&name).with_extension(SERIES_EXTENSION), series.bytes());
+            let Document { bytes, rows, options, rules } = document;
+            let path = self.folder.join(&name).with_extension(SERIES_EXTENSION);
             let written = File::create(&path).and_then(|mut file| {
                 file.write_all(&bytes)?;
                 file.sync_data()
@@ -413,10 +439,10 @@ impl SeriesFiles {
                 name,
                 path: path.display().to_string(),
                 digest: blake3::hash(&bytes).to_hex().to_string(),
-                options: BTreeMap::from([(series::WHAT.0.to_owned(), series::WHAT.1.to_owned())]),
-                rules: Vec::new(),
+                options,
+                rules,
                 program: env!("CARGO_PKG_VERSION").to_owned(),
-                units: series.rows(),
+                units: rows,
                 whole: true,
             });
             self.kept.push_back(path);

@@ -3,7 +3,8 @@
 //! ```text
 //! exporters --UDP--> tg-exports --queue, drops counted--> tg-detect --.
 //! captures, flow logs ----------------------------------> tg-traffic ---> tg-alerts: episodes, store, subscribers --> tg-sink, one each
-//! anomaly.*, regime.* --a subscription like any other---> tg-watch ---'       ^
+//! anomaly.*, regime.* --a subscription like any other---> tg-watch ---|       ^
+//! streams that rules read --ring, in order of time------> tg-rules ---'       |
 //!                                                        gateway: acknowledged, false positive, ...
 //! ```
 //! Threads of their own throughout: nothing here is waited for by what computes results.
@@ -13,6 +14,7 @@ mod desk;
 pub(crate) mod evidence;
 mod exports;
 mod files;
+mod rows;
 mod sending;
 mod streams;
 mod talkers;
@@ -23,6 +25,7 @@ use crate::alert::folder::Holder;
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
 use crate::render::Ui;
+use crate::results::{RowJudge, Table};
 use crate::rules;
 use crate::settings::Settings;
 use crate::sink::SinkSpec;
@@ -54,6 +57,8 @@ pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     thresholds: Thresholds,
     addresses: Vec<SocketAddr>,
+    /// Rules over results, until there are some to read.
+    rows: Option<(Arc<Table>, RowJudge)>,
 }
 
 fn no_thread(error: std::io::Error) -> Failure {
@@ -71,23 +76,15 @@ impl Watch {
         ui: &Ui,
     ) -> Result<Option<Self>, Failure> {
         let (traffic, alerts) = (&settings.config.traffic, &settings.config.alerts);
-        if traffic.exports.is_empty() && traffic.files.is_empty() && !streams::any(streams) {
-            if alerts.sigma.len() + alerts.patterns.len() + alerts.sinks.len() > 0 {
+        let no_traffic = traffic.exports.is_empty() && traffic.files.is_empty();
+        let any_rule = alerts.sigma.len() + alerts.patterns.len() > 0;
+        if no_traffic && !any_rule && !streams::any(streams) {
+            if !alerts.sinks.is_empty() {
                 return Err(Failure::usage(
-                    "rules and sinks have nothing to go with: add --flows, --traffic, --anomaly or --regime",
+                    "sinks have nothing to go with: add --flows, --traffic, --anomaly or --regime, or rules over results",
                 ));
             }
             return Ok(None);
-        }
-        // They read records of traffic: what streams of results show goes by them.
-        if traffic.exports.is_empty()
-            && traffic.files.is_empty()
-            && alerts.sigma.len() + alerts.patterns.len() > 0
-        {
-            return Err(Failure::usage(
-                "rules and patterns read traffic, and there is none: add --flows or --traffic; what --anomaly and --regime find does not go \
-                 through them",
-            ));
         }
         let groups: Vec<Group> = alerts
             .groups
@@ -97,7 +94,23 @@ impl Watch {
         let groups = Groups::new(groups).map_err(Failure::usage)?;
         let options = DeskOptions { budget: alerts.budget, groups, ..DeskOptions::default() };
         let sigma: Vec<_> = alerts.sigma.iter().map(|path| settings.beside(path)).collect();
-        let rules = rules::load(&sigma, &alerts.patterns, ui)?;
+        let thresholds = streams::thresholds(&settings.config);
+        let table = Arc::new(Table::of(streams, &thresholds));
+        let rules = rules::load(&sigma, &alerts.patterns, &table.streams, ui)?;
+        if no_traffic && rules.set.of_traffic() {
+            return Err(Failure::usage(
+                "a rule or pattern reads records of traffic, and there is none: add --flows or --traffic; rules over results name their \
+                 streams, such as bars.1m",
+            ));
+        }
+        let rows = RowJudge::new(Arc::clone(&table), &rules, String::new(), false);
+        let reads = rows.wanted().count() > 0;
+        let rows = reads.then(|| rows.keeping(&rules));
+        if no_traffic && rows.is_none() && any_rule {
+            return Err(Failure::usage(
+                "a rule or pattern reads alerts, and nothing tells any: add --flows, --traffic, --anomaly or --regime",
+            ));
+        }
         let sinks: Vec<SinkSpec> = alerts
             .sinks
             .iter()
@@ -147,8 +160,9 @@ impl Watch {
             };
             finders.push(thread("tg-traffic").spawn(move || files.run()).map_err(no_thread)?);
         }
-        let thresholds = Arc::new(RwLock::new(streams::thresholds(&settings.config)));
-        Ok(Some(Self { board, to_desk, keeper, finders, stop, thresholds, addresses }))
+        let thresholds = Arc::new(RwLock::new(thresholds));
+        let rows = rows.map(|rows| (table, rows));
+        Ok(Some(Self { board, to_desk, keeper, finders, stop, thresholds, addresses, rows }))
     }
 
     /// Where exports are taken.
@@ -158,6 +172,15 @@ impl Watch {
 
     /// Looks at the streams from now on, which is best before feeds can come.
     pub(crate) fn follow(&mut self, hub: HubHandle, network: &Handle) -> Result<(), Failure> {
+        if let Some((table, judge)) = self.rows.take() {
+            let (board, to_desk) = (Arc::clone(&self.board), self.to_desk.clone());
+            let rows =
+                rows::Rows { hub: hub.clone(), network: network.clone(), table, judge, board, to_desk };
+            let thread = std::thread::Builder::new().name("tg-rules".to_owned());
+            if let Some(begun) = rows.begin() {
+                self.finders.push(thread.spawn(move || begun.run()).map_err(no_thread)?);
+            }
+        }
         let streams = Streams {
             hub,
             thresholds: Arc::clone(&self.thresholds),

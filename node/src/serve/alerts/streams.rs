@@ -5,7 +5,9 @@
 
 use super::board::{Board, Row};
 use super::desk::ToDesk;
-use crate::series::{self, Series, Shadow, alert_score};
+use super::evidence::Document;
+use crate::results::{self, Judged, States};
+use crate::series::{self, Series, Shadow};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -14,9 +16,8 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tidegate_actors::anomaly::{AnomalySpec, Measure};
 use tidegate_actors::regime::RegimeSpec;
-use tidegate_alert::{Finding, Range, Reason, Severity};
+use tidegate_alert::Finding;
 use tidegate_config::{Config, Stream};
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{BarState, Output};
@@ -39,15 +40,9 @@ const ROWS_A_SECOND: u32 = 20;
 const KEYS_MAX: usize = 2_048;
 /// Names and states remembered each; beyond it all are forgotten and learnt anew.
 const NAMES_MAX: usize = 1 << 20;
-/// State of a row that says an anomaly goes on.
-const ALERT: f64 = 2.0;
-
-const ANOMALY: &str = "anomaly";
-const REGIME: &str = "regime-change";
-
 /// Whether a kind of alert comes from a stream: its method is then the stream, its entity the key.
 pub(super) fn is_of_stream(kind: &str) -> bool {
-    [ANOMALY, REGIME].contains(&kind)
+    [results::ANOMALY, results::REGIME].contains(&kind)
 }
 
 /// A stream that is looked at.
@@ -55,8 +50,7 @@ pub(super) fn is_of_stream(kind: &str) -> bool {
 struct Watched {
     name: String,
     columns: Vec<String>,
-    /// For anomalies.
-    judged: Option<Judged>,
+    judged: Judged,
 }
 
 impl Watched {
@@ -66,13 +60,6 @@ impl Watched {
     }
 }
 
-/// How a stream of anomalies judges.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Judged {
-    /// Score from which a bar is one.
-    threshold: f64,
-}
-
 /// How streams of anomalies judge, by name. A reload changes it with the streams.
 pub(super) type Thresholds = Arc<RwLock<HashMap<String, Judged>>>;
 
@@ -80,7 +67,7 @@ pub(super) type Thresholds = Arc<RwLock<HashMap<String, Judged>>>;
 pub(super) fn thresholds(config: &Config) -> HashMap<String, Judged> {
     let of = |stream: &Stream| {
         let bars = stream.bars.as_ref()?;
-        let judged = Judged { threshold: stream.anomaly?.threshold() };
+        let judged = Judged::Anomaly { threshold: stream.anomaly?.threshold() };
         Some((format!("anomaly.{}", bars.name()), judged))
     };
     config.streams().iter().filter_map(of).collect()
@@ -92,15 +79,15 @@ pub(super) fn any(streams: &[StreamInfo]) -> bool {
 }
 
 fn finds(stream: &str) -> bool {
-    stream.starts_with("anomaly.") || stream.starts_with("regime.")
+    results::judged(stream, &HashMap::new()).is_some()
 }
 
 /// What is remembered between rows.
 #[derive(Default)]
 struct Reader {
     names: HashMap<u64, Box<str>>,
-    /// The last state of each key, by stream and name.
-    states: HashMap<(u16, u64), u8>,
+    /// The last state of each key.
+    states: States,
     /// The last rows of the first keys, which show what a finding is about.
     rows: HashMap<(u16, u64), VecDeque<Row>>,
     /// What their anomalies rest on.
@@ -149,11 +136,7 @@ impl Streams {
 
     async fn follow(&self, number: u16, stream: &StreamMeta) -> Option<Following> {
         let name = stream.name.as_str();
-        let usual = AnomalySpec::new(Measure::Volume).threshold();
-        let judged = name.starts_with("anomaly.").then(|| {
-            let thresholds = self.thresholds.read().unwrap_or_else(PoisonError::into_inner);
-            thresholds.get(name).copied().unwrap_or(Judged { threshold: usual })
-        });
+        let judged = results::judged(name, &self.thresholds.read().unwrap_or_else(PoisonError::into_inner))?;
         let subscription = Subscription { policy: LagPolicy::DropOldest, ..Subscription::to([name]) };
         let origin = Origin { kind: "alerts", peer: "this node".into() };
         match self.hub.subscribe_from(subscription, Some(origin)).await {
@@ -256,7 +239,7 @@ impl Begun {
                             let _ = streams.to_desk.send(ToDesk::InStream(
                                 Box::new(finding),
                                 rows,
-                                series.map(Box::new),
+                                series.map(|series| Box::new(Document::from(&series))),
                             ));
                         }
                     }
@@ -315,8 +298,8 @@ impl Reader {
         let key = (output.stream, output.name);
         if !self.shadows.contains_key(&key) {
             let shadow = match stream.judged {
-                Some(judged) => Shadow::anomaly(judged.threshold),
-                None => stream.regime().map(Shadow::regime),
+                Judged::Anomaly { threshold } => Shadow::anomaly(threshold),
+                Judged::Regime => stream.regime().map(Shadow::regime),
             };
             let Some(shadow) = shadow.filter(|_| self.shadows.len() < KEYS_MAX) else { return };
             self.shadows.insert(key, shadow);
@@ -329,13 +312,13 @@ impl Reader {
             at.and_then(|at| values.get(at)).copied().unwrap_or(f64::NAN)
         };
         shadow.take(match stream.judged {
-            Some(_) => series::Row::Anomaly {
+            Judged::Anomaly { .. } => series::Row::Anomaly {
                 opened: value("opened"),
                 value: value("value"),
                 score: value("score"),
                 expected: value("expected"),
             },
-            None => series::Row::Regime(&values[..output.values().count().min(OUTPUT_WORDS)]),
+            Judged::Regime => series::Row::Regime(&values[..output.values().count().min(OUTPUT_WORDS)]),
         });
     }
 
@@ -349,101 +332,17 @@ impl Reader {
     }
 
     fn judge(&mut self, stream: &Watched, output: &Output) -> Option<Finding> {
-        if output.state == BarState::Forming as u8 {
-            return None;
-        }
-        let values: Vec<f64> = output.values().collect();
-        let value = |name: &str| {
-            let at = stream.columns.iter().position(|column| column == name)?;
-            values.get(at).copied().filter(|value| value.is_finite())
-        };
-        let of = match stream.judged {
-            Some(judged) => anomaly(judged.threshold, &value),
-            None => {
-                let state = value("state")? as u8;
-                if self.states.len() > NAMES_MAX {
-                    self.states.clear();
-                }
-                let before = self.states.insert((output.stream, output.name), state)?;
-                (before != state).then(|| regime(before, state, &value)).flatten()
-            }
-        };
-        let Found { kind, score, severity, reasons } = of?;
-        let entity = self.names.get(&output.name)?.to_string();
-        Some(Finding {
-            kind: kind.to_owned(),
-            entity,
-            spoofed: false,
-            peer: None,
-            port: None,
-            method: stream.name.clone(),
-            technique: None,
-            severity,
-            score,
-            reasons,
-            range: Range {
-                first: output.sequence,
-                last: output.sequence,
-                first_ts: output.ts,
-                last_ts: output.ts,
-            },
-            ts: output.ts,
-            proof: None,
-            unproven: None,
-        })
+        let key = (output.stream, output.name);
+        let found = self.states.judge(stream.judged, &stream.columns, key, output)?;
+        let entity = self.names.get(&output.name)?;
+        Some(found.finding(&stream.name, entity, output))
     }
-}
-
-struct Found {
-    kind: &'static str,
-    score: f64,
-    severity: Severity,
-    reasons: Vec<Reason>,
-}
-
-/// A row whose score reaches the threshold, on the detectors' scale: `1 - 0.2 * threshold / seen`.
-fn anomaly(threshold: f64, value: &dyn Fn(&str) -> Option<f64>) -> Option<Found> {
-    let score = value("score")?;
-    if value("state")? != ALERT || score < threshold {
-        return None;
-    }
-    let severity = match score / threshold {
-        times if times >= 4.0 => Severity::High,
-        times if times >= 2.0 => Severity::Medium,
-        _ => Severity::Low,
-    };
-    let mut reasons = Vec::new();
-    if let (Some(seen), Some(expected)) = (value("value"), value("expected")) {
-        reasons.push(Reason::new("value", seen, expected));
-        if let Some(spread) = value("spread") {
-            reasons.push(Reason::new("distance from what was expected", (seen - expected).abs(), spread));
-        }
-    }
-    reasons.push(Reason::new("score", score, threshold));
-    if let Some(chance) = value("chance") {
-        reasons.push(Reason::new("chance of such a score in an undisturbed series", chance, 1.0));
-    }
-    Some(Found { kind: ANOMALY, score: alert_score(threshold, score), severity, reasons })
-}
-
-/// Another state than before. The score is the probability of the new state.
-fn regime(before: u8, state: u8, value: &dyn Fn(&str) -> Option<f64>) -> Option<Found> {
-    let score = value(&format!("p_{state}"))?;
-    let mut reasons = vec![Reason::new("state", f64::from(state), f64::from(before))];
-    for (name, was) in [("deviation", "deviation_before"), ("mean", "mean_before")] {
-        if let (Some(seen), Some(expected)) = (value(name), value(was)) {
-            reasons.push(Reason::new(&format!("{name} of returns"), seen, expected));
-        }
-    }
-    if let Some(bars) = value("run_length") {
-        reasons.push(Reason::new("bars since it began", bars, 0.0));
-    }
-    Some(Found { kind: REGIME, score, severity: Severity::Low, reasons })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_alert::Severity;
     use tidegate_engine::{Cause, output_kind};
 
     fn row(sequence: u64, values: &[f64]) -> Output {
@@ -471,7 +370,7 @@ mod tests {
         let stream = Watched {
             name: "anomaly.1s".to_owned(),
             columns: columns.map(str::to_owned).to_vec(),
-            judged: Some(Judged { threshold: 2.0 }),
+            judged: Judged::Anomaly { threshold: 2.0 },
         };
         let mut reader = reader();
         for quiet in [
@@ -507,7 +406,7 @@ mod tests {
         let stream = Watched {
             name: "regime.1s".to_owned(),
             columns: columns.map(str::to_owned).to_vec(),
-            judged: None,
+            judged: Judged::Regime,
         };
         let mut reader = reader();
         let calm = [0.0, 0.9, 0.1, 40.0, 0.0, 0.1, f64::NAN, f64::NAN];

@@ -1,15 +1,23 @@
 //! What is computed of all symbols at once, at each step: the cross-section, and the risk of a portfolio.
 
 use super::steps::Steps;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use tidegate_gpu::risk::{RiskRequest, Tail};
 use tidegate_gpu::{Accel, Backend};
+use tidegate_regime::cross::{MEMORY, regime};
 use tidegate_regime::{CrossOptions, CrossReading, CrossSection};
 
 /// What a step gives.
 pub(super) enum Cross {
-    Spectrum(CrossOptions),
+    Spectrum(Spectrum),
     Risk(RiskOf),
+}
+
+/// Correlations, and what their last readings are like together.
+pub(super) struct Spectrum {
+    options: CrossOptions,
+    /// The last steps that were read, oldest first. What is not here is read again: a reading follows from the steps alone.
+    readings: VecDeque<(u64, Option<CrossReading>)>,
 }
 
 /// A portfolio and how its risk is simulated.
@@ -33,7 +41,8 @@ impl Cross {
     pub(super) fn steps(&self) -> usize {
         match self {
             // A row of returns is between two steps, and turbulence is of the newest against the window before it.
-            Self::Spectrum(options) => options.rows + 2,
+            // Then there are as many such as a label is of.
+            Self::Spectrum(of) => of.options.rows + 2 + MEMORY - 1,
             Self::Risk(risk) => risk.window + 1,
         }
     }
@@ -47,13 +56,11 @@ impl Cross {
     }
 
     /// The row of the newest complete step, of so many columns.
-    pub(super) fn row(&self, steps: &Steps, columns: usize, backend: &Accel) -> Result<Row, String> {
+    pub(super) fn row(&mut self, steps: &Steps, columns: usize, backend: &Accel) -> Result<Row, String> {
         let times = steps.last(self.steps());
         let (known, found) = match self {
-            Self::Spectrum(options) => {
-                let found =
-                    if times.len() > options.rows { spectrum(*options, steps, &times)? } else { None };
-                (times.len().saturating_sub(1).min(options.rows), found)
+            Self::Spectrum(of) => {
+                (times.len().saturating_sub(1).min(of.options.rows), of.row(steps, &times)?)
             }
             Self::Risk(risk) => {
                 let known = times.len().saturating_sub(1);
@@ -83,8 +90,55 @@ fn returns(steps: &Steps, times: &[u64]) -> (usize, Vec<f64>) {
     (symbols, rows)
 }
 
-/// `None` while fewer than two symbols have moved.
-fn spectrum(options: CrossOptions, steps: &Steps, times: &[u64]) -> Result<Option<Row>, String> {
+impl Spectrum {
+    pub(super) fn new(options: CrossOptions) -> Self {
+        Self { options, readings: VecDeque::with_capacity(MEMORY) }
+    }
+
+    /// The row of the last of these steps; `None` while fewer than two symbols have moved.
+    fn row(&mut self, steps: &Steps, times: &[u64]) -> Result<Option<Row>, String> {
+        // A row of returns is between two steps, and turbulence is of the newest against the window before it.
+        let window = self.options.rows + 2;
+        let first = times.len().saturating_sub(MEMORY);
+        let oldest = times.get(first).copied().unwrap_or(0);
+        while self.readings.front().is_some_and(|(time, _)| *time < oldest) {
+            self.readings.pop_front();
+        }
+        let mut last = Vec::with_capacity(MEMORY);
+        for (at, &time) in times.iter().enumerate().skip(first) {
+            let known = self.readings.iter().find(|(of, _)| *of == time).map(|(_, reading)| *reading);
+            last.push((
+                time,
+                match known {
+                    Some(reading) => reading,
+                    None => reading(self.options, steps, &times[(at + 1).saturating_sub(window)..=at])?,
+                },
+            ));
+        }
+        self.readings = last.into();
+        let Some((_, Some(newest))) = self.readings.back() else { return Ok(None) };
+        let CrossReading { symbols, correlation, mode_share, effective_rank, absorption, turbulence } =
+            *newest;
+        let readings: Vec<CrossReading> = self.readings.iter().filter_map(|(_, reading)| *reading).collect();
+        let regime = regime(&readings).map_err(|error| error.to_string())?;
+        Ok(Some(vec![
+            symbols as f64,
+            correlation,
+            mode_share,
+            effective_rank,
+            absorption,
+            turbulence.unwrap_or(f64::NAN),
+            regime.map_or(f64::NAN, |regime| f64::from(regime.label.number())),
+            regime.map_or(f64::NAN, |regime| regime.change_probability),
+        ]))
+    }
+}
+
+/// What the last of these steps shows; `None` while the window is not full, or fewer than two symbols have moved.
+fn reading(options: CrossOptions, steps: &Steps, times: &[u64]) -> Result<Option<CrossReading>, String> {
+    if times.len() <= options.rows {
+        return Ok(None);
+    }
     let (symbols, rows) = returns(steps, times);
     if symbols < 2 {
         return Ok(None);
@@ -96,13 +150,7 @@ fn spectrum(options: CrossOptions, steps: &Steps, times: &[u64]) -> Result<Optio
     for row in older.chunks_exact(symbols) {
         cross.take(row).map_err(|error| error.to_string())?;
     }
-    let reading = cross.update(newest).map_err(|error| error.to_string())?;
-    Ok(reading.map(|reading| {
-        let CrossReading { symbols, correlation, mode_share, effective_rank, absorption, turbulence } =
-            reading;
-        let turbulence = turbulence.unwrap_or(f64::NAN);
-        vec![symbols as f64, correlation, mode_share, effective_rank, absorption, turbulence]
-    }))
+    cross.update(newest).map_err(|error| error.to_string())
 }
 
 impl RiskOf {

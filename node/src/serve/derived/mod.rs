@@ -12,7 +12,7 @@ mod cross;
 mod stats;
 mod steps;
 mod surface;
-mod symbols;
+pub(in crate::serve) mod symbols;
 mod work;
 
 use crate::batch::{backend, gpu_policy, risk, surface::sweepable};
@@ -20,7 +20,7 @@ use crate::exit::Failure;
 use crate::render::Ui;
 use crate::settings::Settings;
 use batched::Batched;
-use cross::{Cross, RiskOf};
+use cross::{Cross, RiskOf, Spectrum};
 use stats::Shared;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -147,7 +147,8 @@ impl Asked {
                     })
                 }
                 Computes::Spectrum { window, shrink } => {
-                    cross(Cross::Spectrum(CrossOptions { rows: *window as usize, shrink: *shrink }))
+                    let options = CrossOptions { rows: *window as usize, shrink: *shrink };
+                    cross(Cross::Spectrum(Spectrum::new(options)))
                 }
                 Computes::Risk { horizon_bars, window, factors, tail, levels, paths, seed, .. } => {
                     cross(Cross::Risk(RiskOf {

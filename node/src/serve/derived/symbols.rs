@@ -1,6 +1,7 @@
 //! Which symbols something is of, by their names.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use tidegate_live::{HubGone, HubHandle};
 
 /// Names remembered; beyond it all are forgotten and asked for again.
@@ -8,12 +9,12 @@ const NAMES_MAX: usize = 1 << 20;
 
 /// Names by hash, as the hub knows them.
 #[derive(Default)]
-pub(super) struct Names {
-    known: HashMap<u64, Box<str>>,
+pub(in crate::serve) struct Names {
+    known: HashMap<u64, Arc<str>>,
 }
 
 impl Names {
-    pub(super) fn learn(&mut self, hash: u64, name: &str) {
+    pub(in crate::serve) fn learn(&mut self, hash: u64, name: &str) {
         if self.known.len() >= NAMES_MAX {
             self.known.clear();
         }
@@ -21,7 +22,7 @@ impl Names {
     }
 
     /// Asks for those that are not known yet.
-    pub(super) fn ask(&mut self, hub: &HubHandle, mut hashes: Vec<u64>) -> Result<(), HubGone> {
+    pub(in crate::serve) fn ask(&mut self, hub: &HubHandle, mut hashes: Vec<u64>) -> Result<(), HubGone> {
         hashes.retain(|hash| !self.known.contains_key(hash));
         hashes.sort_unstable();
         hashes.dedup();
@@ -38,8 +39,8 @@ impl Names {
         Ok(())
     }
 
-    pub(super) fn get(&self, hash: u64) -> Option<&str> {
-        self.known.get(&hash).map(|name| &**name)
+    pub(in crate::serve) fn get(&self, hash: u64) -> Option<&Arc<str>> {
+        self.known.get(&hash)
     }
 }
 

@@ -64,6 +64,7 @@ pub use past::{PastError, StreamPast};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tap::Tap;
+pub use tap::TapId;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::{Output, SLOT_COUNT, output_kind};
 
@@ -444,7 +445,9 @@ pub struct Hub {
     /// Of each log, its newest barrier whose marker came, and how many shards' did.
     barriers: Vec<(u64, u32)>,
     /// Copies for one reader within the process.
-    tap: Option<Box<Tap>>,
+    /// Few: whoever computes from results in this process.
+    taps: Vec<Tap>,
+    taps_begun: u64,
 }
 
 impl Hub {
@@ -466,7 +469,8 @@ impl Hub {
             stats: HubStats::default(),
             watermark: 0,
             barriers: Vec::new(),
-            tap: None,
+            taps: Vec::new(),
+            taps_begun: 0,
         })
     }
 
@@ -605,7 +609,7 @@ impl Hub {
             state.newest = state.newest.max(output.ts);
             let held = Output { key: key.unwrap_or(u32::MAX), ..*output };
             state.ring.push_back(held);
-            if let Some(tap) = &mut self.tap {
+            for tap in &mut self.taps {
                 tap.take(&held);
             }
             match key {

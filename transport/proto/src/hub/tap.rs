@@ -1,12 +1,17 @@
-//! Copies of some streams' records for one reader within the process: each once, in the order in which they were published, together
+//! Copies of some streams' records for a few readers within the process: each once, in the order in which they were published, together
 //! with what the hub knew at its beginning. A front end is a subscriber; this is for what computes more streams from them.
 
 use super::Hub;
 use std::collections::VecDeque;
 use tidegate_engine::Output;
 
+/// Which of the taps: whoever asked for it has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TapId(u64);
+
 /// What is copied, and what was and is not taken yet.
 pub(super) struct Tap {
+    id: TapId,
     streams: Vec<u16>,
     max: usize,
     taken: VecDeque<Output>,
@@ -28,26 +33,28 @@ impl Tap {
 }
 
 impl Hub {
-    /// From now on copies every record of `streams`, at most `max` until they are taken ([`Hub::tapped`]); takes the place of what was
-    /// copied before.
-    pub fn tap(&mut self, streams: &[u16], max: usize) {
-        self.tap = Some(Box::new(Tap { streams: streams.to_vec(), max, taken: VecDeque::new(), lost: 0 }));
+    /// From now on copies every record of `streams`, at most `max` until they are taken ([`Hub::tapped`]), and until [`Hub::untap`].
+    pub fn tap(&mut self, streams: &[u16], max: usize) -> TapId {
+        let id = TapId(self.taps_begun);
+        self.taps_begun += 1;
+        self.taps.push(Tap { id, streams: streams.to_vec(), max, taken: VecDeque::new(), lost: 0 });
+        id
     }
 
-    /// Copies no more.
-    pub fn untap(&mut self) {
-        self.tap = None;
+    /// Copies no more of that.
+    pub fn untap(&mut self, id: TapId) {
+        self.taps.retain(|tap| tap.id != id);
     }
 
     /// What was copied and not taken yet, oldest first, for the reader to take off its beginning.
-    pub fn tapped(&mut self) -> Option<&mut VecDeque<Output>> {
-        self.tap.as_deref_mut().map(|tap| &mut tap.taken)
+    pub fn tapped(&mut self, id: TapId) -> Option<&mut VecDeque<Output>> {
+        self.taps.iter_mut().find(|tap| tap.id == id).map(|tap| &mut tap.taken)
     }
 
     /// Records that were not copied because too many were not taken.
     #[must_use]
-    pub fn tap_lost(&self) -> u64 {
-        self.tap.as_ref().map_or(0, |tap| tap.lost)
+    pub fn tap_lost(&self, id: TapId) -> u64 {
+        self.taps.iter().find(|tap| tap.id == id).map_or(0, |tap| tap.lost)
     }
 
     /// The last `count` records of each key of a stream: one for each window, in its last revision, oldest first. Keys are in the order in

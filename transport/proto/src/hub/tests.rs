@@ -901,18 +901,20 @@ fn a_tap_copies_what_is_published_of_its_streams_once_and_counts_what_it_could_n
     hub.define("A");
     let record = |source: &mut Source, stream, ts| source.record(stream, "A", ts);
     hub.publish(&[record(&mut source, 1, 60)]);
-    assert!(hub.tapped().is_none());
-    hub.tap(&[1], 3);
+    let tap = hub.tap(&[1], 3);
+    // Another reader has its own, and is not touched by what becomes of the first.
+    let other = hub.tap(&[0, 1], 64);
     let mut past = Vec::new();
     hub.lookback_all(1, 4, &mut |name, output| past.push((name.to_owned(), output.ts)));
     assert_eq!(past, [("A".to_owned(), 60)]);
     for at in 2..=5 {
         hub.publish(&[record(&mut source, 0, at), record(&mut source, 1, 60 * at)]);
     }
-    let ends: Vec<u64> = hub.tapped().unwrap().drain(..).map(|output| output.ts).collect();
-    assert_eq!((ends, hub.tap_lost()), (vec![120, 180, 240], 1));
+    let ends: Vec<u64> = hub.tapped(tap).unwrap().drain(..).map(|output| output.ts).collect();
+    assert_eq!((ends, hub.tap_lost(tap)), (vec![120, 180, 240], 1));
     hub.publish(&[record(&mut source, 1, 360)]);
-    assert_eq!((hub.tapped().unwrap().len(), hub.tap_lost()), (1, 1));
-    hub.untap();
-    assert!(hub.tapped().is_none() && hub.tap_lost() == 0);
+    assert_eq!((hub.tapped(tap).unwrap().len(), hub.tap_lost(tap)), (1, 1));
+    hub.untap(tap);
+    assert!(hub.tapped(tap).is_none() && hub.tap_lost(tap) == 0);
+    assert_eq!((hub.tapped(other).unwrap().len(), hub.tap_lost(other)), (9, 0));
 }
