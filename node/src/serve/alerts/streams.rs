@@ -97,7 +97,7 @@ struct Reader {
 impl Reader {
     /// A stream has ended; it comes again under another number, if it does.
     fn forget(&mut self, number: u16) {
-        self.states.retain(|key, _| key.0 != number);
+        self.states.forget(number);
         self.rows.retain(|key, _| key.0 != number);
         self.shadows.retain(|key, _| key.0 != number);
     }
