@@ -358,7 +358,7 @@ mod tests {
         ];
         assert_eq!(names, all);
         let columns = |at: usize| streams[at].columns.len();
-        assert_eq!((columns(1), columns(3), columns(4), columns(7), columns(8)), (9, 1, 11, 2, 13));
+        assert_eq!((columns(1), columns(3), columns(4), columns(7), columns(8)), (9, 1, 13, 2, 15));
         assert_eq!(plan.horizon_max_ns(), 7_000_000_000_000);
         let long =
             Plan { own: vec![own("sliding:2s/1s", &[], 1 << 60)], ..super::tests::plan("sliding:2s/1s") };
