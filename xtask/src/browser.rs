@@ -60,7 +60,9 @@ pub(crate) fn run(target: &Path, cases: &mut Cases) -> Result<Outcome> {
         let _ = std::fs::remove_file(&report);
         let mut command = Command::new("npx");
         command
-            .args(["vitest", "run", "--project", "e2e", "--reporter=default", "--reporter=json"])
+            .args(["vitest", "run", "--project", "e2e", "--reporter=verbose", "--reporter=json"])
+            // Each that fails has waited for a minute or more; of so many, a few tell why.
+            .arg(format!("--bail={}", UNSTEADY_MOST + 1))
             .arg(format!("--outputFile.json={}", report.display()))
             .args(files)
             .env("CHROMIUM", &chromium)

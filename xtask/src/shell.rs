@@ -2,7 +2,60 @@
 
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{OnceLock, mpsc};
+use std::time::Instant;
+
+/// When everything started here has to have ended.
+static DEADLINE: OnceLock<Instant> = OnceLock::new();
+
+/// From now on what [`start`] starts is killed then, with all that it started itself. Such processes no longer hear a Ctrl-C of this
+/// terminal: for machines, not for people.
+pub(crate) fn end_by(deadline: Instant) {
+    DEADLINE.set(deadline).expect("once");
+}
+
+/// Whether that time has come.
+pub(crate) fn is_late() -> bool {
+    DEADLINE.get().is_some_and(|deadline| Instant::now() >= *deadline)
+}
+
+/// Starts a program that ends in time.
+pub(crate) fn start(command: &mut Command) -> Result<Started> {
+    #[cfg(unix)]
+    if DEADLINE.get().is_some() {
+        std::os::unix::process::CommandExt::process_group(command, 0);
+    }
+    let name = command.get_program().to_owned();
+    let child = command.spawn().with_context(|| format!("could not start {name:?}"))?;
+    let (ended, end) = mpsc::channel::<()>();
+    if let Some(deadline) = DEADLINE.get() {
+        let group = format!("-{}", child.id());
+        std::thread::spawn(move || {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if end.recv_timeout(left) == Err(mpsc::RecvTimeoutError::Timeout) {
+                println!("OUT OF TIME: {name:?} is killed");
+                let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            }
+        });
+    }
+    Ok(Started { child, ended: Some(ended) })
+}
+
+/// A program that runs until its end or the deadline.
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    ended: Option<mpsc::Sender<()>>,
+}
+
+impl Started {
+    /// How it ended.
+    pub(crate) fn wait(mut self) -> Result<ExitStatus> {
+        let status = self.child.wait()?;
+        drop(self.ended.take());
+        Ok(status)
+    }
+}
 
 /// The workspace's folder.
 pub(crate) fn root() -> PathBuf {
@@ -28,8 +81,7 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs to the end with our own output; whether it exited with 0.
 pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
-    let status = command.status().with_context(|| format!("could not start {:?}", command.get_program()))?;
-    Ok(status.success())
+    Ok(start(command)?.wait()?.success())
 }
 
 /// Standard output of a program that must succeed.

@@ -108,7 +108,7 @@ impl States {
     }
 }
 
-/// A row whose score reaches the threshold, on the detectors' scale: `1 - 0.2 * threshold / seen`.
+/// A row whose score reaches the threshold; the alert has that of [`alert_score`].
 fn anomaly(threshold: f64, value: &dyn Fn(&str) -> Option<f64>) -> Option<Found> {
     let score = value("score")?;
     if value("state")? != ALERT || score < threshold {
