@@ -55,6 +55,8 @@ pub(crate) fn run(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     // The step "test" has built it, with the dashboard that the step "web" has built.
     let bin = target.join("debug/tidegate");
     anyhow::ensure!(bin.is_file(), "{} was not built", bin.display());
+    let page = shell::root().join("web/dist/index.html");
+    anyhow::ensure!(page.is_file(), "the dashboard was not built: see the step `web`");
     let report = target.join("browser.json");
     let tests = |files: &[String]| -> Result<Report> {
         let _ = std::fs::remove_file(&report);

@@ -358,13 +358,15 @@ fn web(cases: &mut Cases) -> Result<Outcome> {
     for arguments in [&["ci", "--no-progress"][..], &["run", "check"], &["test"], &["run", "build"]] {
         let mut command = Command::new("npm");
         command.args(arguments).current_dir(shell::root().join("web"));
-        let passed = shell::succeeds(&mut command)?;
-        *if passed { &mut cases.passed } else { &mut cases.failed } += 1;
-        if !passed {
-            return Ok(Outcome::Failed);
+        if shell::succeeds(&mut command)? {
+            cases.passed += 1;
+        } else {
+            cases.failed += 1;
+            cases.names.push(format!("npm {}", arguments.join(" ")));
         }
     }
-    Ok(Outcome::Passed)
+    // A fault of style must not keep the dashboard from being built: without it every test in a browser would wait for minutes.
+    Ok(if cases.failed == 0 { Outcome::Passed } else { Outcome::Failed })
 }
 
 /// Every interleaving of the ring's closing handshake. Its own folder: the flag reaches every dependency.

@@ -24,7 +24,8 @@ const HINTS: Record<string, string> = {
   names: "distinct names looked up; ≈ where it is an estimate (standard error 3.25 %)",
   bytes_p50: "bytes that half of its records do not pass: packets of a capture, directions of flows of a log",
   bytes_p99: "bytes that 99 of 100 of its records do not pass",
-  regularity: "how evenly connections it opened follow each other: 1,000 as a clock, about 500 by chance, less in bunches, 0 for too few",
+  regularity:
+    "how evenly connections it opened follow each other: 1,000 as a clock, about 500 by chance, less in bunches, 0 for too few",
   missing: "events the source is known to have lost while the window was open",
 };
 
