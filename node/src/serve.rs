@@ -242,12 +242,12 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     if config.journal.enabled {
         journal::note_recovered(&live, &data, elsewhere.as_deref(), took, ui);
     }
+    // Both before feeds can come; rules may read what is derived.
+    let mut deriving = derived::Deriving::new(live.changes().clone(), live.hub(), network.handle().clone());
+    deriving.derive(asked, &[], ui)?;
     if let Some(watch) = &mut watch_alerts {
         watch.follow(live.hub(), network.handle())?;
     }
-    // Before feeds can come too.
-    let mut deriving = derived::Deriving::new(live.changes().clone(), live.hub(), network.handle().clone());
-    deriving.derive(asked, &[], ui)?;
     let server = network
         .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;

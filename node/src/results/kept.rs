@@ -3,19 +3,22 @@
 use super::{Row, Table};
 use crate::rules::{Rules, STREAMS};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_alert::store::RuleSource;
 use tidegate_engine::name_hash;
 use tidegate_replay::write::CellValue;
-use tidegate_rules::{Hit, Origin, Record, RuleSet, Streams, Value};
+use tidegate_rules::{Hit, Origin, Record, RuleSet, Streams, Value as Cell};
 
 /// Rows of one key that are kept, of all streams together, and how many keys: under 26 MiB.
 const ROWS_MAX: usize = 120;
 const KEYS_MAX: usize = 1_024;
 /// Findings whose rows are judged again in one second; each is a run of the rules over so many rows.
 const A_SECOND: u32 = 200;
+/// Rows that are shown of a key beside what was found in it.
+const SHOWN_MAX: usize = 60;
 /// An alert keeps the rows of the first finding it is of, and has been silent for so long when it ends: what repeats itself sooner needs none.
 const REPEATS_NS: u64 = 600 * 1_000_000_000;
 /// Rules and entities remembered for that; beyond it all are forgotten, and rows are kept once more.
@@ -32,7 +35,7 @@ const MANY: &str = "rows are kept of 1,024 keys, and this is a further one";
 const OFTEN: &str =
     "more than 200 findings of rules over results came in a second, and of further ones no rows are kept";
 const REPEATED: &str = "it repeats what was found within the ten minutes before, whose rows were kept then";
-const ELSEWHERE: &str = "the last 120 rows of its key do not show it alone: it rests on earlier ones, on rows of other keys, or on alerts of streams";
+pub(super) const ELSEWHERE: &str = "the last 120 rows of its key do not show it alone: it rests on earlier ones, on rows of other keys, or on alerts of streams";
 
 /// A row in the document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,15 +139,15 @@ impl Line {
         let kind = kind.ok_or_else(|| format!("its rules were not read with a stream `{}`", self.stream))?;
         let mut record = Record::new(kind, Origin::Own, self.ts, (self.sequence, self.sequence));
         if let Some(entity) = Streams::entity() {
-            record.put(entity, Value::from(key.to_owned()));
+            record.put(entity, Cell::from(key.to_owned()));
         }
         for (field, cell) in streams.fields(kind).zip(&self.cells) {
             match cell {
-                Some(CellText::Text(text)) => record.put(field, Value::from(text.clone())),
+                Some(CellText::Text(text)) => record.put(field, Cell::from(text.clone())),
                 Some(CellText::Bits(bits)) => {
                     let word =
                         u64::from_str_radix(bits, 16).map_err(|_| format!("`{bits}` is no 64 bits"))?;
-                    record.put(field, Value::from(f64::from_bits(word)));
+                    record.put(field, Cell::from(f64::from_bits(word)));
                 }
                 None => {}
             }
@@ -186,6 +189,13 @@ impl Kept {
             rows.pop_front();
         }
         rows.push_back(row.clone());
+    }
+
+    /// The last rows of `last`'s key, for people: a JSON array, oldest first.
+    pub(super) fn shown(&self, table: &Table, last: &Row) -> String {
+        let rows = self.rows.get(&last.name).into_iter().flatten();
+        let old = rows.clone().count().saturating_sub(SHOWN_MAX);
+        Value::Array(rows.skip(old).filter_map(|row| table.shown(row)).collect()).to_string()
     }
 
     /// What the rows of `last`'s key show of a hit in it, from the first row that it rests on; or why they do not.

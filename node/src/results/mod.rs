@@ -20,6 +20,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use tidegate_actors::first_final;
 use tidegate_alert::Finding;
+use tidegate_config::derived::Derived;
 use tidegate_engine::{BarState, Output, output_kind};
 use tidegate_replay::write::{CellValue, Cells};
 use tidegate_replay::{StreamInfo, StreamKind};
@@ -44,30 +45,55 @@ struct Source {
     columns: Vec<String>,
     /// What its rows tell without any rule, if something.
     judged: Option<Judged>,
+    /// Whether it is derived from the bars of others.
+    derived: bool,
 }
 
 impl Table {
     /// These streams. `thresholds` says from which score on streams of anomalies tell one.
     pub(crate) fn of(streams: &[StreamInfo], thresholds: &HashMap<String, Judged>) -> Self {
         let mut table = Self { streams: Streams::default(), sources: Vec::new() };
-        for info in streams {
-            let cells = Cells::of(info);
-            let columns = cells.columns();
-            let of = |text: &bool| if *text { Type::Text } else { Type::Number };
-            let named = columns.iter().map(|(name, text)| (name.as_str(), of(text)));
-            let keys = if info.kind == StreamKind::Hosts { Keys::Hosts } else { Keys::Symbols };
-            // There are fewer streams in a plan than rules can number.
-            let Some(kind) = table.streams.add(&info.name, keys, named) else { continue };
-            table.sources.push(Source {
-                name: info.name.clone(),
-                kind,
-                cells,
-                fields: table.streams.fields(kind).collect(),
-                columns: info.columns.clone(),
-                judged: found::judged(&info.name, thresholds),
-            });
-        }
+        streams.iter().for_each(|info| table.add(info, thresholds, false));
         table
+    }
+
+    /// And streams that are derived from their bars.
+    pub(crate) fn with_derived(mut self, derived: &[Derived]) -> Self {
+        for (name, columns) in derived.iter().flat_map(|derived| &derived.streams) {
+            let info = StreamInfo {
+                id: 0,
+                name: name.clone(),
+                kind: StreamKind::Indicators,
+                columns: columns.clone(),
+                definition: String::new(),
+            };
+            self.add(&info, &HashMap::new(), true);
+        }
+        self
+    }
+
+    fn add(&mut self, info: &StreamInfo, thresholds: &HashMap<String, Judged>, derived: bool) {
+        let cells = Cells::of(info);
+        let columns = cells.columns();
+        let of = |text: &bool| if *text { Type::Text } else { Type::Number };
+        let named = columns.iter().map(|(name, text)| (name.as_str(), of(text)));
+        let keys = if info.kind == StreamKind::Hosts { Keys::Hosts } else { Keys::Symbols };
+        // There are fewer streams in a plan than rules can number.
+        let Some(kind) = self.streams.add(&info.name, keys, named) else { return };
+        self.sources.push(Source {
+            name: info.name.clone(),
+            kind,
+            cells,
+            fields: self.streams.fields(kind).collect(),
+            columns: info.columns.clone(),
+            judged: found::judged(&info.name, thresholds),
+            derived,
+        });
+    }
+
+    /// Whether the stream at a place is derived from the bars of others.
+    pub(crate) fn is_derived(&self, place: u16) -> bool {
+        self.sources.get(usize::from(place)).is_some_and(|source| source.derived)
     }
 
     /// The place of a stream by its name.
@@ -75,9 +101,34 @@ impl Table {
         self.sources.iter().position(|source| source.name == name).and_then(|at| u16::try_from(at).ok())
     }
 
+    /// The columns of the stream at a place, as its stream says them.
+    pub(crate) fn columns(&self, place: u16) -> &[String] {
+        self.sources.get(usize::from(place)).map_or(&[], |source| &source.columns)
+    }
+
     /// The name of the stream at a place.
     pub(crate) fn name(&self, place: u16) -> &str {
         self.sources.get(usize::from(place)).map_or("", |source| &source.name)
+    }
+
+    /// A row for people.
+    fn shown(&self, row: &Row) -> Option<serde_json::Value> {
+        let source = self.sources.get(usize::from(row.place))?;
+        let mut fields = source.fields.iter();
+        let mut values = serde_json::Map::new();
+        source.cells.read(&row.output, |value| {
+            let Some(field) = fields.next() else { return };
+            let value = match value {
+                Some(CellValue::Text(text)) => text.into(),
+                Some(CellValue::Number(number)) => number.into(),
+                None => serde_json::Value::Null,
+            };
+            values.insert(field.name().to_owned(), value);
+        });
+        let Output { sequence, ts, .. } = row.output;
+        Some(serde_json::json!({
+            "stream": source.name, "key": &*row.name, "seq": sequence, "ts": ts.to_string(), "values": values,
+        }))
     }
 
     fn record(&self, row: &Row) -> Option<Record> {
@@ -139,6 +190,8 @@ impl Ord for Row {
 pub(crate) struct FoundRow {
     pub(crate) finding: Finding,
     pub(crate) behind: Option<RowsBehind>,
+    /// The last of those rows for people, a JSON array, where rows are kept and it has not been told of late.
+    pub(crate) shown: Option<String>,
 }
 
 /// Rows in their order of time, judged.
@@ -238,6 +291,8 @@ impl RowJudge {
         self.rules.take(&record, |hit| hits.push(hit));
         for hit in hits {
             let behind = self.kept.as_mut().map(|kept| kept.behind(&self.table, &row, &hit));
+            let is_new = matches!(behind, Some(Ok(_) | Err(kept::ELSEWHERE)));
+            let shown = self.kept.as_ref().filter(|_| is_new).map(|kept| kept.shown(&self.table, &row));
             let mut finding = of_hit(hit, at);
             let behind = match behind {
                 Some(Ok(behind)) => Some(behind),
@@ -247,7 +302,7 @@ impl RowJudge {
                 }
                 None => None,
             };
-            found(FoundRow { finding, behind });
+            found(FoundRow { finding, behind, shown });
         }
         let Some(source) = self.table.sources.get(usize::from(row.place)) else { return };
         let Some(judged) = source.judged.filter(|_| self.alerts || self.tells) else { return };
@@ -266,11 +321,11 @@ impl RowJudge {
                 if self.kept.is_some() {
                     finding.unproven = Some(kept::ALERTS.to_owned());
                 }
-                found(FoundRow { finding, behind: None });
+                found(FoundRow { finding, behind: None, shown: None });
             }
         }
         if self.tells {
-            found(FoundRow { finding, behind: None });
+            found(FoundRow { finding, behind: None, shown: None });
         }
     }
 

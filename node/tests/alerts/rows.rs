@@ -128,6 +128,15 @@ fn a_node_finds_in_its_streams_what_detect_finds_in_the_file() {
             serde_json::from_slice(&http::get(place, &format!("/v1/alerts/{id}"), "").body).unwrap();
         assert_eq!((&one["method"], &one["severity"]), (&json!(PATTERNS[0]), &json!("high")), "{one}");
         assert_eq!(one["replay"], format!("tidegate alert replay {id}"), "{one}");
+        // What it was found in can be looked at.
+        let rows = one["rows"].as_array().unwrap();
+        assert!(
+            (2..=60).contains(&rows.len()) && rows.iter().all(|row| row["key"] == one["entity"]),
+            "{one}"
+        );
+        let last = rows.last().unwrap();
+        assert!(last["stream"] == "ind.1s" && last["values"]["sma_3"].as_f64() < Some(95.0), "{last}");
+        assert!(rows.iter().any(|row| row["values"]["close"].as_f64() < Some(95.0)), "{one}");
         let summary = server.summary();
         assert_eq!(summary["imbalance"], 0, "{summary}");
         // The same episodes with the same counts, scores, reasons and times.
@@ -154,6 +163,65 @@ fn a_node_finds_in_its_streams_what_detect_finds_in_the_file() {
         assert_eq!((again, not), (7, 3), "{kept}");
         std::fs::remove_dir_all(path.join("data/alerts")).unwrap();
     }
+}
+
+/// A surface and a spectrum come behind the bars they are of. What is found in them must not show that: a column of a surface is the
+/// indicator of that name, so a rule over either finds the same beside bars.
+#[test]
+fn what_is_derived_is_read_in_the_order_of_time_too() {
+    let folder = folder();
+    let path = folder.path();
+    write(path, "trades.csv", trades());
+    let over = |name: &str, stream: &str| {
+        format!("{name}: {stream}(rsi_2 < 40) then bars.1s(close >= 100) within 4s severity high")
+    };
+    let rules = [
+        over("one", "ind.1s"),
+        over("other", "surface.rsi"),
+        "steps: corr.spectrum(ready = 1) times 5 within 10s".to_owned(),
+        // Bars of a time come before what is derived from them.
+        "never: surface.rsi then bars.1s within 500ms".to_owned(),
+    ];
+    let patterns: Vec<String> = rules.iter().map(|text| format!("\"{text}\"")).collect();
+    let configuration = format!(
+        "[[stream]]\nbars = \"1s\"\nindicators = [\"rsi:2\"]\n\n[[surface]]\nbars = \"1s\"\nsweep = [\"rsi:2..5\"]\n\n\
+         [[spectrum]]\nbars = \"1s\"\nwindow = 20\n\n[alerts]\npatterns = [{}]\n",
+        patterns.join(", ")
+    );
+    write(path, "node.toml", configuration);
+    for more in ["--threads fused", "--threads separate --shards 3"] {
+        let (server, hello) = Running::serve(path, &format!("--config node.toml {more}"));
+        let quic = hello["listening"].as_str().unwrap();
+        ends(path, &format!("publish trades.csv --server {quic} --data data --name market"), 0);
+        assert_eq!(server.summary()["imbalance"], 0);
+        let kept = json(path, "alert list --all --data data --json", 0);
+        let kept = kept["alerts"].as_array().unwrap();
+        let of = |kind: &str| -> Vec<[String; 4]> {
+            let alerts = kept.iter().filter(|alert| alert["kind"] == format!("pattern:{kind}"));
+            let what = |alert: &Value| {
+                ["entity", "first_ts", "last_ts", "count"].map(|name| alert[name].to_string())
+            };
+            let mut all: Vec<_> = alerts.map(what).collect();
+            all.sort_unstable();
+            all
+        };
+        let found = of("one");
+        // The falls of both symbols, and that nothing is between them.
+        let count = |one: &[String; 4]| one[3].parse::<u64>().unwrap();
+        assert!(found.iter().map(count).sum::<u64>() >= 12, "{found:?}");
+        assert_eq!(of("other"), found, "{more}");
+        // Steps that a feed from the past leaves behind at once give way to the newest, so their number is not known.
+        let steps = of("steps");
+        assert!(!steps.is_empty() && steps.iter().all(|one| one[0] == "\"bars.1s\""), "{steps:?}");
+        assert_eq!(of("never"), Vec::<[String; 4]>::new(), "{more}");
+        for alert in kept.iter().filter(|alert| alert["kind"] == "pattern:other") {
+            let line = format!("alert replay {} --data data", alert["id"].as_str().unwrap());
+            assert!(ends(path, &line, 0).0.starts_with("same: pattern:other of "), "{alert}");
+        }
+        std::fs::remove_dir_all(path.join("data/alerts")).unwrap();
+    }
+    // A file's bars alone are computed by `detect`.
+    fails(path, "detect trades.csv --config node.toml --pattern corr.spectrum", 2, &["no stream", "bars.1s"]);
 }
 
 #[test]

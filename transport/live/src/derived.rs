@@ -4,6 +4,7 @@
 //! results in their order of time, as rules do, watches: the same, with no results of its own.
 
 use crate::egress::{DRAIN_MAX, Wake};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_engine::{FullPolicy, Output, Receiver, Sender, output_kind, ring};
@@ -14,6 +15,8 @@ const BARS_RING: usize = 1 << 14;
 const ROWS_RING: usize = 1 << 13;
 /// Records that wait for a place in the ring; beyond it they are lost to who computes, and counted.
 const WAITING_MAX: usize = 1 << 18;
+/// Watermarks on their way to who computes that are told apart; of more, the newest stand for those before them.
+const MARKS_MAX: usize = 1_024;
 
 /// What is to be computed.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +127,10 @@ pub(crate) struct Link {
     said: u64,
     /// Whether what was copied waits for room in the ring.
     full: bool,
+    /// Watermarks that were said, each with the number of records handed out by then, oldest first.
+    marks: VecDeque<(u64, u64)>,
+    /// Event time up to which everything that follows from what was handed out has been published.
+    complete: u64,
 }
 
 impl Link {
@@ -147,16 +154,20 @@ impl Link {
             rows,
             done: Arc::clone(&done),
             lost: Arc::clone(&lost),
-            said: watermark,
+            // The present one is said too: with it, what is known from before is done.
+            said: 0,
             full: false,
+            marks: VecDeque::new(),
+            complete: 0,
         };
         let from_hub = FromHub { bars: from_hub, lost };
         let to_hub = ToHub { rows: to_hub, done, waker: waker.clone() };
         (link, Began { first, past, watermark, from_hub, to_hub })
     }
 
-    /// Moves what there is, both ways. Returns whether records went out, and whether results came in.
-    pub(crate) fn turn(&mut self, hub: &mut Hub) -> (bool, bool) {
+    /// Moves what there is, both ways. Nothing is said to be complete behind `until`. Returns whether records went out, and whether results
+    /// came in.
+    pub(crate) fn turn(&mut self, hub: &mut Hub, until: u64) -> (bool, bool) {
         let mut moved = false;
         self.full = false;
         if let Some(tapped) = hub.tapped(self.tap) {
@@ -168,18 +179,35 @@ impl Link {
                 tapped.drain(..taken);
             }
         }
-        let watermark = hub.watermark();
+        let watermark = hub.watermark().min(until);
         if !self.full && watermark > self.said {
             let marker = Output { kind: output_kind::WATERMARK, ts: watermark, ..Output::default() };
             if self.bars.offer(&[marker]) == 1 {
                 self.said = watermark;
                 moved = true;
+                if self.marks.len() == MARKS_MAX {
+                    self.marks.pop_back();
+                }
+                self.marks.push_back((self.bars.sent(), watermark));
             } else {
                 self.full = true;
             }
         }
         self.lost.store(hub.tap_lost(self.tap), Ordering::Relaxed);
-        (moved, publish(&mut self.rows, hub))
+        // First the count: results were put into the ring before it.
+        let done = self.done.load(Ordering::Acquire);
+        let came = publish(&mut self.rows, hub);
+        if self.rows.depth() == 0 {
+            while let Some((_, watermark)) = self.marks.pop_front_if(|(sent, _)| *sent <= done) {
+                self.complete = watermark;
+            }
+        }
+        (moved, came)
+    }
+
+    /// Event time up to which everything that follows from the records handed out has been published.
+    pub(crate) fn complete(&self) -> u64 {
+        self.complete
     }
 
     /// Somebody else computes from now on: who did so is told by the end of the ring, and what is on its way still counts.
@@ -199,7 +227,10 @@ impl Link {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.rows.has_work() || (self.full && self.bars.free() > 0)
+        let is_done = || self.done.load(Ordering::Acquire);
+        self.rows.has_work()
+            || (self.full && self.bars.free() > 0)
+            || self.marks.front().is_some_and(|(sent, _)| *sent <= is_done())
     }
 
     /// Whether everything that was handed out has come back as results.
@@ -266,7 +297,7 @@ mod tests {
         assert_eq!((began.first, began.watermark, began.past[0].records.len()), (1, 2, 2));
         hub.publish(&[record(0, 3), record(1, 9)]);
         hub.set_watermark(3);
-        assert_eq!(link.turn(&mut hub), (true, false));
+        assert_eq!(link.turn(&mut hub, u64::MAX), (true, false));
         let kinds: Vec<(u8, u64)> = taken(&mut began).iter().map(|output| (output.kind, output.ts)).collect();
         assert_eq!(kinds, [(output_kind::VALUES, 3), (output_kind::WATERMARK, 3)]);
         // What follows from it is waited for, and is delivered.
@@ -274,9 +305,67 @@ mod tests {
         assert!(began.to_hub.send(&[record(1, 10)]));
         began.to_hub.done(began.from_hub.ring().received());
         assert!(!link.is_even() && link.has_work());
-        assert_eq!(link.turn(&mut hub), (false, true));
+        assert_eq!(link.turn(&mut hub, u64::MAX), (false, true));
         assert!(link.is_even());
         assert_eq!(hub.latest(1, "A").map(|output| output.sequence), Some(10));
+    }
+
+    #[test]
+    fn what_follows_is_complete_when_it_has_been_published() {
+        let mut hub = hub();
+        let (mut link, mut began) = begin(&mut hub);
+        hub.publish(&[record(0, 3)]);
+        hub.set_watermark(3);
+        link.turn(&mut hub, u64::MAX);
+        hub.publish(&[record(0, 5)]);
+        hub.set_watermark(5);
+        link.turn(&mut hub, u64::MAX);
+        assert_eq!((taken(&mut began).len(), link.complete()), (4, 0));
+        // The first record and its watermark.
+        assert!(began.to_hub.send(&[record(1, 3)]));
+        began.to_hub.done(2);
+        link.turn(&mut hub, u64::MAX);
+        assert_eq!(link.complete(), 3);
+        // Who watches both streams hears of no later time than both have reached.
+        let asked = Derive { reads: vec![0, 1], ..Derive::default() };
+        let (mut watched, mut watching) =
+            Link::begin(&mut hub, &asked, 0, &Wake::Task(Arc::new(Notify::new())));
+        hub.publish(&[record(0, 7)]);
+        hub.set_watermark(7);
+        link.turn(&mut hub, u64::MAX);
+        watched.turn(&mut hub, link.complete());
+        let kinds =
+            |all: Vec<Output>| all.iter().map(|one| (one.kind, one.stream, one.ts)).collect::<Vec<_>>();
+        assert_eq!(
+            kinds(taken(&mut watching)),
+            [(output_kind::VALUES, 0, 7), (output_kind::WATERMARK, 0, 3)]
+        );
+        taken(&mut began);
+        assert!(began.to_hub.send(&[record(1, 5), record(1, 7)]));
+        began.to_hub.done(began.from_hub.ring().received());
+        link.turn(&mut hub, u64::MAX);
+        watched.turn(&mut hub, link.complete());
+        let all = [(output_kind::VALUES, 1, 5), (output_kind::VALUES, 1, 7), (output_kind::WATERMARK, 0, 7)];
+        assert_eq!(kinds(taken(&mut watching)), all);
+    }
+
+    #[test]
+    fn however_many_watermarks_are_under_way_few_are_remembered() {
+        let mut hub = hub();
+        let (mut link, mut began) = begin(&mut hub);
+        let last = 3 * MARKS_MAX as u64;
+        for at in 1..=last {
+            hub.set_watermark(at);
+            link.turn(&mut hub, u64::MAX);
+        }
+        assert_eq!(link.marks.len(), MARKS_MAX);
+        assert_eq!(taken(&mut began).len() as u64, last);
+        // Those in the middle are passed with the last.
+        for (done, complete) in [(10, 10), (last - 1, MARKS_MAX as u64 - 1), (last, last)] {
+            began.to_hub.done(done);
+            link.turn(&mut hub, u64::MAX);
+            assert_eq!(link.complete(), complete);
+        }
     }
 
     #[test]
@@ -287,13 +376,13 @@ mod tests {
         let all: Vec<Output> = (1..=(WAITING_MAX + beyond) as u64).map(|at| record(0, at)).collect();
         hub.publish(&all);
         hub.set_watermark(1);
-        assert_eq!(link.turn(&mut hub), (true, false));
+        assert_eq!(link.turn(&mut hub, u64::MAX), (true, false));
         assert_eq!(began.from_hub.lost(), beyond as u64);
         let mut numbers = Vec::new();
         while !link.is_even() {
             numbers.extend(taken(&mut began).iter().map(|output| (output.kind, output.sequence)));
             began.to_hub.done(began.from_hub.ring().received());
-            link.turn(&mut hub);
+            link.turn(&mut hub, u64::MAX);
         }
         assert_eq!(numbers.len(), WAITING_MAX + 1);
         assert!(numbers[..WAITING_MAX].iter().map(|(_, number)| *number).eq(1..=WAITING_MAX as u64));

@@ -355,6 +355,11 @@ pub(crate) struct Desk {
     link: Option<Link>,
     /// Who looks at results in their order of time, if somebody does.
     watched: Option<Link>,
+    /// Whether some of those are computed by `link`.
+    watches_derived: bool,
+    /// The streams that are computed by `link`, and those who look read.
+    derives: Vec<u16>,
+    watches: Vec<u16>,
     /// Results of those who computed before, until they are at their end.
     retired: Vec<Receiver<Output>>,
     waker: Wake,
@@ -385,6 +390,9 @@ impl Desk {
                 link,
                 retired,
                 watched,
+                watches_derived: false,
+                derives: Vec::new(),
+                watches: Vec::new(),
                 waker,
                 shared,
                 _serves: serves,
@@ -430,12 +438,15 @@ impl Desk {
                     let _ = reply.send(self.derive(hub, &asked));
                 }
                 Command::Watch { reads, reply } => {
+                    self.watches.clone_from(&reads);
+                    let before = self.until();
+                    self.compare();
                     let asked = crate::derived::Derive { reads, ..Default::default() };
                     let (link, began) = Link::begin(hub, &asked, 0, &self.waker);
-                    if let Some(mut before) = self.watched.replace(link) {
+                    if let Some(mut old) = self.watched.replace(link) {
                         // What was copied so far still goes the old way, as far as there is room.
-                        before.turn(hub);
-                        before.end(hub);
+                        old.turn(hub, before);
+                        old.end(hub);
                     }
                     let _ = reply.send(began);
                 }
@@ -452,7 +463,19 @@ impl Desk {
         let (link, began) = Link::begin(hub, asked, announced.first, &self.waker);
         let before = self.link.replace(link);
         self.retired.extend(before.map(|link| link.retire(hub)));
+        self.derives.retain(|number| !asked.ended.contains(number));
+        self.derives.extend((announced.first..).take(asked.coming.len()));
+        self.compare();
         Ok(began)
+    }
+
+    fn compare(&mut self) {
+        self.watches_derived = self.watches.iter().any(|number| self.derives.contains(number));
+    }
+
+    /// Event time up to which what is computed here has been published, for who looks at it.
+    fn until(&self) -> u64 {
+        self.link.as_ref().filter(|_| self.watches_derived).map_or(u64::MAX, Link::complete)
     }
 
     /// What was computed goes to the readers, and what it is computed from to who computes.
@@ -464,10 +487,12 @@ impl Desk {
             !over
         });
         let mut taken = false;
-        // What is derived first: that it is published does not change what is watched, for rules read no derived streams.
-        for place in [&mut self.link, &mut self.watched] {
+        // What is derived first: it may be watched.
+        for derives in [true, false] {
+            let until = if derives { u64::MAX } else { self.until() };
+            let place = if derives { &mut self.link } else { &mut self.watched };
             let Some(link) = place else { continue };
-            let (went, came) = link.turn(hub);
+            let (went, came) = link.turn(hub, until);
             (taken, published) = (taken | went, published | came);
             if link.is_over() {
                 link.end(hub);

@@ -328,9 +328,20 @@ export interface AlertDetail extends Alert {
   no_replay?: string | null;
   /** The stream and key that it was found in. */
   series: { stream: string; key: string; rows: { seq: number; ts: string; values: (number | null)[] }[] } | null;
+  /** What a rule over results was found in: rows of one key, oldest first. */
+  rows: FoundRow[] | null;
   /** The score that the feedback of this alert demands. */
   required: number | null;
   flows: Flow[];
+}
+
+/** A row of a stream of results, by its columns. */
+export interface FoundRow {
+  stream: string;
+  key: string;
+  seq: number;
+  ts: string;
+  values: Record<string, number | string | null>;
 }
 
 export interface TrafficHost {

@@ -1,7 +1,7 @@
 /** Everything about one alert: why, on what it rests, what can be done. */
 import { useMemo, useState } from "preact/hooks";
 import { rest, words } from "../api/rest";
-import type { AlertDetail, Flow, Row } from "../api/types";
+import type { AlertDetail, Flow, FoundRow, Row } from "../api/types";
 import { useAlert } from "../lib/alerts";
 import { against, heldBack, standing, technique, TONES } from "../lib/episode";
 import { rowsDrawing } from "../lib/drawing";
@@ -280,6 +280,7 @@ function Behind({ alert }: { alert: AlertDetail }) {
       </Card>
     );
   }
+  if (alert.rows) return <FoundIn rows={alert.rows} />;
   return (
     <section class="card records" aria-label="Flows">
       <header>
@@ -287,6 +288,55 @@ function Behind({ alert }: { alert: AlertDetail }) {
         <div class="note">the newest of its time, {count(alert.flows.length)} kept</div>
       </header>
       <Flows flows={alert.flows} of={alert.entity} />
+    </section>
+  );
+}
+
+/** Rows of results that a rule was found in, newest first. */
+function FoundIn({ rows }: { rows: FoundRow[] }) {
+  const key = rows[0]?.key ?? "";
+  const values = (row: FoundRow) =>
+    Object.entries(row.values)
+      .filter(([name, value]) => value !== null && !name.startsWith("ts_"))
+      .map(([name, value]) => `${name} ${typeof value === "number" ? float(value) : value}`)
+      .join("   ");
+  const columns: Column<FoundRow>[] = [
+    {
+      id: "ts",
+      title: "Time (UTC)",
+      width: "7rem",
+      cell: (row) => (
+        <span class="muted" title={stamp(row.ts)}>
+          {when(row.ts)}
+        </span>
+      ),
+    },
+    { id: "stream", title: "Stream", width: "9rem", by: (row) => row.stream, cell: (row) => row.stream },
+    {
+      id: "values",
+      title: "Values",
+      width: "minmax(12rem, 1fr)",
+      cell: (row) => <span title={values(row)}>{values(row)}</span>,
+    },
+  ];
+  return (
+    <section class="card records" aria-label="Rows">
+      <header>
+        <h2>Rows behind it</h2>
+        <div class="note">
+          the last of <a href={format({ page: "keys", item: key })}>{key}</a> in the streams that rules read
+        </div>
+      </header>
+      <Table
+        label="Rows"
+        testid="found-in"
+        fill
+        rowHeight={28}
+        rows={[...rows].reverse()}
+        columns={columns}
+        rowKey={(row) => `${row.stream} ${row.seq}`}
+        empty={<Empty title="No row is kept" />}
+      />
     </section>
   );
 }
@@ -424,7 +474,7 @@ export function Flows({ flows, of }: { flows: Flow[]; of: string }) {
       rows={rows}
       columns={columns}
       rowKey={(row) => `${row.id} ${row.ts} ${row.originator_port} ${row.responder_port}`}
-      empty={<Empty title="No flow is kept">The node was started since, or they were too many in between.</Empty>}
+      empty={<Empty title="Nothing is kept of it">The node was started since, or too much was found in between.</Empty>}
     />
   );
 }

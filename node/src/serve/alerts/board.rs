@@ -71,6 +71,23 @@ pub(super) struct Row {
     pub(super) values: Vec<f64>,
 }
 
+/// Rows that something was found in.
+pub(super) enum Rows {
+    /// Of one key of one stream.
+    Series(Vec<Row>),
+    /// Of one key and several streams, as a JSON array.
+    Several(String),
+}
+
+impl Rows {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Series(rows) => rows.is_empty(),
+            Self::Several(text) => text.is_empty(),
+        }
+    }
+}
+
 /// An alert as it is shown, and the flows behind it.
 #[derive(Clone)]
 pub(super) struct Kept {
@@ -85,7 +102,7 @@ struct Shown {
     /// Those with flows, oldest first.
     evidence: VecDeque<EpisodeId>,
     /// Rows of the streams that alerts were found in, by alert and oldest first.
-    rows: BTreeMap<EpisodeId, Arc<[Row]>>,
+    rows: BTreeMap<EpisodeId, Arc<Rows>>,
     rows_order: VecDeque<EpisodeId>,
     /// The state but for its episodes.
     rest: Arc<State>,
@@ -199,12 +216,12 @@ impl Board {
     }
 
     /// Remembers the rows that an alert was found in: the first, which have what came before.
-    pub(super) fn rows_behind(&self, id: EpisodeId, rows: Vec<Row>) {
+    pub(super) fn rows_behind(&self, id: EpisodeId, rows: Rows) {
         let mut shown = lock(&self.shown);
         if rows.is_empty() || shown.rows.contains_key(&id) {
             return;
         }
-        shown.rows.insert(id, rows.into());
+        shown.rows.insert(id, Arc::new(rows));
         shown.rows_order.push_back(id);
         while shown.rows_order.len() > EVIDENCE_MAX {
             let oldest = shown.rows_order.pop_front();
@@ -319,7 +336,7 @@ impl Alerts for Board {
         let Kept { episode, flows } = self.kept(id)?;
         let (rest, rows) = {
             let shown = lock(&self.shown);
-            (Arc::clone(&shown.rest), shown.rows.get(&episode.id).cloned().unwrap_or_default())
+            (Arc::clone(&shown.rest), shown.rows.get(&episode.id).cloned())
         };
         let input = episode.proof.as_ref().and_then(|proof| rest.inputs.get(&proof.input));
         let mut value = episode.document();
@@ -330,11 +347,17 @@ impl Alerts for Board {
             Some(_) => Value::Null,
         };
         value["no_replay"] = why.into();
+        let series = || match rows.as_deref() {
+            Some(Rows::Series(rows)) => rows.iter().map(row).collect(),
+            _ => Vec::new(),
+        };
         value["series"] = match super::streams::is_of_stream(&episode.kind) {
-            true => {
-                json!({"stream": episode.method, "key": episode.entity, "rows": rows.iter().map(row).collect::<Vec<_>>()})
-            }
+            true => json!({"stream": episode.method, "key": episode.entity, "rows": series()}),
             false => Value::Null,
+        };
+        value["rows"] = match rows.as_deref() {
+            Some(Rows::Several(text)) => serde_json::from_str(text).unwrap_or_default(),
+            _ => Value::Null,
         };
         let calibration = rest.calibrations.get(&episode.id);
         value["required"] = calibration.map_or(Value::Null, |of| of.required.into());

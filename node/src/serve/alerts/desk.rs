@@ -1,6 +1,6 @@
 //! The thread that keeps alerts: findings become episodes, episodes go to the store, to subscribers and to sinks.
 
-use super::board::{Board, Row, refused};
+use super::board::{Board, Rows, refused};
 use super::evidence::{Document, Evidence, SeriesFiles};
 use super::sending::Sending;
 use crate::alert::act::Act;
@@ -31,7 +31,7 @@ pub(super) enum ToDesk {
     /// Live detectors found something.
     Finding(Box<Finding>),
     /// Something was found in a stream; the last rows of its key, where they were asked for, and what it rests on.
-    InStream(Box<Finding>, Vec<Row>, Option<Box<Document>>),
+    InStream(Box<Finding>, Rows, Option<Box<Document>>),
     /// A file is about to be judged: has it been before?
     Begin { input: Option<Input>, reply: Sender<Option<bool>> },
     /// Something was found in the file.

@@ -95,7 +95,8 @@ impl Watch {
         let options = DeskOptions { budget: alerts.budget, groups, ..DeskOptions::default() };
         let sigma: Vec<_> = alerts.sigma.iter().map(|path| settings.beside(path)).collect();
         let thresholds = streams::thresholds(&settings.config);
-        let table = Arc::new(Table::of(streams, &thresholds));
+        let table = Table::of(streams, &thresholds).with_derived(&settings.config.derived());
+        let table = Arc::new(table);
         let rules = rules::load(&sigma, &alerts.patterns, &table.streams, ui)?;
         if no_traffic && rules.set.of_traffic() {
             return Err(Failure::usage(

@@ -1,6 +1,6 @@
 //! Rules over streams of results of a server: rows off the hub in their order of time, on a thread of their own (`tg-rules`).
 
-use super::board::Board;
+use super::board::{Board, Rows as Behind};
 use super::desk::ToDesk;
 use super::evidence::Document;
 use crate::results::{FoundRow, RowJudge, Table};
@@ -39,16 +39,26 @@ pub(super) struct Begun {
     /// The place of a stream by its number.
     places: HashMap<u16, u16>,
     names: Names,
+    /// By the number of a derived stream, event time up to which everything had come when it began to be read: it tells of that time as well,
+    /// and bars do not.
+    since: HashMap<u16, u64>,
+    /// Event time up to which everything has come.
+    done: u64,
     lost: u64,
     forgotten: u64,
 }
 
-/// The numbers of the streams that are wanted, with their places.
+/// The numbers of the streams that are wanted, with their places. One that a reload has given other columns is none of them: rules know those
+/// that it had when they were read.
 fn places(judge: &RowJudge, table: &Table, catalogue: &Catalogue) -> HashMap<u16, u16> {
     let wanted: Vec<u16> = judge.wanted().collect();
     let open = catalogue.open();
     let place = |name: &str| table.place(name).filter(|place| wanted.contains(place));
-    open.filter_map(|(number, stream)| Some((number, place(&stream.name)?))).collect()
+    let same = |place: &u16, columns: &[String]| table.columns(*place) == columns;
+    open.filter_map(|(number, stream)| {
+        Some((number, place(&stream.name).filter(|place| same(place, &stream.columns))?))
+    })
+    .collect()
 }
 
 impl Rows {
@@ -59,8 +69,9 @@ impl Rows {
         let mut reads: Vec<u16> = places.keys().copied().collect();
         reads.sort_unstable();
         let began = self.network.block_on(self.hub.watch(reads)).ok()?;
-        let names = Names::default();
-        Some(Begun { rows: self, began, catalogue, places, names, lost: 0, forgotten: 0 })
+        let (names, done) = (Names::default(), began.watermark);
+        let since = places.keys().map(|number| (*number, done)).collect();
+        Some(Begun { rows: self, began, catalogue, places, names, since, done, lost: 0, forgotten: 0 })
     }
 }
 
@@ -104,9 +115,10 @@ impl Begun {
         if self.names.ask(&self.rows.hub, taken.iter().filter(row).map(|row| row.name).collect()).is_err() {
             return false;
         }
-        let Rows { judge, board, to_desk, .. } = &mut self.rows;
+        let Rows { judge, table, board, to_desk, .. } = &mut self.rows;
         for output in taken {
             if output.kind == output_kind::WATERMARK {
+                self.done = self.done.max(output.ts);
                 judge.complete(output.ts, &mut |found| tell(found, board, to_desk));
                 continue;
             }
@@ -115,6 +127,10 @@ impl Begun {
             else {
                 continue;
             };
+            let is_old = || self.since.get(&output.stream).is_some_and(|since| output.ts <= *since);
+            if table.is_derived(*place) && is_old() {
+                continue;
+            }
             judge.take(*place, name, output, &mut |found| tell(found, board, to_desk));
         }
         // The watermark may stand still while somebody tells of the past.
@@ -147,7 +163,13 @@ impl Begun {
         for place in self.rows.judge.wanted() {
             if !places.values().any(|other| *other == place) {
                 let name = self.rows.table.name(place);
-                self.rows.board.note(format!("warning: rules read {name}, which is no longer computed"));
+                let there = self.catalogue.open().any(|(_, stream)| stream.name == name);
+                let why = if there {
+                    "which has other columns now: they read it again after a restart"
+                } else {
+                    "which is no longer computed"
+                };
+                self.rows.board.note(format!("warning: rules read {name}, {why}"));
             }
         }
         let mut reads: Vec<u16> = places.keys().copied().collect();
@@ -164,16 +186,22 @@ impl Begun {
             .fetch_add((lost + rows.judge.early()).saturating_sub(self.lost), Relaxed);
         self.lost = rows.judge.early();
         began.from_hub.ring().wake_with(sleeper.waker());
+        for number in places.keys() {
+            self.since.entry(*number).or_insert(self.done);
+        }
         (self.began, self.places) = (began, places);
         goes_on
     }
 }
 
 fn tell(found: FoundRow, board: &Board, to_desk: &SyncSender<ToDesk>) {
-    let FoundRow { finding, behind } = found;
+    let FoundRow { finding, behind, shown } = found;
     let document = behind.map(|behind| Box::new(Document::from(behind)));
     // This thread may wait; meanwhile rows wait for it, and what does not fit is counted.
-    if to_desk.send(ToDesk::InStream(Box::new(finding), Vec::new(), document)).is_err() {
+    if to_desk
+        .send(ToDesk::InStream(Box::new(finding), Behind::Several(shown.unwrap_or_default()), document))
+        .is_err()
+    {
         board.note("warning: the keeper of alerts has ended".to_owned());
     }
 }

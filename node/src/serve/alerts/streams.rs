@@ -3,7 +3,7 @@
 //! The reader is a subscriber like any other: what it cannot keep up with is dropped by the hub, and counted. Beside the rows of anomalies
 //! and of regimes it runs their detectors, so that what a finding rests on can be kept ([`crate::series`]).
 
-use super::board::{Board, Row};
+use super::board::{Board, Row, Rows};
 use super::desk::ToDesk;
 use super::evidence::Document;
 use crate::results::{self, Judged, States};
@@ -238,7 +238,7 @@ impl Begun {
                             // This thread may wait; meanwhile nothing is taken off the hub.
                             let _ = streams.to_desk.send(ToDesk::InStream(
                                 Box::new(finding),
-                                rows,
+                                Rows::Series(rows),
                                 series.map(|series| Box::new(Document::from(&series))),
                             ));
                         }

@@ -353,7 +353,7 @@ impl Run {
             told = worker.told;
             match over {
                 Over::Ended => return told,
-                Over::Lost => {
+                Over::Lost(rings) => {
                     self.shared.note("derived streams fell behind the bars and begin anew".to_owned());
                     let reads = reads(&self.asked, &self.numbers);
                     let again = Derive { reads, past: self.asked.past, ..Derive::default() };
@@ -368,6 +368,7 @@ impl Run {
                         // The server ends, or a reload is about to start another thread.
                         Err(_) => return told,
                     }
+                    drop(rings);
                 }
             }
         }

@@ -66,8 +66,9 @@ pub(super) type Told = HashMap<(u16, u16), u64>;
 pub(super) enum Over {
     /// The server ends, or somebody else computes from now on.
     Ended,
-    /// Bars were lost on the way here: it begins anew with what the hub has kept.
-    Lost,
+    /// Bars were lost on the way here: it begins anew with what the hub has kept. The rings are kept until it does: without them nobody would
+    /// seem to compute, and who waits for what is derived would go on without it.
+    Lost(Box<(FromHub, ToHub)>),
 }
 
 impl Worker {
@@ -122,7 +123,10 @@ impl Worker {
             }
             if from_hub.lost() > 0 {
                 self.shared.lost.fetch_add(from_hub.lost(), Relaxed);
-                return (self, Over::Lost);
+                return match self.hand_over(&mut rows, &mut to_hub, &mut from_hub) {
+                    true => (self, Over::Lost(Box::new((from_hub, to_hub)))),
+                    false => (self, Over::Ended),
+                };
             }
         }
     }
