@@ -11,7 +11,7 @@ export default defineConfig({
           fileParallelism: false,
           // Longer than one wait for something on a page, so that a test says which did not come.
           testTimeout: 90_000,
-          hookTimeout: 300_000,
+          hookTimeout: 120_000,
           // A page hears of its node once a second, and the machine may be busy; without this it is a second.
           expect: { poll: { timeout: 30_000, interval: 100 } },
         },

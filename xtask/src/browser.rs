@@ -79,10 +79,11 @@ pub(crate) fn run(target: &Path, cases: &mut Cases) -> Result<Outcome> {
     *cases = first.cases;
     // Tests of a file go on from where the page is, so files are run again, not tests.
     let named = cases.names.len() as u64 == cases.failed;
-    if (1..=UNSTEADY_MOST).contains(&cases.failed) && named {
+    if (1..=UNSTEADY_MOST).contains(&cases.failed) && named && !first.files.is_empty() {
         println!("\nonce more, alone: {}", first.files.join(", "));
         let again = tests(&first.files)?;
-        cases.settle(|name| !again.cases.names.iter().any(|failed| failed == name));
+        // What was left out because a hook failed has not passed.
+        cases.settle(|name| again.good.iter().any(|good| good == name));
     }
     Ok(if cases.failed == 0 && cases.passed > 0 { Outcome::Passed } else { Outcome::Failed })
 }
@@ -92,6 +93,8 @@ struct Report {
     cases: Cases,
     /// Files in which a test failed.
     files: Vec<String>,
+    /// Tests that passed.
+    good: Vec<String>,
 }
 
 fn read(report: &str) -> Result<Report> {
@@ -100,21 +103,30 @@ fn read(report: &str) -> Result<Report> {
     // A file that could not even be loaded has no tests that failed.
     let suites = count("numFailedTestSuites")?;
     let (passed, failed) = (count("numPassedTests")?, count("numFailedTests")?.max(suites.min(1)));
-    let (mut names, mut files) = (Vec::new(), Vec::new());
+    let (mut names, mut files, mut good) = (Vec::new(), Vec::new(), Vec::new());
+    let mut hooks = 0;
     for file in report["testResults"].as_array().into_iter().flatten() {
-        let tests = file["assertionResults"].as_array().into_iter().flatten();
-        let before = names.len();
-        names.extend(
-            tests
-                .filter(|test| test["status"] == "failed")
-                .filter_map(|test| test["fullName"].as_str())
-                .map(str::to_owned),
-        );
-        if names.len() > before {
-            files.extend(file["name"].as_str().map(str::to_owned));
+        let tests = || file["assertionResults"].as_array().into_iter().flatten();
+        let of = |status: &str| -> Vec<String> {
+            let named = tests().filter(|test| test["status"] == status);
+            named.filter_map(|test| test["fullName"].as_str()).map(str::to_owned).collect()
+        };
+        let bad = of("failed");
+        let name = file["name"].as_str().unwrap_or("?");
+        if !bad.is_empty() {
+            files.push(name.to_owned());
+        } else if file["status"] == "failed" {
+            // A hook that failed, or a file that could not be loaded, fails no test.
+            names.push(format!("{name}: a hook"));
+            hooks += 1;
         }
+        names.extend(bad);
+        good.extend(of("passed"));
     }
-    Ok(Report { cases: Cases { passed, failed, names, ..Cases::default() }, files })
+    let failed = failed.max(names.len() as u64);
+    // A hook is not settled by tests that pass.
+    let files = if hooks > 0 { Vec::new() } else { files };
+    Ok(Report { cases: Cases { passed, failed, names, ..Cases::default() }, files, good })
 }
 
 #[cfg(test)]
@@ -137,7 +149,18 @@ mod tests {
         let results = r#"{"name":"/e2e/a.ts","assertionResults":[{"status":"passed","fullName":"keys"},{"status":"failed","fullName":"bars amend"}]},
             {"name":"/e2e/b.ts","assertionResults":[{"status":"passed","fullName":"theme"}]}"#;
         assert_eq!(counted(report(2, 1, 1, results)), (2, 1, vec!["bars amend".to_owned()]));
-        assert_eq!(read(&report(2, 1, 1, results)).unwrap().files, ["/e2e/a.ts"]);
+        let found = read(&report(2, 1, 1, results)).unwrap();
+        assert_eq!(
+            (found.files, found.good),
+            (vec!["/e2e/a.ts".to_owned()], vec!["keys".to_owned(), "theme".to_owned()])
+        );
+        // Two tests ran, and what closes the page did not.
+        let hook = r#"{"name":"/e2e/c.ts","status":"failed","assertionResults":[{"status":"passed","fullName":"keys"}]}"#;
+        let found = read(&report(1, 0, 1, hook)).unwrap();
+        assert_eq!(
+            (found.cases.failed, found.cases.names, found.files),
+            (1, vec!["/e2e/c.ts: a hook".to_owned()], vec![])
+        );
         assert!(read("{}").is_err());
     }
 }
