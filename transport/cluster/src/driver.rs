@@ -26,6 +26,8 @@ use tokio::time::{MissedTickBehavior, interval};
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 /// Messages taken between two looks at the rest.
 const MESSAGES_TURN: usize = 256;
+/// How often a full log is looked at for what may go, in ticks: once a second.
+const KEEP_TICKS: u64 = 50;
 /// Submissions taken between two looks at the rest.
 const SUBMISSIONS_TURN: usize = 64;
 /// Inputs in one order.
@@ -122,6 +124,10 @@ impl Driver {
                     self.work.tick += 1;
                     self.replica.tick(self.work.tick);
                     self.tell_followers();
+                    // Who fetched a snapshot held the log; that it does so no longer nobody says, and a full log takes nothing until it is cut.
+                    if self.work.tick.is_multiple_of(KEEP_TICKS) && self.is_full() {
+                        self.keep();
+                    }
                 }
                 changed = self.proposals.watched.changed() => {
                     if changed.is_err() {
@@ -289,7 +295,8 @@ impl Driver {
             *end = from.min(*end);
         }
         if let Some(from) = from {
-            self.kept.write(from, self.replica.log().slice(from, usize::MAX))?;
+            let log = self.replica.log();
+            self.kept.write_behind(Some(log.epoch_before(from)), from, log.slice(from, usize::MAX))?;
             debug_assert_eq!(self.kept.end(), self.replica.log().end());
         }
         Ok(())

@@ -332,6 +332,17 @@ impl Kept {
 
     /// The log is as it was up to `from`, and goes on there with `entries`.
     pub(crate) fn write(&mut self, from: u64, entries: &[Entry<Bytes>]) -> io::Result<()> {
+        self.write_behind(None, from, entries)
+    }
+
+    /// The same, where the epoch in front of `from` is known: then a segment may end there too, and does so however few entries come at
+    /// once. Only whole segments can be cut off.
+    pub(crate) fn write_behind(
+        &mut self,
+        epoch: Option<u32>,
+        from: u64,
+        entries: &[Entry<Bytes>],
+    ) -> io::Result<()> {
         if from < self.segments[0].base {
             return Err(io::Error::other(format!("offset {from} is in front of the log")));
         }
@@ -354,10 +365,11 @@ impl Kept {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut at = self.begin_writing()?;
         scratch.clear();
-        let mut before = None;
+        let mut before = epoch;
         for entry in entries {
             if at >= self.segment_bytes
                 && let Some(epoch) = before
+                && !self.last().ends.is_empty()
             {
                 self.file.write_all(&scratch)?;
                 scratch.clear();
@@ -712,6 +724,27 @@ mod tests {
         drop(kept);
         let (_, found) = open_small(&path, 1, BOOT);
         assert_eq!((found.lineage, found.log), (4, Log::behind(70, 3, log[..2].to_vec())));
+    }
+
+    #[test]
+    fn segments_end_however_few_entries_come_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut kept, _) = open_small(&path, 1, BOOT);
+        let log: Vec<_> = (0..60).map(|at| entry(1 + u32::from(at >= 30), at)).collect();
+        let mut memory = Log::behind(0, 0, Vec::new());
+        for (at, entry) in log.iter().enumerate() {
+            let from = at as u64;
+            kept.write_behind(Some(memory.epoch_before(from)), from, std::slice::from_ref(entry)).unwrap();
+            memory = Log::behind(0, 0, log[..=at].to_vec());
+        }
+        assert!(files(&path).len() > 5, "{:?}", files(&path));
+        let base = kept.cut(45).unwrap();
+        assert!(base > 30 && base <= 45, "{base}");
+        drop(kept);
+        let (_, found) = open_small(&path, 1, BOOT);
+        assert_eq!((found.log.base(), found.log.end(), found.log.epoch_before(base)), (base, 60, 2));
+        assert_eq!(found.log.entries(), &log[base as usize..]);
     }
 
     /// Cut anywhere it is a beginning of what was written; what is flipped ends it, and is never something else.

@@ -127,7 +127,9 @@ impl KafkaLog {
         let mut config = options.client();
         config
             .set("transactional.id", options.id())
-            .set("transaction.timeout.ms", "60000")
+            // As long as brokers allow by default: one that they end while they are out of reach could not be gone on with. The next writer
+            // ends it at once.
+            .set("transaction.timeout.ms", "900000")
             .set("message.max.bytes", "1000000")
             .set("linger.ms", "0");
         let reader = Reader::of(&options)?;
@@ -176,6 +178,8 @@ impl KafkaLog {
                 Ok(())
             }
             Err(ClientError::Transaction(why)) if !why.is_fatal() && why.is_retriable() => {
+                // The client waits for what becomes of messages under way, which it hears of here alone.
+                let _ = self.producer.flush(Duration::from_secs(1));
                 Err(AppendError::Away(io::Error::new(io::ErrorKind::NotConnected, why.to_string())))
             }
             Err(why) => {

@@ -711,9 +711,11 @@ impl Ingest {
             last_ts: source.last_ts,
             finished: source.state.finished,
         };
+        // A leader knows sources that are not committed yet, behind those that are; they are none of the state.
+        let known = server.sources().count();
         IngestState {
             server: server.state(),
-            sources: self.sources.iter().map(source).collect(),
+            sources: self.sources.iter().take(known).map(source).collect(),
             names: self.texts.clone(),
             overflow: self.overflow,
             first_ts: self.first_ts,

@@ -108,7 +108,8 @@ impl FeedServer {
                 session: saved.session,
                 last: saved.last,
                 durable: saved.last,
-                committed: 0,
+                // A snapshot of a cluster holds what is committed alone; a server by itself promises nothing of that kind.
+                committed: saved.last,
                 recovered: true,
                 names: saved.names.clone(),
                 keys: saved.keys,
