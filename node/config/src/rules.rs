@@ -12,6 +12,9 @@ use tidegate_replay::{Own, Plan, PlanError};
 /// Indicators computed when no stream is named.
 const INDICATORS: [&str; 7] = ["sma:20", "ema:20", "rsi:14", "atr:14", "vwap:20", "bb:20:2", "macd:12:26:9"];
 
+/// Longest horizon of a risk, in bars.
+const HORIZON_BARS_MAX: f64 = 1e6;
+
 impl Bars {
     /// What all bars keep.
     #[must_use]
@@ -239,6 +242,11 @@ impl Rules<'_, '_> {
             {
                 let what = format!("{} is there already", other.0);
                 self.refuse(&format!("{path}.levels"), ProblemKind::Twice { what });
+            }
+            let bars = risk.bars.as_ref().and_then(|bars| risk.horizon.in_bars(bars));
+            if bars.is_some_and(|bars| !(bars > 0.0 && bars <= HORIZON_BARS_MAX)) {
+                let why = format!("a horizon is at most {HORIZON_BARS_MAX} bars");
+                self.refuse(&format!("{path}.horizon"), conflict(why));
             }
             let beyond = |level: f64| (1.0 - level) * risk.paths as f64;
             if let Some(level) = risk.levels.iter().find(|level| beyond(level.0) < 9.999) {

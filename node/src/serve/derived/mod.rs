@@ -358,16 +358,23 @@ impl Run {
                     let reads = reads(&self.asked, &self.numbers);
                     let again = Derive { reads, past: self.asked.past, ..Derive::default() };
                     let (newest, mine) = (&self.turn.0, self.turn.1);
-                    // What a reload has begun must not be taken from it: it waits for this thread's end.
-                    let newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
-                    if *newest != mine {
-                        return told;
-                    }
-                    match self.network.block_on(self.changes.derive(again)) {
-                        Ok(next) => began = next,
-                        // The server ends, or a reload is about to start another thread.
-                        Err(_) => return told,
-                    }
+                    began = loop {
+                        // What a reload has begun must not be taken from it: it waits for this thread's end.
+                        let newest = newest.lock().unwrap_or_else(PoisonError::into_inner);
+                        if *newest != mine {
+                            return told;
+                        }
+                        match self.network.block_on(self.changes.derive(again.clone())) {
+                            Ok(next) => break next,
+                            // A reload that changes other streams; it starts no other thread.
+                            Err(ChangeError::Busy) => {
+                                drop(newest);
+                                std::thread::sleep(AGAIN);
+                            }
+                            // The server ends.
+                            Err(_) => return told,
+                        }
+                    };
                     drop(rings);
                 }
             }

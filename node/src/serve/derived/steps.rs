@@ -84,9 +84,11 @@ impl Steps {
         }
     }
 
-    /// What is known from before is not computed again, but for the newest step.
-    pub(super) fn begin(&mut self) {
-        self.done = self.times.iter().rev().nth(1).copied().unwrap_or(0);
+    /// What is known from before is not computed again, but for the newest step that `watermark` shows complete; 0 where nobody knows. Of
+    /// later ones other shards have yet to tell.
+    pub(super) fn begin(&mut self, watermark: u64) {
+        let known = if watermark == 0 { u64::MAX } else { watermark };
+        self.done = self.times.range(..=known).rev().nth(1).copied().unwrap_or(0);
     }
 
     /// Passes over the steps that `watermark` shows complete, but for the newest `keep`. Returns how many.
@@ -171,9 +173,22 @@ mod tests {
     fn what_is_known_from_before_is_not_computed_again() {
         let mut steps = Steps::new(4, 10);
         [10, 20, 30].iter().for_each(|&end| steps.take("A", end, 1));
-        steps.begin();
+        steps.begin(0);
         assert_eq!((steps.next(30), steps.next(30)), (Some(30), None));
         assert_eq!(steps.last(9), [10, 20, 30]);
+    }
+
+    /// Another shard is behind: what one has told ahead of it is no step yet, and what the other tells then still counts.
+    #[test]
+    fn what_is_known_ahead_of_others_is_computed_when_they_have_told() {
+        let mut steps = Steps::new(4, 10);
+        [10, 20, 30, 40].iter().for_each(|&end| steps.take("A", end, 1));
+        [10, 20].iter().for_each(|&end| steps.take("B", end, 2));
+        steps.begin(20);
+        assert_eq!((steps.next(20), steps.next(20)), (Some(20), None));
+        steps.take("B", 30, 3);
+        assert_eq!((steps.next(30), steps.left_out), (Some(30), 0));
+        assert_eq!(prices(&steps, &[30])[1].1, [3.0]);
     }
 
     #[test]

@@ -24,23 +24,36 @@ struct Series {
 
 impl Series {
     fn push(&mut self, high: i64, low: i64, close: i64) {
-        if self.close.len() >= 2 * KEPT_MIN {
-            let old = self.close.len() - KEPT_MIN;
-            for column in [&mut self.high, &mut self.low, &mut self.close] {
-                column.drain(..old);
-            }
-        }
         self.count += 1;
         self.high.push(high);
         self.low.push(low);
         self.close.push(close);
     }
 
-    /// Up to its `count`-th bar; `None` when that is not kept any more.
+    /// Bars that a row of the `count`-th does not look at any more: a function of the number alone, so that a row is the same however many bars
+    /// came in one turn.
+    fn before(count: u64) -> u64 {
+        let kept = KEPT_MIN as u64;
+        kept * (count.saturating_sub(1) / kept).saturating_sub(1)
+    }
+
+    /// What a row of its `count`-th bar looks at; `None` when that is not kept any more.
     fn upto(&self, count: u64) -> Option<SweepSeries<'_>> {
-        let behind = usize::try_from(self.count.checked_sub(count)?).ok()?;
-        let len = self.close.len().checked_sub(behind).filter(|&len| len > 0)?;
-        Some(SweepSeries { high: &self.high[..len], low: &self.low[..len], close: &self.close[..len] })
+        let gone = self.count - self.close.len() as u64;
+        let from = usize::try_from(Self::before(count).checked_sub(gone)?).ok()?;
+        let to = usize::try_from(count.checked_sub(gone)?).ok()?;
+        let (high, low) = (self.high.get(from..to)?, self.low.get(from..to)?);
+        let close = self.close.get(from..to).filter(|close| !close.is_empty())?;
+        Some(SweepSeries { high, low, close })
+    }
+
+    /// Lets go of what no later row looks at.
+    fn forget(&mut self) {
+        let gone = self.count - self.close.len() as u64;
+        let old = Self::before(self.count).saturating_sub(gone) as usize;
+        for column in [&mut self.high, &mut self.low, &mut self.close] {
+            column.drain(..old);
+        }
     }
 }
 
@@ -52,6 +65,8 @@ struct Worth {
     symbols: HashMap<u64, Series>,
     /// Bars whose rows are to be computed, and their numbers among those of their symbol, from 1.
     due: Vec<(Output, u64)>,
+    /// Symbols of which bars may be forgotten once those are computed.
+    long: Vec<u64>,
 }
 
 enum Engine {
@@ -80,7 +95,8 @@ impl Surface {
         symbols_max: usize,
     ) -> Self {
         let gain = shows != Shows::Hits;
-        let worth = Worth { gain, ahead, symbols_max, symbols: HashMap::new(), due: Vec::new() };
+        let worth =
+            Worth { gain, ahead, symbols_max, symbols: HashMap::new(), due: Vec::new(), long: Vec::new() };
         Self { specs, engine: Engine::Worth(worth), left_out: 0, conflated: 0 }
     }
 
@@ -131,26 +147,57 @@ impl Surface {
             }
             Engine::Worth(worth) => worth,
         };
-        let mut due = std::mem::take(&mut worth.due);
-        due.sort_unstable_by_key(|(bar, _)| (bar.slot, bar.sequence));
-        due.retain(|(bar, count)| worth.upto(bar, *count).is_some());
-        let series: Vec<SweepSeries<'_>> =
-            due.iter().filter_map(|(bar, count)| worth.upto(bar, *count)).collect();
-        if series.is_empty() {
-            return Ok(0);
-        }
         let specs: Vec<SweepSpec> = self.specs.iter().map(|(_, batch)| *batch).collect();
-        let request = SweepRequest { series: &series, specs: &specs, horizon: worth.ahead };
-        let cells = backend.sweep(&request).map_err(|error| error.to_string())?;
-        for ((bar, count), cells) in due.iter().zip(&cells) {
-            let shown: Vec<f64> = cells.iter().map(|cell| worth.shown(cell)).collect();
-            each(bar, *count, &shown);
-        }
-        Ok(due.len())
+        let due = std::mem::take(&mut worth.due);
+        let (asked, computed) = (due.len(), worth.compute(due, &specs, backend, each));
+        worth.forget();
+        let computed = computed?;
+        self.left_out += (asked - computed) as u64;
+        Ok(computed)
     }
 }
 
 impl Worth {
+    /// Computes the rows of these bars; returns how many there were.
+    fn compute(
+        &self,
+        mut due: Vec<(Output, u64)>,
+        specs: &[SweepSpec],
+        backend: &Accel,
+        mut each: impl FnMut(&Output, u64, &[f64]),
+    ) -> Result<usize, String> {
+        due.sort_unstable_by_key(|(bar, _)| (bar.slot, bar.sequence));
+        due.retain(|(bar, count)| self.upto(bar, *count).is_some());
+        let request_of =
+            |series: &[SweepSeries<'_>]| SweepRequest { series, specs, horizon: self.ahead }.check().is_ok();
+        let all = |due: &[(Output, u64)]| -> Vec<SweepSeries<'_>> {
+            due.iter().filter_map(|(bar, count)| self.upto(bar, *count)).collect()
+        };
+        // One symbol whose prices are too large for a sum of so many must not silence the others.
+        if !request_of(&all(&due)) {
+            due.retain(|(bar, count)| self.upto(bar, *count).is_some_and(|series| request_of(&[series])));
+        }
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let series = all(&due);
+        let request = SweepRequest { series: &series, specs, horizon: self.ahead };
+        let cells = backend.sweep(&request).map_err(|error| error.to_string())?;
+        for ((bar, count), cells) in due.iter().zip(&cells) {
+            let shown: Vec<f64> = cells.iter().map(|cell| self.shown(cell)).collect();
+            each(bar, *count, &shown);
+        }
+        Ok(due.len())
+    }
+
+    fn forget(&mut self) {
+        for name in self.long.drain(..) {
+            if let Some(series) = self.symbols.get_mut(&name) {
+                series.forget();
+            }
+        }
+    }
+
     fn take(&mut self, bar: &Output, told: bool) -> bool {
         let words = bar.bar();
         let room = self.symbols.len() < self.symbols_max || self.symbols.contains_key(&bar.name);
@@ -159,6 +206,9 @@ impl Worth {
         }
         let series = self.symbols.entry(bar.name).or_default();
         series.push(words.high, words.low, words.close);
+        if series.close.len() > 2 * KEPT_MIN {
+            self.long.push(bar.name);
+        }
         if told {
             self.due.push((*bar, series.count));
         }

@@ -85,7 +85,7 @@ impl Worker {
         }
         for class in &mut self.classes {
             if let Work::Cross { steps, .. } = &mut class.work {
-                steps.begin();
+                steps.begin(began.watermark);
             }
         }
         for key in &began.past {
