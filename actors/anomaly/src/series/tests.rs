@@ -133,6 +133,37 @@ fn a_spike_and_a_new_level_are_found_and_not_repeated() {
     assert!(elsewhere <= 2, "{alerts:?}");
 }
 
+/// Rows from `from` on at which an alert is due, of 6,000 values five minutes apart.
+fn told(from: usize, mut value: impl FnMut(usize) -> f64) -> Vec<usize> {
+    let (mut noise, mut detector) = (noise(11), detector());
+    let mut is_told = |row: usize| detector.push(row as i64 * 300, value(row) + noise()).score >= 1.25;
+    (0..6_000).filter(|&row| is_told(row) && row >= from).collect()
+}
+
+#[test]
+fn a_level_that_stays_is_told_once_and_then_is_the_ordinary_one() {
+    let daily = |row: usize| 5.0 * libm::sin(row as f64 / 288.0 * std::f64::consts::TAU);
+    for shift in [12.0, -30.0] {
+        let level = |row: usize| if row >= 3_000 { shift } else { 0.0 };
+        // A spike as wide as the season has just been left behind by the shift, and stands out again.
+        let spike = |row: usize| if row == 5_000 { 14.0 } else { 0.0 };
+        let alerts = told(400, |row| daily(row) + level(row) + spike(row));
+        let near = |at: usize| alerts.iter().filter(|row| (at..at + 60).contains(row)).count();
+        assert!((1..=3).contains(&near(3_000)) && (1..=3).contains(&near(5_000)), "{shift}: {alerts:?}");
+        assert!(alerts.len() - near(3_000) - near(5_000) <= 2, "{shift}: {alerts:?}");
+    }
+}
+
+#[test]
+fn a_season_of_any_length_is_learnt() {
+    // No calendar has such periods. The value out of place is one that the season reaches every time, half a period later.
+    for (period, odd) in [(37, 4_504), (70, 4_532), (130, 4_517)] {
+        let season = |row: usize| 15.0 * libm::sin(row as f64 / f64::from(period) * std::f64::consts::TAU);
+        let alerts = told(400, |row| if row == odd { 14.0 } else { season(row) });
+        assert!(alerts.contains(&odd) && alerts.len() <= 4, "{period}: {alerts:?}");
+    }
+}
+
 #[test]
 fn a_wild_value_does_not_blind() {
     let mut noise = noise(2);
