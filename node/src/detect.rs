@@ -109,6 +109,8 @@ pub(crate) fn run(args: &DetectArgs, ui: &Ui) -> Outcome {
         });
         let read = match read {
             Ok(read) => read,
+            // A pipe that nobody wants to wait for any more has not failed, even if nothing came.
+            Err(_) if pipe && interrupt.raised() => break,
             Err(failure) => {
                 ui.error(&failure.error);
                 exit = failure.exit.max(exit);
@@ -242,7 +244,7 @@ impl Recording {
     }
 
     /// What these rest on, brought to the disk; what could not be written is no proof.
-    fn keep(&self, entries: &mut Vec<Entry>) {
+    fn keep(&self, entries: &mut Vec<Entry>, state: &State) {
         let Self::On(evidence, recorder) = self else { return };
         let proof = |entry: &Entry| match entry {
             Entry::Episode(episode) => episode.proof.as_ref().map(|proof| proof.input.clone()),
@@ -252,8 +254,10 @@ impl Recording {
         let inputs = evidence.keep(&names);
         for entry in entries.iter_mut() {
             let Entry::Episode(episode) = entry else { continue };
+            // An episode that goes on from an earlier run may keep what that one recorded.
             let known = |proof: &tidegate_alert::Proof| {
-                inputs.iter().any(|input| input.name == proof.input && input.units >= proof.units)
+                let mut all = inputs.iter().chain(state.inputs.values());
+                all.any(|input| input.name == proof.input && input.units >= proof.units)
             };
             if episode.proof.as_ref().is_some_and(|proof| !known(proof)) {
                 let why =
@@ -329,7 +333,7 @@ fn live(
     if let Some(store) = store {
         let held = since(&held, desk);
         let mut entries = entries(None, desk, &mut round, held);
-        recording.keep(&mut entries);
+        recording.keep(&mut entries, &store.state);
         store.append(entries)?;
     }
     Ok(any)

@@ -178,6 +178,8 @@ fn change_points_are_told_with_what_changed() {
     let replay = format!("alert replay {} --alerts watch --json", change["id"].as_str().unwrap());
     assert_eq!(json(folder.path(), &replay, 0)["same"], true);
     fails(folder.path(), "detect level.csv --kind series --change-points x.csv", 2, &["--changes"]);
+    let one = "detect level.csv --kind series --changes --scores x.csv --change-points x.csv";
+    fails(folder.path(), one, 2, &["two tables"]);
     fails(folder.path(), "detect level.csv --kind edges --changes", 2, &["--kind series"]);
     fails(folder.path(), "detect level.csv --changes", 2, &["--changes is for --kind"]);
     fails(
@@ -217,6 +219,11 @@ fn what_comes_through_a_pipe_is_told_as_it_comes() {
     edges.stdin().write_all(b"time,from,to\n1,a,b\n").unwrap();
     let (_, notes, code) = edges.rest();
     assert_eq!((code, notes.contains("0 alerts in 1 row")), (Some(0), true), "{notes}");
+    // Lines as Windows ends them, in quotes.
+    let mut quoted = Running::start(folder.path(), "detect - --kind series");
+    quoted.stdin().write_all(b"\"time\",\"value\"\r\n1,2\r\n2,3\r\n").unwrap();
+    let (_, notes, code) = quoted.rest();
+    assert_eq!((code, notes.contains("0 alerts in 2 rows")), (Some(0), true), "{notes}");
     let empty = Running::start(folder.path(), "detect - --kind series");
     let (_, notes, code) = empty.rest();
     assert!(code == Some(3) && notes.contains("no row, not even a header"), "{code:?} {notes}");

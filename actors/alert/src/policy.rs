@@ -64,8 +64,12 @@ impl FromStr for Target {
         }
         let odd = text.is_empty()
             || text.len() > 255
-            || text.contains(|c: char| c.is_control() || c.is_whitespace())
-            || text.split_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
+            || text.contains(char::is_control)
+            || text.trim() != text
+            // A network that is none; `10.0.0.1/cpu` is a series of that host.
+            || text.split_once('/').is_some_and(|(address, bits)| {
+                address.parse::<IpAddr>().is_ok() && bits.bytes().all(|byte| byte.is_ascii_digit())
+            });
         if odd { Err(PolicyError::Target(text.to_owned())) } else { Ok(Self::Name(text.to_owned())) }
     }
 }
@@ -245,10 +249,12 @@ mod tests {
         assert!(target("fd00::/8").unwrap().covers("fd00::1"));
         assert!(target("example.com").unwrap().covers("example.com"));
         assert!(!target("10.0.0.0/8").unwrap().covers("example.com"));
-        for text in ["10.1.2.3", "10.0.0.0/8", "fd00::1", "example.com"] {
+        // A series of a host, and what browsers call themselves.
+        for text in ["10.1.2.3", "10.0.0.0/8", "fd00::1", "example.com", "10.0.0.1/cpu", "Mozilla/5.0 (X11)"]
+        {
             assert_eq!(target(text).unwrap().to_string(), text);
         }
-        for text in ["", "10.0.0.0/40", "a b", "10.0.0.0/"] {
+        for text in ["", "10.0.0.0/40", " a", "a\tb", "10.0.0.0/"] {
             assert!(target(text).is_err(), "{text}");
         }
     }

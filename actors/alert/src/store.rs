@@ -10,7 +10,7 @@ use crate::policy::{Calibration, Quiet};
 use crate::text;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the lines.
 pub const VERSION: u32 = 1;
@@ -265,6 +265,7 @@ impl State {
                     if !more {
                         ending.lines += open.len() as u64;
                         open.drain(..).for_each(|entry| state.take(entry));
+                        state.trim_inputs();
                         ending.whole_bytes = at as u64;
                     }
                 }
@@ -315,6 +316,28 @@ impl State {
         self.make_room();
     }
 
+    /// Forgets inputs beyond the bound, to be called behind whole appends, in which inputs come before what rests on them. Those that nothing rests
+    /// on go first, and of these what was recorded for one alert: a file that was forgotten would be judged as a new one.
+    pub fn trim_inputs(&mut self) {
+        if self.inputs.len() <= OTHERS_MAX + OTHERS_MAX / 10 {
+            return;
+        }
+        let proofs = self.episodes.values().filter_map(|episode| episode.proof.as_ref());
+        let used: BTreeSet<&str> = proofs.map(|proof| proof.input.as_str()).collect();
+        let is_recorded = |name: &str| name.contains('-');
+        let mut order: Vec<(bool, bool, String)> = self
+            .inputs
+            .keys()
+            .map(|name| (used.contains(name.as_str()), !is_recorded(name), name.clone()))
+            .collect();
+        order.sort_unstable();
+        let over = self.inputs.len() - OTHERS_MAX;
+        for (_, _, name) in order.into_iter().take(over) {
+            self.inputs.remove(&name);
+            self.forgotten += 1;
+        }
+    }
+
     fn make_room(&mut self) {
         // A tenth more than the bound before something is done, so that it costs little per line.
         if self.episodes.len() > EPISODES_MAX + EPISODES_MAX / 10 {
@@ -332,7 +355,6 @@ impl State {
                 *forgotten += 1;
             }
         }
-        first(&mut self.inputs, &mut self.forgotten);
         first(&mut self.quiets, &mut self.forgotten);
         first(&mut self.calibrations, &mut self.forgotten);
         first(&mut self.held, &mut self.forgotten);
@@ -513,5 +535,31 @@ mod tests {
         fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = State::read(&bytes);
         }
+    }
+
+    #[test]
+    fn of_too_many_inputs_those_go_first_that_nothing_rests_on() {
+        let input = |name: String| {
+            let first = entries().into_iter().find_map(|entry| match entry {
+                Entry::Input(input) => Some(input),
+                _ => None,
+            });
+            Input { name, ..first.expect("there is one") }
+        };
+        let mut state = State::default();
+        // The episode rests on `i`, which is the name of a file that was judged.
+        entries().into_iter().for_each(|entry| state.take(entry));
+        state.take(Entry::Input(input("aaaa".to_owned())));
+        for at in 0..OTHERS_MAX + OTHERS_MAX / 10 {
+            state.take(Entry::Input(input(format!("series-{at:06}"))));
+        }
+        let forgotten = state.forgotten;
+        state.trim_inputs();
+        assert_eq!((state.inputs.len(), state.forgotten - forgotten), (OTHERS_MAX, 1_002));
+        // Names say nothing: both stay, though they come first and last.
+        assert!(state.inputs.contains_key("i") && state.inputs.contains_key("aaaa"));
+        let before = state.clone();
+        state.trim_inputs();
+        assert_eq!(state, before);
     }
 }

@@ -29,6 +29,10 @@ impl Extract {
     /// Takes a row of a flow log.
     pub fn logged(&mut self, flow: &FlowRecord) {
         self.now = self.now.max(flow.last_ns);
+        // It goes on: a flow is a record when it ends.
+        if flow.cause == EndCause::Interim {
+            return;
+        }
         self.put(Record::of_flow(flow, self.now));
     }
 

@@ -302,7 +302,7 @@ mod tests {
         assert!(why(json!({"why": "maintenance", "for": "1h", "until": "5"})).contains("say when it ends"));
         assert!(why(json!({"why": "maintenance", "until": "5"})).contains("not after its beginning"));
         assert!(why(json!({"why": "maintenance", "for": "0d"})).contains("`for`"));
-        assert!(why(json!({"why": "maintenance", "for": "1h", "entity": "a b"})).contains("is no entity"));
+        assert!(why(json!({"why": "maintenance", "for": "1h", "entity": "a b "})).contains("is no entity"));
         assert!(why(json!({"for": "1h"})).contains("`why` is missing"));
         assert!(why(json!({"why": "maintenance", "for": "1h", "more": 1})).contains("unknown field"));
         let note = "n".repeat(NOTE_BYTES_MAX + 1);

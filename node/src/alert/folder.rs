@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tidegate_alert::store::Ending;
+use tidegate_alert::store::{Ending, LINE_BYTES_MAX};
 use tidegate_alert::{Entry, State};
 
 const FILE: &str = "alerts.jsonl";
@@ -159,7 +159,17 @@ impl Store {
         let mut text = String::new();
         let last = entries.len().saturating_sub(1);
         for (at, entry) in entries.iter().enumerate() {
-            text.push_str(&entry.line(at < last));
+            let line = entry.line(at < last);
+            if line.len() > LINE_BYTES_MAX {
+                let error = anyhow::anyhow!(
+                    "{}: nothing of this was kept: an entry has {} bytes, and {LINE_BYTES_MAX} are the most that can be read again; so many \
+                     rules cannot be named beside an alert",
+                    self.path.display(),
+                    line.len()
+                );
+                return Err(Failure::new(Exit::Output, error));
+            }
+            text.push_str(&line);
         }
         let written = self
             .cut_off()
@@ -175,11 +185,12 @@ impl Store {
         }
         self.bytes += text.len() as u64;
         entries.into_iter().for_each(|entry| self.state.take(entry));
-        self.compact().map_err(|error| {
-            let error =
-                anyhow::Error::new(error).context(format!("{}: cannot be made shorter", self.path.display()));
-            Failure::new(Exit::Output, error)
-        })
+        self.state.trim_inputs();
+        // What was appended is on the disk. A store that cannot be made shorter now, for want of room, is made so another time.
+        if self.compact().is_err() {
+            let _ = std::fs::remove_file(self.path.with_extension("part"));
+        }
+        Ok(())
     }
 
     /// Cuts off what an append that failed left, and goes on behind the last whole one.
@@ -205,10 +216,11 @@ impl Store {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&part, &self.path)?;
+        // From here on this is the store, whatever becomes of the folder's entry.
+        (self.file, self.bytes) = (file, text.len() as u64);
         if let Some(folder) = self.path.parent() {
             File::open(folder)?.sync_all()?;
         }
-        (self.file, self.bytes) = (file, text.len() as u64);
         Ok(())
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &ReplayAlertArgs, ui: &Ui) -> Outcome {
     }
     let interrupt = Interrupt::listen()?;
     let (mut again, mut range_score) = (Vec::new(), None::<f64>);
-    let matches = |finding: &Finding| finding.kind == episode.kind && finding.entity == episode.entity;
+    let matches = |finding: &Finding| is_of(finding, episode);
     let range = episode.range.first..=episode.range.last;
     let mut step = |unit: Unit<'_>, judge: &mut Judge| {
         if judge.units() == proof.units {
@@ -234,6 +234,17 @@ pub(crate) fn why_not(episode: &Episode, input: Option<&Input>) -> Option<String
         (false, _) => None,
         (true, true) => Some(format!("what was recorded has given way to newer ones: {}", input.path)),
         (true, false) => Some(format!("its input is not there any more: {}", input.path)),
+    }
+}
+
+/// Whether a finding is of the episode, whose texts have been brought into their bounds.
+pub(crate) fn is_of(finding: &Finding, episode: &Episode) -> bool {
+    let bounded =
+        |text: &str, kept: &str| text == kept || (text.len() > kept.len() && text.starts_with(kept));
+    // Most are of another kind; only what may be the same is cut as the desk cuts it.
+    bounded(&finding.kind, &episode.kind) && bounded(&finding.entity, &episode.entity) && {
+        let cut = finding.clone().bounded();
+        cut.kind == episode.kind && cut.entity == episode.entity
     }
 }
 

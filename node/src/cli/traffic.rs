@@ -222,6 +222,9 @@ impl DetectArgs {
                 return Err(Failure::usage(format_args!("{name} takes the rows of one file")));
             }
         }
+        if asked.scores.is_some() && asked.scores == asked.change_points {
+            return Err(Failure::usage("--scores and --change-points are two tables: name two files"));
+        }
         let series = what == What::Series;
         if asked.changes.is_some() && !series {
             return Err(Failure::usage("--changes is for --kind series"));

@@ -67,6 +67,10 @@ impl<F: FnMut(Finding) + Send> ResultSink for Judging<F> {
     }
 
     fn complete(&mut self, watermark: u64) -> Result<(), SinkError> {
+        // The end, of which only who reads knows whether it is that of the file.
+        if watermark == u64::MAX {
+            return Ok(());
+        }
         let found = &mut self.found;
         self.judge.complete(watermark, &mut |FoundRow { finding, .. }| found(finding));
         Ok(())
@@ -84,8 +88,12 @@ fn judge<F: FnMut(Finding) + Send>(
     let inputs = plan::open_all(&[path.to_path_buf()], read)?;
     let options = ReplayOptions { stop, ..ReplayOptions::default() };
     let report = replay(inputs, plan, log, &options, Some(&mut *judging), &mut |_| {})?;
-    // There is nothing more that could come before what still waits.
-    let _ = judging.complete(u64::MAX);
+    // There is nothing more that could come before what still waits; and where the user has stopped it, windows that were cut short closed as if
+    // they were whole.
+    if !report.stopped {
+        let Judging { judge, found, .. } = &mut *judging;
+        judge.complete(u64::MAX, &mut |FoundRow { finding, .. }| found(finding));
+    }
     Ok(report)
 }
 
@@ -303,7 +311,7 @@ pub(crate) fn again(
     let rows = RowJudge::new(table(&what)?, &rules, known.name.clone(), true);
     let mut judging = Judging::new(rows, |finding: Finding| {
         let at = finding.proof.as_ref().map_or(0, |proof| proof.units);
-        if at == proof.units && finding.kind == episode.kind && finding.entity == episode.entity {
+        if at == proof.units && proofs::is_of(&finding, episode) {
             found.push(finding);
         } else if at > proof.units {
             // What comes behind the row is nobody's concern here.

@@ -245,18 +245,23 @@ fn pipe(
 fn rows_of(bytes: &[u8]) -> (impl Iterator<Item = &[u8]>, usize) {
     let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     let row = |line: &&[u8]| line.len() <= LINE_BYTES_MAX && !is_remark(line);
-    let lines = || bytes[..end].split(|byte| *byte == b'\n').filter(row);
+    let lines = || bytes[..end].split(|byte| *byte == b'\n').map(without_return).filter(row);
     (lines(), lines().count())
 }
 
 /// The first `wanted` rows of what has come of a pipe; its last line may have no end.
 fn head_of(bytes: &[u8], wanted: usize) -> Vec<Vec<u8>> {
     let mut head: Vec<Vec<u8>> = rows_of(bytes).0.take(wanted).map(<[u8]>::to_vec).collect();
-    let rest = bytes.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let rest = without_return(bytes.rsplit(|byte| *byte == b'\n').next().unwrap_or_default());
     if head.len() < wanted && bytes.len() < HEAD_BYTES_MAX && !is_remark(rest) {
         head.push(rest.to_vec());
     }
     head
+}
+
+/// A line as it is where lines end as on Windows.
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// An empty line or a comment.

@@ -56,6 +56,8 @@ pub(super) struct Keeper {
     touched: BTreeSet<EpisodeId>,
     events: BTreeMap<EpisodeId, Event>,
     gone: Vec<Episode>,
+    /// Inputs whose files are on the disk, and which an append that failed could not name yet.
+    pending: Vec<Input>,
     /// What was held back and is in the store.
     held: BTreeMap<(u64, String, Hold), u64>,
     due: Option<Instant>,
@@ -83,6 +85,7 @@ impl Keeper {
             touched: BTreeSet::new(),
             events: BTreeMap::new(),
             gone: Vec::new(),
+            pending: Vec::new(),
             held: BTreeMap::new(),
             due: None,
             problem: None,
@@ -284,7 +287,7 @@ impl Keeper {
         let mut gone: Vec<Episode> = self.gone.drain(..).collect();
         // What alerts rest on is on the disk before they say so.
         let inputs = self.evidence_of(&mut changed, &mut gone);
-        let mut entries: Vec<Entry> = inputs.into_iter().map(Entry::Input).collect();
+        let mut entries: Vec<Entry> = inputs.iter().cloned().map(Entry::Input).collect();
         entries.extend(gone.iter().cloned().map(|episode| Entry::Episode(Box::new(episode))));
         entries.extend(changed.iter().map(|episode| Entry::Episode(Box::new(episode.clone()))));
         entries.extend(since(&self.held, &self.desk).into_iter().map(Entry::Held));
@@ -296,6 +299,7 @@ impl Keeper {
             }
             Err(why) => {
                 self.gone = gone;
+                self.pending = inputs;
                 self.trouble(Some(why));
                 self.due = Some(Instant::now() + COUNTED_WAIT);
             }
@@ -312,14 +316,16 @@ impl Keeper {
     fn evidence_of(&mut self, changed: &mut [Episode], gone: &mut [Episode]) -> Vec<Input> {
         let proofs = changed.iter().chain(&*gone).filter_map(|episode| episode.proof.as_ref());
         let names: BTreeSet<String> = proofs.map(|proof| proof.input.clone()).collect();
-        let mut inputs = self.series.keep(&names);
+        let mut inputs = std::mem::take(&mut self.pending);
+        inputs.extend(self.series.keep(&names));
         inputs.extend(self.evidence.iter().flat_map(|evidence| evidence.keep(&names)));
         for episode in changed.iter_mut().chain(gone) {
             let recorded = |name: &str| Evidence::is_one(name) || SeriesFiles::is_one(name);
             let Some(proof) = episode.proof.as_ref().filter(|proof| recorded(&proof.input)) else {
                 continue;
             };
-            let now = inputs.iter().find(|input| input.name == proof.input);
+            // The newest: one that waited for an append knows less of it.
+            let now = inputs.iter().rev().find(|input| input.name == proof.input);
             let known = now.or_else(|| self.store.state.inputs.get(&proof.input));
             if known.is_none_or(|input| input.units < proof.units) {
                 episode.unproven = Some("what it rests on could not be written down".to_owned());

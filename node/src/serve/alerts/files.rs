@@ -46,15 +46,17 @@ impl Files {
     /// What became of it, in words.
     fn judge(&self, path: &Path) -> Result<String, Failure> {
         let input = input::of(path, self.flows_max, &self.reading, &self.rules)?;
+        let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
+        // What cannot be begun must not take the desk, which nobody would give back.
+        let mut judge =
+            Judge::reading(self.flows_max, self.rules.set.clone(), name, &self.reading)?.keeping_flows();
+        let mut source = Source::open(path, &self.reading, !self.rules.set.is_empty())?;
         let (reply, answer) = std::sync::mpsc::channel();
         let ends = |_| Failure::internal("the keeper of alerts has ended");
         self.to_desk.send(ToDesk::Begin { input: input.clone(), reply }).map_err(ends)?;
         if answer.recv() == Ok(Some(true)) {
             return Ok("it was judged before; its alerts are in the store".to_owned());
         }
-        let name = input.as_ref().map(|input| input.name.clone()).unwrap_or_default();
-        let mut judge =
-            Judge::reading(self.flows_max, self.rules.set.clone(), name, &self.reading)?.keeping_flows();
         let mut found = 0u64;
         let mut tell = |finding| {
             found += 1;
@@ -62,7 +64,6 @@ impl Files {
             let _ = self.to_desk.send(ToDesk::InFile(Box::new(finding)));
         };
         let mut flows = Vec::new();
-        let mut source = Source::open(path, &self.reading, !self.rules.set.is_empty())?;
         let mut ended_early = None;
         while !self.interrupt.raised() {
             let more = source.read(STEP, |unit| unit.give(&mut judge, &mut tell));
