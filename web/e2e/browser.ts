@@ -49,7 +49,8 @@ export function complaints(page: Page): string[] {
   const heard: string[] = [];
   page.on("pageerror", (error) => heard.push(String(error)));
   page.on("console", (message) => {
-    if (message.type() === "error" || message.type() === "warning") heard.push(message.text());
+    if (message.type() !== "error" && message.type() !== "warning") return;
+    heard.push(`${message.text()} (${message.location().url})`);
   });
   return heard;
 }

@@ -1,8 +1,8 @@
 /** What a real node derives from bars, as its page shows it: equal to what the API says. Runs with `TIDEGATE_BIN`. */
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import type { Row } from "../src/api/types";
-import { clock, count, DASH, percent, short } from "../src/lib/format";
+import type { AlertDetail, AlertList, Row } from "../src/api/types";
+import { clock, count, DASH, float, percent, short, when } from "../src/lib/format";
 import { Browser, complaints } from "./browser";
 import { Node } from "./node";
 
@@ -29,7 +29,9 @@ describe.skipIf(!BIN)("what a real node derives", () => {
   const written = (value: unknown) => (value === null || value === undefined ? DASH : short(Number(value)));
 
   beforeAll(async () => {
-    node = await Node.start(BIN!, "--bars", "1h", "--surface", "rsi:2..20", "--spectrum", "--risk", "60b");
+    const rule = "busy: bars.1s(trades >= 1) times 3 within 1m";
+    const derived = ["--surface", "rsi:2..20", "--spectrum", "--risk", "60b"];
+    node = await Node.start(BIN!, "--bars", "1h", ...derived, "--pattern", rule);
     await node.publish("market", "generate", "market", "--symbols", "12", "--events", "60000");
     // Everything has been computed once each stream has a row of the newest step, and stays.
     await vi.waitFor(
@@ -46,6 +48,8 @@ describe.skipIf(!BIN)("what a real node derives", () => {
         }
         expect((await latest("risk.var-1s"))[0]!.values.ready).toBe(1);
         expect((await latest("risk.var-1h")).length).toBe(1);
+        const alerts = await fetch(`${node.url}/v1/alerts?kind=pattern:busy`);
+        expect(((await alerts.json()) as AlertList).total).toBeGreaterThan(0);
       },
       { timeout: 60_000, interval: 100 },
     );
@@ -91,6 +95,21 @@ describe.skipIf(!BIN)("what a real node derives", () => {
       .toEqual([clock(one.ts), count(Number(one.values.bars)), written(one.values.rsi_2)]);
     await page.keyboard.press("Escape");
     await page.getByTestId("surface-time").waitFor({ state: "detached" });
+  });
+
+  test("an alert of a rule over results shows the rows that it was found in", async () => {
+    const api = async <T>(path: string) => (await (await fetch(`${node.url}/v1/alerts${path}`)).json()) as T;
+    const { alerts } = await api<AlertList>("?kind=pattern:busy");
+    const alert = await api<AlertDetail>(`/${alerts[0]!.id}`);
+    const newest = alert.rows!.at(-1)!;
+    expect(newest).toMatchObject({ stream: "bars.1s", key: alert.entity });
+    await page.goto(`${node.url}/#/alerts/${alert.id}`);
+    const row = page.getByTestId("found-in").locator(".row").first();
+    expect(await row.locator("[data-column=ts]").innerText()).toBe(when(newest.ts));
+    expect(await row.locator("[data-column=stream]").innerText()).toBe("bars.1s");
+    expect(await row.locator("[data-column=values]").innerText()).toContain(
+      `close ${float(Number(newest.values.close))}`,
+    );
   });
 
   test("a spectrum and a risk say what they are of, and what is still learning says that", async () => {

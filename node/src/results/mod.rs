@@ -42,6 +42,8 @@ struct Source {
     kind: Kind,
     cells: Cells,
     fields: Vec<Key>,
+    /// What they are called.
+    names: Vec<String>,
     columns: Vec<String>,
     /// What its rows tell without any rule, if something.
     judged: Option<Judged>,
@@ -85,6 +87,7 @@ impl Table {
             kind,
             cells,
             fields: self.streams.fields(kind).collect(),
+            names: columns.iter().map(|(name, _)| name.clone()).collect(),
             columns: info.columns.clone(),
             judged: found::judged(&info.name, thresholds),
             derived,
@@ -114,16 +117,16 @@ impl Table {
     /// A row for people.
     fn shown(&self, row: &Row) -> Option<serde_json::Value> {
         let source = self.sources.get(usize::from(row.place))?;
-        let mut fields = source.fields.iter();
+        let mut names = source.names.iter();
         let mut values = serde_json::Map::new();
         source.cells.read(&row.output, |value| {
-            let Some(field) = fields.next() else { return };
+            let Some(name) = names.next() else { return };
             let value = match value {
                 Some(CellValue::Text(text)) => text.into(),
                 Some(CellValue::Number(number)) => number.into(),
                 None => serde_json::Value::Null,
             };
-            values.insert(field.name().to_owned(), value);
+            values.insert(name.clone(), value);
         });
         let Output { sequence, ts, .. } = row.output;
         Some(serde_json::json!({

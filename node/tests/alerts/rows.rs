@@ -135,8 +135,10 @@ fn a_node_finds_in_its_streams_what_detect_finds_in_the_file() {
             "{one}"
         );
         let last = rows.last().unwrap();
-        assert!(last["stream"] == "ind.1s" && last["values"]["sma_3"].as_f64() < Some(95.0), "{last}");
-        assert!(rows.iter().any(|row| row["values"]["close"].as_f64() < Some(95.0)), "{one}");
+        let is_low =
+            |row: &Value, column: &str| row["values"][column].as_f64().is_some_and(|value| value < 95.0);
+        assert!(last["stream"] == "ind.1s" && is_low(last, "sma_3"), "{last}");
+        assert!(rows.iter().any(|row| row["stream"] == "bars.1s" && is_low(row, "close")), "{one}");
         let summary = server.summary();
         assert_eq!(summary["imbalance"], 0, "{summary}");
         // The same episodes with the same counts, scores, reasons and times.
@@ -193,6 +195,15 @@ fn what_is_derived_is_read_in_the_order_of_time_too() {
         let (server, hello) = Running::serve(path, &format!("--config node.toml {more}"));
         let quic = hello["listening"].as_str().unwrap();
         ends(path, &format!("publish trades.csv --server {quic} --data data --name market"), 0);
+        // Nearly all is derived before the end, which waits for a bounded time.
+        let place: SocketAddr =
+            hello["http"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+        let late = START_NS + (SECONDS - 10) * 1_000_000_000;
+        let (status, text) = http::events(place, "/v1/sse?streams=surface.rsi&from=snapshot", "", |text| {
+            let time = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u64>().ok();
+            text.split("\"ts\":\"").skip(1).filter_map(time).any(|time| time >= late)
+        });
+        assert_eq!(status, 200, "{text}");
         assert_eq!(server.summary()["imbalance"], 0);
         let kept = json(path, "alert list --all --data data --json", 0);
         let kept = kept["alerts"].as_array().unwrap();
@@ -222,6 +233,48 @@ fn what_is_derived_is_read_in_the_order_of_time_too() {
     }
     // A file's bars alone are computed by `detect`.
     fails(path, "detect trades.csv --config node.toml --pattern corr.spectrum", 2, &["no stream", "bars.1s"]);
+}
+
+/// A pattern without a name is its own kind, which is cut where it is long.
+#[test]
+fn what_a_long_pattern_finds_is_found_again() {
+    let folder = folder();
+    let path = folder.path();
+    write(path, "trades.csv", trades());
+    let pattern = format!("bars.1s(close < 95{}) times 4 within 8s", " and close < 99".repeat(20));
+    let mut command = command(path, "detect trades.csv --bars 1s --alerts kept");
+    let output = command.args(["--pattern", &pattern]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let listed = json(path, "alert list --all --alerts kept --json", 0);
+    let alerts = listed["alerts"].as_array().unwrap();
+    assert!(!alerts.is_empty() && alerts.iter().all(|alert| alert["kind"].as_str().unwrap().len() == 255));
+    let id = alerts[0]["id"].as_str().unwrap();
+    assert!(ends(path, &format!("alert replay {id} --alerts kept"), 0).0.starts_with("same: "));
+}
+
+#[test]
+fn a_stream_that_a_reload_gives_other_columns_is_no_longer_read() {
+    let folder = folder();
+    let path = folder.path();
+    write(path, "trades.csv", trades());
+    let configuration = |indicator: &str| {
+        let patterns = "\"gone: ind.1s(sma_3 < 95) within 10s\", \"stays: bars.1s(close < 95) within 10s\"";
+        format!(
+            "[[stream]]\nbars = \"1s\"\nindicators = [\"{indicator}\"]\n\n[alerts]\npatterns = [{patterns}]\n"
+        )
+    };
+    write(path, "node.toml", configuration("sma:3"));
+    let (server, hello) = Running::serve(path, "--config node.toml");
+    // Read by its place the column would be another average now.
+    write(path, "node.toml", configuration("sma:5"));
+    server.signal("-HUP");
+    while !server.note().contains("warning: rules read ind.1s, which has other columns now") {}
+    let quic = hello["listening"].as_str().unwrap();
+    ends(path, &format!("publish trades.csv --server {quic} --data data --name market"), 0);
+    assert_eq!(server.summary()["imbalance"], 0);
+    let kept = json(path, "alert list --all --data data --json", 0);
+    let kinds: Vec<&Value> = kept["alerts"].as_array().unwrap().iter().map(|alert| &alert["kind"]).collect();
+    assert!(!kinds.is_empty() && kinds.iter().all(|kind| **kind == "pattern:stays"), "{kinds:?}");
 }
 
 #[test]
