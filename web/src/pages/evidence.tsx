@@ -292,6 +292,16 @@ function Behind({ alert }: { alert: AlertDetail }) {
   );
 }
 
+/** When each row was. */
+function timeColumn<T extends { ts: string }>(): Column<T> {
+  const cell = (row: T) => (
+    <span class="muted" title={stamp(row.ts)}>
+      {when(row.ts)}
+    </span>
+  );
+  return { id: "ts", title: "Time (UTC)", width: "7rem", cell };
+}
+
 /** Rows of results that a rule was found in, newest first. */
 function FoundIn({ rows }: { rows: FoundRow[] }) {
   const key = rows[0]?.key ?? "";
@@ -301,16 +311,7 @@ function FoundIn({ rows }: { rows: FoundRow[] }) {
       .map(([name, value]) => `${name} ${typeof value === "number" ? float(value) : value}`)
       .join("   ");
   const columns: Column<FoundRow>[] = [
-    {
-      id: "ts",
-      title: "Time (UTC)",
-      width: "7rem",
-      cell: (row) => (
-        <span class="muted" title={stamp(row.ts)}>
-          {when(row.ts)}
-        </span>
-      ),
-    },
+    timeColumn(),
     { id: "stream", title: "Stream", width: "9rem", by: (row) => row.stream, cell: (row) => row.stream },
     {
       id: "values",
@@ -399,16 +400,7 @@ export function Flows({ flows, of }: { flows: Flow[]; of: string }) {
   const rows = [...flows].reverse();
   const host = (name: string) => (name === of ? <b>{name}</b> : <HostLink name={name} />);
   const columns: Column<Flow>[] = [
-    {
-      id: "ts",
-      title: "Time (UTC)",
-      width: "7rem",
-      cell: (row) => (
-        <span class="muted" title={stamp(row.ts)}>
-          {when(row.ts)}
-        </span>
-      ),
-    },
+    timeColumn(),
     {
       id: "originator",
       title: "From",
