@@ -50,6 +50,18 @@ pub enum SnapshotError {
     },
 }
 
+/// Memory with room for `room` bytes, each page of it written to once: what the system gives is there only then, and for a shard that fills
+/// it between two turns that would take longer than the filling.
+#[must_use]
+pub fn touched(mut bytes: Vec<u8>, room: usize) -> Vec<u8> {
+    bytes.clear();
+    bytes.reserve_exact(room);
+    // Not zeros, which the system need not write.
+    bytes.resize(room, 1);
+    bytes.clear();
+    bytes
+}
+
 /// Builds a snapshot out of numbered sections.
 pub struct Writer {
     bytes: Vec<u8>,

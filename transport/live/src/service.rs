@@ -306,6 +306,7 @@ impl MakerParts {
             shared: Arc::default(),
             told: self.told,
             group: self.group,
+            begins: Vec::new(),
         };
         (maker, self.options, self.wall_ns)
     }
@@ -335,9 +336,10 @@ fn recover(
         // Kept for whoever wants to know what happened; the log is whole without it.
         let _ = folder.set_aside(file);
     }
-    let Some((maker, options, wall_ns)) = maker else { return Ok((found, None)) };
+    let Some((mut maker, options, wall_ns)) = maker else { return Ok((found, None)) };
     let shared = Arc::clone(&maker.shared);
-    if let Some(Loaded { info, bytes, .. }) = &loaded {
+    if let Some(Loaded { info, bytes, shards, .. }) = &loaded {
+        maker.begins = shards.iter().map(|shard| shard.bytes.len()).collect();
         let mut stats = shared.stats();
         (stats.offset, stats.taken_ns, stats.bytes) = (Some(info.point.offset), info.taken_ns, *bytes);
     }

@@ -35,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(1);
 /// Records copied from the hub in one go: some tens of microseconds.
 const PIECE_RECORDS: usize = 512;
+/// Room for a shard's first state where nothing is known of it; with more, the shard pays for the rest. A node of several groups has so
+/// much for each.
+const FIRST_BYTES: usize = 8 << 20;
+const FIRST_BYTES_OF_GROUP: usize = 1 << 20;
 /// Bytes of one part with the readers' past, about.
 const PIECE_BYTES: usize = 4 << 20;
 
@@ -249,6 +253,14 @@ pub(crate) struct Maker {
     pub(crate) told: Option<flume::Sender<Written>>,
     /// The group whose slots go into it, where there are several.
     pub(crate) group: Option<FeedGroup>,
+    /// Bytes that each shard's state has at the start.
+    pub(crate) begins: Vec<usize>,
+}
+
+/// Room for a state that was so large: it may have grown by half until the next one.
+fn room(bytes: usize, group: Option<&FeedGroup>) -> usize {
+    let least = if group.is_some() { FIRST_BYTES_OF_GROUP } else { FIRST_BYTES };
+    bytes.saturating_add(bytes / 2).max(least)
 }
 
 /// The ends of the thread: requests to it, and shards' states.
@@ -265,6 +277,11 @@ impl Maker {
         let (snapshots, states) = flume::bounded(2 * self.shards as usize);
         let (memory, spare) = flume::bounded(self.shards as usize);
         std::thread::Builder::new().name("tg-snapshot".to_owned()).spawn(move || {
+            // Any shard may take any of it.
+            let largest = self.begins.iter().copied().max().unwrap_or_default();
+            for _ in 0..self.shards {
+                let _ = memory.try_send(snapshot::touched(Vec::new(), room(largest, self.group.as_ref())));
+            }
             while let Ok(request) = received.recv() {
                 let made = self.make(&request, &states, &memory);
                 if let Err(why) = &made {
@@ -294,8 +311,16 @@ impl Maker {
         }
         let shards = self.states(request.barrier, states, deadline)?;
         let result = self.write(request, &shards, deadline);
+        let largest = shards.iter().map(|shard| shard.bytes.len()).max().unwrap_or_default();
         for shard in shards {
-            let _ = memory.try_send(shard.bytes);
+            // Memory of which enough is left was touched by who used it; the rest of it costs the next shard little.
+            let enough = largest.saturating_add(largest / 4);
+            let bytes = if shard.bytes.capacity() >= enough {
+                shard.bytes
+            } else {
+                snapshot::touched(shard.bytes, room(largest, self.group.as_ref()))
+            };
+            let _ = memory.try_send(bytes);
         }
         result
     }
