@@ -8,7 +8,8 @@ use crate::format::BODY_BYTES_MAX;
 use tidegate_engine::Event;
 use zerocopy::{FromBytes, IntoBytes};
 
-const HEAD_BYTES: usize = 16;
+/// Bytes of an entry's head.
+pub const HEAD_BYTES: usize = 16;
 const EVENT_BYTES: usize = size_of::<Event>();
 /// Longest text of an entry: what one length byte can say.
 pub const TEXT_BYTES_MAX: usize = 255;
@@ -169,6 +170,17 @@ pub enum EntryError {
     },
 }
 
+impl EntryError {
+    /// The same, of a body that begins behind `bytes` others.
+    #[must_use]
+    pub fn behind(mut self, bytes: usize) -> Self {
+        if let Self::Short { at } | Self::Kind { at, .. } | Self::Payload { at, .. } = &mut self {
+            *at += bytes;
+        }
+        self
+    }
+}
+
 /// Reads the entries of a body, one after the other.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
@@ -181,6 +193,12 @@ impl<'a> Entries<'a> {
     #[must_use]
     pub fn new(body: &'a [u8]) -> Self {
         Self { body, at: 0 }
+    }
+
+    /// Byte of the body up to which it was read.
+    #[must_use]
+    pub fn place(&self) -> usize {
+        self.at
     }
 
     fn read(&mut self) -> Result<Entry<'a>, EntryError> {
@@ -326,6 +344,8 @@ pub fn check(body: &[u8], count: u32) -> Result<(), EntryError> {
 pub struct Batch {
     body: Vec<u8>,
     count: u32,
+    /// Bytes that the body would have more if its foreign entries were what they stand for.
+    reserved: usize,
 }
 
 impl Batch {
@@ -356,13 +376,13 @@ impl Batch {
     /// Empties it, keeping its memory.
     pub fn clear(&mut self) {
         self.body.clear();
-        self.count = 0;
+        (self.count, self.reserved) = (0, 0);
     }
 
     /// Whether an entry with so many payload bytes still fits.
     #[must_use]
     pub fn has_room(&self, payload_bytes: usize) -> bool {
-        self.body.len() + HEAD_BYTES + payload_bytes.next_multiple_of(8) <= BODY_BYTES_MAX
+        self.body.len() + self.reserved + HEAD_BYTES + payload_bytes.next_multiple_of(8) <= BODY_BYTES_MAX
     }
 
     fn entry(&mut self, kind: u8, flags: u8, rank: u16, word: u64, payload: &[&[u8]]) -> bool {
@@ -448,6 +468,28 @@ impl Batch {
         fits
     }
 
+    /// An entry of a kind that no journal has, for who gives the body a meaning of his own: it has the head of an entry, and stands for
+    /// `records` records and an entry with `stands_for` bytes of payload, for which there must be room too.
+    #[must_use]
+    pub fn foreign(
+        &mut self,
+        kind: u8,
+        rank: u16,
+        word: u64,
+        payload: &[&[u8]],
+        (records, stands_for): (u32, usize),
+    ) -> bool {
+        debug_assert!(kind > tag::STOPPED);
+        let before = self.body.len();
+        if !self.has_room(stands_for) || !self.entry(kind, 0, rank, word, payload) {
+            return false;
+        }
+        self.count += records;
+        let stands_for = HEAD_BYTES + stands_for.next_multiple_of(8);
+        self.reserved += stands_for.saturating_sub(self.body.len() - before);
+        true
+    }
+
     /// A declared loss of `count` events up to number `last`.
     #[must_use]
     pub fn lost(&mut self, rank: u16, last: u64, count: u64) -> bool {
@@ -477,6 +519,19 @@ impl Batch {
     pub fn stopped(&mut self) -> bool {
         self.one(tag::STOPPED, 0, 0, 0, &[])
     }
+}
+
+/// Appends the entry that [`Batch::events`] would.
+pub fn put_events(out: &mut Vec<u8>, rank: u16, sequence: u64, named: u32, events: &[Event]) {
+    let length = size_of::<u64>() + size_of_val(events);
+    let mut head = [0; HEAD_BYTES];
+    head[0] = tag::EVENTS;
+    head[2..4].copy_from_slice(&rank.to_le_bytes());
+    head[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+    head[8..].copy_from_slice(&sequence.to_le_bytes());
+    out.extend_from_slice(&head);
+    out.extend_from_slice(&u64::from(named).to_le_bytes());
+    out.extend_from_slice(events.as_bytes());
 }
 
 fn clip(text: &str) -> &str {
@@ -539,6 +594,26 @@ mod tests {
         assert_eq!(batch, full);
         assert!(full.body().len() <= BODY_BYTES_MAX && BODY_BYTES_MAX - full.body().len() < 65_000);
         assert_eq!(check(full.body(), full.count()), Ok(()));
+    }
+
+    #[test]
+    fn a_foreign_entry_takes_the_room_of_what_it_stands_for() {
+        let events = vec![event(1); 2_000];
+        let stands_for = 8 + size_of_val(&events[..]);
+        let (mut batch, mut plain) = (Batch::new(), Batch::new());
+        while batch.foreign(9, 1, 7, &[b"packed"], (2_000, stands_for)) {
+            assert!(plain.events(1, 7, 0, &events), "as many of them fit as they are");
+        }
+        assert!(!plain.events(1, 7, 0, &events) && !batch.events(1, 7, 0, &events));
+        assert_eq!(batch.count(), plain.count());
+        assert_eq!(check(batch.body(), batch.count()), Err(EntryError::Kind { at: 0, kind: 9 }));
+        batch.clear();
+        assert_eq!(batch, Batch::new());
+        let mut put = Vec::new();
+        put_events(&mut put, 1, 7, 3, &events[..2]);
+        plain.clear();
+        assert!(plain.events(1, 7, 3, &events[..2]));
+        assert_eq!(put, plain.body());
     }
 
     #[test]

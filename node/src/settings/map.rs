@@ -184,6 +184,7 @@ pub(crate) fn quic(config: &Config) -> Limits {
         connections_max: limits.connections_max,
         validate_above: limits.validate_above,
         handshake_timeout: limits.handshake_timeout.into(),
+        ..Limits::default()
     }
 }
 

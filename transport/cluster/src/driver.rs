@@ -413,7 +413,7 @@ impl Driver {
             let count = entries.len() as u64;
             let inputs = inputs(entries);
             let size = inputs.iter().fold((0, 0), |(bytes, records), input: &Input| {
-                (bytes + input.bytes().len() as u64, records + u64::from(input.records()))
+                (bytes + input.plain_bytes() as u64, records + u64::from(input.records()))
             });
             if !inputs.is_empty() {
                 if self.port.orders.try_send(Order::Commit(inputs)).is_err() {
@@ -501,10 +501,10 @@ async fn hashed(hashing: &mut Option<(SnapshotId, JoinHandle<Checked>)>) -> (Sna
     }
 }
 
-/// Inputs of entries, each of which was checked when it came.
+/// Inputs of entries.
 fn inputs(entries: &[Entry<Bytes>]) -> Vec<Input> {
     let of = |entry: &Entry<Bytes>| match &entry.body {
-        Body::Input { input, .. } => Input::check(input.clone()).ok(),
+        Body::Input { input, .. } => Input::of_log(input.clone()),
         Body::Digest { .. } => None,
     };
     entries.iter().filter_map(of).collect()

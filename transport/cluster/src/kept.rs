@@ -15,12 +15,15 @@
 //!                 it u32, 1 where all that counts is synced u8, zeros, CRC32C of the 60 bytes in front
 //! record:         bytes u32, CRC32C u32 of the entry, an entry as on the wire
 //! ```
+//!
+//! What is packed in memory is not in a file, so that a node of the version before can be put back.
 
 use bytes::Bytes;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use tidegate_replica::{Entry, Log, wire};
+use tidegate_live::Plain;
+use tidegate_replica::{Body, Entry, Log, wire};
 
 const MAGIC: [u8; 4] = *b"TGRL";
 const VERSION: u32 = 1;
@@ -153,6 +156,7 @@ pub(crate) struct Kept {
     file: File,
     segment_bytes: u64,
     scratch: Vec<u8>,
+    plain: Plain,
 }
 
 /// What was found in them.
@@ -253,6 +257,7 @@ impl Kept {
             file,
             segment_bytes: SEGMENT_BYTES,
             scratch: Vec::new(),
+            plain: Plain::default(),
         };
         kept.write_head()?;
         if let Some(unsynced) = kept.unsynced()? {
@@ -383,7 +388,8 @@ impl Kept {
             before = Some(entry.epoch);
             let start = scratch.len();
             scratch.extend_from_slice(&[0; RECORD_BYTES]);
-            wire::encode_entry(entry, &mut scratch);
+            let input = if let Body::Input { input, .. } = &entry.body { self.plain.of(input) } else { &[] };
+            wire::encode_entry_with(entry, input, &mut scratch);
             let bytes = scratch.len() - start - RECORD_BYTES;
             let crc = crc32c::crc32c(&scratch[start + RECORD_BYTES..]);
             scratch[start..start + 4].copy_from_slice(&(bytes as u32).to_le_bytes());
@@ -542,7 +548,6 @@ fn record(bytes: &Bytes, at: usize) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_replica::Body;
 
     const BOOT: Boot = [7; 16];
 
@@ -745,6 +750,22 @@ mod tests {
         let (_, found) = open_small(&path, 1, BOOT);
         assert_eq!((found.log.base(), found.log.end(), found.log.epoch_before(base)), (base, 60, 2));
         assert_eq!(found.log.entries(), &log[base as usize..]);
+    }
+
+    #[test]
+    fn files_have_what_packed_inputs_stand_for() {
+        let [packed, plain] = crate::machine::packed_and_plain();
+        let entry = |input: &Bytes| Entry {
+            epoch: 1,
+            body: Body::Input { source: 0, sequence: 1, input: input.clone() },
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut kept, _) = Kept::open(&path, 1, opening(BOOT)).unwrap();
+        kept.write(0, &[entry(&packed), entry(&plain)]).unwrap();
+        drop(kept);
+        let (_, found) = Kept::open(&path, 1, opening(BOOT)).unwrap();
+        assert_eq!(found.log.entries(), [entry(&plain), entry(&plain)]);
     }
 
     /// Cut anywhere it is a beginning of what was written; what is flipped ends it, and is never something else.

@@ -33,6 +33,7 @@ pub mod node;
 pub mod operate;
 
 pub use config::{ClusterConfig, ClusterError, Founding, GROUPS_MAX, NodePlace};
+pub use links::Speaks;
 pub use node::{Ended, Node, NodeGroup, NodeStatus, Recovered, ReplicaStatus, Snapshotting};
 pub use prepared::Prepared;
 pub use view::{ClusterView, Observer};

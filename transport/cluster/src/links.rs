@@ -3,12 +3,16 @@
 //! A stream begins with `"TGLK"`, a version (1), a kind and a group (u16, little endian). Kind 1 carries messages of that group's replicas,
 //! one behind the other, for as long as the connection stands. The other kinds are a question and an answer in JSON, and then end; they are
 //! of no group, and have a zero there.
+//!
+//! There are two versions of the protocol, and the handshake finds the newest that both speak: in the second, inputs may be packed. To a node
+//! of the version before each goes as what it stands for.
 
 use crate::config::{ClusterConfig, ClusterError, Who};
 use crate::machine;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,15 +22,17 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use tidegate_live::Plain;
+use tidegate_quic::limits::MTU_MAX;
 use tidegate_quic::tls::TlsError;
 use tidegate_quic::{Limits, certs};
-use tidegate_replica::{GroupId, Message, NodeId, wire};
+use tidegate_replica::{Body, GroupId, Message, NodeId, wire};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-/// The protocol between nodes.
-pub(crate) const ALPN_NODE: &[u8] = b"tidegate-node/1";
+/// The protocol between nodes, the newest version first.
+const ALPN_NODE: [&[u8]; 2] = [b"tidegate-node/2", b"tidegate-node/1"];
 /// Messages on their way to one node; with more, the newest are lost, and sent again when it says what it lacks.
 const OUTBOX_MAX: usize = 1_024;
 /// Pieces of snapshots on their way to one node: it asks for one after the other.
@@ -143,6 +149,8 @@ impl Peer {
 /// The bounds of a link: silence is noticed soon. Each group has two streams of its own.
 fn limits(groups: GroupId) -> Limits {
     Limits {
+        // Between nodes there is often more room than on the way to clients: large packets on the local machine, jumbo frames in a rack.
+        mtu_found_max: MTU_MAX,
         receive_window: 64 << 20,
         stream_receive_window: 32 << 20,
         send_window: 32 << 20,
@@ -153,9 +161,35 @@ fn limits(groups: GroupId) -> Limits {
     }
 }
 
-pub(crate) fn client(config: &ClusterConfig, dir: &Path) -> Result<quinn::ClientConfig, TlsError> {
+/// Which versions of the protocol a node speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speaks {
+    /// All that this version knows.
+    #[default]
+    Newest,
+    /// As the version before would: for tests of clusters in which both are.
+    Before,
+}
+
+impl Speaks {
+    fn alpn(self) -> &'static [&'static [u8]] {
+        &ALPN_NODE[usize::from(self == Self::Before)..]
+    }
+}
+
+/// Whether what is sent on a connection may be packed.
+fn packs(connection: &Connection) -> bool {
+    let found = connection.handshake_data().and_then(|found| found.downcast::<HandshakeData>().ok());
+    found.is_some_and(|found| found.protocol.as_deref() == Some(ALPN_NODE[0]))
+}
+
+pub(crate) fn client(
+    config: &ClusterConfig,
+    dir: &Path,
+    speaks: Speaks,
+) -> Result<quinn::ClientConfig, TlsError> {
     let (identity, trust) = config.identity(dir)?;
-    let mut client = trust.client(Some(&identity), ALPN_NODE)?;
+    let mut client = trust.client_of(Some(&identity), speaks.alpn())?;
     client.transport_config(limits(config.groups).transport(0));
     Ok(client)
 }
@@ -202,23 +236,28 @@ pub(crate) struct Links {
 
 impl Links {
     /// Listens, and begins to dial. Nobody is answered before [`Links::serve`].
-    pub(crate) fn start(config: ClusterConfig, dir: &Path) -> Result<Arc<Self>, ClusterError> {
+    pub(crate) fn start(
+        config: ClusterConfig,
+        dir: &Path,
+        speaks: Speaks,
+    ) -> Result<Arc<Self>, ClusterError> {
         let (me, place) = config.here(dir)?;
         let (identity, trust) = config.identity(dir)?;
         let limits = limits(config.groups);
         // A node started anew tells the others at once that their connections are gone.
         let known = identity.endpoint();
-        let mut server = identity.server(&[ALPN_NODE], Some((&trust, true)))?;
+        let mut server = identity.server(speaks.alpn(), Some((&trust, true)))?;
         server
             .transport_config(limits.transport(limits.streams_max))
             .max_incoming(64)
             .incoming_buffer_size(64 << 10)
             .incoming_buffer_size_total(4 << 20)
             .migration(false);
-        let client = client(&config, dir)?;
+        let client = client(&config, dir, speaks)?;
         let bind = |source| ClusterError::Bind { address: place.peers, source };
         let endpoint =
-            tidegate_quic::socket::endpoint_of(known, place.peers, Some(server), limits.mtu).map_err(bind)?;
+            tidegate_quic::socket::endpoint_of(known, place.peers, Some(server), limits.mtu_found_max)
+                .map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let config = watch::Sender::new(Arc::new(config));
         let left = Arc::new(watch::Sender::new(false));
@@ -534,7 +573,18 @@ async fn write(connection: &Connection, group: GroupId, messages: &mut Outgoing)
     if send.write_all(&Kind::Replica.opening(group)).await.is_err() {
         return false;
     }
-    let mut out = Vec::new();
+    let (mut out, mut plain) = (Vec::new(), (!packs(connection)).then(Plain::default));
+    let mut encode = |mut message: Message<Bytes>, out: &mut Vec<u8>| {
+        if let (Message::Append(append), Some(plain)) = (&mut message, &mut plain) {
+            for entry in &mut append.entries {
+                if let Body::Input { input, .. } = &mut entry.body {
+                    *input = plain.owned(input);
+                }
+            }
+        }
+        // What is too large for a message was too large for an input before; such a one is left out.
+        let _ = wire::encode(&message, out);
+    };
     loop {
         let next = tokio::select! {
             next = messages.recv() => next,
@@ -543,12 +593,11 @@ async fn write(connection: &Connection, group: GroupId, messages: &mut Outgoing)
         let Some(mut message) = next else { return true };
         out.clear();
         loop {
-            // What is too large for a message was too large for an input before; such a one is left out.
-            let _ = wire::encode(&message, &mut out);
+            encode(message, &mut out);
             match messages.try_recv() {
                 Ok(more) if out.len() < WRITE_BYTES => message = more,
                 Ok(more) => {
-                    let _ = wire::encode(&more, &mut out);
+                    encode(more, &mut out);
                     break;
                 }
                 Err(_) => break,
@@ -611,7 +660,7 @@ mod tests {
     /// What node 1 closes the connection with, when whoever owns `dir` sends this on a stream of messages.
     async fn closed_with(dir: &Path, config: &ClusterConfig, opening: [u8; 8], bytes: &[u8]) -> String {
         let endpoint = tidegate_quic::socket::endpoint(([127, 0, 0, 1], 0).into(), None, 1_200).unwrap();
-        let client = client(&ClusterConfig::read(dir).unwrap(), dir).unwrap();
+        let client = client(&ClusterConfig::read(dir).unwrap(), dir, Speaks::Newest).unwrap();
         let connection = connect(&endpoint, &client, config, 1, config.nodes[&1].peers).await.unwrap();
         let (mut send, _receive) = connection.open_bi().await.unwrap();
         send.write_all(&opening).await.unwrap();
@@ -629,9 +678,9 @@ mod tests {
     async fn peers_speak_for_themselves_and_break_no_rule() {
         let (folder, [one, two], config) = cluster();
         let (inboxes, mut messages): (Vec<Inbox>, Vec<_>) = (0..GROUPS).map(|_| mpsc::channel(16)).unzip();
-        let links = Links::start(ClusterConfig::read(&one).unwrap(), &one).unwrap();
+        let links = Links::start(ClusterConfig::read(&one).unwrap(), &one, Speaks::Newest).unwrap();
         links.serve(Arc::new(Echo), inboxes);
-        let other = Links::start(ClusterConfig::read(&two).unwrap(), &two).unwrap();
+        let other = Links::start(ClusterConfig::read(&two).unwrap(), &two, Speaks::Newest).unwrap();
         // Until it is dialed, messages are lost, as they may be.
         let received = loop {
             other.send(1, 1, ack(2));
@@ -689,15 +738,57 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_of_the_version_before_gets_what_packed_inputs_stand_for() {
+        let [packed, plain] = machine::packed_and_plain();
+        for (here, there, expected) in [
+            (Speaks::Newest, Speaks::Newest, &packed),
+            (Speaks::Newest, Speaks::Before, &plain),
+            (Speaks::Before, Speaks::Newest, &plain),
+        ] {
+            let (_folder, [one, two], _) = cluster();
+            let start =
+                |dir: &Path, speaks| Links::start(ClusterConfig::read(dir).unwrap(), dir, speaks).unwrap();
+            let (sender, receiver) = (start(&one, here), start(&two, there));
+            let (inboxes, mut messages): (Vec<Inbox>, Vec<_>) =
+                (0..GROUPS).map(|_| mpsc::channel(16)).unzip();
+            receiver.serve(Arc::new(Echo), inboxes);
+            let member = |node| Member { node, incarnation: 1 };
+            let body = Body::Input { source: 0, sequence: 1, input: packed.clone() };
+            let append = Message::Append(Append {
+                epoch: 1,
+                lineage: 1,
+                from: member(1),
+                to: member(2),
+                prev_offset: 0,
+                prev_epoch: 0,
+                entries: vec![Entry { epoch: 1, body }],
+                commit: 0,
+            });
+            let received = loop {
+                sender.send(0, 2, append.clone());
+                match timeout(Duration::from_millis(20), messages[0].recv()).await {
+                    Ok(received) => break received,
+                    Err(_) => continue,
+                }
+            };
+            let Some((1, Message::Append(append))) = received else { panic!("{received:?}") };
+            let Body::Input { input, .. } = &append.entries[0].body else { panic!("{append:?}") };
+            assert_eq!(input, expected, "{here:?} to {there:?}");
+            sender.close().await;
+            receiver.close().await;
+        }
+    }
+
+    #[tokio::test]
     async fn a_certificate_of_another_node_or_cluster_is_refused() {
         let (_folder, [one, two], config) = cluster();
         let (_other, [stranger, _], _) = cluster();
         let (inbox, _messages) = mpsc::channel(16);
-        let links = Links::start(ClusterConfig::read(&one).unwrap(), &one).unwrap();
+        let links = Links::start(ClusterConfig::read(&one).unwrap(), &one, Speaks::Newest).unwrap();
         links.serve(Arc::new(Echo), vec![inbox; GROUPS.into()]);
         let endpoint = tidegate_quic::socket::endpoint(([127, 0, 0, 1], 0).into(), None, 1_200).unwrap();
         let address = config.nodes[&1].peers;
-        let client_of = |dir: &Path| client(&ClusterConfig::read(dir).unwrap(), dir).unwrap();
+        let client_of = |dir: &Path| client(&ClusterConfig::read(dir).unwrap(), dir, Speaks::Newest).unwrap();
         // Who dials node 2 and finds node 1 there does not go on.
         let wrong = connect(&endpoint, &client_of(&two), &config, 2, address).await.unwrap_err();
         assert!(wrong.contains("certificate"), "{wrong}");
@@ -706,7 +797,7 @@ mod tests {
         assert!(distrusts.contains("certificate") || distrusts.contains("UnknownIssuer"), "{distrusts}");
         let (identity, _) = ClusterConfig::read(&stranger).unwrap().identity(&stranger).unwrap();
         let (_, trust) = ClusterConfig::read(&one).unwrap().identity(&one).unwrap();
-        let forged = trust.client(Some(&identity), ALPN_NODE).unwrap();
+        let forged = trust.client_of(Some(&identity), &ALPN_NODE).unwrap();
         // A server sees a client's certificate last, so the connection may stand for a moment.
         if let Ok(connection) = connect(&endpoint, &forged, &config, 1, address).await {
             let closed = connection.closed().await.to_string();
@@ -722,8 +813,8 @@ mod tests {
         let place = NodePlace { peers, clients };
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let three = config.add_node(folder.path(), 3, place, 30, since.as_secs()).unwrap();
-        let links =
-            [&one, &two, &three].map(|dir| Links::start(ClusterConfig::read(dir).unwrap(), dir).unwrap());
+        let links = [&one, &two, &three]
+            .map(|dir| Links::start(ClusterConfig::read(dir).unwrap(), dir, Speaks::Newest).unwrap());
         let (inbox, _messages) = mpsc::channel(16);
         links.iter().for_each(|links| links.serve(Arc::new(Echo), vec![inbox.clone(); GROUPS.into()]));
         let [first, second, third] = &links;

@@ -248,7 +248,7 @@ impl Node {
             .map_err(ClusterError::Threads)?;
         let links = {
             let _here = network.enter();
-            Links::start(config.clone(), dir)?
+            Links::start(config.clone(), dir, prepared.speaks())?
         };
         let consensus = runtime.block_on(Consensus::start(&config, dir, Arc::clone(&links)))?;
         let (lock, there) = prepared.into_parts();

@@ -37,7 +37,7 @@ impl Operator {
     /// [`ClusterError`] when it is no cluster's, or its certificates cannot be used.
     pub fn of(dir: &Path) -> Result<Self, ClusterError> {
         let config = ClusterConfig::read(dir)?;
-        let client = links::client(&config, dir)?;
+        let client = links::client(&config, dir, links::Speaks::Newest)?;
         let ipv4 = config.nodes.values().next().is_some_and(|place| place.peers.is_ipv4());
         let any: SocketAddr =
             if ipv4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };

@@ -4,6 +4,7 @@
 
 use crate::config::{ClusterConfig, ClusterError, Incarnations};
 use crate::kept::{Found, Kept, Lossy, Opening, boot};
+use crate::links::Speaks;
 use crate::machine::Inputs;
 use crate::node::{Recovered, Snapshotting};
 use crate::snapshots::{FOLDER, base_of, place_of};
@@ -18,6 +19,7 @@ use tidegate_replica::{Base, Fit, GroupId, Log, Rules, SLOTS, Slots};
 pub struct Prepared {
     dir: PathBuf,
     lock: File,
+    speaks: Speaks,
     groups: Vec<PreparedGroup>,
 }
 
@@ -64,7 +66,22 @@ impl Prepared {
         let before = Incarnations::of(dir).last()? > 0;
         let opening = Opening { boot: boot(), durable: config.durable, before };
         let groups = (0..config.groups).map(|group| PreparedGroup::of(place(dir, group), opening));
-        Ok(Self { dir: dir.to_owned(), lock, groups: groups.collect::<Result<_, _>>()? })
+        Ok(Self {
+            dir: dir.to_owned(),
+            lock,
+            speaks: Speaks::Newest,
+            groups: groups.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// For a node that speaks to others as this says.
+    #[must_use]
+    pub fn speaking(self, speaks: Speaks) -> Self {
+        Self { speaks, ..self }
+    }
+
+    pub(crate) fn speaks(&self) -> Speaks {
+        self.speaks
     }
 
     /// The folder.

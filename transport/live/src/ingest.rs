@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::downstream::Downstream;
 use crate::groups::{first_barrier, merged};
 use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Progress, Recovered, SnapshotOptions};
+use crate::packed::Item;
 use crate::recovery::Loaded;
 use crate::service::LiveOptions;
 use crate::snapshot::{self, IngestState, Request, SnapshotStats, SourceLog};
@@ -18,12 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{Commander, Restage, ShardCommand, StageFactory, ThreadTimes, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
-use tidegate_journal::entry::Entries;
 use tidegate_journal::{Batch, BatchView, Disk, Entry, Point, SyncStats};
 use tidegate_proto::feed::{ConnectionId, FeedGroup, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
 use tidegate_proto::wire::FRAME_BYTES_MAX;
-use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, FrameError, Grant, MonoTime};
+use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, FrameError, Grant, MonoTime, Packed};
 use tokio::sync::{mpsc, oneshot};
 
 /// Buffers of frames on their way to the thread, over all connections: beyond that, connections wait, and their peers
@@ -941,20 +941,35 @@ impl Ingest {
         ranks: &mut HashMap<u16, u16>,
         found: &mut Recovered,
     ) -> u64 {
-        self.read_entries(view.entries(), ranks, found)
+        self.read_items(view.entries().flatten().map(Item::Entry), ranks, found)
     }
 
     /// Returns how often they say that the server had stopped.
-    fn read_entries(
+    fn read_items<'i>(
         &mut self,
-        entries: Entries<'_>,
+        items: impl Iterator<Item = Item<'i>>,
         ranks: &mut HashMap<u16, u16>,
         found: &mut Recovered,
     ) -> u64 {
         let mut stopped = 0;
         let mut seen: Vec<u16> = Vec::new();
-        for entry in entries.flatten() {
-            found.records += entry.records();
+        let mut unpacked = std::mem::take(&mut self.unpacked);
+        for item in items {
+            found.records += item.records();
+            let entry = match item {
+                Item::Entry(entry) => entry,
+                Item::Packed { rank, run } => {
+                    let Some(&rank) = ranks.get(&rank).filter(|_| run.unpack(&mut unpacked).is_ok()) else {
+                        found.refused += item.records();
+                        continue;
+                    };
+                    self.events_again(rank, run.sequence, run.names, &unpacked, found);
+                    if !seen.contains(&rank) {
+                        seen.push(rank);
+                    }
+                    continue;
+                }
+            };
             let written = match entry {
                 Entry::Source { rank, source_id, session, new_session, name, principal } => {
                     let Some(now) =
@@ -993,10 +1008,9 @@ impl Ingest {
                     self.named(rank, names, overflowed);
                 }
                 Entry::Events { sequence, named, events, .. } => {
-                    self.server.recover_events(rank, sequence, events.len() as u64);
-                    found.events += events.len() as u64;
-                    let events: Vec<Event> = events.iter().collect();
-                    self.events(rank, named, &events);
+                    unpacked.clear();
+                    unpacked.extend(events.iter());
+                    self.events_again(rank, sequence, named, &unpacked, found);
                     if !seen.contains(&rank) {
                         seen.push(rank);
                     }
@@ -1010,10 +1024,24 @@ impl Ingest {
                 Entry::Source { .. } | Entry::Digest { .. } | Entry::Stopped => {}
             }
         }
+        self.unpacked = unpacked;
         for rank in seen {
             self.release_source(rank);
         }
         stopped
+    }
+
+    fn events_again(
+        &mut self,
+        rank: u16,
+        sequence: u64,
+        named: u32,
+        events: &[Event],
+        found: &mut Recovered,
+    ) {
+        self.server.recover_events(rank, sequence, events.len() as u64);
+        found.events += events.len() as u64;
+        self.events(rank, named, events);
     }
 
     fn frame(
@@ -1028,18 +1056,20 @@ impl Ingest {
         self.must_lead()?;
         let mut unpacked = std::mem::take(&mut self.unpacked);
         let whole = frame.unpacked(&mut unpacked).map_err(protocol);
-        let outcome = whole.and_then(|frame| self.whole(connection, now, offset, &frame, datagrams, out));
+        let packed = if let Frame::Packed(packed) = frame { Some(packed) } else { None };
+        let outcome =
+            whole.and_then(|frame| self.whole(connection, now, offset, (&frame, packed), datagrams, out));
         self.unpacked = unpacked;
         outcome
     }
 
-    /// A frame whose events are as they were.
+    /// A frame whose events are as they were, and as they came if that was packed.
     fn whole(
         &mut self,
         connection: ConnectionId,
         now: MonoTime,
         offset: u64,
-        frame: &Frame<'_>,
+        (frame, packed): (&Frame<'_>, Option<&Packed<'_>>),
         datagrams: bool,
         out: &mut Vec<u8>,
     ) -> Result<Option<Close>, Close> {
@@ -1052,7 +1082,7 @@ impl Ingest {
             }
             self.server.handle(connection, now, offset, frame, out)?
         };
-        let closed = self.take(connection, taken);
+        let closed = self.take(connection, taken, packed);
         self.release_held(connection, now, false)?;
         Ok(closed)
     }
@@ -1101,9 +1131,14 @@ impl Ingest {
     }
 
     /// Does what a frame asks; returns the last words for a connection that is done.
-    fn take(&mut self, connection: ConnectionId, taken: Taken<'_>) -> Option<Close> {
+    fn take(
+        &mut self,
+        connection: ConnectionId,
+        taken: Taken<'_>,
+        packed: Option<&Packed<'_>>,
+    ) -> Option<Close> {
         if self.replica.is_some() {
-            return self.take_replicated(connection, taken);
+            return self.take_replicated(connection, taken, packed);
         }
         match taken {
             Taken::Nothing => {}

@@ -25,6 +25,7 @@ mod ingest;
 mod journal;
 mod latency;
 mod network;
+mod packed;
 mod recovery;
 pub mod replication;
 mod service;
@@ -40,6 +41,7 @@ pub use ingest::{
 pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOptions};
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::Network;
+pub use packed::Plain;
 pub use replication::Replication;
 pub use service::{Live, LiveError, LiveOptions, LiveReport, settings_fingerprint};
 pub use snapshot::{SavedNames, SnapshotStats, saved_names, saved_settings};

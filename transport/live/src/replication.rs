@@ -3,11 +3,12 @@
 //! What a leader's ingest accepts in one turn is one [`Submission`]. It comes back with everybody else's as an [`Order`] once it is
 //! committed, and only then reaches shards and readers; so a follower, which gets the same orders, computes the same.
 
+use crate::packed::{self, FORM, Item, Items};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tidegate_journal::entry::{self, Entries, EntryError};
+use tidegate_journal::entry::{self, EntryError};
 use tidegate_journal::{Entry, Point};
 use tokio::sync::Notify;
 
@@ -15,8 +16,8 @@ use tokio::sync::Notify;
 const SUBMISSIONS_MAX: usize = 256;
 /// Orders that may wait for ingest.
 const ORDERS_MAX: usize = 64;
-/// Bytes in front of a batch's body: how many records are in it, and four zeros.
-const HEAD_BYTES: usize = 8;
+/// Bytes in front of a batch's body: how many records are in it, and its form.
+pub(crate) const HEAD_BYTES: usize = 8;
 
 /// What ingest accepted in one turn, as the leader of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +28,31 @@ pub struct Submission {
     pub input: Input,
 }
 
-/// Entries of the journal's format, as they travel between nodes.
+/// Entries of the journal's format, or packed events among them, as they travel between nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input(Bytes);
 
 impl Input {
     /// A batch's.
     pub(crate) fn of(batch: &tidegate_journal::Batch) -> Self {
+        Self::in_form(0, batch)
+    }
+
+    /// A batch's that has packed events.
+    pub(crate) fn of_packed(batch: &tidegate_journal::Batch) -> Self {
+        Self::in_form(FORM, batch)
+    }
+
+    fn in_form(form: u32, batch: &tidegate_journal::Batch) -> Self {
         let mut bytes = BytesMut::with_capacity(HEAD_BYTES + batch.body().len());
         bytes.put_u32_le(batch.count());
-        bytes.put_u32_le(0);
+        bytes.put_u32_le(form);
         bytes.put_slice(batch.body());
         Self(bytes.freeze())
+    }
+
+    fn form(bytes: &[u8]) -> Option<u32> {
+        bytes.get(4..HEAD_BYTES)?.try_into().ok().map(u32::from_le_bytes)
     }
 
     /// Checks bytes that came from elsewhere.
@@ -47,19 +61,29 @@ impl Input {
     /// The first thing wrong with them.
     pub fn check(bytes: Bytes) -> Result<Self, EntryError> {
         let count = bytes.first_chunk::<4>().map_or(0, |count| u32::from_le_bytes(*count));
-        let zeros = bytes.get(4..HEAD_BYTES) == Some(&[0; 4]);
-        if !zeros || count == 0 {
-            return Err(EntryError::Count { found: 0, expected: count });
+        match Self::form(&bytes) {
+            Some(0) if count > 0 => entry::check(&bytes[HEAD_BYTES..], count)?,
+            Some(FORM) if count > 0 => packed::check(&bytes, count)?,
+            _ => return Err(EntryError::Count { found: 0, expected: count }),
         }
-        entry::check(&bytes[HEAD_BYTES..], count)?;
         Ok(Self(bytes))
+    }
+
+    /// One of the log's: those that are packed were checked when they came, the others are once more.
+    #[must_use]
+    pub fn of_log(bytes: Bytes) -> Option<Self> {
+        if Self::form(&bytes) == Some(FORM) { Some(Self(bytes)) } else { Self::check(bytes).ok() }
     }
 
     /// How many events are in it.
     #[must_use]
     pub fn events(&self) -> u64 {
-        let count = |entry| if let Entry::Events { events, .. } = entry { events.len() as u64 } else { 0 };
-        self.entries().flatten().map(count).sum()
+        let count = |item| match item {
+            Item::Entry(Entry::Events { events, .. }) => events.len() as u64,
+            Item::Packed { run, .. } => run.count.into(),
+            Item::Entry(_) => 0,
+        };
+        self.items().flatten().map(count).sum()
     }
 
     /// How many records are in it.
@@ -68,14 +92,20 @@ impl Input {
         self.0.first_chunk::<4>().map_or(0, |count| u32::from_le_bytes(*count))
     }
 
+    /// Bytes that it takes in a file: as if nothing of it were packed.
+    #[must_use]
+    pub fn plain_bytes(&self) -> usize {
+        packed::plain_bytes(&self.0)
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.0
     }
 
-    pub(crate) fn entries(&self) -> Entries<'_> {
-        Entries::new(&self.0[HEAD_BYTES..])
+    pub(crate) fn items(&self) -> Items<'_> {
+        Items::of(&self.0)
     }
 }
 

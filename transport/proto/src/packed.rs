@@ -142,7 +142,45 @@ pub struct Packed<'a> {
     pub(crate) offset: u64,
 }
 
-impl Packed<'_> {
+/// Bytes of [`Packed::head`].
+pub const RUN_HEAD_BYTES: usize = 20;
+
+impl<'a> Packed<'a> {
+    /// What a log keeps in front of [`Packed::bytes`]: the body of a frame from `count` on.
+    #[must_use]
+    pub fn head(&self) -> [u8; RUN_HEAD_BYTES] {
+        let mut head = [0; RUN_HEAD_BYTES];
+        head[..2].copy_from_slice(&self.count.to_le_bytes());
+        head[2] = self.kind;
+        head[4..12].copy_from_slice(&self.base.to_le_bytes());
+        head[12..15].copy_from_slice(&self.scales);
+        head
+    }
+
+    /// The events as they lie in the frame, and the padding behind them.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// A run of a log: the head, and what was behind it. `None` for a head that no frame has; whether the events are in order,
+    /// [`Packed::unpack`] finds out.
+    #[must_use]
+    pub fn of_log(sequence: u64, names: u32, run: &'a [u8]) -> Option<Self> {
+        let (head, bytes) = run.split_first_chunk::<RUN_HEAD_BYTES>()?;
+        let count = u16::from_le_bytes([head[0], head[1]]);
+        let mut base = [0; 8];
+        base.copy_from_slice(&head[4..12]);
+        let scales = [head[12], head[13], head[14]];
+        let sound = (1..=FRAME_EVENTS_MAX).contains(&usize::from(count))
+            && (1..kind::CONTROL).contains(&head[2])
+            && head[3] == 0
+            && scales.iter().all(|scale| *scale <= SCALE_MAX)
+            && head[15..] == [0; 5];
+        let base = u64::from_le_bytes(base);
+        sound.then_some(Self { sequence, names, count, kind: head[2], base, scales, bytes, offset: 0 })
+    }
+
     /// Puts the events into `into`, which is emptied first; their `source` is 0.
     ///
     /// # Errors
@@ -386,6 +424,37 @@ mod tests {
             payload: [(15_000 + i as u64 % 90) * 10_000_000, (1 + i as u64 % 200) * 100_000_000],
         };
         (0..count).map(trade).collect()
+    }
+
+    #[test]
+    fn a_run_of_a_log_is_the_frames() {
+        let events: Vec<Event> = (0..40)
+            .map(|at| Event {
+                ts_event: 1_000 + at * 10,
+                kind: 1,
+                payload: [at * 100, at],
+                ..Event::default()
+            })
+            .collect();
+        let mut bytes = Vec::new();
+        assert_eq!(FrameWriter::new(&mut bytes).packed(7, 9, [&events, &[]]), events.len());
+        let mut buffer = FrameBuffer::new(1);
+        assert_eq!(buffer.push(&bytes), bytes.len());
+        let (offset, head, body) = buffer.next_frame().unwrap().unwrap();
+        let Frame::Packed(packed) = Frame::read(offset, &head, body).unwrap() else { panic!("not packed") };
+        let run = [&packed.head()[..], packed.bytes()].concat();
+        let again = Packed::of_log(7, 9, &run).unwrap();
+        let mut back = Vec::new();
+        again.unpack(&mut back).unwrap();
+        assert_eq!((back, again.head()), (events, packed.head()));
+        for (at, byte) in [(1, 255), (2, 0), (2, 200), (3, 1), (12, SCALE_MAX + 1), (15, 1), (19, 1)] {
+            let mut wrong = run.clone();
+            wrong[at] = byte;
+            assert!(Packed::of_log(7, 9, &wrong).is_none(), "byte {at}");
+        }
+        assert!(Packed::of_log(7, 9, &run[..RUN_HEAD_BYTES - 1]).is_none());
+        let cut = Packed::of_log(7, 9, &run[..run.len() - 8]).unwrap();
+        assert!(cut.unpack(&mut Vec::new()).is_err());
     }
 
     #[test]

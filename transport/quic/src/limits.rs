@@ -19,6 +19,8 @@ pub struct Limits {
     /// UDP payload to start with, in bytes: 1,200 to 6,500. Segmentation offload sends ten packets in one call of at most
     /// 64 KiB, and beyond that the kernel refuses and the library drops in silence.
     pub mtu: u16,
+    /// UDP payload up to which more than that is looked for on the way, in bytes: up to 6,500.
+    pub mtu_found_max: u16,
     /// Silence after which a connection is dead.
     pub idle_timeout: Duration,
     /// How often a silent connection is kept alive; `None` leaves that to the other side.
@@ -39,6 +41,8 @@ const ACK_BYTES: u32 = 12_000;
 const ACK_DELAY: Duration = Duration::from_millis(5);
 /// The largest MTU that [`Limits::mtu`] takes.
 pub const MTU_MAX: u16 = 6_500;
+/// What is looked for unless told otherwise: what an ordinary network carries.
+const MTU_FOUND_MAX: u16 = 1_452;
 /// The smallest, which QUIC itself requires.
 pub const MTU_MIN: u16 = 1_200;
 
@@ -51,6 +55,7 @@ impl Default for Limits {
             streams_max: 16,
             // What passes any Ethernet with room for tunnels; discovery goes up from here.
             mtu: 1_200,
+            mtu_found_max: MTU_FOUND_MAX,
             idle_timeout: Duration::from_secs(10),
             keep_alive: Some(Duration::from_secs(3)),
             connections_max: 10_000,
@@ -89,6 +94,7 @@ impl Limits {
         check("send_window", self.send_window.into(), window.0, window.1)?;
         check("streams_max", self.streams_max.into(), 1, 1_024)?;
         check("mtu", self.mtu.into(), MTU_MIN.into(), MTU_MAX.into())?;
+        check("mtu_found_max", self.mtu_found_max.into(), MTU_MIN.into(), MTU_MAX.into())?;
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         check("idle_timeout in ms", millis(self.idle_timeout), 100, 3_600_000)?;
         check("keep_alive in ms", millis(self.keep_alive.unwrap_or(Duration::from_secs(1))), 10, 3_600_000)?;
@@ -118,7 +124,7 @@ impl Limits {
             .allow_spin(false)
             .enable_segmentation_offload(true);
         let mut discovery = MtuDiscoveryConfig::default();
-        discovery.upper_bound(self.mtu.max(1_452));
+        discovery.upper_bound(self.mtu.max(self.mtu_found_max));
         config.mtu_discovery_config(Some(discovery));
         // Every other packet acknowledged alone is a third of all packets where small messages go to and fro. What arrives out of
         // order is still told at once.

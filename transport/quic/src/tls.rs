@@ -113,6 +113,19 @@ impl Trust {
     /// [`TlsError`] when the identity cannot be used.
     #[cfg(feature = "client")]
     pub fn client(&self, identity: Option<&Identity>, alpn: &[u8]) -> Result<quinn::ClientConfig, TlsError> {
+        self.client_of(identity, &[alpn])
+    }
+
+    /// The same for a client that speaks any of `alpn`; which it is to be, the server says.
+    ///
+    /// # Errors
+    /// [`TlsError`] when the identity cannot be used.
+    #[cfg(feature = "client")]
+    pub fn client_of(
+        &self,
+        identity: Option<&Identity>,
+        alpn: &[&[u8]],
+    ) -> Result<quinn::ClientConfig, TlsError> {
         let tls = rustls::ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(Arc::clone(&self.roots));
@@ -120,7 +133,7 @@ impl Trust {
             Some(Identity { chain, key }) => tls.with_client_auth_cert(chain.clone(), key.clone_key())?,
             None => tls.with_no_client_auth(),
         };
-        tls.alpn_protocols = vec![alpn.to_vec()];
+        tls.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
         // What is sent before the handshake ends can be replayed by others.
         tls.enable_early_data = false;
         let quic =
@@ -199,8 +212,8 @@ impl Identity {
         config
     }
 
-    /// The library's settings for a server that speaks `alpn`. `clients` is whose certificates clients may show, and whether they
-    /// must.
+    /// The library's settings for a server that speaks `alpn`, what it prefers first. `clients` is whose certificates clients may show,
+    /// and whether they must.
     ///
     /// # Errors
     /// [`TlsError`] when the certificates cannot be used.

@@ -315,8 +315,14 @@ fn input_bytes(entry: &Entry<Bytes>) -> usize {
 
 /// Appends an entry: the same bytes as in an append, for a log that is kept.
 pub fn encode_entry(entry: &Entry<Bytes>, out: &mut Vec<u8>) {
+    let input = if let Body::Input { input, .. } = &entry.body { &input[..] } else { &[] };
+    encode_entry_with(entry, input, out);
+}
+
+/// The same with another input in place of its own; a digest has none.
+pub fn encode_entry_with(entry: &Entry<Bytes>, input: &[u8], out: &mut Vec<u8>) {
     let (kind, source, first, second, payload) = match &entry.body {
-        Body::Input { source, sequence, input } => (1, *source, *sequence, 0, &input[..]),
+        Body::Input { source, sequence, .. } => (1, *source, *sequence, 0, input),
         Body::Digest { at, value } => (2, 0, *at, *value, &[][..]),
     };
     let head = EntryHead {

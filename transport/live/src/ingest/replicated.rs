@@ -5,6 +5,7 @@
 
 use super::{FeedState, Ingest};
 use crate::journal::{JournalError, Recovered};
+use crate::packed::{self, Item};
 use crate::recovery::Loaded;
 use crate::replication::{Input, Order, ReplicaSnapshots, Replication, Submission};
 use crate::snapshot::Request;
@@ -14,11 +15,13 @@ use std::time::Instant;
 use tidegate_engine::{Event, kind};
 use tidegate_journal::{Batch, Entry, Point};
 use tidegate_proto::feed::{ConnectionId, FeedServer, FeedServerOptions, FeedServerState, StateError, Taken};
-use tidegate_proto::{Close, MonoTime};
+use tidegate_proto::{Close, MonoTime, Packed};
 
 pub(super) struct Replicating {
     port: Replication,
     batch: Batch,
+    /// Whether packed events are in it.
+    packed: bool,
     /// In order, what the driver had no room for.
     waiting: VecDeque<Submission>,
     /// The epoch it leads in.
@@ -44,6 +47,7 @@ impl Replicating {
         Self {
             port,
             batch: Batch::new(),
+            packed: false,
             waiting: VecDeque::new(),
             leads: None,
             group: feed.group.as_ref().map(|of| of.group),
@@ -75,12 +79,19 @@ impl Replicating {
         assert!(fits, "an entry is never larger than a batch: frames have bounds");
     }
 
+    /// The same, of events that a feed has packed.
+    fn note_packed(&mut self, rank: u16, named: u32, run: &Packed<'_>) {
+        self.note(|batch| packed::put(batch, rank, named, run));
+        self.packed = true;
+    }
+
     /// Hands over what this turn accepted.
     pub(super) fn submit(&mut self) {
         if self.batch.is_empty() {
             return;
         }
-        let input = Input::of(&self.batch);
+        let packed = std::mem::take(&mut self.packed);
+        let input = if packed { Input::of_packed(&self.batch) } else { Input::of(&self.batch) };
         self.batch.clear();
         let Some(epoch) = self.leads else { return };
         self.waiting.push_back(Submission { epoch, input });
@@ -145,8 +156,13 @@ impl Ingest {
         }
     }
 
-    /// Does what a frame asks: notes it, for it to happen on all nodes.
-    pub(super) fn take_replicated(&mut self, connection: ConnectionId, taken: Taken<'_>) -> Option<Close> {
+    /// Does what a frame asks: notes it, for it to happen on all nodes; its events as they were `packed`, where they were.
+    pub(super) fn take_replicated(
+        &mut self,
+        connection: ConnectionId,
+        taken: Taken<'_>,
+        packed: Option<&Packed<'_>>,
+    ) -> Option<Close> {
         match taken {
             Taken::Nothing => {}
             Taken::Registered { rank, new_session, superseded } => {
@@ -165,7 +181,13 @@ impl Ingest {
             }
             Taken::Events { rank, named, events } => {
                 let sequence = (self.server.stands(rank).1 + 1).saturating_sub(events.len() as u64);
-                self.note(|batch| batch.events(rank, sequence, named, events));
+                // Of a frame of which a part is known already, the rest goes on as it is.
+                let whole =
+                    |run: &&Packed<'_>| run.sequence == sequence && usize::from(run.count) == events.len();
+                match (packed.filter(whole), &mut self.replica) {
+                    (Some(run), Some(replica)) => replica.note_packed(rank, named, run),
+                    _ => self.note(|batch| batch.events(rank, sequence, named, events)),
+                }
             }
             Taken::Lost { rank, count } => {
                 let last = self.server.stands(rank).1;
@@ -227,10 +249,14 @@ impl Ingest {
     fn committed(&mut self, input: &Input) {
         let Some(mut replica) = self.replica.take() else { return };
         std::mem::swap(&mut self.server, &mut replica.log);
-        let _ = self.read_entries(input.entries(), &mut replica.ranks, &mut Recovered::default());
+        let _ = self.read_items(input.items().flatten(), &mut replica.ranks, &mut Recovered::default());
         std::mem::swap(&mut self.server, &mut replica.log);
-        for entry in input.entries().flatten() {
-            let (Entry::Events { rank, .. } | Entry::Lost { rank, .. }) = entry else { continue };
+        for item in input.items().flatten() {
+            let (Item::Entry(Entry::Events { rank, .. } | Entry::Lost { rank, .. })
+            | Item::Packed { rank, .. }) = item
+            else {
+                continue;
+            };
             let Some(&rank) = replica.ranks.get(&rank) else { continue };
             let (session, last) = replica.log.stands(rank);
             // Of a durable cluster, whose nodes count only what they have synced, these are the same.
@@ -338,6 +364,7 @@ impl Ingest {
         }
         let Some(replica) = &mut self.replica else { return };
         replica.batch.clear();
+        replica.packed = false;
         replica.waiting.clear();
         replica.arrived.clear();
         self.server.go_on_from(&replica.log);
@@ -350,8 +377,15 @@ impl Ingest {
         replica.unsettled = tail.len();
         replica.arrived.extend(tail.iter().map(|_| None));
         let mut ranks = replica.ranks.clone();
-        for entry in tail.iter().flat_map(Input::entries).flatten() {
-            sent(&mut self.server, &mut ranks, entry);
+        for item in tail.iter().flat_map(Input::items).flatten() {
+            match item {
+                Item::Entry(entry) => sent(&mut self.server, &mut ranks, entry),
+                Item::Packed { rank, run } => {
+                    if let Some(&here) = ranks.get(&rank) {
+                        self.server.recover_events(here, run.sequence, run.count.into());
+                    }
+                }
+            }
         }
         let now = self.clock.now();
         for source in &mut self.sources {
