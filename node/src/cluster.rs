@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate_cluster::operate::{Found, Operator};
 use tidegate_cluster::{
     ClusterConfig, ClusterError, Founding, Node, NodeGroup, NodePlace, NodeStatus, Prepared, Recovered,
-    ReplicaStatus, Snapshotting,
+    ReplicaStatus, Snapshotting, Speaks,
 };
 use tidegate_journal::commit::CommitOptions;
 use tidegate_live::replication::{ReplicaSnapshots, ReplicationDriver, replication};
@@ -26,6 +26,11 @@ use tidegate_replica::{Command, Member as Incarnation, Meta};
 
 /// How long something may take to be decided, such as while consensus gets another leader.
 const DECIDED: Duration = Duration::from_secs(10);
+
+/// Set in the environment, a node speaks to others and to feeds as the version before would: for tests of clusters in which both are.
+const SPEAK_BEFORE: &str = "TIDEGATE_SPEAK_BEFORE";
+/// Version of the feeds' protocol that that one speaks at most.
+const PROTOCOL_BEFORE: u8 = 3;
 
 /// First ports of local nodes.
 const LOCAL_PEERS: u16 = 7_501;
@@ -299,7 +304,11 @@ impl Member {
         settings: &str,
         wall_ns: fn() -> u64,
     ) -> Result<(Prepared, Vec<ReplicationDriver>), Failure> {
-        let prepared = Prepared::of(&self.dir).map_err(failure)?;
+        let mut prepared = Prepared::of(&self.dir).map_err(failure)?;
+        if std::env::var_os(SPEAK_BEFORE).is_some_and(|value| !value.is_empty()) {
+            prepared = prepared.speaking(Speaks::Before);
+            options.feed.version_max = PROTOCOL_BEFORE;
+        }
         let reserve_bytes = CommitOptions::default().reserve_bytes;
         let (ports, drivers): (Vec<_>, Vec<_>) = (0..prepared.groups()).map(|_| replication()).unzip();
         let snapshots = |folder| {

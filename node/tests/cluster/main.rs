@@ -41,6 +41,8 @@ struct Cluster {
     snapshots: &'static str,
     /// Where each node's gateway is, if it has one.
     http: Vec<Option<SocketAddr>>,
+    /// Nodes that are started to speak as the version before does.
+    before: Vec<u64>,
 }
 
 /// A UDP port that nobody has, and that nobody is given who asks for any: those are above.
@@ -67,6 +69,11 @@ impl Cluster {
 
     /// One that was made with these words.
     fn of(work: &'static str, words: &str) -> Self {
+        Self::speaking(work, words, &[])
+    }
+
+    /// One of which these nodes speak as the version before does.
+    fn speaking(work: &'static str, words: &str, before: &[u64]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let ports: Vec<u16> = (0..6).map(|_| port()).collect();
         let nodes: Vec<String> =
@@ -77,7 +84,8 @@ impl Cluster {
         // A feed of many symbols in groups would have them make snapshots and nothing else.
         let snapshots = if words.contains("--groups") { "--journal-snapshot 5000" } else { SNAPSHOTS };
         let (nodes, http) = (vec![None, None, None], vec![None; 3]);
-        let mut cluster = Self { folder, nodes, servers, work, snapshots, http };
+        let before = before.to_vec();
+        let mut cluster = Self { folder, nodes, servers, work, snapshots, http, before };
         (1..=3).for_each(|node| cluster.serve(node));
         cluster
     }
@@ -87,7 +95,11 @@ impl Cluster {
     }
 
     fn serve(&mut self, node: u64) {
-        let mut running = Running::start(self.folder.path(), &self.line(node));
+        let mut serve = command(self.folder.path(), &self.line(node));
+        if self.before.contains(&node) {
+            serve.env("TIDEGATE_SPEAK_BEFORE", "1");
+        }
+        let mut running = Running::of(serve);
         let hello = running.json();
         assert_eq!(hello["node"], node);
         let url = hello["http"].as_str().and_then(|url| url.strip_prefix("http://"));
@@ -149,6 +161,32 @@ impl Cluster {
                 return seen;
             }
             assert!(start.elapsed() < PATIENCE, "node {node} sees no {what} in time: {seen:#}");
+        }
+    }
+
+    /// All have all events, with the same digest, and end with the results of a server that stood alone.
+    #[track_caller]
+    fn ends_as(&mut self, calm: &Value) {
+        let status = self.until("all to have everything", |status| {
+            let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+            nodes.iter().all(|node| {
+                let replica = &node["replica"];
+                replica["logged"] == EVENTS && replica["commit"] == nodes[0]["replica"]["end"]
+            })
+        });
+        let nodes = status["nodes"].as_array().expect("nodes");
+        let digests: Vec<&Value> = nodes.iter().map(|node| &node["replica"]["digest"]).collect();
+        assert!(digests.iter().all(|digest| *digest == digests[0]), "{status:#}");
+        for summary in self.end() {
+            let source = &summary["sources"][0];
+            assert_eq!(
+                [&source["accepted"], &source["declared_lost"], &source["refused"]],
+                [EVENTS, 0, 0],
+                "{source}"
+            );
+            assert_eq!((&summary["imbalance"], &summary["events"]), (&Value::from(0), &Value::from(EVENTS)));
+            assert_eq!(summary["digest"], calm["digest"], "the same results as without a cluster");
+            assert_eq!(summary["streams"], calm["streams"]);
         }
     }
 
@@ -293,28 +331,50 @@ fn a_leader_killed_again_and_again_loses_nothing() {
     assert!(account["connections"].as_u64() > Some(1), "{account}");
     assert!(epochs.windows(2).all(|pair| pair[0] < pair[1]), "{epochs:?}");
 
-    let status = cluster.until("all to have everything", |status| {
-        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-        nodes.iter().all(|node| {
-            let replica = &node["replica"];
-            replica["logged"] == EVENTS && replica["commit"] == nodes[0]["replica"]["end"]
-        })
-    });
-    let digests: Vec<&Value> =
-        status["nodes"].as_array().expect("nodes").iter().map(|node| &node["replica"]["digest"]).collect();
-    assert!(digests.iter().all(|digest| *digest == digests[0]), "{status:#}");
-    for node in std::mem::take(&mut cluster.nodes).into_iter().flatten() {
-        let summary = node.summary();
-        let source = &summary["sources"][0];
-        assert_eq!(
-            [&source["accepted"], &source["declared_lost"], &source["refused"]],
-            [EVENTS, 0, 0],
-            "{source}"
-        );
-        assert_eq!((&summary["imbalance"], &summary["events"]), (&Value::from(0), &Value::from(EVENTS)));
-        assert_eq!(summary["digest"], calm["digest"], "the same results as without cluster and kills");
-        assert_eq!(summary["streams"], calm["streams"]);
+    cluster.ends_as(&calm);
+}
+
+/// Nodes of the version before are upgraded one after the other under a feed, and one is put back. Each step is whole in sync again.
+#[test]
+fn a_cluster_is_upgraded_node_by_node_and_one_is_put_back() {
+    let mut cluster = Cluster::speaking(WORK, "", &[1, 2, 3]);
+    write_trades(&cluster.path().join("all.csv"), EVENTS);
+    let calm = calm(cluster.path());
+    cluster.all_in_sync();
+    let mut feed = Running::start(
+        cluster.path(),
+        &format!(
+            "publish all.csv --ack committed --speed 15 --json --give-up-after 5m --server {} --ca lab/ca-cert.pem",
+            cluster.servers
+        ),
+    );
+    let steps = [(1, false), (2, false), (3, false), (2, true)];
+    for ((step, (node, before)), lead) in (1..).zip(steps).zip([1, 2, 3, 1]) {
+        let enough = EVENTS * step / (steps.len() as u64 + 2);
+        cluster.until("enough events", |status| logged(status) >= enough);
+        let ended = cluster.nodes[node as usize - 1].take().expect("it runs").summary();
+        assert_eq!(ended["imbalance"], 0, "{ended}");
+        cluster.before.retain(|other| *other != node);
+        cluster.before.extend(before.then_some(node));
+        cluster.serve(node);
+        cluster.all_in_sync();
+        // Both versions lead while the other one follows. Whoever is not in sync right now is asked again.
+        cluster.until("the leader that it is to be", |status| {
+            let leads = leader(status) == Some(lead);
+            if !leads {
+                let to = format!("cluster move lab --to {lead}");
+                command(cluster.path(), &to).output().expect("the binary starts");
+            }
+            leads
+        });
     }
+    let account = feed.json();
+    assert_eq!(
+        [&account["offered"], &account["acked"], &account["lost_by_server"]],
+        [EVENTS, EVENTS, 0],
+        "{account}"
+    );
+    cluster.ends_as(&calm);
 }
 
 /// Codes or kinds of a list.

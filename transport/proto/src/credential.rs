@@ -42,14 +42,13 @@ impl Shown {
     }
 }
 
-/// The version that both speak: the highest in common.
-pub(crate) fn agreed(hello: &Hello<'_>) -> Result<u8, Close> {
+/// The version that both speak: the highest in common, where the server's is `most`.
+pub(crate) fn agreed(hello: &Hello<'_>, most: u8) -> Result<u8, Close> {
     let (min, max) = (hello.version_min, hello.version_max);
-    if min > PROTOCOL_MAX || max < PROTOCOL_MIN {
-        let reason = format!(
-            "versions {min} to {max} were offered, this server speaks {PROTOCOL_MIN} to {PROTOCOL_MAX}"
-        );
+    if min > most || max < PROTOCOL_MIN {
+        let reason =
+            format!("versions {min} to {max} were offered, this server speaks {PROTOCOL_MIN} to {most}");
         return Err(Close::new(CloseCode::VERSION, reason));
     }
-    Ok(max.min(PROTOCOL_MAX))
+    Ok(max.min(most))
 }

@@ -7,7 +7,7 @@ use crate::groups::GroupMap;
 use crate::hub::{STREAM_NUMBERS_MAX, StreamMeta};
 use crate::subscription::{Start, Subscription, SubscriptionError};
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::FrameError;
+use crate::wire::{FrameError, PROTOCOL_MAX};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl SubscriberSession {
         match (self.stage, frame) {
             (_, Frame::Close { .. }) => return Ok(Request::Finished),
             (Stage::Greeting, Frame::Hello(hello)) => {
-                let version = credential::agreed(hello)?;
+                let version = credential::agreed(hello, PROTOCOL_MAX)?;
                 if hello.plane != Plane::Subscribe {
                     return Err(Close::new(CloseCode::PROTOCOL, "a feed on the subscribers' plane"));
                 }

@@ -7,7 +7,7 @@ use crate::credential;
 use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane, Texts};
 use crate::groups::wrong_group;
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{FRAME_EVENTS_MAX, FrameError};
+use crate::wire::{FRAME_EVENTS_MAX, FrameError, PROTOCOL_MAX};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub struct FeedServerOptions {
     pub server: String,
     /// The group whose feeds these are, where there are several.
     pub group: Option<FeedGroup>,
+    /// Version of the protocol that is spoken at most. Lower than what this one knows only to be as a server of before, for a test.
+    pub version_max: u8,
 }
 
 /// A group of slots: names of other slots are fed elsewhere.
@@ -90,6 +92,7 @@ impl Default for FeedServerOptions {
             incarnation: 1,
             server: "tidegate".to_owned(),
             group: None,
+            version_max: PROTOCOL_MAX,
         }
     }
 }
@@ -564,7 +567,7 @@ impl FeedServer {
         out: &mut Vec<u8>,
     ) -> Result<Taken<'a>, Close> {
         let Frame::Hello(hello) = *frame else { return Ok(Taken::Nothing) };
-        let version = credential::agreed(&hello)?;
+        let version = credential::agreed(&hello, self.options.version_max)?;
         if hello.plane != Plane::Feed {
             return Err(Close::new(CloseCode::PROTOCOL, "a subscriber on the feeds' plane"));
         }
