@@ -263,6 +263,33 @@ fn what_is_durable_is_there_after_all_nodes_were_killed() {
     assert!(code == Some(0) && rest.len() as u64 + 1 + 3 >= bars, "{} of {bars}: {notes}", rest.len() + 1);
 }
 
+/// A node that dies takes one of the two leads with it, not both: its group would wait for one election behind the other.
+#[test]
+fn who_leads_the_group_leaves_consensus_to_another_node() {
+    let mut cluster = Cluster::start(WORK);
+    cluster.all_in_sync();
+    let leads = |status: &Value| {
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        nodes.iter().find(|node| node["consensus"]["leader"] == node["node"])?["node"].as_u64()
+    };
+    let apart = |status: &Value| leads(status).is_some_and(|node| Some(node) != leader(status));
+    let status = cluster.until("consensus led by a follower", apart);
+    let to = leads(&status).expect("it was seen");
+    cluster.until("the leader of consensus to lead the group too", |status| {
+        let moved = leader(status) == Some(to);
+        if !moved {
+            // Whoever is not in sync right now is asked again.
+            command(cluster.path(), &format!("cluster move lab --to {to}"))
+                .output()
+                .expect("the binary starts");
+        }
+        moved
+    });
+    cluster.until("consensus led by a follower again", apart);
+    cluster.all_in_sync();
+    cluster.end();
+}
+
 #[test]
 fn a_leader_killed_again_and_again_loses_nothing() {
     let mut cluster = Cluster::start(WORK);

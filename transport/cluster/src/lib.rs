@@ -16,6 +16,7 @@ pub mod config;
 mod links;
 mod store;
 
+mod aside;
 mod metadata;
 
 mod members;

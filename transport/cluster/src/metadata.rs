@@ -26,6 +26,8 @@ use tokio::sync::{mpsc, watch};
 /// Times of consensus in milliseconds, on a disk that is quick: what elections wait for, at least and at most, and between two heartbeats.
 const ELECTION_MS: (u64, u64) = (150, 300);
 const HEARTBEAT_MS: u64 = 50;
+/// In longest waits of an election: how long who steps aside is silent at most. The lease is one, the wait behind it another, and two may collide.
+const PATIENCE: u64 = 5;
 /// A disk that syncs in so many milliseconds is quick. A vote is two syncs, one behind the other, within the shortest wait.
 const QUICK_SYNC_MS: u64 = 25;
 /// How much longer elections wait at most where syncs are slow.
@@ -51,7 +53,7 @@ const BEHIND_MAX: u64 = 16;
 /// Commands of this node that wait.
 const PROPOSALS_MAX: usize = 64;
 
-type Group = Raft<Types>;
+pub(crate) type Group = Raft<Types>;
 
 #[derive(Serialize, Deserialize)]
 enum Question {
@@ -169,10 +171,10 @@ pub(crate) type Verdict = Result<Decision, Undecided>;
 /// Consensus as it is used here.
 #[derive(Clone)]
 pub(crate) struct Consensus {
-    me: NodeId,
-    group: Group,
+    pub(crate) me: NodeId,
+    pub(crate) group: Group,
     links: Arc<Links>,
-    watched: watch::Receiver<Arc<Meta>>,
+    pub(crate) watched: watch::Receiver<Arc<Meta>>,
     parties: watch::Receiver<BTreeSet<u64>>,
 }
 
@@ -256,6 +258,7 @@ impl Consensus {
         let consensus = Self { me, group, links, watched, parties };
         tokio::spawn(consensus.clone().watch_over());
         tokio::spawn(consensus.clone().tend());
+        tokio::spawn(consensus.clone().step_aside(Duration::from_millis(PATIENCE * ELECTION_MS.1 * slower)));
         Ok(consensus)
     }
 
@@ -351,6 +354,11 @@ impl Consensus {
         }
     }
 
+    /// Whether a node was heard of just now.
+    pub(crate) fn is_heard(&self, node: NodeId) -> bool {
+        self.links.heard(node).is_some_and(|at| at.elapsed() < SILENCE)
+    }
+
     /// Who has a part in consensus.
     pub(crate) fn parties(&self) -> watch::Receiver<BTreeSet<u64>> {
         self.parties.clone()
@@ -393,8 +401,7 @@ impl Consensus {
             let matched = metrics.replication.as_ref().and_then(|known| known.get(&id).copied().flatten());
             let last = metrics.last_log_index.unwrap_or(0);
             let caught_up = matched.is_some_and(|matched| matched.index + BEHIND_MAX >= last);
-            let here = self.links.heard(node).is_some_and(|at| at.elapsed() < SILENCE);
-            if !voters.contains(&id) && caught_up && here {
+            if !voters.contains(&id) && caught_up && self.is_heard(node) {
                 return Some(ChangeMembers::AddVoterIds(one(id)));
             }
         }
