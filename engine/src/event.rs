@@ -65,6 +65,8 @@ pub mod kind {
     pub const IDLE: u8 = 134;
     /// The input ended: close everything that is open. Comes once, last.
     pub const END: u8 = 135;
+    /// `source` has come to `ts_event` and has nothing else to say: to watermarks what an event of that time is, to all else nothing.
+    pub const TIME: u8 = 136;
 
     /// Name of a kind, for tables and messages.
     #[must_use]
@@ -85,6 +87,7 @@ pub mod kind {
             GAP => "gap",
             IDLE => "idle",
             END => "end",
+            TIME => "time",
             _ => "unknown",
         }
     }
@@ -254,6 +257,12 @@ impl Event {
     #[must_use]
     pub const fn is_control(&self) -> bool {
         self.kind >= kind::CONTROL
+    }
+
+    /// Whether its stamp is its source's time: of data, and of records that tell nothing else.
+    #[must_use]
+    pub const fn tells_time(&self) -> bool {
+        self.kind < kind::CONTROL || self.kind == kind::TIME
     }
 
     /// Price of a trade or book level.

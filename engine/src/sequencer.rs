@@ -20,9 +20,7 @@ const SCAN_EVENTS: usize = 512;
 
 /// The newest stamp among data records; control records carry other times. Branch-free, so it vectorises.
 pub(crate) fn newest_of(events: &[Event]) -> u64 {
-    events
-        .iter()
-        .fold(0, |newest, event| newest.max(if event.kind < kind::CONTROL { event.ts_event } else { 0 }))
+    events.iter().fold(0, |newest, event| newest.max(if event.tells_time() { event.ts_event } else { 0 }))
 }
 
 /// How a sequencer treats time.
@@ -124,7 +122,7 @@ impl Sequencer {
     }
 
     /// Takes events in order; hands each finished frame to `emit`: MARK, events, WATERMARK (without what was released before).
-    /// Control records of the input (GAP, DEFINE, BARRIER) keep their place and do not count as events.
+    /// Control records of the input (GAP, DEFINE, BARRIER, TIME) keep their place and do not count as events.
     pub fn push(&mut self, events: &[Event], emit: &mut impl FnMut(&[Event])) {
         match &mut self.fence {
             Some(fence) => {
@@ -133,10 +131,9 @@ impl Sequencer {
                 } else {
                     let mut admitted = std::mem::take(&mut self.admitted);
                     for &event in events {
-                        if event.is_control() {
-                            admitted.push(event);
-                        } else if let Some(fence) = &mut self.fence {
-                            fence.admit(event, &mut admitted);
+                        match &mut self.fence {
+                            Some(fence) if event.tells_time() => fence.admit(event, &mut admitted),
+                            _ => admitted.push(event),
                         }
                     }
                     self.append(&admitted, emit);
@@ -163,7 +160,7 @@ impl Sequencer {
             let mut newest = newest_of(now);
             let mut full = now.len() == room;
             if newest >= self.crossing && self.crossing != u64::MAX {
-                let crosses = |event: &Event| !event.is_control() && event.ts_event >= self.crossing;
+                let crosses = |event: &Event| event.tells_time() && event.ts_event >= self.crossing;
                 // None only where all are control records, before the first event.
                 if let Some(at) = now.iter().position(crosses) {
                     now = &now[..=at];
@@ -462,6 +459,37 @@ mod tests {
                 log
             };
             prop_assert_eq!(log(&[]), log(&cuts));
+        }
+
+        /// A word about the time is to watermarks what an event of that time is, absurd stamps included.
+        #[test]
+        fn words_about_the_time_move_watermarks_as_events_do(
+            stamps in proptest::collection::vec((0u64..60, any::<bool>()), 0..600),
+            jump_at in 0usize..600,
+        ) {
+            const DAY_NS: u64 = 86_400_000_000_000;
+            let kinds = |time: u8| -> Vec<Event> {
+                let mut at = 1_000 * DAY_NS;
+                let stamped = stamps.iter().enumerate().map(|(number, &(step, tells))| {
+                    at += step * 1_000_000;
+                    let ts_event = if number == jump_at { at + 9 * DAY_NS } else { at };
+                    Event { ts_event, kind: if tells { time } else { kind::SAMPLE }, ..Event::default() }
+                });
+                stamped.collect()
+            };
+            let watermarks = |events: &[Event]| -> Vec<u64> {
+                let mut sequencer = Sequencer::new(SequencerOptions::default());
+                let mut marks = Vec::new();
+                let mut emit = |frame: &[Event]| {
+                    marks.extend(frame.iter().filter(|record| record.kind == kind::WATERMARK).map(|record| record.ts_event));
+                };
+                sequencer.push(events, &mut emit);
+                sequencer.finish(&mut emit);
+                let data = events.iter().filter(|event| !event.is_control()).count() as u64;
+                assert!(sequencer.fenced() <= data, "what is refused is counted, words are not");
+                marks
+            };
+            prop_assert_eq!(watermarks(&kinds(kind::TIME)), watermarks(&kinds(kind::SAMPLE)));
         }
 
         /// After a watermark, no frame holds an event older than it by more than the source's own lateness allows.

@@ -152,6 +152,11 @@ pub struct Fence {
     fenced: u64,
 }
 
+/// What an event counts for among those refused: a word about the time is nobody's data.
+fn data(event: &Event) -> u64 {
+    u64::from(!event.is_control())
+}
+
 impl Fence {
     /// A fence that believes the first stamp it sees only when the next ones agree, like any other jump.
     #[must_use]
@@ -214,13 +219,13 @@ impl Fence {
     pub fn admit(&mut self, event: Event, out: &mut Vec<Event>) {
         // No number of others can confirm what no stamp may be: windows could not even have an end there.
         if event.ts_event > EventTime::MAX.0 {
-            self.fenced += 1;
+            self.fenced += data(&event);
             return;
         }
         let near = |reached: u64| event.ts_event <= reached.saturating_add(self.options.jump_max_ns);
         if self.reached.is_some_and(near) {
             // Refuted: time goes on where it was.
-            self.fenced += self.suspects.len() as u64;
+            self.fenced += self.suspects.iter().map(data).sum::<u64>();
             self.suspects.clear();
             self.reached = self.reached.map(|reached| reached.max(event.ts_event));
             out.push(event);
@@ -232,7 +237,7 @@ impl Fence {
         {
             if self.reached.is_none() && event.ts_event < first.ts_event {
                 // Nothing believed yet and time went back: the earlier stamp was the absurd one.
-                self.fenced += self.suspects.len() as u64;
+                self.fenced += self.suspects.iter().map(data).sum::<u64>();
             } else if self.reached.is_none() {
                 // Sparse data: each step is a jump. The held ones are the older, so they are no future stamps.
                 self.release(out);
@@ -244,7 +249,7 @@ impl Fence {
                 self.suspects.push(event);
                 return;
             } else {
-                self.fenced += self.suspects.len() as u64;
+                self.fenced += self.suspects.iter().map(data).sum::<u64>();
             }
             self.suspects.clear();
         }
@@ -273,7 +278,7 @@ impl Fence {
             if event.ts_event <= limit {
                 out.push(event);
             } else {
-                self.fenced += 1;
+                self.fenced += data(&event);
             }
         }
     }

@@ -217,9 +217,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
             ));
         }
         if member.groups() > 1 && !derived::names(config).is_empty() {
-            return Err(Failure::usage(
-                "a cluster of several groups derives no streams from bars yet: leave [[surface]], [[spectrum]] and [[risk]] out, or make a cluster of one group",
-            ));
+            ui.note("what is derived from all symbols begins once every group was fed something");
         }
         let (prepared, drivers) = member.prepare(&mut options, &mut limits, &text, now_ns)?;
         let metas: Vec<StreamMeta> = streams.iter().map(meta).collect();

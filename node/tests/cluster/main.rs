@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod derived;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(target_os = "linux")]
@@ -43,6 +44,8 @@ struct Cluster {
     http: Vec<Option<SocketAddr>>,
     /// Nodes that are started to speak as the version before does.
     before: Vec<u64>,
+    /// What the configuration of each says, where they have one.
+    settings: &'static str,
 }
 
 /// A UDP port that nobody has, and that nobody is given who asks for any: those are above.
@@ -69,11 +72,20 @@ impl Cluster {
 
     /// One that was made with these words.
     fn of(work: &'static str, words: &str) -> Self {
-        Self::speaking(work, words, &[])
+        Self::made(work, words, &[], "")
     }
 
     /// One of which these nodes speak as the version before does.
     fn speaking(work: &'static str, words: &str, before: &[u64]) -> Self {
+        Self::made(work, words, before, "")
+    }
+
+    /// One whose nodes have a configuration that says this.
+    fn with_settings(work: &'static str, words: &str, settings: &'static str) -> Self {
+        Self::made(work, words, &[], settings)
+    }
+
+    fn made(work: &'static str, words: &str, before: &[u64], settings: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let ports: Vec<u16> = (0..6).map(|_| port()).collect();
         let nodes: Vec<String> =
@@ -85,7 +97,7 @@ impl Cluster {
         let snapshots = if words.contains("--groups") { "--journal-snapshot 5000" } else { SNAPSHOTS };
         let (nodes, http) = (vec![None, None, None], vec![None; 3]);
         let before = before.to_vec();
-        let mut cluster = Self { folder, nodes, servers, work, snapshots, http, before };
+        let mut cluster = Self { folder, nodes, servers, work, snapshots, http, before, settings };
         (1..=3).for_each(|node| cluster.serve(node));
         cluster
     }
@@ -111,11 +123,12 @@ impl Cluster {
 
     /// How a node is started: the third by a configuration.
     fn line(&self, node: u64) -> String {
-        if node != 3 {
+        if node != 3 && self.settings.is_empty() {
             return format!("serve --cluster lab/node-{node} {} {}", self.snapshots, self.work);
         }
-        std::fs::write(self.path().join("lab/third.toml"), "[cluster]\nfolder = \"node-3\"\n").expect("room");
-        format!("serve --config lab/third.toml {} {}", self.snapshots, self.work)
+        let text = format!("[cluster]\nfolder = \"node-{node}\"\n{}", self.settings);
+        std::fs::write(self.path().join(format!("lab/{node}.toml")), text).expect("room");
+        format!("serve --config lab/{node}.toml {} {}", self.snapshots, self.work)
     }
 
     fn kill(&mut self, node: u64) {
@@ -529,9 +542,6 @@ fn what_makes_no_cluster_is_refused_in_words() {
     refused("serve --cluster lab/node-1 --listen 127.0.0.1:0", 2, "cannot be used with");
     ends(folder.path(), "cluster init many --local 3 --groups 4", 0);
     refused("serve --cluster many/node-1 --http off --threads fused", 2, "choose separate threads");
-    let derives = "[cluster]\nfolder = \"node-2\"\n[[stream]]\nbars = \"1s\"\n[[surface]]\nbars = \"1s\"\nsweep = [\"rsi:2..9\"]\n";
-    std::fs::write(folder.path().join("many/derives.toml"), derives).expect("room");
-    refused("serve --config many/derives.toml --http off", 2, "several groups derives no streams");
     std::fs::write(folder.path().join("lab/node-1/t.toml"), "[cluster]\nfolder = \".\"\n").expect("room");
     refused("serve --config lab/node-1/t.toml --listen 127.0.0.1:0", 2, "--listen cannot be used on a node");
     refused("serve --config lab/node-1/t.toml --journal", 2, "keeps no journal");

@@ -362,6 +362,9 @@ pub(crate) struct Desk {
     watches: Vec<u16>,
     /// Results of those who computed before, until they are at their end.
     retired: Vec<Receiver<Output>>,
+    /// Event time up to which every shard has told all, also those that were fed nothing yet. What is derived from all keys is the same on
+    /// every node only if it waits for it.
+    heard: u64,
     waker: Wake,
     shared: Arc<Shared>,
     /// Tells those who wait for an answer that none comes, when it is dropped.
@@ -393,6 +396,7 @@ impl Desk {
                 watches_derived: false,
                 derives: Vec::new(),
                 watches: Vec::new(),
+                heard: u64::MAX,
                 waker,
                 shared,
                 _serves: serves,
@@ -404,6 +408,11 @@ impl Desk {
     /// Where the thread notes its time.
     pub(crate) fn times(&self) -> &TimeCells {
         &self.shared.times
+    }
+
+    /// Up to where every shard has told all, where that may be less than the hub's watermark.
+    pub(crate) fn set_heard(&mut self, heard: u64) {
+        self.heard = heard;
     }
 
     /// Results or names were published.
@@ -460,7 +469,11 @@ impl Desk {
     fn derive(&mut self, hub: &mut Hub, asked: &crate::derived::Derive) -> Result<Began, HubError> {
         let announced = hub.announce(&asked.ended, asked.coming.clone())?;
         self.switch(hub, &asked.ended);
-        let (link, began) = Link::begin(hub, asked, announced.first, &self.waker);
+        let (link, mut began) = Link::begin(hub, asked, announced.first, &self.waker);
+        if self.heard != u64::MAX {
+            // Nothing of what is known from before was derived here, and not all groups need be at the same place.
+            began.watermark = self.heard.max(1);
+        }
         let before = self.link.replace(link);
         self.retired.extend(before.map(|link| link.retire(hub)));
         self.derives.retain(|number| !asked.ended.contains(number));
@@ -489,7 +502,7 @@ impl Desk {
         let mut taken = false;
         // What is derived first: it may be watched.
         for derives in [true, false] {
-            let until = if derives { u64::MAX } else { self.until() };
+            let until = if derives { self.heard } else { self.until() };
             let place = if derives { &mut self.link } else { &mut self.watched };
             let Some(link) = place else { continue };
             let (went, came) = link.turn(hub, until);
@@ -630,7 +643,10 @@ impl Egress {
     ) -> (Self, HubHandle) {
         let sleeper = Sleeper::default();
         outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
-        let (desk, handle) = Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock);
+        let (mut desk, handle) = Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock);
+        if several {
+            desk.set_heard(0);
+        }
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
         let complete = vec![0; outputs.len()];
         let egress =
@@ -720,6 +736,9 @@ impl Egress {
         }
         if !self.taken.is_empty() {
             self.hub.publish(&self.taken);
+            if self.several {
+                self.desk.set_heard(self.complete.iter().copied().min().unwrap_or(0));
+            }
             let counts = |complete: &u64| !self.several || *complete > 0;
             self.hub.set_watermark(self.complete.iter().copied().filter(counts).min().unwrap_or(0));
             worked = true;

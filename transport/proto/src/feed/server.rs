@@ -982,7 +982,7 @@ fn overflowed(events: &[Event], named: u32, keys: u32) -> u64 {
 /// The first event that no feed may send, if there is one.
 fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, String)> {
     let undefined = |event: &Event| event.kind < kind::CONTROL && event.key >= keys;
-    let unknown = |event: &Event| !matches!(event.kind, kind::TRADE..=kind::INTEGER | kind::GAP);
+    let unknown = |event: &Event| !matches!(event.kind, kind::TRADE..=kind::INTEGER | kind::GAP | kind::TIME);
     let endless = |event: &Event| event.ts_event > EventTime::MAX.0;
     let notional = |event: &Event| Notional::of(Price(event.price()), Size(event.size()));
     let immense = |event: &Event| event.kind == kind::TRADE && notional(event).is_err();
@@ -1002,7 +1002,7 @@ fn fault(events: &[Event], sequence: u64, keys: u32) -> Option<(CloseCode, Strin
         events.iter().enumerate().find(|(_, e)| undefined(e) || unknown(e) || endless(e) || immense(e))?;
     let sequence = sequence + at as u64;
     Some(if unknown(event) {
-        let reason = format!("event {sequence} is of kind {}, allowed are 1 to 7 and 133", event.kind);
+        let reason = format!("event {sequence} is of kind {}, allowed are 1 to 7, 133 and 136", event.kind);
         (CloseCode::BAD_EVENT, reason)
     } else if endless(event) {
         let max = EventTime::MAX.0;

@@ -3,6 +3,9 @@
 //!
 //! A name belongs to the group of its slot, for good, so each group's session sees the same part of the feed in every run and every
 //! connection, and goes on where that group stands by its own numbers. What is not about a key goes to all groups.
+//!
+//! Windows close with the time that events show, and a group sees its own only. So every group that was given nothing while the feed's time
+//! went on is told that ([`kind::TIME`]): when, follows from the events offered and from nothing else.
 
 use super::client::{FeedClient, FeedClientOptions, FeedEvent};
 use crate::close::Close;
@@ -11,12 +14,23 @@ use crate::groups::GroupMap;
 use crate::time::MonoTime;
 use crate::wire::NAME_BYTES_MAX;
 use std::collections::VecDeque;
-use tidegate_engine::{Event, name_hash, slot_of};
+use tidegate_engine::{Event, kind, name_hash, slot_of};
 
-/// Where events that were offered one behind the other went: to a group, or to all.
+/// How far a group may be behind the feed's time, in nanoseconds, before it is told.
+const BEHIND_MAX_NS: u64 = 100_000_000;
+
+/// Where events one behind the other went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    Group(u16),
+    All,
+    /// To a group, and nobody offered them: they tell it the time.
+    Told(u16),
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    group: Option<u16>,
+    to: To,
     events: u32,
 }
 
@@ -28,6 +42,8 @@ struct Part {
     staged: Vec<Event>,
     /// Events of this session that are accounted for in the one numbering.
     taken: u64,
+    /// The time that it was given last.
+    last: Option<u64>,
     touched: bool,
 }
 
@@ -50,6 +66,8 @@ pub struct SplitFeed {
     offered: u64,
     settled: u64,
     finished: bool,
+    /// When it is looked again who is behind: event time, and events offered.
+    look: (u64, u64),
     /// Groups with something new to send.
     touched: Vec<u16>,
 }
@@ -68,6 +86,7 @@ impl SplitFeed {
             offered: 0,
             settled: 0,
             finished: false,
+            look: (0, 0),
             touched: Vec::new(),
         }
     }
@@ -110,7 +129,7 @@ impl SplitFeed {
             if self.finished {
                 client.finish();
             }
-            Box::new(Part { client, staged: Vec::new(), taken: 0, touched: false })
+            Box::new(Part { client, staged: Vec::new(), taken: 0, last: None, touched: false })
         });
         if !part.touched {
             part.touched = true;
@@ -137,23 +156,31 @@ impl SplitFeed {
         self.keys.len() as u32
     }
 
-    /// As [`FeedClient::offer`]. Room is there for as many as may be between the first event that is not acknowledged and the last: a
-    /// group that acknowledges nothing in the end stops all.
+    /// As [`FeedClient::offer`]. Room is there for as many as may be between the first event that is not acknowledged and the last, and in
+    /// any session: a group that acknowledges nothing in the end stops all.
     pub fn offer(&mut self, events: &[Event]) -> usize {
         let count = events.len().min(self.room());
         for event in &events[..count] {
+            self.offered += 1;
             if event.is_control() {
                 (0..self.parts.len() as u16).for_each(|group| self.part(group).staged.push(*event));
-                self.run(None);
+                self.run(To::All);
                 continue;
             }
             // A key without a name is the server's to refuse; the first group's is as good as any.
             let place = self.keys.get(event.key as usize).copied();
             let Place { group, key } = place.unwrap_or(Place { group: 0, key: u32::MAX });
-            self.part(group).staged.push(Event { key, ..*event });
-            self.run(Some(group));
+            let part = self.part(group);
+            part.staged.push(Event { key, ..*event });
+            part.last = Some(event.ts_event);
+            self.run(To::Group(group));
+            // Not for each event, however far apart they are: at most as many again are sent. No session gets more than one for an event.
+            let (time, offered) = self.look;
+            let back = event.ts_event.saturating_add(2 * BEHIND_MAX_NS) < time;
+            if self.offered >= offered && (event.ts_event >= time || back) {
+                self.tell(event.ts_event);
+            }
         }
-        self.offered += count as u64;
         for part in self.parts.iter_mut().flatten().filter(|part| !part.staged.is_empty()) {
             let taken = part.client.offer(&part.staged);
             // A session keeps no more than all together may.
@@ -165,29 +192,54 @@ impl SplitFeed {
         count
     }
 
+    /// Tells the time to groups that know an earlier one.
+    fn tell(&mut self, now: u64) {
+        self.look = (now.saturating_add(BEHIND_MAX_NS), self.offered + self.parts.len() as u64);
+        for group in 0..self.parts.len() as u16 {
+            let part = self.parts[usize::from(group)].as_ref();
+            if part.and_then(|part| part.last).is_some_and(|last| last.saturating_add(BEHIND_MAX_NS) > now) {
+                continue;
+            }
+            let part = self.part(group);
+            part.staged.push(Event::control(kind::TIME, now, 0, 0, [0; 2]));
+            part.last = Some(now);
+            self.run(To::Told(group));
+        }
+    }
+
     /// One more event went there.
-    fn run(&mut self, group: Option<u16>) {
+    fn run(&mut self, to: To) {
         match self.runs.back_mut() {
-            Some(run) if run.group == group && run.events < u32::MAX => run.events += 1,
-            _ => self.runs.push_back(Run { group, events: 1 }),
+            Some(run) if run.to == to && run.events < u32::MAX => run.events += 1,
+            _ => self.runs.push_back(Run { to, events: 1 }),
         }
     }
 
     /// Events there is room for.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.options.unacked_max.saturating_sub(self.unacked())
+        let least = self.sessions().map(FeedClient::room).min().unwrap_or(usize::MAX);
+        self.options.unacked_max.saturating_sub(self.unacked()).min(least)
     }
 
     /// Counts what all sessions together have settled.
     fn advance(&mut self) {
         while let Some(run) = self.runs.front_mut() {
-            let parts = match run.group {
-                Some(group) => self.parts.get_mut(usize::from(group)..=usize::from(group)),
-                None => Some(&mut self.parts[..]),
+            let parts = match run.to {
+                To::Group(group) => self.parts.get_mut(usize::from(group)..=usize::from(group)),
+                To::All => Some(&mut self.parts[..]),
+                // Nobody's event waits for it, unless it is one of that group.
+                To::Told(group) => {
+                    if let Some(Some(part)) = self.parts.get_mut(usize::from(group)) {
+                        part.taken += u64::from(run.events);
+                    }
+                    self.runs.pop_front();
+                    continue;
+                }
             };
             let Some(parts) = parts else { return };
-            let ready = |part: &Part| part.client.settled().min(part.client.offered()) - part.taken;
+            let ready =
+                |part: &Part| part.client.settled().min(part.client.offered()).saturating_sub(part.taken);
             let least = parts.iter().map(|part| part.as_deref().map_or(0, ready)).min();
             let events = least.unwrap_or(0).min(u64::from(run.events));
             if events == 0 {
@@ -221,7 +273,7 @@ impl SplitFeed {
         (self.offered - self.settled) as usize
     }
 
-    /// Events that servers had from an earlier run; one that goes to all groups counts in each.
+    /// Events that servers had from an earlier run; one that goes to all groups counts in each, and so does what told a group the time.
     #[must_use]
     pub fn skipped(&self) -> u64 {
         self.sessions().map(FeedClient::skipped).sum()

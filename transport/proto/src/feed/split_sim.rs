@@ -55,8 +55,8 @@ enum Entry {
 /// A group: its committed log, and its leader.
 struct Group {
     log: FeedServer,
-    /// Numbers of the events that are committed, and the names behind keys.
-    committed: Vec<u64>,
+    /// Numbers and times of the events that are committed, where 0 tells the time, and the names behind keys.
+    committed: Vec<(u64, u64)>,
     named: Vec<String>,
     leader: u16,
     epoch: u32,
@@ -113,7 +113,7 @@ impl Group {
             }
             Entry::Events { sequence, events } => {
                 self.log.recover_events(0, sequence, events.len() as u64);
-                self.committed.extend(events.iter().map(|event| event.payload[0]));
+                self.committed.extend(events.iter().map(|event| (event.payload[0], event.ts_event)));
                 let last = sequence + events.len() as u64 - 1;
                 self.log.committed(0, 42, last);
                 self.server.committed(0, 42, last);
@@ -183,6 +183,8 @@ struct Script {
     total: u64,
     names: u64,
     controls: u64,
+    /// Between two events, in ns; now and then time goes back a little.
+    step: u64,
 }
 
 impl Script {
@@ -193,14 +195,42 @@ impl Script {
 
     fn event(&self, number: u64, key: u32) -> Event {
         let kind = if self.name(number).is_some() { kind::SAMPLE } else { kind::GAP };
-        Event { ts_event: number, kind, key, payload: [number, 0], ..Event::default() }
+        Event { ts_event: self.time(number), kind, key, payload: [number, 0], ..Event::default() }
     }
 
-    fn of(&self, map: &GroupMap, group: u16) -> Vec<u64> {
-        let is = |number: &u64| {
-            self.name(*number).is_none_or(|name| map.group_of(slot_of(name_hash(name.as_bytes()))) == group)
-        };
-        (1..=self.total).filter(is).collect()
+    fn time(&self, number: u64) -> u64 {
+        let back = if number.is_multiple_of(37) { 5 } else { 0 };
+        (number + 5 - back) * self.step
+    }
+
+    /// What each group is to get, in order: events by their numbers, and in between, as 0, the time where it knows none that is less than 0.1 s old.
+    fn parts(&self, map: &GroupMap) -> Vec<Vec<(u64, u64)>> {
+        const BEHIND: u64 = 100_000_000;
+        let count = map.len();
+        let mut parts = vec![Vec::new(); count];
+        let mut last: Vec<Option<u64>> = vec![None; count];
+        let (mut due, mut enough) = (0, 0);
+        for number in 1..=self.total {
+            let time = self.time(number);
+            let Some(name) = self.name(number) else {
+                parts.iter_mut().for_each(|part| part.push((number, time)));
+                continue;
+            };
+            let group = usize::from(map.group_of(slot_of(name_hash(name.as_bytes()))));
+            parts[group].push((number, time));
+            last[group] = Some(time);
+            if number < enough || (time < due && due - time <= 2 * BEHIND) {
+                continue;
+            }
+            (due, enough) = (time + BEHIND, number + count as u64);
+            for (part, last) in parts.iter_mut().zip(&mut last) {
+                if last.is_none_or(|last| last + BEHIND <= time) {
+                    *last = Some(time);
+                    part.push((0, time));
+                }
+            }
+        }
+        parts
     }
 }
 
@@ -281,7 +311,7 @@ fn frames(bytes: &mut Vec<u8>, most: usize, mut each: impl FnMut(&Frame<'_>) -> 
     }
 }
 
-fn run(seed: u64) -> (u64, u64) {
+fn run(seed: u64) -> (u64, u64, u64) {
     let random = &mut Random(seed);
     let some = |random: &mut Random, most: u64| if random.percent(40) { 0 } else { 1 + random.below(most) };
     let (mut cuts, mut falls, mut dies, stale) =
@@ -291,6 +321,7 @@ fn run(seed: u64) -> (u64, u64) {
         total: 30 + random.below(200),
         names: 1 + random.below(12),
         controls: if random.percent(50) { 0 } else { 5 + random.below(20) },
+        step: [1, 30_000_000, 400_000_000][random.below(3) as usize],
     };
     let count = 2 + random.below(4) as u16;
     let mut groups: Vec<Group> = (0..count).map(|_| Group::new(1 + random.below(3) as u16)).collect();
@@ -309,7 +340,7 @@ fn run(seed: u64) -> (u64, u64) {
     let map = GroupMap::new(1, runs, groups.iter().map(lead).collect()).unwrap();
     let unacked_max = 1 + random.below(60) as usize;
     let mut feed = Feed::new(&map, unacked_max);
-    let wanted: Vec<Vec<u64>> = (0..count).map(|group| script.of(&map, group)).collect();
+    let wanted = script.parts(&map);
     let (mut now_ms, mut settled, mut redirects, mut fallen) = (0u64, 0u64, 0u64, 0u64);
     loop {
         now_ms += 10;
@@ -413,7 +444,8 @@ fn run(seed: u64) -> (u64, u64) {
         assert!(feed.split.unacked() <= unacked_max, "seed {seed}");
         for (of, wanted) in groups.iter().zip(&wanted) {
             assert_eq!(of.committed, wanted[..of.committed.len()], "seed {seed}");
-            let promised = wanted.partition_point(|number| *number <= settled);
+            let promised =
+                wanted.iter().rposition(|(number, _)| (1..=settled).contains(number)).map_or(0, |at| at + 1);
             assert!(
                 of.committed.len() >= promised,
                 "seed {seed}: {settled} acknowledged, {:?}",
@@ -426,7 +458,8 @@ fn run(seed: u64) -> (u64, u64) {
             for (of, wanted) in groups.iter().zip(&wanted) {
                 assert_eq!(&of.committed, wanted, "seed {seed}");
             }
-            return (redirects, fallen);
+            let told = wanted.iter().flatten().filter(|(number, _)| *number == 0).count() as u64;
+            return (redirects, fallen, told);
         }
     }
 }
@@ -440,13 +473,17 @@ fn three_thousand_seeds_of_groups_lose_and_double_nothing() {
         run(seed);
         return;
     }
-    let (mut redirects, mut fallen) = (0, 0);
+    let (mut redirects, mut fallen, mut told) = (0, 0, 0);
     for seed in 0..3_000 {
-        let (sent, fell) = run(seed);
+        let (sent, fell, heard) = run(seed);
         redirects += sent;
         fallen += fell;
+        told += heard;
     }
-    assert!(redirects > 1_000 && fallen > 1_000, "{redirects} redirects, {fallen} falls");
+    assert!(
+        redirects > 1_000 && fallen > 1_000 && told > 10_000,
+        "{redirects} redirects, {fallen} falls, groups told the time {told} times"
+    );
 }
 
 #[test]
@@ -455,7 +492,7 @@ fn an_event_without_a_name_is_left_to_the_server_to_refuse() {
     let mut split = SplitFeed::new(FeedClientOptions::default(), map);
     assert_eq!(split.define(""), None);
     assert_eq!(split.offer(&[Event { key: 5, kind: kind::SAMPLE, ..Event::default() }]), 1);
-    assert_eq!(split.take_touched(), [0]);
+    assert_eq!(split.take_touched(), [0, 1], "the other group hears of the time");
     let mut server = FeedServer::new(FeedServerOptions::default());
     let id = server.open(MonoTime(0), Grant::default());
     split.connected(0, MonoTime(0));
@@ -470,4 +507,34 @@ fn an_event_without_a_name_is_left_to_the_server_to_refuse() {
         frames(&mut down, 9, |frame| split.handle(0, MonoTime(0), 0, frame).is_ok());
     }
     assert_eq!(closed.map(|close| close.code), Some(CloseCode::UNDEFINED_KEY));
+}
+
+/// Groups that a feed has nothing for hear its time all the same, and nobody waits for their word.
+#[test]
+fn what_tells_the_time_holds_nobody_up() {
+    let map = GroupMap::new(1, vec![(0, 0), (2_048, 1)], vec![GroupLead::default(); 2]).unwrap();
+    let name =
+        (0..).map(|at| format!("S{at}")).find(|name| map.group_of(slot_of(name_hash(name.as_bytes()))) == 0);
+    let options = FeedClientOptions { unacked_max: 40, ..FeedClientOptions::default() };
+    let mut split = SplitFeed::new(options, map);
+    assert_eq!(split.define(&name.unwrap()), Some(0));
+    let events: Vec<Event> = (0..40)
+        .map(|at| Event { ts_event: at * 1_000_000_000, kind: kind::SAMPLE, ..Event::default() })
+        .collect();
+    assert_eq!(split.offer(&events), 40);
+    let mut server = FeedServer::new(FeedServerOptions::default());
+    let id = server.open(MonoTime(0), Grant::default());
+    split.connected(0, MonoTime(0));
+    for _ in 0..9 {
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        split.transmit(0, MonoTime(0), 4_096, &mut up).unwrap();
+        frames(&mut up, 99, |frame| server.handle(id, MonoTime(0), 0, frame, &mut down).is_ok());
+        server.acknowledge(id, MonoTime(0), 0, true, &mut down);
+        frames(&mut down, 99, |frame| split.handle(0, MonoTime(0), 0, frame).is_ok());
+    }
+    assert_eq!((split.settled(), split.unacked(), split.is_settled()), (40, 0, false));
+    // The other group has heard of every second event: as many are sent again at most, and its session keeps no more than it may.
+    let told = split.session(1).unwrap().offered();
+    assert_eq!((told, split.room()), (20, 20));
+    assert_eq!(split.offer(&events), 20);
 }
