@@ -20,7 +20,10 @@ impl Consensus {
         loop {
             tokio::time::sleep(LOOK).await;
             let status = self.status();
-            let leads = status.leader == Some(self.me.into());
+            // A change of who votes is ended first: another leader would have to find it.
+            let settled =
+                self.group.metrics().borrow().membership_config.membership().get_joint_config().len() == 1;
+            let leads = settled && status.leader == Some(self.me.into());
             if !(leads && self.leads_most(&self.watched.borrow(), &status.voters)) {
                 calm_since = None;
                 continue;
