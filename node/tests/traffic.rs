@@ -495,6 +495,8 @@ fn edges_of_traffic_are_judged_where_that_is_asked_for() {
     let stranger = alerts.iter().find(|alert| alert["entity"] == "10.66.6.6");
     let stranger = stranger.unwrap_or_else(|| panic!("{alerts:?}"));
     assert_eq!((stranger["peer"].as_str(), stranger["port"].as_u64()), (Some("10.9.0.3"), Some(443)));
+    // There, and empty: that something is rare is no technique.
+    assert_eq!(stranger.get("technique"), Some(&Value::Null));
     assert!(alerts.len() < 20, "{} alerts", alerts.len());
     let replay = format!("alert replay {} --alerts watch --json", stranger["id"].as_str().unwrap());
     assert_eq!(json(folder.path(), &replay, 0)["same"].as_bool(), Some(true));

@@ -255,7 +255,7 @@ fn fold<K: Ord + Clone, V: Default + std::ops::AddAssign + Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Range, Severity::*};
+    use crate::finding::{Range, Reason, Severity::*};
     use crate::policy::Group;
     use proptest::prelude::*;
 
@@ -299,10 +299,40 @@ mod tests {
         assert_eq!(told(&mut desk, finding("a", 1_001, Medium, 0.99)), Told::Again);
         let first = desk.episodes()[0].clone();
         assert_eq!((first.count, first.severity, first.score), (4, High, 0.99));
-        // The evidence is that of the strongest finding: the severe one.
-        assert_eq!((first.range.first, first.first_ts, first.last_ts), (1_000, 10 * SECOND, 1_001 * SECOND));
+        // The evidence is that of the score.
+        assert_eq!((first.range.first, first.first_ts, first.last_ts), (1_001, 10 * SECOND, 1_001 * SECOND));
         assert_eq!(told(&mut desk, finding("a", 1_602, Low, 0.8)), Told::New);
         assert_eq!(desk.episodes().len(), 3);
+    }
+
+    /// Whoever reads a score reads what it rests on, whatever else was more severe; of equal scores the more severe says why.
+    #[test]
+    fn reasons_are_those_of_the_highest_score() {
+        let mut desk = desk(None);
+        let expect = [
+            (1, High, 0.5, 1),
+            (2, High, 0.8, 2),
+            (3, Low, 0.9, 3),
+            (4, Medium, 0.6, 3),
+            (5, High, 0.9, 3),
+            (6, Low, 0.7, 3),
+        ];
+        for (second, severity, score, evidence) in expect {
+            let reason = Reason { name: format!("at {second}"), seen: score, expected: 0.0 };
+            let mut found = finding("a", second, severity, score);
+            (found.method, found.reasons) = (format!("way {second}"), vec![reason]);
+            desk.offer(found);
+            let episode = &desk.episodes()[0];
+            let told = (episode.range.first, &episode.method[..], &episode.features[0].name[..]);
+            assert_eq!(told, (evidence, &format!("way {evidence}")[..], &format!("at {evidence}")[..]));
+            assert_eq!((episode.severity, episode.features[0].seen), (High, episode.score));
+        }
+        // The same score by something more severe than all before.
+        let mut desk = self::desk(None);
+        for (second, severity) in [(1, Low), (2, Medium), (3, Medium)] {
+            desk.offer(finding("a", second, severity, 0.9));
+        }
+        assert_eq!((desk.episodes()[0].range.first, desk.episodes()[0].severity), (2, Medium));
     }
 
     #[test]

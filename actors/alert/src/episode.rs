@@ -163,7 +163,8 @@ impl Status {
 /// What one entity does that one detector sees. This is the alert as files, sinks and `--output jsonl` have it
 /// (`docs/alert.schema.json`).
 ///
-/// `method` to `proof` are those of the strongest finding, by severity and then score; the first of equals stays.
+/// `technique` to `unproven`, and `spoofed`, are those of the finding with the highest score, so that reasons and proof belong to the score that
+/// is told; of equal scores those of the more severe, and the first of equals stays. `severity` is the highest of all findings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
     /// Its name.
@@ -255,7 +256,7 @@ impl Episode {
         self.count = self.count.saturating_add(1);
         self.first_ts = self.first_ts.min(finding.ts);
         self.last_ts = self.last_ts.max(finding.ts);
-        if (finding.severity, finding.score) > (self.severity, self.score) {
+        if (finding.score, finding.severity) > (self.score, self.severity) {
             self.technique.clone_from(&finding.technique);
             self.method.clone_from(&finding.method);
             self.peer.clone_from(&finding.peer);

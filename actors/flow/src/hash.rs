@@ -446,6 +446,12 @@ impl<K: Eq + Hash + Copy, V, A> Recent<K, V, A> {
         self.find_hashed(place.hash, key)
     }
 
+    /// The entry of `key`, if it is remembered; does not count as a touch.
+    #[must_use]
+    pub fn look(&self, key: &K) -> Option<&V> {
+        self.lookup(short_hash(key), key).map(|at| &self.slots[at].value)
+    }
+
     /// Whether `key` is remembered; does not count as a touch.
     pub fn contains(&self, key: &K) -> bool {
         self.lookup(short_hash(key), key).is_some()

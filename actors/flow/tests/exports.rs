@@ -322,6 +322,8 @@ fn sampling_is_applied_where_told_and_flagged_where_not() {
     let flow = v9(2, &[set(0, &template(300, &FIELDS)), set(300, &data(&conversation()[1]))]);
     let flows = collect(&mut Collector::default(), &[told, flow.clone()]);
     assert_eq!((flows[0].sampling, flows[0].state), (1_000, ConnState::Oth));
+    let sent = (flows[0].sent.ip_bytes, flows[0].sent.packets);
+    assert_eq!(sent, (700_000, 4_000), "sizes are those of the traffic");
     let mut collector = Collector::default();
     assert_eq!(collect(&mut collector, std::slice::from_ref(&flow))[0].sampling, 0);
     assert_eq!(collector.counts().sampling_unknown, 1);
@@ -423,6 +425,86 @@ fn floods_of_templates_and_of_exporters_are_bounded() {
     assert_eq!(counts.without_template, 0, "the real exporter was forgotten: {counts:?}");
     let expected = (flood - TEMPLATES_MAX as u32) + (flood + 2 - EXPORTERS_MAX as u32);
     assert_eq!(counts.forgotten, u64::from(expected));
+}
+
+/// Templates and samplers belong to an address and a domain: what another address claims under the same numbers, or the same address in
+/// another domain, changes nothing. (Who sends from the exporter's own address cannot be told from it: NetFlow has no signature.)
+#[test]
+fn what_others_claim_does_not_change_how_an_exporter_is_read() {
+    /// The fields with both ends exchanged: the same bytes read with it say something else.
+    fn exchanged() -> Vec<(u16, u16)> {
+        FIELDS
+            .iter()
+            .map(|&(number, bytes)| {
+                let other = match number {
+                    8 => 12,
+                    12 => 8,
+                    7 => 11,
+                    11 => 7,
+                    number => number,
+                };
+                (other, bytes)
+            })
+            .collect()
+    }
+    let way = Way::tcp(50_000, 443, SYN | ACK | PSH | FIN, 700, 2_000);
+    let domain = |mut datagram: Vec<u8>, number: u8| {
+        let at = if datagram[1] == 9 { 19 } else { 15 };
+        datagram[at] = number;
+        datagram
+    };
+    for dialect in [9, 10] {
+        let write = |sequence: u32, sets: &[Vec<u8>]| match dialect {
+            9 => v9(sequence, sets),
+            _ => ipfix(sequence, sets),
+        };
+        // A template of options: scope, then the sampler's rate.
+        let (id, words): (u16, &[u16]) =
+            if dialect == 9 { (0, &[400, 4, 4, 1, 4, 34, 4]) } else { (2, &[400, 2, 1, 149, 4, 34, 4]) };
+        let sampler: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let liar = ip("203.0.113.9");
+        let mut collector = Collector::new(CollectorOptions { sampling: Some(1) });
+        let mut flows: Vec<FlowRecord> = Vec::new();
+        let mut sequence = 0;
+        let mut send = |from: Ip, datagram: &[u8]| {
+            sequence += 1;
+            let now = u64::from(WRITTEN) * SECOND;
+            collector.datagram(from, sequence, now, datagram, |flow| flows.push(*flow)).unwrap();
+        };
+        send(router(), &write(1, &[set(id, &template(300, &FIELDS))]));
+        // Other layouts, withdrawals, templates that are none, rates of sampling, far numbers, domains in masses: all by somebody else.
+        let claims = [
+            write(9_000, &[set(id, &template(300, &exchanged()))]),
+            write(9_001, &[set(id, &template(300, &[]))]),
+            write(9_002, &[set(id, &template(300, &[(1, 2_000); 40]))]),
+            write(9_003, &[set(id + 1, &sampler), set(400, &[0, 0, 0, 1, 0, 0, 3, 232])]),
+            write(9_004, &[set(id, &template(300, &exchanged()))]),
+        ];
+        for number in 0..=200u8 {
+            for claim in &claims {
+                send(liar, &domain(claim.clone(), number));
+                if number != 7 {
+                    send(router(), &domain(claim.clone(), number));
+                }
+            }
+        }
+        send(router(), &write(if dialect == 9 { 2 } else { 1 }, &[set(300, &data(&way))]));
+        // What the other says is read as the other says it, with the ends exchanged.
+        send(liar, &write(9_005, &[set(300, &data(&way))]));
+        collector.finish(|flow| flows.push(*flow));
+        let counts = collector.counts();
+        assert_eq!((counts.records, counts.without_template), (2, 0), "{dialect}: {counts:?}");
+        // Two flows: what one exporter tells is no other half of what another tells.
+        let read = |sampling: u32| {
+            let mut all = flows.iter().filter(|flow| flow.sampling == sampling);
+            let flow = all.next().unwrap_or_else(|| panic!("{dialect}: none of {sampling} in {flows:?}"));
+            (flow.originator.to_string(), flow.originator_port, flow.sent.ip_bytes + flow.received.ip_bytes)
+        };
+        assert_eq!(flows.len(), 2, "{dialect}: {flows:?}");
+        assert_eq!(read(1), ("10.0.0.1".to_owned(), 50_000, 700), "{dialect}");
+        assert_eq!(read(1_000), ("10.0.0.2".to_owned(), 443, 700_000), "{dialect}");
+        assert!(counts.forgotten == 0 && counts.templates_refused >= 201, "{counts:?}");
+    }
 }
 
 /// Halves that never meet their other half wait in a bounded place.

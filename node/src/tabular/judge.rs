@@ -261,6 +261,8 @@ pub(super) fn finding(
         peer: None,
         port: None,
         method: String::new(),
+        // A technique is something done on purpose, and nothing of the kind was seen: a stranger or a burst may be a scan, a login from abroad, a
+        // backup or a new colleague. What it is the detectors say that know a shape.
         technique: None,
         severity,
         score,

@@ -2,9 +2,8 @@
 
 use super::evidence::{Evidence, Furthest, Measure};
 use crate::address::Ip;
-use crate::hash::Fixed;
+use crate::hash::Recent;
 use crate::table::SECOND;
-use std::collections::HashMap;
 
 /// What a host is accused of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +22,8 @@ pub enum Kind {
     Amplification,
     /// Connections held open with next to nothing, in masses.
     SlowDos,
+    /// Pages asked for in masses.
+    HttpFlood,
     /// Logins tried over and over.
     BruteForce,
     /// Calls home at regular times.
@@ -49,7 +50,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::VerticalScan,
         Self::HorizontalScan,
         Self::SynFlood,
@@ -57,6 +58,7 @@ impl Kind {
         Self::IcmpFlood,
         Self::Amplification,
         Self::SlowDos,
+        Self::HttpFlood,
         Self::BruteForce,
         Self::Beacon,
         Self::DnsTunnel,
@@ -81,6 +83,7 @@ impl Kind {
             Self::IcmpFlood => "icmp-flood",
             Self::Amplification => "amplification",
             Self::SlowDos => "slow-dos",
+            Self::HttpFlood => "http-flood",
             Self::BruteForce => "brute-force",
             Self::Beacon => "beacon",
             Self::DnsTunnel => "dns-tunnel",
@@ -104,7 +107,7 @@ impl Kind {
             Self::SynFlood => "T1499.001",
             Self::UdpFlood | Self::IcmpFlood => "T1498.001",
             Self::Amplification => "T1498.002",
-            Self::SlowDos => "T1499.002",
+            Self::SlowDos | Self::HttpFlood => "T1499.002",
             Self::BruteForce => "T1110",
             Self::Beacon => "T1071",
             Self::DnsTunnel => "T1071.004",
@@ -281,20 +284,44 @@ impl Alert {
 pub const EPISODE_NS: u64 = 600 * SECOND;
 /// Alerts kept: later episodes are counted only.
 pub const ALERTS_MAX: usize = 10_000;
+/// Episodes that may still go on, at most: also those that are only counted.
+pub const OPEN_MAX: usize = 1 << 14;
 /// Raised alerts that wait for a listener, at most.
 pub const HEARD_MAX: usize = 65_536;
 
+/// An episode that may still go on.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    seen_ns: u64,
+    /// Where its alert is; `None` where it is only counted.
+    at: Option<u32>,
+}
+
 /// All alerts so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Alerts {
     alerts: Vec<Alert>,
-    open: HashMap<(Kind, Ip), usize, Fixed>,
+    /// Knows what is on whether or not there was room for its alert: detectors ask.
+    open: Recent<(Kind, Ip), Open>,
     withheld: u64,
     /// What hosts showed of what they may be accused of.
     evidence: Evidence,
     /// What was raised since the listener last asked, each time it was raised; `None` where nobody listens.
     heard: Option<Vec<Alert>>,
     unheard: u64,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self {
+            alerts: Vec::new(),
+            open: Recent::new(OPEN_MAX),
+            withheld: 0,
+            evidence: Evidence::default(),
+            heard: None,
+            unheard: 0,
+        }
+    }
 }
 
 impl Alerts {
@@ -335,25 +362,30 @@ impl Alerts {
             Some(_) => self.unheard += 1,
             None => {}
         }
-        if let Some(&at) = self.open.get(&(alert.kind, alert.source)) {
-            let known = &mut self.alerts[at];
-            if alert.raised_ns.saturating_sub(known.seen_ns) <= EPISODE_NS {
-                known.seen_ns = alert.raised_ns.max(known.seen_ns);
-                known.count += 1;
-                known.range.cover(alert.range.first, alert.range.first_ns);
-                known.range.cover(alert.range.last, alert.range.last_ns);
-                known.severity = known.severity.max(alert.severity);
-                if alert.probability > known.probability {
-                    (known.probability, known.features) = (alert.probability, alert.features);
-                }
-                return;
+        let key = (alert.kind, alert.source);
+        if let Some(open) = self.open.find(&key)
+            && alert.raised_ns.saturating_sub(open.seen_ns) <= EPISODE_NS
+        {
+            open.seen_ns = open.seen_ns.max(alert.raised_ns);
+            let Some(known) = open.at.and_then(|at| self.alerts.get_mut(at as usize)) else { return };
+            known.seen_ns = open.seen_ns;
+            known.count += 1;
+            known.range.cover(alert.range.first, alert.range.first_ns);
+            known.range.cover(alert.range.last, alert.range.last_ns);
+            known.severity = known.severity.max(alert.severity);
+            if alert.probability > known.probability {
+                known.probability = alert.probability;
+                (known.method, known.features) = (alert.method, alert.features);
             }
+            return;
         }
-        if self.alerts.len() >= ALERTS_MAX {
+        let at = (self.alerts.len() < ALERTS_MAX).then_some(self.alerts.len() as u32);
+        let open = Open { seen_ns: alert.raised_ns, at };
+        *self.open.entry(key, || open) = open;
+        if at.is_none() {
             self.withheld += 1;
             return;
         }
-        self.open.insert((alert.kind, alert.source), self.alerts.len());
         let id = self.alerts.len() as u64 + 1;
         self.alerts.push(Alert { id, ..alert });
     }
@@ -361,9 +393,7 @@ impl Alerts {
     /// Whether an episode of `kind` by `source` is on.
     #[must_use]
     pub fn is_on(&self, kind: Kind, source: Ip, now: u64) -> bool {
-        self.open
-            .get(&(kind, source))
-            .is_some_and(|&at| now.saturating_sub(self.alerts[at].seen_ns) <= EPISODE_NS)
+        self.open.look(&(kind, source)).is_some_and(|open| now.saturating_sub(open.seen_ns) <= EPISODE_NS)
     }
 
     /// The alerts, in order of being raised.
@@ -372,7 +402,7 @@ impl Alerts {
         &self.alerts
     }
 
-    /// Alerts not kept because there were [`ALERTS_MAX`].
+    /// Episodes not kept because there were [`ALERTS_MAX`].
     #[must_use]
     pub fn withheld(&self) -> u64 {
         self.withheld
@@ -399,5 +429,60 @@ mod tests {
         assert!(alerts.is_on(Kind::Beacon, ip, 700 * SECOND));
         alerts.raise(at(1_300));
         assert_eq!(alerts.as_slice().len(), 2);
+    }
+
+    /// What goes on is known however many alerts there were, and counted once; who comes back is not forgotten for those who do not.
+    #[test]
+    fn what_goes_on_is_known_past_the_last_alert_kept() {
+        let mut alerts = Alerts::default();
+        let from = |n: u32| Ip::v4((0x0a00_0000 + n).to_be_bytes());
+        let raise = |alerts: &mut Alerts, n: u32, second: u64| {
+            let now = second * SECOND;
+            alerts.raise(Alert::new(Kind::VerticalScan, from(n), Range::at(1, now), now));
+        };
+        for n in 0..ALERTS_MAX as u32 {
+            raise(&mut alerts, n, 1_000);
+        }
+        assert_eq!((alerts.as_slice().len(), alerts.withheld()), (ALERTS_MAX, 0));
+        let late = ALERTS_MAX as u32 + 7;
+        assert!(!alerts.is_on(Kind::VerticalScan, from(late), 1_100 * SECOND));
+        for second in (1_100..4_000).step_by(300) {
+            raise(&mut alerts, late, second);
+            assert!(alerts.is_on(Kind::VerticalScan, from(late), (second + 600) * SECOND), "{second}");
+        }
+        assert!(!alerts.is_on(Kind::VerticalScan, from(late), 5_000 * SECOND));
+        assert_eq!((alerts.as_slice().len(), alerts.withheld()), (ALERTS_MAX, 1));
+        // Another episode of it, among more others than can be open.
+        for n in 0..4 * OPEN_MAX as u32 {
+            raise(&mut alerts, 100_000 + n, 5_000);
+            if n % 1_000 == 0 {
+                raise(&mut alerts, late, 5_000);
+            }
+        }
+        assert!(alerts.is_on(Kind::VerticalScan, from(late), 5_600 * SECOND));
+        assert_eq!(alerts.withheld(), 2 + 4 * OPEN_MAX as u64);
+        assert_eq!(alerts.open.len(), OPEN_MAX);
+    }
+
+    /// Score, reasons and method are those of one finding: the one of the highest score.
+    #[test]
+    fn an_episode_gives_the_reasons_of_its_score() {
+        let mut alerts = Alerts::default();
+        let ip = Ip::v4([10, 0, 0, 1]);
+        let found = |severity, probability, method| {
+            let alert = Alert::new(Kind::BruteForce, ip, Range::at(1, SECOND), SECOND);
+            alert.rated(severity, probability, method).because(method, probability, 0.0)
+        };
+        for (severity, probability, method) in [
+            (Severity::High, 0.5, "first"),
+            (Severity::Medium, 0.9, "strongest"),
+            (Severity::High, 0.7, "later"),
+            (Severity::Low, 0.9, "as strong"),
+        ] {
+            alerts.raise(found(severity, probability, method));
+        }
+        let only = &alerts.as_slice()[0];
+        assert_eq!((only.severity, only.probability, only.method), (Severity::High, 0.9, "strongest"));
+        assert_eq!(only.reasons().next().unwrap().name, "strongest");
     }
 }

@@ -39,11 +39,11 @@ pub enum Measure {
     Pings,
     /// Large answers nobody asked for.
     Answers,
-    /// Connections held open.
+    /// Connections held open, or pages asked for: what one client takes of a service.
     HeldOpen,
     /// Logins refused.
     Refused,
-    /// Sessions that look like refused logins.
+    /// Sessions that look like refused logins, or are all alike.
     Sessions,
     /// Login forms sent.
     Forms,

@@ -28,14 +28,24 @@ pub const LARGE_BYTES: u32 = 468;
 pub const STALLED_MIN: u32 = 50;
 const TRACKED_MAX: usize = 1 << 14;
 
+/// The same of discovery of devices by an address outside: on a link its answers are ordinary, and each is short.
+pub const DISCOVERY_BYTES: u32 = 200;
+/// Requests for pages of one client to one service within the window: a page with all that is on it takes a tenth of them once.
+pub const REQUESTS_MIN: u32 = 2_000;
+
 /// Ports whose services answer with much more than they are asked (US-CERT TA14-017A).
-const AMPLIFIERS: [u16; 12] = [17, 19, 53, 69, 111, 123, 137, 161, 389, 1900, 5353, 11_211];
+const AMPLIFIERS: [u16; 18] =
+    [17, 19, 53, 69, 111, 123, 137, 161, 389, 427, 1434, 1900, 3283, 3702, 5353, 5683, 11_211, 37_810];
+/// Discovery of devices.
+const DISCOVERY: u16 = 1900;
 
 /// A UDP packet as floods count it.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram {
     /// Who sent it.
     pub source: Ip,
+    /// From which port.
+    pub source_port: u16,
     /// To whom.
     pub target: Ip,
     /// To which port.
@@ -145,6 +155,7 @@ pub struct Floods {
     answers: Recent<Ip, Rate>,
     asked: Recent<(Ip, Ip, u16), Asked>,
     stalled: Recent<(Ip, Ip, u16), (u32, Range)>,
+    requested: Recent<(Ip, Ip, u16), (u32, Range)>,
 }
 
 impl Default for Floods {
@@ -156,6 +167,7 @@ impl Default for Floods {
             answers: Recent::new(TRACKED_MAX),
             asked: Recent::new(TRACKED_MAX),
             stalled: Recent::new(TRACKED_MAX),
+            requested: Recent::new(TRACKED_MAX),
         }
     }
 }
@@ -239,39 +251,40 @@ impl Floods {
         }
     }
 
-    /// Takes a packet of UDP or ICMP.
-    pub fn packet(&mut self, packet: &Packet<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
-        match packet.protocol {
-            protocol::UDP => self.answer(packet, hosts, alerts),
-            _ if packet.target.is_group() => {}
-            protocol::ICMP | protocol::ICMP6 if matches!(packet.source_port, 8 | 128) => {
-                let rate = self.ping.entry(packet.target, || Rate::new(packet.number, packet.ts));
-                rate.at(packet.number, packet.ts);
-                rate.take(packet.source, 0, packet.ip_bytes, packet.number, packet.ts);
-                let is_due = rate.count.is_multiple_of(PINGS.0);
-                if (is_due || steps(rate.count - 1, rate.count, PINGS.0)) && rate.reaches((1, PINGS.1)) {
-                    let times = rate.count as f64 / PINGS.0 as f64;
-                    let probability = alerts.weigh(Measure::Pings, furthest(hosts, packet.target), times);
-                    if !is_due {
-                        return;
-                    }
-                    alerts.raise(
-                        rate.accuse(Kind::IcmpFlood, packet.target, packet.ts)
-                            .rated(Severity::High, probability, "echo")
-                            .because("pings within 10 s", rate.count as f64, 10.0)
-                            .because("bytes", rate.bytes as f64, 840.0)
-                            .because("sources", rate.sources.count(), 1.0),
-                    );
-                }
+    /// Takes a packet of ICMP: a question, or an answer that was `unasked` for.
+    pub fn echo(&mut self, packet: &Packet<'_>, unasked: bool, hosts: &mut Hosts, alerts: &mut Alerts) {
+        let counts = match (packet.protocol, packet.source_port) {
+            (protocol::ICMP, 8 | 13 | 15 | 17) | (protocol::ICMP6, 128) => true,
+            (protocol::ICMP, 0 | 14) | (protocol::ICMP6, 129) => unasked,
+            _ => false,
+        };
+        if !counts || packet.target.is_group() {
+            return;
+        }
+        let rate = self.ping.entry(packet.target, || Rate::new(packet.number, packet.ts));
+        rate.at(packet.number, packet.ts);
+        rate.take(packet.source, 0, packet.ip_bytes, packet.number, packet.ts);
+        let is_due = rate.count.is_multiple_of(PINGS.0);
+        if (is_due || steps(rate.count - 1, rate.count, PINGS.0)) && rate.reaches((1, PINGS.1)) {
+            let times = rate.count as f64 / PINGS.0 as f64;
+            let probability = alerts.weigh(Measure::Pings, furthest(hosts, packet.target), times);
+            if !is_due {
+                return;
             }
-            _ => {}
+            alerts.raise(
+                rate.accuse(Kind::IcmpFlood, packet.target, packet.ts)
+                    .rated(Severity::High, probability, if unasked { "echo replies" } else { "echo" })
+                    .because("pings within 10 s", rate.count as f64, 10.0)
+                    .because("bytes", rate.bytes as f64, 840.0)
+                    .because("sources", rate.sources.count(), 1.0),
+            );
         }
     }
 
     /// A UDP packet that nothing came back for, or one whose flow has packets both ways. One way, and either over many ports or
     /// sources, or so fast that no call or film is.
     pub fn datagram(&mut self, datagram: &Datagram, answered: bool, hosts: &mut Hosts, alerts: &mut Alerts) {
-        let Datagram { source, target, port, bytes, number, now, .. } = *datagram;
+        let Datagram { source, source_port, target, port, bytes, number, now } = *datagram;
         if target.is_group() {
             return;
         }
@@ -281,7 +294,8 @@ impl Floods {
             rate.back += 1;
             return;
         }
-        rate.take(source, port, bytes, number, now);
+        // A flood that takes a new port for each packet is as wide as one that aims at a new port each time.
+        rate.take(source, port ^ source_port.rotate_left(8), bytes, number, now);
         let wide = rate.ports.count() >= 100 || rate.sources.count() >= 100;
         let least = if wide { UDP_WIDE } else { UDP_NARROW };
         let is_due = rate.count.is_multiple_of(UDP_WIDE.0) && rate.count >= least.0;
@@ -298,7 +312,7 @@ impl Floods {
                 rate.accuse(Kind::UdpFlood, target, now)
                     .rated(Severity::High, probability, "udp")
                     .because("packets within 10 s, one way", rate.count as f64, least.0 as f64)
-                    .because("ports", rate.ports.count(), 1.0)
+                    .because("pairs of ports", rate.ports.count(), 1.0)
                     .because("sources", rate.sources.count(), 1.0)
                     .because("bytes", rate.bytes as f64, 0.0),
             );
@@ -307,7 +321,7 @@ impl Floods {
 
     /// Answers from services known to be abused: to somebody who did not ask, or, where the questions are seen, ten times larger than
     /// they are and all the same host's.
-    fn answer(&mut self, packet: &Packet<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
+    pub fn answer(&mut self, packet: &Packet<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         let (from, to) = (AMPLIFIERS.contains(&packet.source_port), AMPLIFIERS.contains(&packet.target_port));
         if to && !from {
             // A question to a group may be answered by anybody.
@@ -340,7 +354,9 @@ impl Floods {
         rate.at(packet.number, packet.ts);
         // Ordinary clients get one answer per question, most answers are short, and nobody asks the same over and over.
         let tenfold = u64::from(packet.ip_bytes) * questions > 10 * asked_bytes && repeats * 2 >= questions;
-        if packet.ip_bytes < LARGE_BYTES || (questions > 0 && !tenfold) {
+        let searched = packet.source_port == DISCOVERY && !packet.source.is_private();
+        let large = if searched { DISCOVERY_BYTES } else { LARGE_BYTES };
+        if packet.ip_bytes < large || (questions > 0 && !tenfold) {
             rate.back += 1;
             return;
         }
@@ -389,6 +405,31 @@ impl Floods {
         }
     }
 
+    /// A client asks a service for a page.
+    pub fn requested(&mut self, asked: &Datagram, hosts: &mut Hosts, alerts: &mut Alerts) {
+        let Datagram { source, target, port, number, now, .. } = *asked;
+        let new = || (0, Range::at(number, now));
+        let entry = self.requested.entry((source, target, port), new);
+        if now.saturating_sub(entry.1.first_ns) > WINDOW_NS {
+            *entry = new();
+        }
+        let (count, range) = entry;
+        *count += 1;
+        range.cover(number, now);
+        let times = f64::from(*count) / f64::from(REQUESTS_MIN);
+        if count.is_multiple_of(REQUESTS_MIN) {
+            let probability = alerts.weigh(Measure::HeldOpen, furthest(hosts, source), times);
+            alerts.raise(
+                Alert::new(Kind::HttpFlood, source, *range, now)
+                    .against(target, Some(port))
+                    .rated(Severity::Medium, probability, "requests")
+                    .because("requests within 10 s", *count, REQUESTS_MIN - 1),
+            );
+        } else if steps(u64::from(*count) - 1, (*count).into(), REQUESTS_MIN.into()) {
+            alerts.note(Measure::HeldOpen, furthest(hosts, source), times);
+        }
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -399,6 +440,7 @@ impl Floods {
             + self.answers.bytes(rate)
             + self.asked.bytes(|_| 0)
             + self.stalled.bytes(|_| 0)
+            + self.requested.bytes(|_| 0)
     }
 
     /// Entries forgotten for lack of room.
@@ -410,5 +452,6 @@ impl Floods {
             + self.answers.dropped()
             + self.asked.dropped()
             + self.stalled.dropped()
+            + self.requested.dropped()
     }
 }

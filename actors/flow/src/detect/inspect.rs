@@ -1,6 +1,7 @@
 //! What the first bytes of packets show of a TCP flow: its service, logins that failed, requests for a login page, TLS
 //! heartbeats. Single segments are looked at, nothing is put together: login dialogues fit in one segment each.
 
+use crate::hash::{joined, shorter};
 use crate::packet::Packet;
 use crate::table::Flow;
 
@@ -36,6 +37,14 @@ pub enum Service {
     Postgres,
     /// LDAP.
     Ldap,
+    /// Remote screens (RFB).
+    Vnc,
+    /// SQL Server (TDS).
+    MsSql,
+    /// Redis, where a password is sent.
+    Redis,
+    /// Tickets of a domain.
+    Kerberos,
 }
 
 impl Service {
@@ -57,6 +66,10 @@ impl Service {
             Self::MySql => "mysql",
             Self::Postgres => "postgres",
             Self::Ldap => "ldap",
+            Self::Vnc => "vnc",
+            Self::MsSql => "mssql",
+            Self::Redis => "redis",
+            Self::Kerberos => "kerberos",
         }
     }
 
@@ -73,6 +86,18 @@ impl Service {
     }
 }
 
+/// Part of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// Its head.
+    Head,
+    /// The beginning of what follows the head.
+    Form,
+    /// The rest, which says nothing.
+    #[default]
+    Rest,
+}
+
 /// What is remembered of a flow's payload.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Inspection {
@@ -84,6 +109,16 @@ pub struct Inspection {
     pub after_keys: u16,
     /// The request in flight is a login.
     pub login_asked: bool,
+    /// The request in flight says who asks (HTTP).
+    pub credentials: bool,
+    /// What of the request in flight is looked at next (HTTP).
+    pub request: Part,
+    /// Hash of what the client sent last to be let in; 0 where that was not seen, or cannot be.
+    pub secret: u32,
+    /// How often the server began to speak: a greeting and a refusal are two, an answer to a question is one.
+    pub server_turns: u8,
+    /// Whether the server spoke last.
+    pub server_spoke: bool,
     /// Length of the last heartbeat asked for (TLS).
     pub heartbeat: u16,
     /// The originator completed the handshake, or was counted as not having done so.
@@ -110,6 +145,10 @@ pub enum Finding {
     LoginAnswered,
     /// The server answered a request that was no login.
     Served,
+    /// A request for a page begins.
+    Requested,
+    /// A share was asked for that only administrators may open.
+    AdminShare,
     /// A TLS heartbeat that claims to be longer than it is, or is answered with more than was sent (CVE-2014-0160).
     Heartbleed {
         /// Bytes claimed or answered.
@@ -136,6 +175,10 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
     }
     let port = flow.record.responder_port;
     let seen = &mut flow.inspection;
+    if !from_originator && !seen.server_spoke {
+        seen.server_turns = seen.server_turns.saturating_add(1);
+    }
+    seen.server_spoke = !from_originator;
     if seen.service == Service::Unknown {
         if seen.looks >= LOOKS_MAX {
             return None;
@@ -159,13 +202,29 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
             }
             None
         }
-        (Service::Ftp, false) if line(bytes, b"530") => Some(Finding::LoginFailed),
+        (Service::Ftp, true) => {
+            match bytes.get(..5) {
+                Some(word) if word.eq_ignore_ascii_case(b"USER ") => seen.secret = secret(0, bytes),
+                Some(word) if word.eq_ignore_ascii_case(b"PASS ") => seen.secret = secret(seen.secret, bytes),
+                _ => {}
+            }
+            None
+        }
+        (Service::Ftp, false) if line(bytes, b"530") || line(bytes, b"430") => Some(Finding::LoginFailed),
         (Service::Ftp, false) if line(bytes, b"230") => Some(Finding::LoginTaken),
+        (Service::Smtp, true) => {
+            // Base64 on a line of its own, or behind the command.
+            let begins = has(&bytes[..bytes.len().min(5)], b"AUTH ");
+            seen.secret = secret(if begins { 0 } else { seen.secret }, bytes);
+            None
+        }
         (Service::Smtp, false) if line(bytes, b"535") => Some(Finding::LoginFailed),
         (Service::Smtp, false) if line(bytes, b"235") => Some(Finding::LoginTaken),
         (Service::Pop3, true) => {
             seen.login_asked =
                 has(&bytes[..bytes.len().min(5)], b"PASS ") || has(&bytes[..bytes.len().min(5)], b"AUTH ");
+            let begins = !has(&bytes[..bytes.len().min(5)], b"PASS ");
+            seen.secret = secret(if begins { 0 } else { seen.secret }, bytes);
             None
         }
         (Service::Pop3, false) if bytes.starts_with(b"-ERR") && seen.login_asked => {
@@ -174,7 +233,13 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
         (Service::Pop3, false) if bytes.starts_with(b"+OK") && seen.login_asked => Some(Finding::LoginTaken),
         (Service::Imap, true) => {
             let head = &bytes[..bytes.len().min(64)];
-            seen.login_asked |= has(head, b" LOGIN ") || has(head, b" AUTHENTICATE ");
+            let asks = has(head, b" LOGIN ") || has(head, b" AUTHENTICATE ");
+            if asks || seen.login_asked {
+                // Behind the tag, which counts up.
+                let said = bytes.iter().position(|&byte| byte == b' ').unwrap_or_default();
+                seen.secret = secret(if asks { 0 } else { seen.secret }, &bytes[said..]);
+            }
+            seen.login_asked |= asks;
             None
         }
         (Service::Imap, false) if seen.login_asked => {
@@ -193,20 +258,24 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
                 b"authentication failed",
                 b"access denied",
                 b"bad password",
+                b"login invalid",
             ]
             .iter()
             .any(|word| has(text, word));
             refused.then_some(Finding::LoginFailed)
         }
         (Service::Http, true) => {
-            seen.login_asked = asks_for_login(bytes);
-            None
+            request(seen, bytes);
+            is_request(bytes).then_some(Finding::Requested)
         }
         (Service::Http, false) => {
             let asked = std::mem::take(&mut seen.login_asked);
             let status = bytes.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
             match status {
-                Some(b"401" | b"403" | b"407") => Some(Finding::LoginFailed),
+                // Whoever says no name is asked for one: that is no refusal yet, and no page either.
+                Some(b"401" | b"407") if !asked && !seen.credentials => None,
+                Some(b"401" | b"407") => Some(Finding::LoginFailed),
+                Some(b"403") if asked => Some(Finding::LoginFailed),
                 Some(b"200" | b"302" | b"303") if asked => Some(Finding::LoginAnswered),
                 Some(_) => Some(Finding::Served),
                 None => {
@@ -215,23 +284,63 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
                 }
             }
         }
-        (Service::MySql, false) => match bytes.get(4..7) {
-            // Access denied, error 1045.
-            Some([0xff, 0x15, 0x04]) => Some(Finding::LoginFailed),
+        // Access denied, errors 1045 and 1698; or what a login ends with: OK as third packet of the dialogue or later.
+        (Service::MySql, false) => match bytes.get(3..7) {
+            Some([_, 0xff, 0x15, 0x04] | [_, 0xff, 0xa2, 0x06]) => Some(Finding::LoginFailed),
+            Some([2..=8, 0, ..]) if !seen.login_asked => taken(seen),
             _ => None,
         },
-        (Service::Postgres, false) => {
-            let refused = bytes[0] == b'E' && (has(bytes, b"C28P01\0") || has(bytes, b"C28000\0"));
-            refused.then_some(Finding::LoginFailed)
-        }
+        (Service::Postgres, false) => match bytes {
+            [b'E', ..] if has(bytes, b"C28P01\0") || has(bytes, b"C28000\0") => Some(Finding::LoginFailed),
+            [b'R', 0, 0, 0, 8, 0, 0, 0, 0, ..] => taken(seen),
+            _ => None,
+        },
+        (Service::Smb, true) => asks_for_share(bytes).then_some(Finding::AdminShare),
         (Service::Smb, false) => smb(bytes),
-        // A bind response whose result is 49, invalid credentials.
-        (Service::Ldap, false) => {
-            let refused = bytes.first() == Some(&0x30)
-                && bytes.windows(4).take(16).any(|w| w[0] == 0x61 && w[2..] == [0x0a, 1])
-                && has(&bytes[..bytes.len().min(24)], &[0x0a, 1, 49]);
-            refused.then_some(Finding::LoginFailed)
+        (Service::Ldap, false) => bind(bytes),
+        (Service::Vnc, true) => {
+            // The answer to a challenge.
+            seen.login_asked |= bytes.len() == 16;
+            None
         }
+        (Service::Vnc, false) => match bytes {
+            [0, 0, 0, result, ..] if std::mem::take(&mut seen.login_asked) => {
+                Some(if *result == 0 { Finding::LoginTaken } else { Finding::LoginFailed })
+            }
+            // No way to log in is offered, with a reason: too many tries.
+            [0, 0, 0, 0, _, _, ..] if seen.server_turns == 2 => Some(Finding::LoginFailed),
+            _ => None,
+        },
+        (Service::MsSql, false) if bytes[0] == 4 => {
+            // An error with the number 18456; or a change of surroundings, which begins every session.
+            let head = &bytes[..bytes.len().min(256)];
+            let refused = |word: &[u8]| word[0] == 0xaa && word[3..] == [0x18, 0x48, 0, 0];
+            match bytes.get(8) {
+                _ if head.windows(7).any(refused) => Some(Finding::LoginFailed),
+                Some(0xe3) if !seen.login_asked => taken(seen),
+                _ => None,
+            }
+        }
+        (Service::Redis, true) => {
+            seen.login_asked = has(&bytes[..bytes.len().min(32)], b"AUTH");
+            seen.secret = secret(0, bytes);
+            None
+        }
+        (Service::Redis, false) if std::mem::take(&mut seen.login_asked) => match bytes[0] {
+            b'-' => Some(Finding::LoginFailed),
+            b'+' => Some(Finding::LoginTaken),
+            _ => None,
+        },
+        // A ticket; or an error whose code says that the password is wrong, or that nobody has this name.
+        (Service::Kerberos, false) => match bytes.get(4) {
+            Some(0x6b) => Some(Finding::LoginTaken),
+            Some(0x7e) => {
+                let head = &bytes[..bytes.len().min(128)];
+                let refused = |word: &[u8]| matches!(word, [0xa6, 3, 2, 1, 24 | 6]);
+                head.windows(5).any(refused).then_some(Finding::LoginFailed)
+            }
+            _ => None,
+        },
         (Service::Tls, _) => heartbeat(seen, from_originator, bytes),
         _ => None,
     }
@@ -248,24 +357,39 @@ fn recognise(from_originator: bool, port: u16, bytes: &[u8]) -> Service {
         return Service::Tls;
     }
     if from_originator {
-        const METHODS: [&[u8]; 6] = [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"PROPFIND "];
-        if METHODS.iter().any(|method| bytes.starts_with(method)) {
+        if is_request(bytes) {
             return Service::Http;
         }
         // A connection request of X.224 in a TPKT.
         if matches!(bytes, [3, 0, _, _, _, 0xe0, ..]) {
             return Service::Rdp;
         }
+        let long =
+            |at: usize| bytes.get(at..at + 2).map(|raw| usize::from(u16::from_be_bytes([raw[0], raw[1]])));
         return match port {
             389 | 3268 => Service::Ldap,
             5432 => Service::Postgres,
+            88 => Service::Kerberos,
+            // The first packet of version 3 says how long it is; so does that of TDS.
+            _ if long(2) == Some(bytes.len()) && matches!(bytes, [0, 0, _, _, 0, 3, 0, 0, ..]) => {
+                Service::Postgres
+            }
+            _ if long(2) == Some(bytes.len()) && matches!(bytes, [0x12, 1, ..]) => Service::MsSql,
+            _ if matches!(bytes, [b'*', b'2' | b'3', b'\r', b'\n', b'$', b'4', ..])
+                && has(&bytes[..bytes.len().min(14)], b"AUTH") =>
+            {
+                Service::Redis
+            }
+            _ if bytes.starts_with(b"AUTH ") && port == 6379 => Service::Redis,
             _ => Service::Unknown,
         };
     }
     let greets = |code: &[u8]| bytes.starts_with(code);
     match port {
         23 | 2323 => Service::Telnet,
-        3306 if bytes.get(4) == Some(&10) => Service::MySql,
+        // Length, number 0, version 10 of the protocol, and the server's version.
+        _ if matches!(bytes, [_, 0, 0, 0, 10, b'0'..=b'9', ..]) => Service::MySql,
+        _ if greets(b"RFB 00") => Service::Vnc,
         21 if greets(b"220") => Service::Ftp,
         _ if greets(b"220") && (has(bytes, b"SMTP") || matches!(port, 25 | 587)) => Service::Smtp,
         _ if greets(b"220") && has(bytes, b"FTP") => Service::Ftp,
@@ -275,12 +399,116 @@ fn recognise(from_originator: bool, port: u16, bytes: &[u8]) -> Service {
     }
 }
 
-/// A POST to a path that is about logging in.
+/// Whether a request begins here.
+fn is_request(bytes: &[u8]) -> bool {
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"PROPFIND ", b"CONNECT ", b"DELETE ", b"PATCH "];
+    METHODS.iter().any(|method| bytes.starts_with(method))
+}
+
+/// A POST to a path that is about logging in, or a request that has a password among its fields.
 fn asks_for_login(bytes: &[u8]) -> bool {
-    let Some(rest) = bytes.strip_prefix(b"POST ") else { return false };
-    let path = rest.split(|&byte| matches!(byte, b' ' | b'?')).next().unwrap_or_default();
+    let posts = bytes.strip_prefix(b"POST ");
+    let Some(rest) = posts.or_else(|| bytes.strip_prefix(b"GET ")) else { return false };
+    let target = rest.split(|&byte| byte == b' ').next().unwrap_or_default();
+    let target = &target[..target.len().min(400)];
+    let mut parts = target.splitn(2, |&byte| byte == b'?');
+    let path = parts.next().unwrap_or_default();
+    if posts.is_none() {
+        return parts.next().is_some_and(has_password);
+    }
     let words: [&[u8]; 7] = [b"login", b"logon", b"signin", b"sign-in", b"auth", b"xmlrpc.php", b"session"];
     words.iter().any(|word| has(&path[..path.len().min(200)], word))
+}
+
+/// A field of a form that is a password.
+fn has_password(fields: &[u8]) -> bool {
+    let named = |field: &[u8]| {
+        let name = field.split(|&byte| byte == b'=').next().unwrap_or_default();
+        [&b"password"[..], b"passwd", b"pass", b"pwd"].iter().any(|word| name.eq_ignore_ascii_case(word))
+    };
+    fields.split(|&byte| byte == b'&').any(named)
+}
+
+/// Bytes of a form that are looked at.
+const FORM_MAX: usize = 512;
+
+/// Takes a packet of a client: who asks, and whether to be let in.
+fn request(seen: &mut Inspection, bytes: &[u8]) {
+    if is_request(bytes) {
+        (seen.login_asked, seen.credentials) = (asks_for_login(bytes), false);
+        (seen.request, seen.secret) = (Part::Head, 0);
+        if seen.login_asked {
+            // With the fields behind a question mark.
+            seen.secret = secret(0, bytes.split(|&byte| byte == b'\n').next().unwrap_or_default());
+        }
+    }
+    let mut rest = bytes;
+    while seen.request == Part::Head && !rest.is_empty() {
+        let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
+        let line;
+        (line, rest) = rest.split_at(end);
+        if matches!(line, b"\r\n" | b"\n") {
+            seen.request = Part::Form;
+        } else if let Some(value) = credentials(line) {
+            seen.credentials = true;
+            seen.secret = secret(seen.secret, value);
+        }
+    }
+    if seen.request == Part::Form && !rest.is_empty() {
+        seen.request = Part::Rest;
+        let form = &rest[..rest.len().min(FORM_MAX)];
+        seen.login_asked |= has_password(form) || (form[0] == b'{' && has(form, b"\"password\""));
+        if seen.login_asked {
+            seen.secret = secret(seen.secret, form);
+        }
+    }
+}
+
+/// Who asks, where a line of a head says it. The first message of NTLM does not say it yet.
+fn credentials(line: &[u8]) -> Option<&[u8]> {
+    let (name, value) = line.split_at(line.iter().position(|&byte| byte == b':')?);
+    let names = [&b"authorization"[..], b"proxy-authorization"];
+    let says = names.iter().any(|word| name.eq_ignore_ascii_case(word));
+    (says && !has(&value[..value.len().min(40)], b"TlRMTVNTUAAB")).then_some(value)
+}
+
+/// Goes on with the hash of what a client says to be let in.
+fn secret(so_far: u32, said: &[u8]) -> u32 {
+    shorter(joined(u64::from(so_far), crate::hash::hash_of(said))).max(1)
+}
+
+/// A login taken, told once.
+fn taken(seen: &mut Inspection) -> Option<Finding> {
+    (!std::mem::replace(&mut seen.login_asked, true)).then_some(Finding::LoginTaken)
+}
+
+/// The result of a bind: 49 is a wrong name or password. Lengths may take five bytes, as those of Active Directory do.
+fn bind(bytes: &[u8]) -> Option<Finding> {
+    let head = &bytes[..bytes.len().min(28)];
+    if head.first() != Some(&0x30) {
+        return None;
+    }
+    let answer = head.windows(9).find_map(|word| match word {
+        [0x61, _, 0x0a, 1, code, ..] | [0x61, 0x84, _, _, _, _, 0x0a, 1, code] => Some(*code),
+        _ => None,
+    });
+    match answer? {
+        0 => Some(Finding::LoginTaken),
+        49 => Some(Finding::LoginFailed),
+        _ => None,
+    }
+}
+
+/// A tree connect of version 2 or 1 to `ADMIN$` or `C$`, in the letters of two bytes that both use.
+fn asks_for_share(bytes: &[u8]) -> bool {
+    let connects = match bytes.get(4) {
+        Some(0xfe) => bytes.get(16..18) == Some(&[3, 0]),
+        Some(_) => bytes.get(8) == Some(&0x75),
+        None => false,
+    };
+    let path = &bytes[..bytes.len().min(600)];
+    connects && (has(path, b"\\\0A\0D\0M\0I\0N\0$\0") || has(path, b"\\\0C\0$\0"))
 }
 
 fn smb(bytes: &[u8]) -> Option<Finding> {
@@ -293,8 +521,10 @@ fn smb(bytes: &[u8]) -> Option<Finding> {
         _ => return None,
     };
     match status {
-        // Logon failure, wrong password, no such user, account locked.
-        0xc000_006d | 0xc000_006a | 0xc000_0064 | 0xc000_0234 => Some(Finding::LoginFailed),
+        // Logon failure, wrong password, no such user, account locked, restricted or disabled.
+        0xc000_006d | 0xc000_006a | 0xc000_0064 | 0xc000_0234 | 0xc000_006e | 0xc000_0072 => {
+            Some(Finding::LoginFailed)
+        }
         0 => Some(Finding::LoginTaken),
         _ => None,
     }

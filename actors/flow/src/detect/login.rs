@@ -1,44 +1,225 @@
-//! Logins tried over and over: refusals that the server writes in clear, and short encrypted sessions that end where a refused login ends.
+//! Logins tried over and over: refusals that the server writes in clear, short encrypted sessions that end where a refused login ends, and
+//! where neither is known short sessions that are all alike and end at the server's word.
+//!
+//! Three things keep ordinary programs out. *The same again is no guess*: a program with an outdated password says the same each time, and of
+//! such refusals one in four counts. *Somebody who is let in* now and then has a password. *Guessing takes all the time there is*: health checks,
+//! pollers and monitoring wait between two sessions, so shapes alone count only where the next session follows at once.
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity};
 use super::evidence::{Measure, steps};
 use super::host::{Hosts, furthest};
 use super::inspect::{Finding, Service};
 use crate::address::Ip;
-use crate::hash::Recent;
+use crate::hash::{Recent, hash_of, shorter};
 use crate::packet::protocol;
 use crate::record::{ConnState, FlowRecord};
+use crate::sketch::Few;
 use crate::table::{Flow, SECOND};
 
-/// Window of every count here; a person who mistypes tries a handful of times in it.
+/// Window of every count here but the slow one; a person who mistypes tries a handful of times in it.
 pub const WINDOW_NS: u64 = 600 * SECOND;
 /// Refusals in clear, or passwords refused in SSH: three sessions of three tries are a person's, and one more is not.
 pub const REFUSED_MIN: u32 = 10;
+/// Of refusals of the very same name and password one in so many counts.
+pub const SAME_EACH: u32 = 4;
+/// Refusals by several servers together: a person with an outdated password is refused by all of them.
+pub const SPRAYED_MIN: u32 = 15;
+/// Servers they are spread over.
+pub const SERVERS_MIN: u32 = 5;
+/// Refusals one by one, with a pause of [`SLOW_NS`] at most between two.
+pub const SLOW_MIN: u32 = 30;
+/// Longest pause between two of them.
+pub const SLOW_NS: u64 = 1_200 * SECOND;
 /// Desktop sessions, or sessions of a flow log, that look like a refused login; more, because they only look like it.
 pub const SESSIONS_MIN: u32 = 15;
+/// Short sessions alike, of a service that is not known to refuse.
+pub const ALIKE_MIN: u32 = 30;
+/// Pause between two sessions that still counts as none: what a program takes to begin another.
+pub const PAUSE_NS: u64 = SECOND / 2;
+/// Longest session, and most that its ends say, where a login is refused and nothing else happens.
+pub const SHORT: (u64, u64, u64) = (30 * SECOND, 2_000, 6_000);
 /// Answers to login forms, good or bad. Nobody submits one every 20 seconds.
 pub const FORMS_MIN: u32 = 30;
 /// Server's bytes after the key exchange of SSH: service accepted, and refusals of 80 bytes each for as many as servers allow.
 /// After a login there are at least host keys and channel messages, 1,000 bytes and more.
 pub const SSH_REFUSED_BYTES: u64 = 900;
+/// What a desktop session says each way until a login is refused, at least: a health check hangs up before.
+pub const RDP_ASKED_BYTES: u64 = 300;
 /// A desktop session that was let in sends pictures.
 pub const RDP_REFUSED_BYTES: u64 = 8_000;
+/// Pairs watched at once, with the clients that are watched over all servers.
 const TRACKED_MAX: usize = 1 << 14;
 
+/// What a client tried at a service within the window.
 #[derive(Debug, Clone, Copy)]
 struct Tries {
     range: Range,
     refused: u32,
+    /// Hash of what was said when a login was refused last, and how often that came again.
+    secret: u32,
+    again: u32,
     guesses: u32,
     sessions: u32,
     forms: u32,
     taken: u32,
     served: u32,
+    alike: Alike,
+    /// Servers, where all of a port are counted together.
+    servers: Few,
+    /// Refusals without a long pause, however long ago the first was.
+    slow: u32,
+    slow_ns: u64,
+}
+
+impl Tries {
+    fn new(number: u64, ts: u64) -> Self {
+        Self {
+            range: Range::at(number, ts),
+            refused: 0,
+            secret: 0,
+            again: 0,
+            guesses: 0,
+            sessions: 0,
+            forms: 0,
+            taken: 0,
+            served: 0,
+            alike: Alike::default(),
+            servers: Few::default(),
+            slow: 0,
+            slow_ns: ts,
+        }
+    }
+
+    /// Lets time pass.
+    fn at(&mut self, number: u64, ts: u64) {
+        if ts.saturating_sub(self.range.first_ns) > WINDOW_NS {
+            let slow = if ts.saturating_sub(self.slow_ns) > SLOW_NS { 0 } else { self.slow };
+            *self = Self { slow, slow_ns: self.slow_ns, ..Self::new(number, ts) };
+        }
+        self.range.cover(number, ts);
+    }
+
+    /// Counts a refusal of what was said; the same again counts less.
+    fn refuse(&mut self, secret: u32, ts: u64) {
+        if secret != 0 && secret == self.secret {
+            self.again += 1;
+            self.refused += u32::from(self.again.is_multiple_of(SAME_EACH));
+            return;
+        }
+        self.secret = secret;
+        self.refused += 1;
+        self.slowly(ts);
+    }
+
+    fn slowly(&mut self, ts: u64) {
+        if ts.saturating_sub(self.slow_ns) > SLOW_NS {
+            self.slow = 0;
+        }
+        self.slow += 1;
+        self.slow_ns = self.slow_ns.max(ts);
+    }
+}
+
+/// Sessions that are like most of the others: those of the majority, by vote (Boyer and Moore).
+#[derive(Debug, Clone, Copy, Default)]
+struct Alike {
+    sent: u32,
+    received: u32,
+    lead: u32,
+    count: u32,
+    others: u32,
+    /// Of those alike, how many the server ended.
+    ended: u32,
+    first_ns: u64,
+    last_ns: u64,
+    busy_ns: u64,
+}
+
+impl Alike {
+    /// Takes a session. Names and passwords differ in length, refusals hardly.
+    fn take(&mut self, record: &FlowRecord) {
+        let (sent, received) = (short_of(record.sent.bytes), short_of(record.received.bytes));
+        if self.lead == 0 {
+            (self.sent, self.received) = (sent, received);
+        }
+        if self.count + self.others == 0 {
+            self.first_ns = record.start_ns;
+        }
+        self.first_ns = self.first_ns.min(record.start_ns);
+        self.last_ns = self.last_ns.max(record.last_ns);
+        let is_alike = is_short(record)
+            && received.abs_diff(self.received) <= 16 + self.received / 64
+            && sent.abs_diff(self.sent) <= 32 + self.sent / 8;
+        if !is_alike {
+            (self.lead, self.others) = (self.lead.saturating_sub(1), self.others + 1);
+            return;
+        }
+        (self.lead, self.count) = (self.lead + 1, self.count + 1);
+        self.ended += u32::from(server_ends(record));
+        self.busy_ns = self.busy_ns.saturating_add(record.last_ns.saturating_sub(record.start_ns));
+    }
+
+    /// Whether one session follows the other at once, or several go on side by side; and hardly anything else happens.
+    fn is_busy(&self) -> bool {
+        let busy = self.busy_ns.saturating_add(u64::from(self.count) * PAUSE_NS);
+        busy >= self.last_ns - self.first_ns && self.others * 9 <= self.count
+    }
+
+    /// Whether the server ends four of five.
+    fn is_ended(&self) -> bool {
+        self.ended * 5 >= self.count * 4
+    }
+}
+
+fn short_of(bytes: u64) -> u32 {
+    bytes.min(u64::from(u32::MAX)) as u32
+}
+
+/// A session in which both ends speak, and which is over soon.
+fn is_short(record: &FlowRecord) -> bool {
+    let (ns, sent, received) = SHORT;
+    record.history.starts_with(b'S')
+        && matches!(
+            record.state,
+            ConnState::Sf | ConnState::RstO | ConnState::RstR | ConnState::S3 | ConnState::S2
+        )
+        && record.last_ns.saturating_sub(record.start_ns) <= ns
+        && record.sent.bytes <= sent
+        && record.received.bytes <= received
+}
+
+/// Whether the server was the first to end it.
+fn server_ends(record: &FlowRecord) -> bool {
+    let ends = record.history.letters().iter().find(|letter| matches!(letter, b'f' | b'r' | b'F' | b'R'));
+    matches!(ends, Some(b'f' | b'r'))
+}
+
+/// Services whose sessions look alike while logins are refused, and otherwise not, by their port; and whether their server then hangs up.
+/// Mail between servers and directories are not among them: asking for addresses and checking passwords for others looks the same.
+fn login_port(port: u16, from_log: bool) -> Option<(&'static str, bool)> {
+    Some(match port {
+        465 => ("smtp", false),
+        990 => ("ftp", false),
+        992 => ("telnet", false),
+        993 => ("imap", false),
+        995 => ("pop3", false),
+        // From packets these are read in clear.
+        110 if from_log => ("pop3", false),
+        139 | 445 if from_log => ("smb", false),
+        143 if from_log => ("imap", false),
+        587 if from_log => ("smtp", false),
+        1433 if from_log => ("mssql", true),
+        3306 if from_log => ("mysql", true),
+        5432 if from_log => ("postgres", true),
+        5900 if from_log => ("vnc", true),
+        _ => return None,
+    })
 }
 
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Logins {
+    /// By client, server and port; and by client and port with no server, for what several refuse.
     tries: Recent<(Ip, Ip, u16), Tries>,
 }
 
@@ -48,22 +229,25 @@ impl Default for Logins {
     }
 }
 
+/// One count that may be too high.
+struct Figure {
+    /// Whether the conditions beside it hold.
+    holds: bool,
+    before: u32,
+    seen: u32,
+    least: u32,
+    method: &'static str,
+    measure: Measure,
+    /// At most so severe.
+    severity: Severity,
+    what: &'static str,
+}
+
 impl Logins {
-    fn at(&mut self, record: &FlowRecord, number: u64, ts: u64) -> &mut Tries {
-        let new = || Tries {
-            range: Range::at(number, ts),
-            refused: 0,
-            guesses: 0,
-            sessions: 0,
-            forms: 0,
-            taken: 0,
-            served: 0,
-        };
-        let tries = self.tries.entry((record.originator, record.responder, record.responder_port), new);
-        if ts.saturating_sub(tries.range.first_ns) > WINDOW_NS {
-            *tries = new();
-        }
-        tries.range.cover(number, ts);
+    fn at(&mut self, record: &FlowRecord, server: Ip, number: u64, ts: u64) -> &mut Tries {
+        let key = (record.originator, server, record.responder_port);
+        let tries = self.tries.entry(key, || Tries::new(number, ts));
+        tries.at(number, ts);
         tries
     }
 
@@ -76,17 +260,73 @@ impl Logins {
         hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) {
-        let tries = self.at(&flow.record, number, ts);
+        let (record, service) = (&flow.record, flow.inspection.service);
+        let tries = self.at(record, record.responder, number, ts);
         let before = *tries;
         match finding {
-            Finding::LoginFailed => tries.refused += 1,
+            Finding::LoginFailed => tries.refuse(flow.inspection.secret, ts),
             Finding::LoginTaken => tries.taken += 1,
-            Finding::LoginAnswered => tries.forms += 1,
+            // The same name and password again say nothing new, whatever the answer.
+            Finding::LoginAnswered => {
+                let secret = std::mem::replace(&mut tries.secret, flow.inspection.secret);
+                tries.forms += u32::from(secret != tries.secret || secret == 0);
+            }
             Finding::Served => tries.served += 1,
-            Finding::Heartbleed { .. } => return,
+            Finding::Heartbleed { .. } | Finding::Requested | Finding::AdminShare => return,
         }
-        let judged = (&before, &*tries);
-        Self::judge(judged, &flow.record, flow.inspection.service, ts, hosts, alerts);
+        let method = if finding == Finding::LoginAnswered { "http form" } else { service.name() };
+        Self::judge((&before, &*tries), record, method, ts, hosts, alerts);
+        // Pages of several servers refuse for many reasons.
+        if service != Service::Http && matches!(finding, Finding::LoginFailed | Finding::LoginTaken) {
+            self.sprayed(
+                record,
+                service,
+                |tries| match finding {
+                    Finding::LoginFailed => tries.refused += 1,
+                    _ => tries.taken += 1,
+                },
+                (number, ts),
+                hosts,
+                alerts,
+            );
+        }
+    }
+
+    /// Counts something over all servers of a port.
+    fn sprayed(
+        &mut self,
+        record: &FlowRecord,
+        service: Service,
+        count: impl FnOnce(&mut Tries),
+        (number, ts): (u64, u64),
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
+        let tries = self.at(record, Ip::default(), number, ts);
+        let before = *tries;
+        count(tries);
+        tries.servers.insert(shorter(hash_of(&record.responder)));
+        let (holds, severity) = (tries.servers.count() >= SERVERS_MIN, Severity::High);
+        let figure = |before, seen, method, measure| Figure {
+            holds,
+            before,
+            seen,
+            least: SPRAYED_MIN,
+            method,
+            measure,
+            severity,
+            what: "logins that failed in 10 min",
+        };
+        let refused = holds && tries.taken * 4 <= tries.refused;
+        let figures = [
+            Figure {
+                holds: refused,
+                ..figure(before.refused, tries.refused, service.name(), Measure::Refused)
+            },
+            figure(before.guesses, tries.guesses, service.name(), Measure::Refused),
+            figure(before.sessions, tries.sessions, service.name(), Measure::Sessions),
+        ];
+        Self::raise(figures, tries, record, ts, hosts, alerts);
     }
 
     /// Takes a flow that ended.
@@ -105,6 +345,8 @@ impl Logins {
         let service = if known == Service::Unknown { Service::of_port(record.responder_port) } else { known };
         if matches!(service, Service::Ssh | Service::Rdp | Service::Ftp | Service::Telnet) {
             self.session(flow, record, service, hosts, alerts);
+        } else if matches!(service, Service::Unknown | Service::Tls) {
+            self.shape(flow, record, service, hosts, alerts);
         }
     }
 
@@ -127,73 +369,177 @@ impl Logins {
                 None => record.received.bytes <= 3_000 && (500..=4_000).contains(&record.sent.bytes),
             },
             Service::Rdp => {
-                record.received.bytes <= RDP_REFUSED_BYTES && record.last_ns - record.start_ns <= 30 * SECOND
+                (RDP_ASKED_BYTES..=RDP_REFUSED_BYTES).contains(&record.received.bytes)
+                    && record.sent.bytes >= RDP_ASKED_BYTES
+                    && record.last_ns - record.start_ns <= 30 * SECOND
             }
             // A log does not say what the server wrote; sessions that a refused login fits in have to do.
             Service::Ftp | Service::Telnet if flow.is_none() => {
-                matches!(
-                    record.state,
-                    ConnState::Sf | ConnState::RstO | ConnState::RstR | ConnState::S3 | ConnState::S2
-                ) && record.received.bytes <= 600
-                    && record.sent.bytes <= 200
+                is_short(record) && record.received.bytes <= 600 && (16..=200).contains(&record.sent.bytes)
             }
             _ => false,
         };
-        if refused {
-            let (number, ts) = (record.packets.1, record.last_ns);
-            let tries = self.at(record, number, ts);
-            let before = *tries;
-            match flow {
-                // The service is taken and the question who may try is refused first; then each password.
-                Some(flow) if service == Service::Ssh => {
-                    tries.guesses += u32::from(flow.inspection.after_keys).saturating_sub(2).clamp(1, 10);
-                }
-                _ => tries.sessions += 1,
-            }
-            Self::judge((&before, &*tries), record, service, ts, hosts, alerts);
+        if !refused {
+            return;
         }
+        let (number, ts) = (record.packets.1, record.last_ns);
+        // The service is taken and the question who may try is refused first; then each password.
+        let guesses = match flow {
+            Some(flow) if service == Service::Ssh => {
+                u32::from(flow.inspection.after_keys).saturating_sub(2).clamp(1, 10)
+            }
+            _ => 0,
+        };
+        let count = |tries: &mut Tries| {
+            tries.guesses += guesses;
+            tries.sessions += u32::from(guesses == 0);
+        };
+        let tries = self.at(record, record.responder, number, ts);
+        let before = *tries;
+        count(tries);
+        if guesses > 0 {
+            tries.slowly(ts);
+        } else if matches!(service, Service::Ftp | Service::Telnet) {
+            tries.alike.take(record);
+        }
+        Self::judge((&before, &*tries), record, service.name(), ts, hosts, alerts);
+        self.sprayed(record, service, count, (number, ts), hosts, alerts);
+    }
+
+    /// A session of a service that does not show in clear what it refuses.
+    #[inline]
+    fn shape(
+        &mut self,
+        flow: Option<&Flow>,
+        record: &FlowRecord,
+        service: Service,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
+        let known = login_port(record.responder_port, flow.is_none());
+        let (method, hangs_up) = match (known, flow) {
+            (Some(known), _) if flow.is_none() || service == Service::Tls => known,
+            // A question and its answer are no dialogue; names are also asked for like that, and some ask again.
+            (_, Some(flow))
+                if service == Service::Unknown
+                    && flow.inspection.server_turns >= 2
+                    && !matches!(record.responder_port, 53 | 80 | 443 | 853 | 8_080) =>
+            {
+                ("unknown", true)
+            }
+            _ => return,
+        };
+        self.alike(record, method, hangs_up, hosts, alerts);
+    }
+
+    #[inline(never)]
+    fn alike(
+        &mut self,
+        record: &FlowRecord,
+        method: &'static str,
+        hangs_up: bool,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
+        let (number, ts) = (record.packets.1, record.last_ns);
+        let tries = self.at(record, record.responder, number, ts);
+        let before = tries.alike.count;
+        tries.alike.take(record);
+        let alike = tries.alike;
+        let figure = Figure {
+            holds: alike.is_busy() && (!hangs_up || alike.is_ended()),
+            before,
+            seen: alike.count,
+            least: ALIKE_MIN,
+            method,
+            measure: Measure::Sessions,
+            severity: Severity::Low,
+            what: "short sessions alike in 10 min",
+        };
+        Self::raise([figure], tries, record, ts, hosts, alerts);
     }
 
     fn judge(
         (before, tries): (&Tries, &Tries),
         record: &FlowRecord,
-        service: Service,
+        method: &'static str,
         now: u64,
         hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) {
-        let Tries { refused, guesses, sessions, forms, taken, served, .. } = *tries;
+        let Tries { refused, guesses, sessions, forms, taken, served, slow, .. } = *tries;
         // Pages refused now and then among pages served are a browser; a login page served between tries is not counted twice.
         let mostly_refused = taken * 4 <= refused && served * 4 <= refused;
-        let mostly_forms = served <= forms * 3;
+        let figure = |before, seen, least, measure| Figure {
+            holds: true,
+            before,
+            seen,
+            least,
+            method,
+            measure,
+            severity: Severity::High,
+            what: "logins that failed in 10 min",
+        };
         let figures = [
-            (mostly_refused, before.refused, refused, REFUSED_MIN, service.name(), Measure::Refused),
-            (true, before.guesses, guesses, REFUSED_MIN, service.name(), Measure::Refused),
-            (true, before.sessions, sessions, SESSIONS_MIN, service.name(), Measure::Sessions),
-            (mostly_forms, before.forms, forms, FORMS_MIN, "http form", Measure::Forms),
+            Figure {
+                holds: mostly_refused,
+                ..figure(before.refused, refused, REFUSED_MIN, Measure::Refused)
+            },
+            figure(before.guesses, guesses, REFUSED_MIN, Measure::Refused),
+            Figure {
+                // Some are also what a program does that asks now and then.
+                holds: tries.alike.count == 0 || tries.alike.is_busy(),
+                ..figure(before.sessions, sessions, SESSIONS_MIN, Measure::Sessions)
+            },
+            Figure {
+                holds: served <= forms * 3,
+                method: "http form",
+                what: "login forms sent in 10 min",
+                ..figure(before.forms, forms, FORMS_MIN, Measure::Forms)
+            },
+            // What takes hours may as well be a job with an outdated password.
+            Figure {
+                holds: taken == 0 && served == 0,
+                severity: Severity::Low,
+                what: "logins that failed, 20 min apart at most",
+                ..figure(before.slow, slow, SLOW_MIN, Measure::Refused)
+            },
         ];
-        let Some(&(.., seen, least, method, measure)) =
-            figures.iter().find(|(holds, _, seen, least, ..)| *holds && seen >= least)
-        else {
-            for (holds, before, seen, least, _, measure) in figures {
-                if holds && steps(before.into(), seen.into(), least.into()) {
-                    let times = f64::from(seen) / f64::from(least);
-                    alerts.note(measure, furthest(hosts, record.originator), times);
+        Self::raise(figures, tries, record, now, hosts, alerts);
+    }
+
+    /// Raises the first figure that is too high, or notes those that are on the way.
+    fn raise<const N: usize>(
+        figures: [Figure; N],
+        tries: &Tries,
+        record: &FlowRecord,
+        now: u64,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
+        let times = |figure: &Figure| f64::from(figure.seen) / f64::from(figure.least);
+        let Some(figure) = figures.iter().find(|figure| figure.holds && figure.seen >= figure.least) else {
+            for figure in figures {
+                if figure.holds && steps(figure.before.into(), figure.seen.into(), figure.least.into()) {
+                    alerts.note(figure.measure, furthest(hosts, record.originator), times(&figure));
                 }
             }
             return;
         };
-        let times = f64::from(seen) / f64::from(least);
-        let probability = alerts.weigh(measure, furthest(hosts, record.originator), times);
-        let severity = if taken > 0 || seen >= 10 * least { Severity::High } else { Severity::Medium };
-        alerts.raise(
-            Alert::new(Kind::BruteForce, record.originator, tries.range, now)
-                .against(record.responder, Some(record.responder_port))
-                .rated(severity, probability, method)
-                .because("logins that failed in 10 min", seen, least - 1)
-                .because("logins taken", taken, 1.0)
-                .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),
-        );
+        let probability = alerts.weigh(figure.measure, furthest(hosts, record.originator), times(figure));
+        let grave = tries.taken > 0 || figure.seen >= 10 * figure.least;
+        let severity = figure.severity.min(if grave { Severity::High } else { Severity::Medium });
+        let servers = tries.servers.count();
+        let mut alert = Alert::new(Kind::BruteForce, record.originator, tries.range, now)
+            .against(record.responder, Some(record.responder_port))
+            .rated(severity, probability, figure.method)
+            .because(figure.what, figure.seen, figure.least - 1)
+            .because("logins taken", tries.taken, 1.0)
+            .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0);
+        if servers > 0 {
+            alert = alert.because("servers, ten and more as ten", servers, SERVERS_MIN - 1);
+        }
+        alerts.raise(alert);
     }
 
     /// Bytes held.

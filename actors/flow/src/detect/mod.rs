@@ -320,6 +320,7 @@ impl Detectors {
 fn datagram(record: &FlowRecord, now: u64) -> Datagram {
     Datagram {
         source: record.originator,
+        source_port: record.originator_port,
         target: record.responder,
         port: record.responder_port,
         bytes: 0,
@@ -375,6 +376,14 @@ impl Watch for Detectors {
                         );
                     }
                     Some(Finding::Heartbleed { .. }) | None => {}
+                    Some(Finding::Requested) => {
+                        let datagram = datagram(&flow.record, packet.ts);
+                        self.floods.requested(&datagram, &mut self.hosts, &mut self.alerts);
+                    }
+                    Some(Finding::AdminShare) => {
+                        let (record, at) = (&flow.record, (packet.number, packet.ts));
+                        self.volumes.shared(record, at, &mut self.hosts, &mut self.alerts);
+                    }
                     Some(finding) => {
                         let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
                         self.logins.found(flow, finding, (packet.number, packet.ts), hosts, alerts);
@@ -387,7 +396,7 @@ impl Watch for Detectors {
                     let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, packet.ts) };
                     self.floods.datagram(&datagram, false, &mut self.hosts, &mut self.alerts);
                 }
-                self.floods.packet(packet, &mut self.hosts, &mut self.alerts);
+                self.floods.answer(packet, &mut self.hosts, &mut self.alerts);
                 if (packet.source_port == 53 || packet.target_port == 53)
                     && packet.fragment != Fragment::Later
                     && let Some(message) = dns::read(packet.payload)
@@ -402,7 +411,9 @@ impl Watch for Detectors {
                 }
             }
             protocol::ICMP | protocol::ICMP6 => {
-                self.floods.packet(packet, &mut self.hosts, &mut self.alerts);
+                // An answer to a question that was not seen.
+                let unasked = !from_originator && flow.record.sent.packets == 0;
+                self.floods.echo(packet, unasked, &mut self.hosts, &mut self.alerts);
                 self.pings.take(packet, &mut self.hosts, &mut self.alerts);
             }
             _ => {}
@@ -419,7 +430,7 @@ impl Watch for Detectors {
             Some(probe) => probe,
             None => return,
         };
-        if matches!(probe, Probe::Ack | Probe::Stealth) && record.sent.bytes > 0 {
+        if matches!(probe, Probe::Ack | Probe::Reset | Probe::Stealth) && record.sent.bytes > 0 {
             return;
         }
         let ahead = Ahead::of(&record);

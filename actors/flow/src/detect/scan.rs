@@ -35,10 +35,22 @@ pub const STEALTH_PORTS_MIN: u32 = 5;
 pub const PINGED_MIN: u32 = 20;
 /// A scan is over when nothing failed for so long; also the slowest scan seen: one probe per 5 minutes.
 pub const SILENCE_NS: u64 = 300 * SECOND;
+/// The same for the ports of one host: the most patient setting of a common scanner waits five minutes between two.
+pub const PORTS_SILENCE_NS: u64 = 900 * SECOND;
+/// Sources that try the same ports of one host in turn, from which on one of them hides among made-up ones.
+pub const DECOYS_MIN: u32 = 3;
+/// Ports of one host that failed within a minute for several sources together: who hears the noise of the Internet hears a tenth of it.
+pub const TOGETHER_PORTS_MIN: u32 = 100;
+/// How long that may take.
+pub const TOGETHER_NS: u64 = 60 * SECOND;
+/// Sources from which on they are several.
+pub const TOGETHER_SOURCES_MIN: u32 = 5;
 /// Failures of one service asked by one host.
 pub const FAILURES_MIN: u32 = 100;
 /// Pairs and ports watched at once.
 const TRACKED_MAX: usize = 1 << 15;
+/// Hosts whose ports failed for anybody.
+const CROWDS_MAX: usize = 1 << 13;
 
 /// How a first packet asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,8 +59,10 @@ pub enum Probe {
     Syn,
     /// Flags that no system begins with.
     Stealth,
-    /// A bare ACK to a port that was not talked to.
+    /// A bare ACK, or FIN with ACK, to a port that was not talked to.
     Ack,
+    /// A bare RST to a port that was not talked to.
+    Reset,
     /// UDP.
     Udp,
     /// Ping and its relatives.
@@ -56,7 +70,7 @@ pub enum Probe {
 }
 
 impl Probe {
-    /// What a first packet is, if it asks anything. Data or FIN with ACK is the middle of a conversation.
+    /// What a first packet is, if it asks anything. Data is the middle of a conversation, RST with ACK an answer.
     #[must_use]
     pub fn of(number: u8, flags: u8) -> Option<Self> {
         use tcp_flag::{ACK, FIN, PSH, RST, SYN, URG};
@@ -64,6 +78,8 @@ impl Probe {
             protocol::TCP => match flags & (SYN | ACK | FIN | RST | PSH | URG) {
                 f if f & (SYN | ACK | FIN | RST) == SYN => Some(Self::Syn),
                 ACK => Some(Self::Ack),
+                f if f == FIN | ACK => Some(Self::Ack),
+                RST => Some(Self::Reset),
                 f if f & (ACK | RST | SYN) == 0 => Some(Self::Stealth),
                 f if f & (SYN | FIN) == SYN | FIN => Some(Self::Stealth),
                 _ => None,
@@ -79,6 +95,7 @@ impl Probe {
             Self::Syn => "syn",
             Self::Stealth => "fin/null/xmas",
             Self::Ack => "ack",
+            Self::Reset => "rst",
             Self::Udp => "udp",
             Self::Ping => "ping",
         }
@@ -149,7 +166,12 @@ impl Tries {
 
     #[inline]
     fn take(&mut self, outcome: &Outcome<'_>, what: u64) -> bool {
-        if outcome.now.saturating_sub(self.seen_ns) > SILENCE_NS {
+        self.take_within(outcome, what, SILENCE_NS)
+    }
+
+    #[inline]
+    fn take_within(&mut self, outcome: &Outcome<'_>, what: u64, silence_ns: u64) -> bool {
+        if outcome.now.saturating_sub(self.seen_ns) > silence_ns {
             *self = Self::new(outcome);
         }
         if outcome.answer == Answer::Answered {
@@ -170,6 +192,60 @@ impl Tries {
     }
 }
 
+/// What failed of one host for all who tried, of late: whether they are one that hides among made-up sources, or many together.
+#[derive(Debug, Clone)]
+struct Crowd {
+    start_ns: u64,
+    seen_ns: u64,
+    range: Range,
+    ports: Distinct,
+    sources: Distinct,
+    /// Ports that failed for the first time for a source, and how often the source was another than the one before.
+    count: u32,
+    turns: u32,
+    last: u64,
+    /// They were found to take turns, and have not been silent since.
+    in_turn: bool,
+}
+
+impl Crowd {
+    fn new(outcome: &Outcome<'_>) -> Self {
+        Self {
+            start_ns: outcome.now,
+            seen_ns: outcome.now,
+            range: Range::at(outcome.record.packets.0, outcome.record.start_ns),
+            ports: Distinct::default(),
+            sources: Distinct::default(),
+            count: 0,
+            turns: 0,
+            last: 0,
+            in_turn: false,
+        }
+    }
+
+    /// Takes a port that was new for its source.
+    fn take(&mut self, outcome: &Outcome<'_>) {
+        if outcome.now.saturating_sub(self.seen_ns) > SILENCE_NS {
+            *self = Self::new(outcome);
+        } else if outcome.now.saturating_sub(self.start_ns) > TOGETHER_NS {
+            *self = Self { in_turn: self.in_turn, ..Self::new(outcome) };
+        }
+        self.seen_ns = outcome.now;
+        self.range.cover(outcome.record.packets.0, outcome.record.start_ns);
+        self.ports.insert(hash_of(&outcome.port));
+        self.sources.insert(outcome.ends.originator);
+        self.count += 1;
+        self.turns += u32::from(self.last != outcome.ends.originator);
+        self.last = outcome.ends.originator;
+        // Each port by nearly all of them, one after the other: nobody else has that order.
+        let (ports, sources) = (self.ports.settled(), self.sources.settled());
+        self.in_turn |= sources >= DECOYS_MIN
+            && ports >= PORTS_MIN / 2
+            && self.turns * 2 >= self.count
+            && self.count * 6 >= ports * sources * 5;
+    }
+}
+
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Scans {
@@ -179,6 +255,8 @@ pub struct Scans {
     all: Recent<(Ip, Probe), (Distinct, Distinct)>,
     /// Failures in a row of a service asked by a host.
     same: Recent<(Ip, Ip, u16), Tries>,
+    /// Ports of a host that failed, whoever tried.
+    crowds: Recent<(Ip, Probe), Crowd>,
 }
 
 impl Default for Scans {
@@ -188,6 +266,7 @@ impl Default for Scans {
             horizontal: Recent::in_lines(TRACKED_MAX),
             all: Recent::new(TRACKED_MAX),
             same: Recent::new(TRACKED_MAX),
+            crowds: Recent::new(CROWDS_MAX),
         }
     }
 }
@@ -209,7 +288,7 @@ impl Scans {
         }
         match probe {
             // Answers of a server whose questions were not seen go from a low port to high ones.
-            Probe::Ack if port >= record.originator_port || answered => return,
+            Probe::Ack | Probe::Reset if port >= record.originator_port || answered => return,
             // Traceroute's ports, to hosts further and further away.
             Probe::Udp if (33_434..33_700).contains(&port) && outcome.ttl <= 40 => return,
             _ => {}
@@ -220,7 +299,7 @@ impl Scans {
         }
         if answered {
             self.answered(outcome);
-            if probe != Probe::Ack {
+            if !matches!(probe, Probe::Ack | Probe::Reset) {
                 let key = (record.originator, port, probe);
                 let tries = self.horizontal.entry_at(outcome.tried_at, key, || Tries::new(outcome));
                 tries.take(outcome, ends.responder);
@@ -231,7 +310,7 @@ impl Scans {
         if probe == Probe::Syn {
             self.failing(outcome, hosts, alerts);
         }
-        if probe != Probe::Ack {
+        if !matches!(probe, Probe::Ack | Probe::Reset) {
             self.hosts(outcome, hosts, alerts);
         }
     }
@@ -242,10 +321,10 @@ impl Scans {
         let FlowRecord { originator, responder, .. } = *outcome.record;
         let key = (originator, responder, outcome.probe);
         let Some(tries) = self.vertical.find_at(outcome.failed_at, &key) else { return };
-        if outcome.now.saturating_sub(tries.seen_ns) > SILENCE_NS {
+        if outcome.now.saturating_sub(tries.seen_ns) > PORTS_SILENCE_NS {
             return;
         }
-        tries.take(outcome, hash_of(&outcome.port));
+        tries.take_within(outcome, hash_of(&outcome.port), PORTS_SILENCE_NS);
         if outcome.probe == Probe::Syn
             && let Some(tries) = self.same.find_at(outcome.same_at, &(originator, responder, outcome.port))
         {
@@ -303,7 +382,7 @@ impl Scans {
         let key = (source, target, probe);
         let tries = self.vertical.entry_hashed(outcome.failed_at.hash(), key, || Tries::new(outcome));
         let before = tries.failed.count();
-        if !tries.take(outcome, hash_of(&port)) {
+        if !tries.take_within(outcome, hash_of(&port), PORTS_SILENCE_NS) {
             return;
         }
         let (measure, least) = match probe {
@@ -311,25 +390,41 @@ impl Scans {
             _ => (Measure::Ports, PORTS_MIN),
         };
         let (failed, share) = tries.failed();
+        // UDP to many ports has other reasons.
+        let crowd = (probe != Probe::Udp).then(|| {
+            let crowd = self.crowds.entry((target, probe), || Crowd::new(outcome));
+            crowd.take(outcome);
+            crowd
+        });
+        if let Some(crowd) = &crowd
+            && !crowd.in_turn
+            && failed < least
+        {
+            together(crowd, outcome, hosts, alerts);
+        }
         if share < 2.0 / 3.0 {
             return;
         }
         let times = f64::from(failed) / f64::from(least);
         if failed >= least {
-            let probability = alerts.weigh(measure, furthest(hosts, source), times);
-            alerts.raise(
-                Alert::new(Kind::VerticalScan, source, tries.range, outcome.now)
-                    .against(target, None)
-                    .rated(
-                        if failed >= 100 { Severity::High } else { Severity::Medium },
-                        probability,
-                        probe.name(),
-                    )
-                    .because("ports that failed", failed, least - 1)
-                    .because("share of tried ports that failed", share, 0.67)
-                    .because("refusals", tries.refused, 0.0)
-                    .because("seconds", tries.range.span_ns() as f64 / SECOND as f64, 0.0),
-            );
+            let among = crowd.filter(|crowd| crowd.in_turn);
+            // Which of them is real nobody can say, so the host that they try is named.
+            let (accused, range) =
+                among.as_ref().map_or((source, tries.range), |crowd| (target, crowd.range));
+            let probability = alerts.weigh(measure, furthest(hosts, accused), times);
+            let severity = if failed >= 100 { Severity::High } else { Severity::Medium };
+            let mut alert = Alert::new(Kind::VerticalScan, accused, range, outcome.now)
+                .against(target, None)
+                .rated(severity, probability, probe.name())
+                .because("ports that failed", failed, least - 1)
+                .because("share of tried ports that failed", share, 0.67)
+                .because("refusals", tries.refused, 0.0)
+                .because("seconds", range.span_ns() as f64 / SECOND as f64, 0.0);
+            if let Some(crowd) = among {
+                alert.spoofed = true;
+                alert = alert.because("sources in turn", crowd.sources.count(), 1.0);
+            }
+            alerts.raise(alert);
         } else if steps(before.into(), failed.into(), least.into()) {
             alerts.note(measure, furthest(hosts, source), times);
         }
@@ -445,8 +540,10 @@ impl Scans {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
+        let crowds = self.crowds.bytes(|crowd| crowd.ports.owned_bytes() + crowd.sources.owned_bytes());
         let tries = |tries: &Tries| tries.failed.owned_bytes() + tries.answered.owned_bytes();
-        self.vertical.bytes(tries)
+        crowds
+            + self.vertical.bytes(tries)
             + self.horizontal.bytes(tries)
             + self.same.bytes(tries)
             + self.all.bytes(|(hosts, ports)| hosts.owned_bytes() + ports.owned_bytes())
@@ -455,6 +552,32 @@ impl Scans {
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.vertical.dropped() + self.horizontal.dropped() + self.same.dropped() + self.all.dropped()
+        self.vertical.dropped()
+            + self.horizontal.dropped()
+            + self.same.dropped()
+            + self.all.dropped()
+            + self.crowds.dropped()
     }
+}
+
+/// Many sources that try a few ports each, and all together a great many: the host that they try is named.
+fn together(crowd: &Crowd, outcome: &Outcome<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
+    let (ports, sources) = (crowd.ports.count(), crowd.sources.count());
+    if sources < TOGETHER_SOURCES_MIN || !crowd.count.is_multiple_of(TOGETHER_PORTS_MIN / 4) {
+        return;
+    }
+    let target = outcome.record.responder;
+    let times = f64::from(ports) / f64::from(TOGETHER_PORTS_MIN);
+    if ports < TOGETHER_PORTS_MIN {
+        return alerts.note(Measure::Ports, furthest(hosts, target), times);
+    }
+    let probability = alerts.weigh(Measure::Ports, furthest(hosts, target), times);
+    let mut alert = Alert::new(Kind::VerticalScan, target, crowd.range, outcome.now)
+        .against(target, None)
+        .rated(Severity::Medium, probability, outcome.probe.name())
+        .because("ports that failed in a minute", ports, TOGETHER_PORTS_MIN - 1)
+        .because("sources", sources, TOGETHER_SOURCES_MIN - 1)
+        .because("seconds", crowd.range.span_ns() as f64 / SECOND as f64, 0.0);
+    alert.spoofed = true;
+    alerts.raise(alert);
 }

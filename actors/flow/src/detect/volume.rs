@@ -28,9 +28,13 @@ pub const SITE_TIMES_MIN: f64 = 10.0;
 pub const FADE_NS: u64 = 10_800 * SECOND;
 /// Times what came back on the same flow, where a site stands in for a history.
 pub const SITE_BACK_MIN: u64 = 10;
+/// Hosts whose administrative shares are opened within the window. Nobody but an administrator does that, and programs that spread by it.
+pub const SHARES_MIN: u32 = 3;
 /// Hosts newly administered within the window.
 pub const NEW_HOSTS_MIN: u32 = 5;
 const TRACKED_MAX: usize = 1 << 14;
+/// Hosts that open administrative shares.
+const SHARES_MAX: usize = 1 << 12;
 /// Edges of administration remembered.
 const EDGES_MAX: usize = 1 << 16;
 
@@ -70,6 +74,7 @@ struct Administrator {
 #[derive(Debug, Clone)]
 pub struct Volumes {
     administrators: Recent<Ip, Administrator>,
+    shares: Recent<Ip, Administrator>,
     edges: Recent<(Ip, Ip, u16), ()>,
     site: Site,
 }
@@ -78,6 +83,7 @@ impl Default for Volumes {
     fn default() -> Self {
         Self {
             administrators: Recent::new(TRACKED_MAX),
+            shares: Recent::new(SHARES_MAX),
             edges: Recent::new(EDGES_MAX),
             site: Site::default(),
         }
@@ -229,10 +235,53 @@ impl Volumes {
         }
     }
 
+    /// A host opens a share that only administrators may, on another inside. No history is needed to call several of them odd.
+    pub fn shared(
+        &mut self,
+        record: &FlowRecord,
+        (number, now): (u64, u64),
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
+        let (originator, responder) = (record.originator, record.responder);
+        if !originator.is_private() || !responder.is_private() || originator == responder {
+            return;
+        }
+        let new = || Administrator {
+            new_hosts: Distinct::default(),
+            range: Range::at(record.packets.0, record.start_ns),
+            since: now,
+        };
+        let host = self.shares.entry(originator, new);
+        if now.saturating_sub(host.since) > 2 * WINDOW_NS {
+            *host = new();
+        }
+        host.range.cover(number, now);
+        if !host.new_hosts.insert(hash_of(&responder)) {
+            return;
+        }
+        let count = host.new_hosts.count();
+        let times = f64::from(count) / f64::from(SHARES_MIN);
+        let probability = alerts.weigh(Measure::Administered, furthest(hosts, originator), times);
+        if count >= SHARES_MIN {
+            alerts.raise(
+                Alert::new(Kind::LateralMovement, originator, host.range, now)
+                    .against(responder, Some(record.responder_port))
+                    .rated(Severity::High, probability, "administrative shares")
+                    .because(
+                        "hosts whose administrative shares were asked for in 10 min",
+                        count,
+                        SHARES_MIN - 1,
+                    ),
+            );
+        }
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.administrators.bytes(|host| host.new_hosts.owned_bytes())
+            + self.shares.bytes(|host| host.new_hosts.owned_bytes())
             + self.edges.bytes(|_| 0)
             + self.site.senders.owned_bytes()
     }
@@ -240,7 +289,7 @@ impl Volumes {
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.administrators.dropped() + self.edges.dropped()
+        self.administrators.dropped() + self.shares.dropped() + self.edges.dropped()
     }
 }
 

@@ -305,6 +305,15 @@ impl Collector {
             half.sampling = self.options.sampling.unwrap_or(0);
             self.counts.sampling_unknown += u64::from(half.sampling == 0);
         }
+        // Exporters tell what they counted of the packets they looked at; samples of single packets were multiplied when they were read.
+        if !half.sample && half.sampling > 1 {
+            let times = u64::from(half.sampling);
+            let scale = |count: &mut u64| *count = count.saturating_mul(times);
+            [&mut half.bytes, &mut half.packets].into_iter().for_each(scale);
+            if let Some((_, bytes, packets)) = &mut half.back {
+                [bytes, packets].into_iter().for_each(scale);
+            }
+        }
         // Nothing happens after it was told, or more than a day before: a flow's times cannot be trusted further than its exporter's.
         half.last_ns = half.last_ns.min(arrival.received_ns.saturating_add(SKEW_MAX_NS));
         half.start_ns = half.start_ns.min(half.last_ns).max(half.last_ns.saturating_sub(24 * SKEW_MAX_NS));

@@ -189,13 +189,25 @@ fn slow_requests() {
     only(net, EVIL, "slow-dos");
 }
 
+/// Guesses at one server: `~` in what the client says stands for a number that is another each time.
 fn guesses(port: u16, count: u32, every: f64, lines: &[(bool, &[u8])]) -> Net {
     let mut net = Net::new();
     for n in 0..count {
         let from = (ip(EVIL), net.ephemeral());
-        net.talk(f64::from(n) * every, from, (ip(VICTIM), port), 0.02, lines);
+        let said: Vec<(bool, Vec<u8>)> = lines
+            .iter()
+            .map(|&(out, line)| (out, if out { another(line, n) } else { line.to_vec() }))
+            .collect();
+        let lines: Vec<(bool, &[u8])> = said.iter().map(|(out, line)| (*out, &line[..])).collect();
+        net.talk(f64::from(n) * every, from, (ip(VICTIM), port), 0.02, &lines);
     }
     net
+}
+
+/// A line with a number of four digits in place of each `~`.
+pub(crate) fn another(line: &[u8], n: u32) -> Vec<u8> {
+    let number = format!("{:04}", 1_000 + n);
+    line.iter().flat_map(|&byte| if byte == b'~' { number.bytes().collect() } else { vec![byte] }).collect()
 }
 
 #[test]
@@ -204,7 +216,7 @@ fn guessing_passwords() {
         (false, b"220 ready FTP\r\n"),
         (true, b"USER root\r\n"),
         (false, b"331 Password\r\n"),
-        (true, b"PASS x\r\n"),
+        (true, b"PASS ~\r\n"),
         (false, b"530 Login incorrect.\r\n"),
     ];
     only(guesses(21, 20, 1.5, &ftp), EVIL, "brute-force");
@@ -227,12 +239,12 @@ fn guessing_passwords() {
         [(false, b"login: "), (true, b"admin\r\n"), (false, b"Login incorrect\r\n")];
     only(guesses(23, 20, 2.0, &telnet), EVIL, "brute-force");
     let basic: [(bool, &[u8]); 2] = [
-        (true, b"GET /admin HTTP/1.1\r\nAuthorization: Basic eDp5\r\n\r\n"),
+        (true, b"GET /admin HTTP/1.1\r\nAuthorization: Basic eDp~\r\n\r\n"),
         (false, b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
     ];
     only(guesses(80, 30, 0.2, &basic), EVIL, "brute-force");
     let form: [(bool, &[u8]); 2] = [
-        (true, b"POST /wp-login.php HTTP/1.1\r\nContent-Length: 20\r\n\r\nlog=admin&pwd=secret"),
+        (true, b"POST /wp-login.php HTTP/1.1\r\nContent-Length: 20\r\n\r\nlog=admin&pwd=s~"),
         (false, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
     ];
     only(guesses(80, 40, 0.2, &form), EVIL, "brute-force");
@@ -254,7 +266,7 @@ fn guessing_passwords() {
     ];
     only(guesses(3_306, 30, 0.5, &mysql), EVIL, "brute-force");
     let mail: [(bool, &[u8]); 3] =
-        [(false, b"+OK ready\r\n"), (true, b"PASS x\r\n"), (false, b"-ERR [AUTH] failed\r\n")];
+        [(false, b"+OK ready\r\n"), (true, b"PASS ~\r\n"), (false, b"-ERR [AUTH] failed\r\n")];
     only(guesses(110, 30, 0.5, &mail), EVIL, "brute-force");
 }
 

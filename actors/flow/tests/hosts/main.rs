@@ -5,4 +5,6 @@ mod benign;
 mod bounded;
 mod edges;
 mod flows;
+mod guesses;
 mod net;
+mod shapes;

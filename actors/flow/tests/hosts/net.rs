@@ -107,9 +107,10 @@ impl Net {
 
     /// A ping and its reply.
     pub(crate) fn ping(&mut self, at: f64, from: Ip, to: Ip, number: u32, answered: bool) {
-        self.icmp(at, from, to, 8, number, &[7; 48]);
+        let (asks, says) = if from.as_v4().is_some() { (8, 0) } else { (128, 129) };
+        self.icmp(at, from, to, asks, number, &[7; 48]);
         if answered {
-            self.icmp(at + 0.01, to, from, 0, number, &[7; 48]);
+            self.icmp(at + 0.01, to, from, says, number, &[7; 48]);
         }
     }
 
@@ -133,6 +134,19 @@ impl Net {
         pace: f64,
         lines: &[(bool, &[u8])],
     ) -> f64 {
+        self.dialogue(at, client, server, pace, lines, false)
+    }
+
+    /// The same, ended by the server or by the client.
+    pub(crate) fn dialogue(
+        &mut self,
+        at: f64,
+        client: (Ip, u16),
+        server: (Ip, u16),
+        pace: f64,
+        lines: &[(bool, &[u8])],
+        server_ends: bool,
+    ) -> f64 {
         self.open(at, client, server);
         let (mut c, mut s) = (2u32, 101u32);
         let mut now = at + 0.003;
@@ -149,9 +163,11 @@ impl Net {
                 now += 0.000_1;
             }
         }
-        self.tcp(now + 0.001, client, server, FIN | ACK, c, s, b"");
-        self.tcp(now + 0.002, server, client, FIN | ACK, s, c + 1, b"");
-        self.tcp(now + 0.003, client, server, ACK, c + 1, s + 1, b"");
+        let ((first, x), (second, y)) =
+            if server_ends { ((server, s), (client, c)) } else { ((client, c), (server, s)) };
+        self.tcp(now + 0.001, first, second, FIN | ACK, x, y, b"");
+        self.tcp(now + 0.002, second, first, FIN | ACK, y, x + 1, b"");
+        self.tcp(now + 0.003, first, second, ACK, x + 1, y + 1, b"");
         now + 0.003
     }
 
@@ -277,7 +293,7 @@ impl Net {
                     packet.ip_bytes = 28 + payload.len() as u32;
                 }
                 What::Icmp { from, to, kind, code, rest, payload } => {
-                    packet.protocol = protocol::ICMP;
+                    packet.protocol = if from.as_v4().is_some() { protocol::ICMP } else { protocol::ICMP6 };
                     (packet.source, packet.source_port) = (*from, u16::from(*kind));
                     (packet.target, packet.target_port) = (*to, u16::from(*code));
                     packet.sequence = *rest;

@@ -318,7 +318,7 @@ fn attackers(folder: &str) {
             }
         }),
         Box::new(move || {
-            let threads = (0..14).map(|_| spawn(|| ftp_login(site(110), site(21))));
+            let threads = (0..14).map(|n| spawn(move || ftp_login(site(110), site(21), n)));
             threads.collect::<Vec<_>>().into_iter().for_each(|thread| drop(thread.join()));
         }),
         Box::new(move || {
@@ -413,11 +413,11 @@ fn rounds(count: u64, apart_ms: u64, mut round: impl FnMut(u64)) {
 }
 
 /// A login that is refused.
-fn ftp_login(from: Ipv4Addr, server: Ipv4Addr) {
+fn ftp_login(from: Ipv4Addr, server: Ipv4Addr, guess: u32) {
     let Ok(mut stream) = connect(from, server, 21, Duration::from_secs(5)) else { return };
     let mut bytes = [0; 512];
-    for line in [&b""[..], b"USER root\r\n", b"PASS guess\r\n", b"QUIT\r\n"] {
-        if stream.write_all(line).is_err() || stream.read(&mut bytes).is_err() {
+    for line in ["", "USER root\r\n", &format!("PASS guess{guess}\r\n"), "QUIT\r\n"] {
+        if stream.write_all(line.as_bytes()).is_err() || stream.read(&mut bytes).is_err() {
             return;
         }
     }
