@@ -260,6 +260,8 @@ pub struct FlowTable {
     interims: VecDeque<Due>,
     fragments: Recent<(Ip, Ip, u32, u8), (u16, u16)>,
     now: u64,
+    /// Nothing is due before that.
+    next_due: u64,
     /// The last packet, and so many before it, were stamped far ahead of or behind `now`.
     ahead: u32,
     behind: u32,
@@ -300,6 +302,7 @@ impl FlowTable {
             interims: VecDeque::new(),
             fragments: Recent::new(FRAGMENTS_MAX),
             now: 0,
+            next_due: u64::MAX,
             ahead: 0,
             behind: 0,
             next_id: 0,
@@ -509,6 +512,14 @@ impl FlowTable {
             return;
         }
         self.now = now;
+        if now >= self.next_due {
+            self.do_due(watch);
+        }
+    }
+
+    #[inline(never)]
+    fn do_due(&mut self, watch: &mut impl Watch) {
+        let now = self.now;
         while let Some(&due) = self.answers.front().filter(|due| due.at <= now) {
             self.answers.pop_front();
             if self.is(due) {
@@ -547,6 +558,12 @@ impl FlowTable {
                 self.end(oldest, cause, watch);
             }
         }
+        let queued = [&self.answers, &self.matures, &self.interims].into_iter().filter_map(VecDeque::front);
+        let listed = (0..LISTS as u8).filter_map(|list| {
+            let oldest = self.lists[usize::from(list)].oldest;
+            (oldest != NONE).then(|| self.flows[oldest as usize].touched.saturating_add(self.timeout(list)))
+        });
+        self.next_due = queued.map(|due| due.at).chain(listed).min().unwrap_or(u64::MAX);
     }
 
     /// Ends every flow, in the order in which they would have timed out; the input is over.
@@ -653,6 +670,7 @@ impl FlowTable {
                 Due { at: now.saturating_add(self.options.mature_ns), flow: at, generation: flow.generation };
             if self.matures.len() < self.options.flows_max {
                 self.matures.push_back(due);
+                self.next_due = self.next_due.min(due.at);
             }
         }
     }
@@ -741,11 +759,14 @@ impl FlowTable {
             self.decide(early.flow, Answer::Silent, watch);
         }
         self.answers.push_back(due);
+        self.next_due = self.next_due.min(due.at);
         if self.options.interim_ns > 0 {
             if self.interims.len() >= 2 * self.options.flows_max {
                 self.interims.pop_front();
             }
-            self.interims.push_back(Due { at: self.now.saturating_add(self.options.interim_ns), ..due });
+            let due = Due { at: self.now.saturating_add(self.options.interim_ns), ..due };
+            self.interims.push_back(due);
+            self.next_due = self.next_due.min(due.at);
         }
         watch.opened(&mut self.flows[at as usize], packet);
         at
@@ -779,6 +800,7 @@ impl FlowTable {
     }
 
     fn link(&mut self, at: u32, list: u8, now: u64) {
+        self.next_due = self.next_due.min(now.saturating_add(self.timeout(list)));
         let ends = &mut self.lists[usize::from(list)];
         let newest = std::mem::replace(&mut ends.newest, at);
         if newest == NONE {
