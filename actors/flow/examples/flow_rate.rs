@@ -1,6 +1,6 @@
 //! How fast packets become flows and alerts on one core, and what a host costs.
 //!
-//! `cargo run --release -p tidegate-flow --example flow_rate [-- PACKETS]`
+//! `cargo run --release -p tidegate-flow --example flow_rate [-- PACKETS [PART]]`, or with a capture in place of PACKETS, to go through that.
 
 use std::time::Instant;
 use tidegate_flow::packet::{protocol, tcp_flag};
@@ -21,7 +21,7 @@ fn next(state: &mut u64) -> u64 {
 }
 
 /// An office as frames of Ethernet: connections of a dozen packets and DNS questions, 20,000 flows at once.
-fn frames(count: usize) -> Vec<(u64, Vec<u8>)> {
+fn frames(count: usize) -> Frames {
     let mut out = Vec::with_capacity(count);
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut live: Vec<(u32, u16, u32, u8)> = Vec::new();
@@ -71,13 +71,36 @@ fn frame(from: u32, to: u32, from_port: u16, to_port: u16, flags: u8, seq: u32, 
     bytes
 }
 
+/// Frames with the time they were seen at.
+type Frames = Vec<(u64, Vec<u8>)>;
+
+/// The frames of a capture of classic libpcap, its link type, and their bytes on the wire; what is cut short is left out.
+fn captured(bytes: &[u8]) -> Result<(Frames, u32, u64), String> {
+    let word =
+        |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_le_bytes);
+    let unit_ns = match word(0) {
+        Some(0xa1b2_c3d4) => 1_000,
+        Some(0xa1b2_3c4d) => 1,
+        _ => return Err("no libpcap capture in the byte order of this machine, or compressed".to_owned()),
+    };
+    let (mut frames, mut wire, mut at) = (Vec::new(), 0, 24);
+    while let (Some(seconds), Some(parts), Some(kept), Some(length)) =
+        (word(at), word(at + 4), word(at + 8), word(at + 12))
+    {
+        let Some(frame) = bytes.get(at + 16..at + 16 + kept as usize) else { break };
+        frames.push((u64::from(seconds) * 1_000_000_000 + u64::from(parts) * unit_ns, frame.to_vec()));
+        (wire, at) = (wire + u64::from(length), at + 16 + kept as usize);
+    }
+    Ok((frames, word(20).unwrap_or_default(), wire))
+}
+
 /// Batches as a ring of received frames holds them: parsed, warmed, then taken one after the other.
-fn through(frames: &[(u64, Vec<u8>)], mut take: impl FnMut(&[Packet<'_>])) -> f64 {
+fn through(frames: &[(u64, Vec<u8>)], link: u32, mut take: impl FnMut(&[Packet<'_>])) -> f64 {
     let start = Instant::now();
     let mut packets = Vec::with_capacity(16);
     for (batch, frames) in frames.chunks(16).enumerate() {
         for (at, (ts, bytes)) in frames.iter().enumerate() {
-            if let Ok(Frame::Ip(packet)) = parse((batch * 16 + at) as u64 + 1, *ts, 1, bytes) {
+            if let Ok(Frame::Ip(packet)) = parse((batch * 16 + at) as u64 + 1, *ts, link, bytes) {
                 packets.push(packet);
             }
         }
@@ -159,53 +182,96 @@ fn runs(mut run: impl FnMut() -> f64) -> f64 {
     median((0..5).map(|_| run()).collect())
 }
 
+/// What can be measured alone.
+const PARTS: [&str; 6] = ["host", "parse", "table", "judged", "usual", "any"];
+
 fn main() {
+    let first = std::env::args().nth(1).unwrap_or_else(|| "2000000".to_owned());
+    let Ok(count) = first.parse() else { return capture(&first) };
+    let only = std::env::args().nth(2);
+    if let Some(part) = only.as_deref().filter(|part| !PARTS.contains(part)) {
+        eprintln!("there is no part {part}; there are {}", PARTS.join(", "));
+        std::process::exit(2);
+    }
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     // First, while no freed memory stands by.
-    let per_host = bytes_per_host();
-    let count = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
-    let frames = frames(count);
-    let parsed = runs(|| {
-        let mut sum = 0u64;
-        let rate = through(&frames, |packets| {
-            sum += packets.iter().map(|packet| u64::from(packet.payload_bytes)).sum::<u64>();
+    let per_host = if wanted("host") { bytes_per_host() } else { 0.0 };
+    if ["parse", "table", "judged"].into_iter().any(wanted) {
+        packets(&frames(count), 1, wanted);
+    }
+    for (part, what) in [("usual", "to usual servers"), ("any", "each to any server")] {
+        if wanted(part) {
+            let all = records(count, part == "usual");
+            let rate = runs(|| {
+                let mut detectors = Detectors::default();
+                let start = Instant::now();
+                detectors.logged_all(&all);
+                let rate = all.len() as f64 / start.elapsed().as_secs_f64() / 1e6;
+                assert!(detectors.alerts().is_empty(), "{:?}", detectors.alerts());
+                rate
+            });
+            println!("detectors on flows       {rate:.2} M flows/s, {what}");
+        }
+    }
+    if wanted("host") {
+        println!("a host in the detectors  {per_host:.0} bytes, of 100,000 hosts");
+        println!("a flow in the table      {} bytes", FlowTable::FLOW_BYTES);
+    }
+}
+
+/// Goes through a capture.
+fn capture(path: &str) {
+    let (frames, link, wire) =
+        match std::fs::read(path).map_err(|error| error.to_string()).and_then(|bytes| captured(&bytes)) {
+            Ok(read) => read,
+            Err(error) => {
+                eprintln!("{path} is neither a number nor a capture: {error}");
+                std::process::exit(2);
+            }
+        };
+    if frames.is_empty() {
+        eprintln!("{path} holds no frame");
+        std::process::exit(2);
+    }
+    let kept: usize = frames.iter().map(|(_, bytes)| bytes.len()).sum();
+    let each = |bytes: f64| bytes / frames.len() as f64 * 8.0 / 1e3;
+    println!(
+        "{} frames; a M packets/s are {:.2} Gbit/s of captured bytes, {:.2} of frames on the wire, {:.2} with the gaps of Ethernet",
+        frames.len(),
+        each(kept as f64),
+        each(wire as f64),
+        each(wire as f64 + 24.0 * frames.len() as f64)
+    );
+    packets(&frames, link, |_| true);
+}
+
+fn packets(frames: &[(u64, Vec<u8>)], link: u32, wanted: impl Fn(&str) -> bool) {
+    if wanted("parse") {
+        let rate = runs(|| {
+            let mut sum = 0u64;
+            let rate = through(frames, link, |packets| {
+                sum += packets.iter().map(|packet| u64::from(packet.payload_bytes)).sum::<u64>();
+            });
+            assert!(sum > 0);
+            rate
         });
-        assert!(sum > 0);
-        rate
-    });
-    let tabled = runs(|| {
-        let mut table = FlowTable::new(TableOptions::default());
-        through(&frames, |packets| {
-            packets.iter().for_each(|packet| table.warm(packet));
-            packets.iter().for_each(|packet| table.packet(packet, &mut Nobody));
-        })
-    });
-    let judged = runs(|| {
-        let mut table = FlowTable::new(TableOptions::default());
-        let mut detectors = Detectors::default();
-        let rate = through(&frames, |packets| {
-            packets.iter().for_each(|packet| table.warm(packet));
-            packets.iter().for_each(|packet| table.packet(packet, &mut detectors));
+        println!("parse                    {rate:.2} M packets/s");
+    }
+    if wanted("table") {
+        let rate = runs(|| {
+            let mut table = FlowTable::new(TableOptions::default());
+            through(frames, link, |packets| table.packets(packets, &mut Nobody))
         });
-        assert!(detectors.alerts().is_empty(), "{:?}", detectors.alerts());
-        rate
-    });
-    let logged = |loyal: bool| {
-        let all = records(count, loyal);
-        runs(|| {
+        println!("parse, table             {rate:.2} M packets/s");
+    }
+    if wanted("judged") {
+        let rate = runs(|| {
+            let mut table = FlowTable::new(TableOptions::default());
             let mut detectors = Detectors::default();
-            let start = Instant::now();
-            detectors.logged_all(&all);
-            let rate = all.len() as f64 / start.elapsed().as_secs_f64() / 1e6;
+            let rate = through(frames, link, |packets| table.packets(packets, &mut detectors));
             assert!(detectors.alerts().is_empty(), "{:?}", detectors.alerts());
             rate
-        })
-    };
-    let (usual, any) = (logged(true), logged(false));
-    println!("parse                    {parsed:.2} M packets/s");
-    println!("parse, table             {tabled:.2} M packets/s");
-    println!("parse, table, detectors  {judged:.2} M packets/s");
-    println!("detectors on flows       {usual:.2} M flows/s, to usual servers");
-    println!("detectors on flows       {any:.2} M flows/s, each to any server");
-    println!("a host in the detectors  {per_host:.0} bytes, of 100,000 hosts");
-    println!("a flow in the table      {} bytes", FlowTable::FLOW_BYTES);
+        });
+        println!("parse, table, detectors  {rate:.2} M packets/s");
+    }
 }

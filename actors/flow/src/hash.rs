@@ -81,13 +81,13 @@ pub fn hash_of<T: Hash + ?Sized>(value: &T) -> u64 {
     Fixed::default().hash_one(value)
 }
 
-/// One hash of two: what a part of a key is known by already need not be hashed again.
+/// One hash of two: what a part of a key is known by already need not be hashed again. One multiplication, since both are spread
+/// already, or one of them is and the other is a small number.
 #[inline]
 #[must_use]
 pub fn joined(one: u64, other: u64) -> u64 {
-    let mut fold = Fold(one);
-    fold.mix(other);
-    fold.finish()
+    let wide = u128::from(one ^ 0xa076_1d64_78bd_642f) * u128::from(other ^ 0xe703_7ed1_a0b4_28db);
+    (wide as u64) ^ ((wide >> 64) as u64)
 }
 
 /// 32 bits of a hash, as [`Index`] takes them.
@@ -104,6 +104,9 @@ pub struct Place {
     slot: u32,
 }
 
+/// The slot of a place that nobody need look for; one more means that nobody has looked. Neither is ever one of a table.
+const ABSENT: u32 = u32::MAX - 1;
+
 impl Place {
     /// No idea where, but for the hash.
     #[inline]
@@ -112,11 +115,18 @@ impl Place {
         Self { hash: shorter(hash), slot: u32::MAX }
     }
 
+    /// The same for an entry that need not be looked for: [`Recent::find_at`] finds none. Making one finds what there is.
+    #[inline]
+    #[must_use]
+    pub fn absent(self) -> Self {
+        Self { slot: ABSENT, ..self }
+    }
+
     /// Whether an entry was found there.
     #[inline]
     #[must_use]
     pub fn is_found(self) -> bool {
-        self.slot != u32::MAX
+        self.slot < ABSENT
     }
 
     /// The hash, as [`Recent::entry_hashed`] takes it.
@@ -131,64 +141,82 @@ impl Place {
 ///
 /// Nothing lies further than [`Index::PROBE_MAX`] places from where its hash says, whoever chooses the keys: what finds no place takes
 /// that of another, and its owner is told.
+///
+/// A place has four bytes: where it lies says the lower bits of the hash, so it holds the upper ones, and the slot instead of the lower.
+/// Sixteen of them share a cache line, and the indices of full tables fit where lines come from fast.
 #[derive(Debug, Clone)]
 pub struct Index {
-    /// Hash in the upper half, slot + 1 in the lower; 0 where free. A power of two, at least half of it free.
-    places: Vec<u64>,
+    /// Upper bits of the hash, and slot + 1 in as many of the lower as the length has; 0 where free. A power of two, at least half of it
+    /// free.
+    places: Vec<u32>,
+    /// Hash of each slot: needed where its place is to be given to another.
+    hashes: Vec<u32>,
     used: usize,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Self { places: vec![0; 16], used: 0 }
+        Self { places: vec![0; 16], hashes: Vec::new(), used: 0 }
     }
 }
 
 impl Index {
     /// Places looked at for one key.
     pub const PROBE_MAX: usize = 64;
+    /// Slots that can be told apart.
+    pub const SLOTS_MAX: usize = 1 << 31;
 
-    /// The slot of `hash` that `is` says yes to.
+    /// The slot of `hash` that `is` says yes to; it may be asked of slots that share but a part of the hash.
     #[inline]
     pub fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mask = self.places.len() - 1;
+        let upper = hash & !(mask as u32);
         for step in 0..Self::PROBE_MAX.min(mask + 1) {
             let place = self.places[(hash as usize + step) & mask];
             if place == 0 {
                 return None;
             }
-            if (place >> 32) as u32 == hash && is(place as u32 - 1) {
-                return Some(place as u32 - 1);
+            // Nothing is left of it but the slot where the upper bits are the same.
+            let slot = place ^ upper;
+            if slot <= mask as u32 && is(slot - 1) {
+                return Some(slot - 1);
             }
         }
         None
-    }
-
-    /// The first slot that may be meant by `hash`: for reading its lines ahead.
-    #[inline]
-    #[must_use]
-    pub fn first(&self, hash: u32) -> Option<u32> {
-        (self.touch(hash) as u32).checked_sub(1)
     }
 
     /// What lies where a look-up of `hash` begins: reading it ahead is all it is good for.
     #[inline]
     #[must_use]
     pub fn touch(&self, hash: u32) -> u64 {
-        self.places[hash as usize & (self.places.len() - 1)]
+        u64::from(self.places[hash as usize & (self.places.len() - 1)])
+    }
+
+    /// What lies where a look-up of a slot begins, for reading it ahead.
+    #[inline]
+    #[must_use]
+    pub fn touch_slot(&self, slot: usize) -> u64 {
+        self.hashes.get(slot).map_or(0, |&hash| self.touch(hash))
     }
 
     /// Notes a slot under a hash that does not find it yet. `Some` is a slot that lost its place and cannot be found any more.
     pub fn insert(&mut self, hash: u32, slot: u32) -> Option<u32> {
-        if (self.used + 1) * 2 > self.places.len() {
-            self.grow();
+        let slots = self.used.max(slot as usize) + 1;
+        if slots * 2 > self.places.len() {
+            self.grow(slots);
         }
-        self.put(u64::from(hash) << 32 | u64::from(slot + 1))
+        let at = slot as usize;
+        if at >= self.hashes.len() {
+            self.hashes.resize(at + 1, 0);
+        }
+        self.hashes[at] = hash;
+        self.put(hash, slot)
     }
 
-    fn put(&mut self, place: u64) -> Option<u32> {
+    fn put(&mut self, hash: u32, slot: u32) -> Option<u32> {
         let mask = self.places.len() - 1;
-        let home = (place >> 32) as usize & mask;
+        let home = hash as usize & mask;
+        let place = hash & !(mask as u32) | (slot + 1);
         for step in 0..Self::PROBE_MAX.min(mask + 1) {
             let at = (home + step) & mask;
             if self.places[at] == 0 {
@@ -198,25 +226,29 @@ impl Index {
             }
         }
         let lost = std::mem::replace(&mut self.places[home], place);
-        Some(lost as u32 - 1)
+        Some((lost & mask as u32) - 1)
     }
 
-    fn grow(&mut self) {
+    /// Makes room for slots up to so many.
+    fn grow(&mut self, slots: usize) {
         let old = std::mem::take(&mut self.places);
-        self.places = vec![0; old.len() * 2];
+        let mask = old.len() as u32 - 1;
+        self.places = vec![0; (slots * 2).next_power_of_two()];
         self.used = 0;
         for place in old.into_iter().filter(|&place| place != 0) {
+            let slot = (place & mask) - 1;
             // Only made-up collisions can lose a place here; what lost it is as good as forgotten, and its owner will take it back
             // when it is the oldest.
-            let _ = self.put(place);
+            let _ = self.put(self.hashes[slot as usize], slot);
         }
     }
 
-    /// Forgets a slot; nothing happens where it was not noted under this hash.
-    pub fn remove(&mut self, hash: u32, slot: u32) {
+    /// Forgets a slot; nothing happens where it is not noted.
+    pub fn remove(&mut self, slot: u32) {
+        let Some(&hash) = self.hashes.get(slot as usize) else { return };
         let mask = self.places.len() - 1;
-        let meant = u64::from(hash) << 32 | u64::from(slot + 1);
         let home = hash as usize & mask;
+        let meant = hash & !(mask as u32) | (slot + 1);
         let probes = Self::PROBE_MAX.min(mask + 1);
         let Some(found) = (0..probes).map(|step| (home + step) & mask).find(|&at| self.places[at] == meant)
         else {
@@ -227,7 +259,7 @@ impl Index {
         let mut hole = found;
         let mut at = (found + 1) & mask;
         while self.places[at] != 0 && at != found && (at.wrapping_sub(hole) & mask) < Self::PROBE_MAX {
-            let home = (self.places[at] >> 32) as usize & mask;
+            let home = self.hashes[(self.places[at] as usize & mask) - 1] as usize & mask;
             if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
                 self.places[hole] = self.places[at];
                 hole = at;
@@ -240,7 +272,7 @@ impl Index {
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.places.len() * 8
+        self.places.len() * 4 + self.hashes.capacity() * 4
     }
 }
 
@@ -252,8 +284,6 @@ impl Index {
 pub struct Recent<K, V, A = ()> {
     index: Index,
     slots: Vec<Slot<K, V, A>>,
-    /// Hash of each slot: read when one gives way, and then those of its neighbours are at hand.
-    hashes: Vec<u32>,
     /// A bit per slot: touched since the hand came by.
     touched: Vec<u64>,
     entries_max: usize,
@@ -296,16 +326,15 @@ impl<K: Eq + Hash + Copy, V, A> Recent<K, V, A> {
         Self {
             index: Index::default(),
             slots: Vec::new(),
-            hashes: Vec::new(),
             touched: Vec::new(),
-            entries_max: entries_max.clamp(1, u32::MAX as usize - 1),
+            entries_max: entries_max.clamp(1, Index::SLOTS_MAX),
             hand: 0,
             dropped: 0,
         }
     }
 
     /// Bytes of one entry with its places in the index, without what the value owns elsewhere.
-    pub const ENTRY_BYTES: usize = size_of::<Slot<K, V, A>>() + size_of::<u32>() + 4 * 8;
+    pub const ENTRY_BYTES: usize = size_of::<Slot<K, V, A>>() + size_of::<u32>() + 4 * 4;
 
     fn lookup(&self, hash: u32, key: &K) -> Option<usize> {
         self.index.find(hash, |slot| self.slots[slot as usize].key == *key).map(|slot| slot as usize)
@@ -376,14 +405,17 @@ impl<K: Eq + Hash + Copy, V, A> Recent<K, V, A> {
             if self.slots.len().is_multiple_of(64) {
                 self.touched.push(0);
             }
+            // What is aligned by lines is not moved when it grows but copied: all of its addresses are reserved at once. Memory is taken as
+            // entries come.
+            if self.slots.is_empty() && align_of::<A>() > 1 {
+                self.slots.reserve_exact(self.entries_max);
+            }
             self.slots.push(slot);
-            self.hashes.push(hash);
             self.slots.len() - 1
         } else {
             let at = self.give_way();
-            self.index.remove(self.hashes[at], at as u32);
+            self.index.remove(at as u32);
             self.slots[at] = slot;
-            self.hashes[at] = hash;
             self.dropped += 1;
             at
         };
@@ -443,6 +475,9 @@ impl<K: Eq + Hash + Copy, V, A> Recent<K, V, A> {
             self.touch(guess);
             return Some(&mut self.slots[guess].value);
         }
+        if place.slot == ABSENT {
+            return None;
+        }
         self.find_hashed(place.hash, key)
     }
 
@@ -471,7 +506,7 @@ impl<K: Eq + Hash + Copy, V, A> Recent<K, V, A> {
                 let at = word * 64 + free.trailing_zeros() as usize;
                 free &= free - 1;
                 left -= 1;
-                seen ^= self.hashes.get(at).map_or(0, |&hash| self.index.touch(hash));
+                seen ^= self.index.touch_slot(at);
             }
             if left == 0 {
                 break;
@@ -500,12 +535,11 @@ impl<K: Eq + Hash + Copy, V, A> Recent<K, V, A> {
         self.dropped
     }
 
-    /// Bytes reserved, with what `owned` says that a value owns elsewhere.
+    /// Bytes of all entries, with what `owned` says that a value owns elsewhere, and of what finds them.
     #[must_use]
     pub fn bytes(&self, owned: impl Fn(&V) -> usize) -> usize {
         self.slots.iter().map(|slot| owned(&slot.value)).sum::<usize>()
-            + self.slots.capacity() * size_of::<Slot<K, V, A>>()
-            + self.hashes.capacity() * size_of::<u32>()
+            + self.slots.len() * size_of::<Slot<K, V, A>>()
             + self.touched.capacity() * 8
             + self.index.bytes()
     }
@@ -562,8 +596,9 @@ mod tests {
                 if add && !model.contains_key(&slot) {
                     prop_assert_eq!(index.insert(hash, slot), None);
                     model.insert(slot, hash);
-                } else if !add && let Some(hash) = model.remove(&slot) {
-                    index.remove(hash, slot);
+                } else if !add {
+                    model.remove(&slot);
+                    index.remove(slot);
                 }
                 for slot in 0..40 {
                     let found = index.find(slot % 7 * spread, |at| at == slot);

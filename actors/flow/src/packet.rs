@@ -244,7 +244,11 @@ fn ethernet(outer: Outer, bytes: &[u8]) -> Result<Frame<'_>, Unparsed> {
         broadcast: bytes.first().is_some_and(|first| first & 1 == 1),
         ..outer
     };
-    ether_type(outer, be16(bytes, 12)?, &bytes[14..])
+    match be16(bytes, 12)? {
+        // Nearly all.
+        0x0800 => ip(outer.deeper()?, &bytes[14..]),
+        kind => ether_type(outer, kind, &bytes[14..]),
+    }
 }
 
 fn ether_type(outer: Outer, kind: u16, bytes: &[u8]) -> Result<Frame<'_>, Unparsed> {
@@ -311,6 +315,7 @@ fn ip(outer: Outer, bytes: &[u8]) -> Result<Frame<'_>, Unparsed> {
     }
 }
 
+#[inline(always)]
 fn ipv4(outer: Outer, bytes: &[u8]) -> Result<Frame<'_>, Unparsed> {
     let header: &[u8; 20] = bytes.first_chunk().ok_or(Unparsed::Cut)?;
     let header_bytes = usize::from(header[0] & 0x0f) * 4;
@@ -414,6 +419,8 @@ fn ipv6(outer: Outer, bytes: &[u8]) -> Result<Frame<'_>, Unparsed> {
     transport(outer, packet)
 }
 
+/// In place, as is its caller: a packet is then written where it is returned, and not copied.
+#[inline(always)]
 fn transport<'a>(outer: Outer, mut packet: Packet<'a>) -> Result<Frame<'a>, Unparsed> {
     if packet.fragment == Fragment::Later {
         return Ok(Frame::Ip(packet));

@@ -143,6 +143,7 @@ impl From<&str> for History {
 
 /// What one side sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
 pub struct Side {
     /// Payload bytes: for TCP by sequence numbers, so also what the capture missed.
     pub bytes: u64,
@@ -202,44 +203,47 @@ impl EndCause {
     }
 }
 
-/// A flow.
+/// A flow. In this order: what finds it lies in its first 64 bytes, what each packet changes behind that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct FlowRecord {
+    /// Who opened it.
+    pub originator: Ip,
+    /// Who was asked.
+    pub responder: Ip,
+    /// Port of the originator; for ICMP the type.
+    pub originator_port: u16,
+    /// Port of the responder; for ICMP the type of the answer, or the code.
+    pub responder_port: u16,
+    /// Protocol number of IP.
+    pub protocol: u8,
+    /// How it went.
+    pub state: ConnState,
+    /// Why the record was written.
+    pub cause: EndCause,
+    /// Tunnels around its first packet.
+    pub tunnels: u8,
+    /// VLAN of its first packet, 0 for none.
+    pub vlan: u16,
+    /// One in so many packets was looked at, and sizes were multiplied by it: 1 for all, 0 where the exporter does not say.
+    pub sampling: u32,
     /// Number of the flow, from 1, in order of first packets.
     pub id: u64,
     /// First packet, ns since 1970.
     pub start_ns: u64,
     /// Last packet that counts for the duration, ns since 1970.
     pub last_ns: u64,
-    /// Who opened it.
-    pub originator: Ip,
-    /// Its port; for ICMP the type.
-    pub originator_port: u16,
-    /// Who was asked.
-    pub responder: Ip,
-    /// Its port; for ICMP the type of the answer, or the code.
-    pub responder_port: u16,
-    /// Protocol number of IP.
-    pub protocol: u8,
-    /// How it went.
-    pub state: ConnState,
-    /// What happened.
-    pub history: History,
+    /// Places of its first and last packet in the input.
+    pub packets: (u64, u64),
     /// What the originator sent.
     pub sent: Side,
     /// What the responder sent.
     pub received: Side,
-    /// Places of its first and last packet in the input.
-    pub packets: (u64, u64),
-    /// VLAN of its first packet, 0 for none.
-    pub vlan: u16,
-    /// Tunnels around its first packet.
-    pub tunnels: u8,
-    /// Why the record was written.
-    pub cause: EndCause,
-    /// One in so many packets was looked at, and sizes were multiplied by it: 1 for all, 0 where the exporter does not say.
-    pub sampling: u32,
+    /// What happened.
+    pub history: History,
 }
+
+const _: () = assert!(size_of::<FlowRecord>() == 160 && std::mem::offset_of!(FlowRecord, last_ns) == 64);
 
 impl FlowRecord {
     /// First to last packet, ns; `None` where there was one packet only.

@@ -71,29 +71,30 @@ pub enum Answer {
     Silent,
 }
 
-/// A flow in the table.
+/// A flow in the table: five cache lines.
 #[derive(Debug, Clone)]
+#[repr(C, align(64))]
 pub struct Flow {
     /// What would be written now; `state` is only filled in when it is written.
     pub record: FlowRecord,
+    tcp: Tcp,
+    /// When its list's deadline runs from.
+    touched: u64,
+    /// What its payload showed.
+    pub inspection: Inspection,
+    older: u32,
+    newer: u32,
+    generation: u32,
+    list: u8,
     /// Flags of the first packet.
     pub first_flags: u8,
     /// Time to live of the first packet.
     pub first_ttl: u8,
     /// How it was answered, once decided.
     pub answer: Option<Answer>,
-    /// What its payload showed.
-    pub inspection: Inspection,
-    tcp: Tcp,
-    /// Where the index has it.
-    hash: u32,
-    /// When its list's deadline runs from.
-    touched: u64,
-    list: u8,
-    older: u32,
-    newer: u32,
-    generation: u32,
 }
+
+const _: () = assert!(size_of::<Flow>() == 320);
 
 impl Flow {
     /// The TCP ends.
@@ -103,10 +104,24 @@ impl Flow {
     }
 
     fn is(&self, key: &Key) -> bool {
-        let record = &self.record;
-        let (originator, responder) =
-            ((record.originator, record.originator_port), (record.responder, record.responder_port));
-        Key::of(originator.0, originator.1, responder.0, responder.1, record.protocol) == *key
+        let FlowRecord { originator, originator_port, responder, responder_port, protocol, .. } = self.record;
+        let rest = |low, high| Key::rest(low, high, protocol);
+        // Either way round.
+        (key.rest == rest(originator_port, responder_port) && key.low == originator && key.high == responder)
+            || (key.rest == rest(responder_port, originator_port)
+                && key.low == responder
+                && key.high == originator)
+    }
+
+    /// Reads its lines; changes nothing, and what comes back means nothing.
+    #[inline]
+    fn touch(&self) -> u64 {
+        let Self { record, tcp, touched, .. } = self;
+        record.originator.0 as u64
+            ^ record.last_ns
+            ^ record.received.ip_bytes
+            ^ u64::from(tcp.responder.closed)
+            ^ touched
     }
 
     fn state(&self) -> ConnState {
@@ -173,7 +188,7 @@ pub struct TableCounts {
 }
 
 // What the documentation says of memory.
-const _: () = assert!(FlowTable::FLOW_BYTES <= 416);
+const _: () = assert!(FlowTable::FLOW_BYTES == 340);
 
 /// Both ends in one order, ports, protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,15 +199,25 @@ struct Key {
 }
 
 impl Key {
+    /// That of a packet with these ports.
+    #[inline]
+    fn of_packet(packet: &Packet<'_>, ports: (u16, u16)) -> Self {
+        let ports = key_ports(packet, ports);
+        Self::of(packet.source, ports.0, packet.target, ports.1, packet.protocol)
+    }
+
     /// The key, and whether the packet goes from the low to the high end.
     #[inline]
     fn of(source: Ip, source_port: u16, target: Ip, target_port: u16, number: u8) -> Self {
-        let rest = |low: u16, high: u16| u64::from(number) << 32 | u64::from(low) << 16 | u64::from(high);
         if (source, source_port) <= (target, target_port) {
-            Self { low: source, high: target, rest: rest(source_port, target_port) }
+            Self { low: source, high: target, rest: Self::rest(source_port, target_port, number) }
         } else {
-            Self { low: target, high: source, rest: rest(target_port, source_port) }
+            Self { low: target, high: source, rest: Self::rest(target_port, source_port, number) }
         }
+    }
+
+    const fn rest(low_port: u16, high_port: u16, number: u8) -> u64 {
+        (number as u64) << 32 | (low_port as u64) << 16 | high_port as u64
     }
 }
 
@@ -235,6 +260,8 @@ pub struct FlowTable {
     interims: VecDeque<Due>,
     fragments: Recent<(Ip, Ip, u32, u8), (u16, u16)>,
     now: u64,
+    /// Nothing is due before that.
+    next_due: u64,
     /// The last packet, and so many before it, were stamped far ahead of or behind `now`.
     ahead: u32,
     behind: u32,
@@ -249,6 +276,10 @@ const AHEAD_MIN: u32 = 2;
 /// Packets in a row that confirm a step back: capture files put together out of order have a few.
 const BEHIND_MIN: u32 = 16;
 
+/// Packets read ahead together: more than a core has in flight gains nothing.
+const BATCH: usize = 16;
+/// Flows that addresses are reserved for at the start, as many as there are by default.
+const FLOWS_RESERVED: usize = 1 << 17;
 /// Fragmented packets remembered for their ports.
 const FRAGMENTS_MAX: usize = 4_096;
 
@@ -256,10 +287,11 @@ impl FlowTable {
     /// An empty table.
     #[must_use]
     pub fn new(options: TableOptions) -> Self {
-        let flows_max = options.flows_max.clamp(2, NONE as usize - 1);
+        let flows_max = options.flows_max.clamp(2, Index::SLOTS_MAX);
         Self {
             options: TableOptions { flows_max, ..options },
-            flows: Vec::new(),
+            // Its addresses, that is: memory is taken as flows come. They are aligned by lines, and would be copied to grow.
+            flows: Vec::with_capacity(flows_max.min(FLOWS_RESERVED)),
             free: Vec::new(),
             index: Index::default(),
             hasher: Fixed { seed: options.seed },
@@ -270,6 +302,7 @@ impl FlowTable {
             interims: VecDeque::new(),
             fragments: Recent::new(FRAGMENTS_MAX),
             now: 0,
+            next_due: u64::MAX,
             ahead: 0,
             behind: 0,
             next_id: 0,
@@ -302,7 +335,7 @@ impl FlowTable {
     }
 
     /// Bytes a flow takes, with its place in the index.
-    pub const FLOW_BYTES: usize = size_of::<Flow>() + 4 * 8;
+    pub const FLOW_BYTES: usize = size_of::<Flow>() + 4 + 4 * 4;
 
     fn hash(&self, key: &Key) -> u32 {
         let hash = self.hasher.hash_one(key);
@@ -313,28 +346,38 @@ impl FlowTable {
         self.index.find(hash, |at| self.flows[at as usize].is(key))
     }
 
-    /// Reads the lines that this packet will need; changes nothing. Whoever has several packets in hand warms all before taking the
-    /// first, so that they wait for memory together.
-    #[inline]
-    pub fn warm(&self, packet: &Packet<'_>) {
-        let ports = match packet.protocol {
-            protocol::ICMP | protocol::ICMP6 => {
-                icmp_ports(packet.protocol, packet.source_port, packet.target_port)
+    /// Takes packets in order, as [`FlowTable::packet`] does, but reads what several of them will need side by side, so that they wait
+    /// for memory together.
+    pub fn packets(&mut self, packets: &[Packet<'_>], watch: &mut impl Watch) {
+        for batch in packets.chunks(BATCH) {
+            let mut hashes = [0; BATCH];
+            let mut seen = 0;
+            for (hash, packet) in hashes.iter_mut().zip(batch) {
+                *hash = self.hash(&Key::of_packet(packet, (packet.source_port, packet.target_port)));
+                seen ^= self.index.touch(*hash);
             }
-            _ => (packet.source_port, packet.target_port),
-        };
-        let key = Key::of(packet.source, ports.0, packet.target, ports.1, packet.protocol);
-        if let Some(at) = self.index.first(self.hash(&key)) {
-            let flow = &self.flows[at as usize];
-            let record = &flow.record;
-            let lines = record.originator.0 as u64 ^ record.responder.0 as u64 ^ record.sent.packets;
-            let lines = lines ^ record.received.packets ^ record.packets.1 ^ record.last_ns ^ flow.touched;
-            std::hint::black_box((lines, flow.tcp.is_attempt(), flow.inspection.keys_at, flow.generation));
+            std::hint::black_box(seen);
+            for &hash in &hashes[..batch.len()] {
+                // Another flow than meant, now and then: this costs time alone.
+                if let Some(at) = self.index.find(hash, |_| true) {
+                    seen ^= self.flows[at as usize].touch();
+                }
+            }
+            std::hint::black_box(seen);
+            for (&hash, packet) in hashes.iter().zip(batch) {
+                self.take(packet, Some(hash), watch);
+            }
         }
     }
 
     /// Takes one packet.
     pub fn packet(&mut self, packet: &Packet<'_>, watch: &mut impl Watch) {
+        self.take(packet, None, watch);
+    }
+
+    /// `hash` is that of its ends, where it is no fragment.
+    #[inline]
+    fn take(&mut self, packet: &Packet<'_>, hash: Option<u32>, watch: &mut impl Watch) {
         self.counts.packets += 1;
         let believed;
         let packet = match self.fence(packet.ts, watch) {
@@ -351,15 +394,15 @@ impl FlowTable {
         }
         let now = self.now;
         let Some((source_port, target_port)) = self.ports(packet) else { return };
-        let (key_ports, is_icmp) = match packet.protocol {
-            protocol::ICMP | protocol::ICMP6 => (icmp_ports(packet.protocol, source_port, target_port), true),
-            _ => ((source_port, target_port), false),
-        };
-        if is_icmp {
+        let key_ports = key_ports(packet, (source_port, target_port));
+        if matches!(packet.protocol, protocol::ICMP | protocol::ICMP6) {
             self.icmp_error(packet, watch);
         }
         let key = Key::of(packet.source, key_ports.0, packet.target, key_ports.1, packet.protocol);
-        let hash = self.hash(&key);
+        let hash = match hash {
+            Some(hash) if packet.fragment == Fragment::Whole => hash,
+            _ => self.hash(&key),
+        };
         let mut found = self.find(hash, &key);
         if let Some(at) = found
             && packet.protocol == protocol::TCP
@@ -469,6 +512,14 @@ impl FlowTable {
             return;
         }
         self.now = now;
+        if now >= self.next_due {
+            self.do_due(watch);
+        }
+    }
+
+    #[inline(never)]
+    fn do_due(&mut self, watch: &mut impl Watch) {
+        let now = self.now;
         while let Some(&due) = self.answers.front().filter(|due| due.at <= now) {
             self.answers.pop_front();
             if self.is(due) {
@@ -507,6 +558,12 @@ impl FlowTable {
                 self.end(oldest, cause, watch);
             }
         }
+        let queued = [&self.answers, &self.matures, &self.interims].into_iter().filter_map(VecDeque::front);
+        let listed = (0..LISTS as u8).filter_map(|list| {
+            let oldest = self.lists[usize::from(list)].oldest;
+            (oldest != NONE).then(|| self.flows[oldest as usize].touched.saturating_add(self.timeout(list)))
+        });
+        self.next_due = queued.map(|due| due.at).chain(listed).min().unwrap_or(u64::MAX);
     }
 
     /// Ends every flow, in the order in which they would have timed out; the input is over.
@@ -613,6 +670,7 @@ impl FlowTable {
                 Due { at: now.saturating_add(self.options.mature_ns), flow: at, generation: flow.generation };
             if self.matures.len() < self.options.flows_max {
                 self.matures.push_back(due);
+                self.next_due = self.next_due.min(due.at);
             }
         }
     }
@@ -669,7 +727,6 @@ impl FlowTable {
             answer: None,
             inspection: Inspection::default(),
             tcp: Tcp::default(),
-            hash,
             touched: 0,
             list,
             older: NONE,
@@ -702,11 +759,14 @@ impl FlowTable {
             self.decide(early.flow, Answer::Silent, watch);
         }
         self.answers.push_back(due);
+        self.next_due = self.next_due.min(due.at);
         if self.options.interim_ns > 0 {
             if self.interims.len() >= 2 * self.options.flows_max {
                 self.interims.pop_front();
             }
-            self.interims.push_back(Due { at: self.now.saturating_add(self.options.interim_ns), ..due });
+            let due = Due { at: self.now.saturating_add(self.options.interim_ns), ..due };
+            self.interims.push_back(due);
+            self.next_due = self.next_due.min(due.at);
         }
         watch.opened(&mut self.flows[at as usize], packet);
         at
@@ -726,7 +786,7 @@ impl FlowTable {
     fn end(&mut self, at: u32, cause: EndCause, watch: &mut impl Watch) {
         self.unlink(at);
         let flow = &mut self.flows[at as usize];
-        self.index.remove(flow.hash, at);
+        self.index.remove(at);
         self.held -= 1;
         if flow.answer.is_none() && cause != EndCause::Finished {
             flow.answer = Some(Answer::Silent);
@@ -740,6 +800,7 @@ impl FlowTable {
     }
 
     fn link(&mut self, at: u32, list: u8, now: u64) {
+        self.next_due = self.next_due.min(now.saturating_add(self.timeout(list)));
         let ends = &mut self.lists[usize::from(list)];
         let newest = std::mem::replace(&mut ends.newest, at);
         if newest == NONE {
@@ -765,6 +826,15 @@ impl FlowTable {
         } else {
             self.flows[newer as usize].older = older;
         }
+    }
+}
+
+/// What stands for ports in the key of a packet with these.
+#[inline]
+fn key_ports(packet: &Packet<'_>, (source, target): (u16, u16)) -> (u16, u16) {
+    match packet.protocol {
+        protocol::ICMP | protocol::ICMP6 => icmp_ports(packet.protocol, source, target),
+        _ => (source, target),
     }
 }
 

@@ -65,6 +65,8 @@ impl Call {
 pub struct Calls {
     count: u64,
     ring: Option<Box<Ring>>,
+    /// Calls to come that need not be judged: the sizes cannot agree until then.
+    unjudged: u32,
     few: [Call; FEW],
 }
 
@@ -75,8 +77,6 @@ const FEW: usize = 5;
 #[derive(Debug, Clone)]
 struct Ring {
     calls: [Call; STARTS_MAX],
-    /// Not to be judged before there are so many: their sizes cannot agree until then.
-    judge_from: u64,
 }
 
 impl Calls {
@@ -85,7 +85,7 @@ impl Calls {
     pub(super) fn new(first: Call) -> Self {
         let mut few = [Call::default(); FEW];
         few[0] = first;
-        Self { count: 1, ring: None, few }
+        Self { count: 1, ring: None, unjudged: 0, few }
     }
 
     /// Takes a flow that ended and is not the first of its edge: one to outside, since inside a site regular connections are
@@ -105,8 +105,9 @@ impl Calls {
         ring.calls[at % STARTS_MAX] = call;
         let count = at + 1;
         let is_due = count >= STARTS_MIN && (count <= STARTS_MAX || count.is_multiple_of(JUDGED_EVERY));
-        if is_due && self.count >= ring.judge_from {
-            ring.judge(self.count, record, now, hosts, alerts);
+        self.unjudged = self.unjudged.saturating_sub(1);
+        if is_due && self.unjudged == 0 {
+            self.unjudged = ring.judge(self.count, record, now, hosts, alerts);
         }
     }
 
@@ -115,7 +116,7 @@ impl Calls {
         let mut calls = [Call::default(); STARTS_MAX];
         calls[..FEW].copy_from_slice(&self.few);
         calls[FEW] = call;
-        self.ring = Some(Box::new(Ring { calls, judge_from: 0 }));
+        self.ring = Some(Box::new(Ring { calls }));
     }
 
     /// Reads its first fields; changes nothing, and what comes back means nothing.
@@ -129,7 +130,7 @@ impl Calls {
     pub(super) fn touch_next(&self) -> u64 {
         let at = self.count as usize;
         match &self.ring {
-            Some(ring) => ring.calls[at % STARTS_MAX].start_ns ^ ring.judge_from,
+            Some(ring) => ring.calls[at % STARTS_MAX].start_ns,
             None => self.few[at % FEW].start_ns,
         }
     }
@@ -141,27 +142,34 @@ impl Calls {
 }
 
 impl Ring {
-    /// Judges the last of `count` calls, of which `record` is the last.
+    /// Judges the last of `count` calls, of which `record` is the last. How many have to come before it makes sense to judge again.
     #[inline(never)]
-    fn judge(&mut self, count: u64, record: &FlowRecord, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
+    fn judge(
+        &self,
+        count: u64,
+        record: &FlowRecord,
+        now: u64,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) -> u32 {
         let FlowRecord { originator, responder, responder_port, .. } = *record;
         let held = &self.calls[..STARTS_MAX.min(count as usize)];
         let missing = missing_to_agree(held);
         if missing > 0 {
-            self.judge_from = count + missing as u64;
-            return;
+            return missing as u32;
         }
         let mut last = self.calls;
         let last = &mut last[..held.len()];
         last.sort_unstable_by_key(|call| (call.start_ns, call.number));
-        let Some(found) = judge(last) else { return };
+        let Some(found) = judge(last) else { return 0 };
         // Guessing passwords and scanning are regular too, and said already.
         let said = [Kind::BruteForce, Kind::VerticalScan, Kind::HorizontalScan, Kind::FailureBurst];
         if said.iter().any(|&kind| alerts.is_on(kind, originator, now)) {
-            return;
+            return 0;
         }
         if found.times < 1.0 {
-            return alerts.note(Measure::Regular, furthest(hosts, originator), found.times);
+            alerts.note(Measure::Regular, furthest(hosts, originator), found.times);
+            return 0;
         }
         let probability = alerts.weigh(Measure::Regular, furthest(hosts, originator), found.times);
         let mut range = Range::at(last[0].number, last[0].start_ns);
@@ -180,6 +188,7 @@ impl Ring {
                 .because("alignment of starts", found.aligned, ALIGNED_MIN)
                 .because("spread of request sizes", found.sizes, SIZES_MAX),
         );
+        0
     }
 }
 

@@ -197,12 +197,6 @@ impl Floods {
         }
     }
 
-    /// Reads the line of the index that [`Floods::find_place`] will need.
-    #[inline]
-    pub(super) fn warm_place(&self, place: Place) -> u64 {
-        self.syn.warm_place(place)
-    }
-
     /// Finds where the connections to a service are that were not completed.
     #[inline]
     pub(super) fn find_place(&self, place: &mut Place) {

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod flood;
 pub mod host;
 pub mod inspect;
+pub mod lately;
 pub mod link;
 pub mod login;
 pub mod names;
@@ -22,6 +23,7 @@ pub use alert::{Alert, Alerts, Feature, Kind, Range, Severity};
 use self::flood::{Datagram, service};
 use self::host::{Ends, HOSTS_MAX, Host, Hosts};
 use self::inspect::Finding;
+use self::lately::Lately;
 use self::scan::{Outcome, Probe, failed, tried};
 use crate::dns;
 use crate::hash::{Place, Recent, hash_of};
@@ -44,6 +46,10 @@ pub struct Detectors {
     pings: pings::Pings,
     /// Ends that sent UDP lately: what is sent to them is no search for open ports.
     talkers: Recent<u64, u64>,
+    /// Pairs that failed of late, by how it was tried: for others nobody need ask what answers count beside.
+    failing: Lately<{ scan::SILENCE_NS }, FAILING_WORDS>,
+    /// Services that did not complete connections of late.
+    half_open: Lately<{ flood::WINDOW_NS }, HALF_OPEN_WORDS>,
     records: u64,
 }
 
@@ -61,6 +67,8 @@ impl Default for Detectors {
             link: link::Link::default(),
             pings: pings::Pings::default(),
             talkers: Recent::new(TALKERS_MAX),
+            failing: Lately::default(),
+            half_open: Lately::default(),
             records: 0,
         }
     }
@@ -72,6 +80,9 @@ struct Ahead {
     ends: Ends,
     edge: u64,
     edge_at: Place,
+    /// Hash of the pair with SYN, and of the service.
+    failed: u64,
+    service: u64,
     /// What the originator tried on the port with SYN, failures of the pair with SYN, those of them on the port, and connections to the
     /// service not completed.
     tried_at: Place,
@@ -85,13 +96,17 @@ impl Ahead {
     fn of(record: &FlowRecord) -> Self {
         let ends = Ends::of(record);
         let edge = ends.edge(record);
+        let failed = failed(ends.pair, Probe::Syn);
+        let service = service(ends.responder, record.responder_port);
         Self {
             edge,
             edge_at: Place::of(edge),
+            failed,
+            service,
             tried_at: Place::of(tried(ends.originator, record.responder_port, Probe::Syn)),
-            failed_at: Place::of(failed(ends.pair, Probe::Syn)),
+            failed_at: Place::of(failed),
             same_at: Place::of(edge),
-            service_at: Place::of(service(ends.responder, record.responder_port)),
+            service_at: Place::of(service),
             ends,
         }
     }
@@ -101,6 +116,10 @@ impl Ahead {
 const BATCH: usize = 32;
 /// Ends of UDP remembered.
 const TALKERS_MAX: usize = 1 << 16;
+/// Words of 64 pairs: while as many fail as tables remember, one of eight others is looked for in vain.
+const FAILING_WORDS: usize = 1 << 12;
+/// Words of 64 services.
+const HALF_OPEN_WORDS: usize = 1 << 10;
 
 impl Detectors {
     /// The alerts so far, in order of being raised.
@@ -161,6 +180,8 @@ impl Detectors {
             + self.link.bytes()
             + self.pings.bytes()
             + self.talkers.bytes(|_| 0)
+            + self.failing.bytes()
+            + self.half_open.bytes()
     }
 
     /// What [`Detectors::bytes`] stays under when every table is full and every sketch has grown.
@@ -214,8 +235,7 @@ impl Detectors {
                 || (record.state == ConnState::RstO && record.sent.bytes == 0 && history.starts_with(b"ShR"));
             self.outcome(record, ahead, probe, answer, 0, now);
             if probe == Probe::Syn {
-                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
-                self.floods.connection(record, ahead.service_at, half_open, now, hosts, alerts);
+                self.connection(record, ahead.service, ahead.service_at, half_open, now);
             }
         }
         self.logins.ended(None, record, &mut self.hosts, &mut self.alerts);
@@ -247,16 +267,22 @@ impl Detectors {
             seen ^= self.hosts.warm_place(ahead.ends.originator_at)
                 ^ self.hosts.warm_place(ahead.ends.responder_at)
                 ^ self.edges.warm_place(ahead.edge_at)
-                ^ self.scans.warm_place(ahead.tried_at, ahead.failed_at)
-                ^ self.floods.warm_place(ahead.service_at);
+                ^ self.scans.warm_place(ahead.tried_at)
+                ^ u64::from(self.failing.is_set(ahead.failed))
+                ^ u64::from(self.half_open.is_set(ahead.service));
         }
         std::hint::black_box(seen);
         for ahead in ahead.iter_mut() {
             self.hosts.find_place(&mut ahead.ends.originator_at);
             self.hosts.find_place(&mut ahead.ends.responder_at);
             self.edges.find_place(&mut ahead.edge_at);
-            self.scans.find_places(&mut ahead.tried_at, &mut ahead.failed_at);
-            self.floods.find_place(&mut ahead.service_at);
+            self.scans.find_tried(&mut ahead.tried_at);
+            if self.failing.is_set(ahead.failed) {
+                self.scans.find_failed(&mut ahead.failed_at);
+            }
+            if self.half_open.is_set(ahead.service) {
+                self.floods.find_place(&mut ahead.service_at);
+            }
         }
         for ahead in ahead.iter() {
             seen ^= self.hosts.warm(ahead.ends.originator_at, Host::touch)
@@ -303,13 +329,32 @@ impl Detectors {
         }
         let port = if probe == Probe::Ping { record.originator_port } else { record.responder_port };
         let ends = &ahead.ends;
-        let (tried_at, failed_at) = match probe {
-            Probe::Syn => (ahead.tried_at, ahead.failed_at),
-            _ => (Place::of(tried(ends.originator, port, probe)), Place::of(failed(ends.pair, probe))),
+        let (tried_at, failed, mut failed_at) = match probe {
+            Probe::Syn => (ahead.tried_at, ahead.failed, ahead.failed_at),
+            _ => {
+                let failed = failed(ends.pair, probe);
+                (Place::of(tried(ends.originator, port, probe)), failed, Place::of(failed))
+            }
         };
+        if answer != Answer::Answered {
+            self.failing.note(failed, now);
+        } else if !self.failing.may_hold(failed, now) {
+            failed_at = failed_at.absent();
+        }
         let same_at = ahead.same_at;
         let outcome = Outcome { record, ends, port, probe, answer, now, ttl, tried_at, failed_at, same_at };
         self.scans.take(&outcome, &mut self.hosts, &mut self.alerts);
+    }
+
+    /// A connection was asked of a service: completed, or `half_open`.
+    #[inline]
+    fn connection(&mut self, record: &FlowRecord, service: u64, mut at: Place, half_open: bool, now: u64) {
+        if half_open {
+            self.half_open.note(service, now);
+        } else if !self.half_open.may_hold(service, now) {
+            at = at.absent();
+        }
+        self.floods.connection(record, at, half_open, now, &mut self.hosts, &mut self.alerts);
     }
 
     fn heard(&mut self, ip: crate::address::Ip, port: u16, now: u64) {
@@ -329,9 +374,9 @@ fn datagram(record: &FlowRecord, now: u64) -> Datagram {
     }
 }
 
-/// Where the half-open connections to the service of a flow are.
-fn service_at(record: &FlowRecord) -> Place {
-    Place::of(service(hash_of(&record.responder), record.responder_port))
+/// What the service of a flow is known by.
+fn service_of(record: &FlowRecord) -> u64 {
+    service(hash_of(&record.responder), record.responder_port)
 }
 
 impl Watch for Detectors {
@@ -352,9 +397,8 @@ impl Watch for Detectors {
                     && flow.first_flags & tcp_flag::SYN != 0
                 {
                     flow.inspection.completed = true;
-                    let (record, now) = (&flow.record, packet.ts);
-                    let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
-                    self.floods.connection(record, service_at(record), false, now, hosts, alerts);
+                    let service = service_of(&flow.record);
+                    self.connection(&flow.record, service, Place::of(service), false, packet.ts);
                 }
                 if packet.payload.is_empty() || packet.fragment == Fragment::Later {
                     return;
@@ -438,8 +482,7 @@ impl Watch for Detectors {
         match probe {
             Probe::Syn if answer != Answer::Answered => {
                 flow.inspection.completed = true;
-                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
-                self.floods.connection(&record, ahead.service_at, true, now, hosts, alerts);
+                self.connection(&record, ahead.service, ahead.service_at, true, now);
             }
             Probe::Udp => {
                 let bytes = (record.sent.ip_bytes / record.sent.packets.max(1)) as u32;
@@ -458,8 +501,8 @@ impl Watch for Detectors {
         let record = &flow.record;
         if !flow.inspection.completed {
             flow.inspection.completed = true;
-            let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
-            self.floods.connection(record, service_at(record), true, now, hosts, alerts);
+            let service = service_of(record);
+            self.connection(record, service, Place::of(service), true, now);
         } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
             self.floods.stalled(&datagram(record, now), &mut self.hosts, &mut self.alerts);
         }
@@ -479,8 +522,7 @@ impl Watch for Detectors {
                 && !flow.inspection.completed
             {
                 flow.inspection.completed = true;
-                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
-                self.floods.connection(record, ahead.service_at, true, now, hosts, alerts);
+                self.connection(record, ahead.service, ahead.service_at, true, now);
             }
             self.logins.ended(Some(flow), record, &mut self.hosts, &mut self.alerts);
             self.called(record, &ahead, now);

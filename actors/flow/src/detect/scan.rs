@@ -332,16 +332,21 @@ impl Scans {
         }
     }
 
-    /// Reads the lines of the indices that [`Scans::find_place`] and an answer will need.
+    /// Reads the line of the index that [`Scans::find_tried`] will need.
     #[inline]
-    pub(super) fn warm_place(&self, tried_at: Place, failed_at: Place) -> u64 {
-        self.horizontal.warm_place(tried_at) ^ self.vertical.warm_place(failed_at)
+    pub(super) fn warm_place(&self, tried_at: Place) -> u64 {
+        self.horizontal.warm_place(tried_at)
     }
 
-    /// Finds where what a source tried on a port is, and the failures of a pair.
+    /// Finds where what a source tried on a port is.
     #[inline]
-    pub(super) fn find_places(&self, tried_at: &mut Place, failed_at: &mut Place) {
+    pub(super) fn find_tried(&self, tried_at: &mut Place) {
         self.horizontal.find_place(tried_at);
+    }
+
+    /// Finds where the failures of a pair are.
+    #[inline]
+    pub(super) fn find_failed(&self, failed_at: &mut Place) {
         self.vertical.find_place(failed_at);
     }
 

@@ -139,7 +139,12 @@ impl Site {
     }
 
     /// Learns what a host has sent in its window so far.
+    #[inline]
     fn learn(&mut self, host: Ip, bytes: u64) {
+        // Neither of the two sent less.
+        if bytes <= self.most[1].1 {
+            return;
+        }
         if let Some(known) = self.most.iter_mut().find(|(known, _)| *known == host) {
             known.1 = known.1.max(bytes);
         } else if bytes > self.most[1].1 {
