@@ -157,7 +157,7 @@ impl Nodes {
         Ok(ClientOptions { others: others.to_vec(), give_up_after: PATIENCE, ..options })
     }
 
-    /// Waits until somebody leads and all are in sync.
+    /// Waits until somebody leads, all are in sync, and of three nodes another one leads consensus, as it comes to be by itself.
     pub(super) async fn settled(&self) -> Result<Settled, Failure> {
         let operator = Operator::of(&self.lab()).map_err(Failure::internal)?;
         let start = Instant::now();
@@ -165,8 +165,15 @@ impl Nodes {
             let found = operator.status().await;
             let all: Vec<_> = found.values().filter_map(|found| found.as_ref().ok()).collect();
             let newest = all.iter().max_by_key(|status| status.meta.revision);
+            let apart = |leader: u16| {
+                all.len() < 3
+                    || newest.is_some_and(|newest| {
+                        newest.consensus.leader.is_some_and(|other| other != u64::from(leader))
+                    })
+            };
             if let Some(newest) = newest
                 && let Some(leader) = newest.meta.groups[0].leader
+                && apart(leader.node)
                 && newest.meta.groups[0].isr.len() == self.clients.len()
                 && all.len() == self.clients.len()
                 && all.iter().all(|status| status.meta.revision == newest.meta.revision)
