@@ -2,7 +2,7 @@
 //! where neither is known short sessions that are all alike and end at the server's word.
 //!
 //! Three things keep ordinary programs out. *The same again is no guess*: a program with an outdated password says the same each time, and of
-//! such refusals one in four counts. *Somebody who is let in* now and then has a password. *Guessing takes all the time there is*: health checks,
+//! such refusals one in four counts, unless they follow at once. *Somebody who is let in* now and then has a password. *Guessing takes all the time there is*: health checks,
 //! pollers and monitoring wait between two sessions, so shapes alone count only where the next session follows at once.
 
 use super::alert::{Alert, Alerts, Kind, Range, Severity};
@@ -22,6 +22,8 @@ pub const WINDOW_NS: u64 = 600 * SECOND;
 pub const REFUSED_MIN: u32 = 10;
 /// Of refusals of the very same name and password one in so many counts.
 pub const SAME_EACH: u32 = 4;
+/// But each counts that follows so soon, of logins that people and their programs make: a loop, whatever it says. Programs wait longer.
+pub const AT_ONCE_NS: u64 = 5 * SECOND;
 /// Refusals by several servers together: a person with an outdated password is refused by all of them.
 pub const SPRAYED_MIN: u32 = 15;
 /// Servers they are spread over.
@@ -58,6 +60,7 @@ struct Tries {
     /// Hash of what was said when a login was refused last, and how often that came again.
     secret: u32,
     again: u32,
+    refused_ns: u64,
     guesses: u32,
     sessions: u32,
     forms: u32,
@@ -78,6 +81,7 @@ impl Tries {
             refused: 0,
             secret: 0,
             again: 0,
+            refused_ns: 0,
             guesses: 0,
             sessions: 0,
             forms: 0,
@@ -100,8 +104,11 @@ impl Tries {
     }
 
     /// Counts a refusal of what was said; the same again counts less.
-    fn refuse(&mut self, secret: u32, ts: u64) {
-        if secret != 0 && secret == self.secret {
+    fn refuse(&mut self, service: Service, secret: u32, ts: u64) {
+        let last_ns = std::mem::replace(&mut self.refused_ns, ts);
+        let at_once = matches!(service, Service::Ftp | Service::Pop3 | Service::Imap | Service::Smtp)
+            && ts.saturating_sub(last_ns) <= AT_ONCE_NS;
+        if secret != 0 && secret == self.secret && !at_once {
             self.again += 1;
             self.refused += u32::from(self.again.is_multiple_of(SAME_EACH));
             return;
@@ -264,7 +271,7 @@ impl Logins {
         let tries = self.at(record, record.responder, number, ts);
         let before = *tries;
         match finding {
-            Finding::LoginFailed => tries.refuse(flow.inspection.secret, ts),
+            Finding::LoginFailed => tries.refuse(service, flow.inspection.secret, ts),
             Finding::LoginTaken => tries.taken += 1,
             // The same name and password again say nothing new, whatever the answer.
             Finding::LoginAnswered => {

@@ -275,6 +275,8 @@ fn patient_guesses_and_outdated_passwords() {
     let outdated: Vec<_> =
         FTP.iter().map(|&(out, line)| (out, if out { &b"PASS old\r\n"[..] } else { line })).collect();
     ordinary(21, Pace { count: 200, every: 20.0, step: 0.1, server_ends: false }, &outdated);
+    // A loop is one, whatever it says.
+    guessed(21, Pace { count: 15, every: 1.5, step: 0.1, server_ends: false }, &outdated, "ftp");
     let basic: Lines<'_> = &[
         (true, b"GET /feed HTTP/1.1\r\nAuthorization: Basic eDp5\r\n\r\n"),
         (false, b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
