@@ -104,7 +104,7 @@ pub struct Inspection {
     /// What is spoken.
     pub service: Service,
     /// Server's payload bytes when its part of the key exchange was over (SSH); 0 before.
-    pub keys_at: u64,
+    pub keys_at: u32,
     /// Server's packets since then.
     pub after_keys: u16,
     /// The request in flight is a login.
@@ -198,7 +198,8 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
                 && let Some(at) = bytes.windows(NEW_KEYS.len()).position(|window| window == NEW_KEYS)
             {
                 let after = (bytes.len() - at).saturating_sub(16) as u64;
-                seen.keys_at = flow.record.received.bytes.saturating_sub(after).max(1);
+                let keys_at = flow.record.received.bytes.saturating_sub(after).max(1);
+                seen.keys_at = u32::try_from(keys_at).unwrap_or(u32::MAX);
             }
             None
         }

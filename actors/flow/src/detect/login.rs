@@ -370,7 +370,7 @@ impl Logins {
             Service::Ssh => match flow.map(|flow| flow.inspection.keys_at) {
                 Some(0) => false,
                 Some(keys_at) => {
-                    (1..=SSH_REFUSED_BYTES).contains(&record.received.bytes.saturating_sub(keys_at))
+                    (1..=SSH_REFUSED_BYTES).contains(&record.received.bytes.saturating_sub(keys_at.into()))
                 }
                 // From a log: key exchanges take up to 3 kB of it.
                 None => record.received.bytes <= 3_000 && (500..=4_000).contains(&record.sent.bytes),
