@@ -318,7 +318,7 @@ impl Driver {
         let snapshots = &mut self.snapshots;
         let failed = |error: std::io::Error| Ended::Snapshots(error.to_string());
         match output {
-            Output::Read { to, snapshot, at } => snapshots.wanted(to, snapshot, at),
+            Output::Read { to, snapshot, at } => snapshots.wanted(to, snapshot, at, self.work.tick),
             Output::Take { snapshot, at, data } => snapshots.take(&snapshot, at, &data).map_err(failed)?,
             Output::Hash(snapshot) => {
                 let check = tokio::task::spawn_blocking(snapshots.checker(snapshot));
@@ -345,7 +345,7 @@ impl Driver {
 
     /// Which snapshots there are, and what of the log goes with that.
     fn keep(&mut self) {
-        let ids = self.snapshots.ids();
+        let ids = self.snapshots.ids(self.work.tick);
         let mut offsets: Vec<u64> = ids.iter().map(|id| id.offset).collect();
         offsets.sort_unstable_by_key(|offset| Reverse(*offset));
         // Behind the second newest, which has to do if the newest is damaged. A log without room that has nothing new takes nothing until
