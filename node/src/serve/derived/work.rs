@@ -256,7 +256,7 @@ impl Class {
     fn compute(
         &mut self,
         watermark: Option<u64>,
-        backend: &Accel,
+        backend: &Arc<Accel>,
         shared: &Shared,
         out: &mut Rows,
     ) -> Result<(), String> {
