@@ -17,6 +17,9 @@ pub const PARAMETERS_PER_STREAM: usize = OUTPUT_WORDS - 1;
 /// Most parameters of a surface.
 pub const PARAMETERS_MAX: usize = 15 * PARAMETERS_PER_STREAM;
 
+/// Readings that the label of a cross-section is of.
+pub const LABEL_READINGS: u32 = 32;
+
 const FORMS: &str = "ema:N, rsi:N, atr:N, bb:N:K, macd:FAST:SLOW:SIGNAL, each number also A..B or A..B/STEP";
 
 /// Whether streams may be called so, behind their kind.

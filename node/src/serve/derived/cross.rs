@@ -9,6 +9,9 @@ use tidegate_gpu::risk::{RiskRequest, Tail};
 use tidegate_regime::cross::{MEMORY, regime};
 use tidegate_regime::{CrossOptions, CrossReading, CrossSection};
 
+// What `config check` asks that a restart brings back is what is asked of the steps here.
+const _: () = assert!(tidegate_config::derived::LABEL_READINGS as usize == MEMORY);
+
 /// What a step gives.
 pub(super) enum Cross {
     Spectrum(Spectrum),
