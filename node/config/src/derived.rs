@@ -337,8 +337,11 @@ impl Derived {
 /// Whether a stream is of this kind.
 #[must_use]
 pub fn is_derived(stream: &str) -> bool {
-    [SURFACE, SPECTRUM, RISK].iter().any(|prefix| stream.starts_with(prefix))
+    DERIVED.iter().any(|prefix| stream.starts_with(prefix))
 }
+
+/// What names of derived streams begin with.
+pub const DERIVED: [&str; 3] = [SURFACE, SPECTRUM, RISK];
 
 const SURFACE: &str = "surface.";
 const SPECTRUM: &str = "corr.";
