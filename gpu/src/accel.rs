@@ -11,11 +11,17 @@ use crate::window::WindowRequest;
 use crate::{Backend, BatchError, Cpu};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 use tidegate_cuda::{Device, DeviceError, DeviceInfo, KernelTime, StretchCounts, Unavailable};
 
 /// Most times a device that failed is opened anew in the life of an [`Accel`].
 pub const REBUILDS_MAX: u32 = 8;
+/// Times it is tried each time, for who resets a device or puts in another driver needs a while: over an hour.
+const TRIES_MAX: u32 = 24;
+/// How long until the second try; each further pause is twice the last one, up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_LONGEST: Duration = Duration::from_secs(300);
 
 /// Whether to look for a device: what `TIDEGATE_GPU` says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +66,8 @@ pub struct AccelStatus {
     pub recomputed: u64,
     /// Times a device was opened anew after it failed.
     pub rebuilt: u64,
+    /// Times it could not be opened anew, and was left alone for a while.
+    pub refused: u64,
     /// Stretches of sweeps on the device since it was last opened.
     pub stretches: StretchCounts,
     /// Why the last batch was recomputed.
@@ -88,6 +96,7 @@ struct Slot {
     rebuilding: bool,
     rebuilds_left: u32,
     rebuilt: u64,
+    refused: u64,
     last_error: Option<DeviceError>,
 }
 
@@ -154,6 +163,7 @@ impl Accel {
             rebuilding: false,
             rebuilds_left: REBUILDS_MAX,
             rebuilt: 0,
+            refused: 0,
             last_error: None,
         };
         Ok(Self {
@@ -183,6 +193,7 @@ impl Accel {
             on_cpu: self.on_cpu.load(Ordering::Relaxed),
             recomputed: self.recomputed.load(Ordering::Relaxed),
             rebuilt: slot.rebuilt,
+            refused: slot.refused,
             stretches: slot.device.as_ref().map_or_else(StretchCounts::default, |device| device.stretches()),
             last_error: slot.last_error.clone(),
         }
@@ -207,7 +218,7 @@ impl Accel {
         Some(device.poison(wanted))
     }
 
-    /// Whether a device that failed is being opened anew.
+    /// Whether a device that failed is being opened anew at this moment, and not left alone until the next try.
     #[must_use]
     pub fn rebuilding(&self) -> bool {
         lock(&self.slot).rebuilding
@@ -257,9 +268,20 @@ impl Accel {
         if let Some(found) = self.device_only(work) {
             return found;
         }
+        self.on_cpu(fallback)
+    }
+
+    /// Computes on the CPU whether or not there is a device.
+    pub(crate) fn on_cpu<T>(&self, work: impl FnOnce(&Cpu) -> T) -> T {
         self.on_cpu.fetch_add(1, Ordering::Relaxed);
         self.last_on_device.store(false, Ordering::Relaxed);
-        fallback(&self.cpu)
+        work(&self.cpu)
+    }
+
+    /// A batch that was given to the device is not the device's: it was late.
+    pub(crate) fn give_up(&self) {
+        self.recomputed.fetch_add(1, Ordering::Relaxed);
+        self.expire();
     }
 
     fn device_only<T>(
@@ -297,19 +319,39 @@ impl Accel {
         }
         slot.rebuilds_left -= 1;
         slot.rebuilding = true;
-        let (shared, known) = (Arc::clone(&self.slot), slot.known.clone());
-        let rebuild = move || {
-            let opened = opened(&known);
-            let mut slot = lock(&shared);
-            slot.rebuilding = false;
-            if let Ok(device) = opened {
-                slot.device = Some(device);
-                slot.rebuilt += 1;
-            }
-        };
+        let (shared, known) = (Arc::downgrade(&self.slot), slot.known.clone());
+        let rebuild = move || reopen(&shared, &known);
         if std::thread::Builder::new().name("cuda-rebuild".to_owned()).spawn(rebuild).is_err() {
             slot.rebuilding = false;
         }
+    }
+}
+
+/// Opens a device anew, with growing pauses between tries, until that works or nobody wants it any more.
+fn reopen(slot: &Weak<Mutex<Slot>>, known: &[Estimate]) {
+    let mut pause = PAUSE_FIRST;
+    for _ in 0..TRIES_MAX {
+        let opened = opened(known);
+        {
+            let Some(slot) = slot.upgrade() else { return };
+            let mut slot = lock(&slot);
+            slot.rebuilding = false;
+            match opened {
+                Ok(device) => {
+                    slot.device = Some(device);
+                    slot.rebuilt += 1;
+                    return;
+                }
+                Err(_) => slot.refused += 1,
+            }
+        }
+        std::thread::sleep(pause);
+        pause = (2 * pause).min(PAUSE_LONGEST);
+        let Some(slot) = slot.upgrade() else { return };
+        lock(&slot).rebuilding = true;
+    }
+    if let Some(slot) = slot.upgrade() {
+        lock(&slot).rebuilding = false;
     }
 }
 

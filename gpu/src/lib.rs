@@ -16,6 +16,7 @@ mod cholesky;
 mod device;
 mod error;
 mod lanes;
+mod limit;
 mod product;
 mod spectrum;
 

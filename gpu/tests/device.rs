@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidegate_gpu::changes::{ChangeBank, ChangeOptions};
 use tidegate_gpu::correlation::{EwCorrelation, RollingCorrelation};
@@ -500,6 +500,110 @@ fn a_device_that_fails_at_any_call_costs_no_result() {
         }
     });
     assert!(recomputed.into_inner() > 10, "the drill must reach the middle of batches");
+}
+
+#[test]
+#[ignore = "run by the test below, with a driver"]
+fn child_limited() {
+    let accel = Arc::new(Accel::open(GpuPolicy::Require, 1).unwrap());
+    let cpu = Cpu::new(1).unwrap();
+    let closes: Vec<i64> = (0..300).map(|at| 100_000_000_000 + (unit(at, 7) * 4e9) as i64).collect();
+    let series = [SweepSeries { high: &closes, low: &closes, close: &closes }];
+    let specs: Vec<SweepSpec> = (2..9).map(|window| SweepSpec::Ema { window }).collect();
+    let sweep = SweepRequest { series: &series, specs: &specs, horizon: 3 };
+    let returns: Vec<f64> = (0..40).map(|at| 0.02 * (unit(at, 8) - 0.5)).collect();
+    let (weights, levels) = ([0.5, 0.5], [0.9]);
+    let risk = RiskRequest {
+        returns: &returns,
+        weights: &weights,
+        factors: 1,
+        horizon_bars: 2.0,
+        paths: 1_000,
+        tail: Tail::Normal,
+        levels: &levels,
+        seed: 3,
+    };
+    println!("open");
+    let longest = Duration::from_secs(5);
+    for _ in 0..2 {
+        if std::env::var("ASK").unwrap() == "sweep" {
+            let (found, wanted) = (accel.sweep_within(&sweep, longest), cpu.sweep(&sweep));
+            assert_eq!(format!("{found:?}"), format!("{wanted:?}"));
+        } else {
+            let (found, wanted) = (accel.risk_within(&risk, longest), cpu.risk(&risk));
+            assert_eq!(format!("{found:?}"), format!("{wanted:?}"));
+        }
+    }
+    while accel.rebuilding() {
+        std::thread::yield_now();
+    }
+    let status = accel.status();
+    println!("recomputed {} rebuilt {}", status.recomputed, status.rebuilt);
+    assert_eq!(status.on_device + status.on_cpu, 2, "{status:?}");
+}
+
+/// How often the driver is called by a test of this program.
+fn calls(test: &str, environment: &[(&str, &str)]) -> u64 {
+    let text = passes(&child(test, driver(), &[&[("FAKE_CUDA_COUNT", "1")], environment].concat()));
+    let line = text.lines().find_map(|line| line.strip_prefix("fake driver: "));
+    line.and_then(|line| line.strip_suffix(" calls")).expect("it counts its calls").parse().unwrap()
+}
+
+#[test]
+#[ignore = "run by the tests below, with a driver"]
+fn child_opens() {
+    Accel::open(GpuPolicy::Require, 1).unwrap();
+}
+
+/// Without a limit whoever asks a device that hangs would wait for ever.
+#[test]
+fn a_device_that_hangs_in_a_sweep_or_a_risk_is_given_up_and_the_cpu_computes() {
+    let opened = calls("child_opens", &[]);
+    for ask in ["sweep", "risk"] {
+        let text = passes(&child("child_limited", driver(), &[("ASK", ask)]));
+        assert!(text.contains("recomputed 0 rebuilt 0"), "{ask}: {text}");
+        let hang = format!("hang:{}", opened + 3);
+        let text = passes(&child("child_limited", driver(), &[("ASK", ask), ("FAKE_CUDA", &hang)]));
+        assert!(!text.contains("recomputed 0"), "{ask}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "run by the test below, with a driver"]
+fn child_reopens() {
+    let accel = Accel::open(GpuPolicy::Require, 1).unwrap();
+    let market = Market { spot: 42.0, rate: 0.1, dividend_yield: 0.0, volatility: 0.2, years: 0.5 };
+    let batch =
+        OptionBatch { market, payoffs: &[Payoff::Call { strike: 40.0 }], paths: 5_000, steps: 1, seed: 7 };
+    let wanted = Cpu::new(1).unwrap().price(&batch);
+    let mut asked = 0;
+    while accel.status().recomputed == 0 {
+        assert!(asked < 100, "the driver fails at some call");
+        assert_eq!(accel.price(&batch), wanted);
+        asked += 1;
+    }
+    // Sooner or later it is there again.
+    while accel.status().device.is_none() {
+        std::thread::yield_now();
+    }
+    assert_eq!(accel.price(&batch), wanted);
+    let status = accel.status();
+    println!("refused {} rebuilt {}", status.refused, status.rebuilt);
+    assert!(status.on_device > 0, "{status:?}");
+}
+
+/// Somebody resets the device: it cannot be opened at first, and can a little later.
+#[test]
+fn a_device_that_cannot_be_opened_anew_is_tried_again() {
+    let place = calls("child_opens", &[]) + 2;
+    // How many calls go with the device that failed, before another one is opened, is the driver's matter.
+    let refused = (2..40).step_by(4).any(|calls| {
+        let mode = format!("fail:{place}:{calls}");
+        let text = passes(&child("child_reopens", driver(), &[("FAKE_CUDA", &mode)]));
+        assert!(text.contains(" rebuilt 1"), "{mode}: {text}");
+        !text.contains("refused 0")
+    });
+    assert!(refused, "a try to open it must have failed");
 }
 
 #[test]

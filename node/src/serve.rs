@@ -401,6 +401,9 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     } else {
         ui.print(&render(&report, stats, start.elapsed(), ui));
     }
+    if let Some(why) = journal::unwritten(&report.ingest) {
+        return Err(Failure::new(Exit::Output, anyhow::anyhow!(why)));
+    }
     if ended == Some(Ended::Left) {
         ui.note("the node has left its cluster, as an operator wanted: its number and certificate are not taken again");
         return Ok(Some(Exit::Ok));
@@ -597,7 +600,7 @@ fn to_json(report: &LiveReport, stats: ServerStats, elapsed: Duration) -> serde_
         "journal": report.ingest.stats.journal.as_ref().map(|journal| json!({
             "health": journal.health.name(), "taken": journal.positions.taken, "written": journal.positions.written,
             "durable": journal.positions.durable, "segments": journal.segments, "bytes": journal.bytes,
-            "first_offset": journal.first_offset,
+            "first_offset": journal.first_offset, "unwritten": report.ingest.unwritten,
         })),
         "snapshots": report.ingest.stats.snapshots.as_ref().map(|snapshots| json!({
             "written": snapshots.written, "failed": snapshots.failed, "offset": snapshots.offset, "bytes": snapshots.bytes,

@@ -254,6 +254,30 @@ describe.skipIf(!BIN)("alerts of a real node", () => {
     await page.getByTestId("alert-title").filter({ hasText: "vertical-scan" }).waitFor();
   });
 
+  test("a link to a host waits for the node to say whether it knows who talks to whom", async () => {
+    // The status comes later than everything else that the page asks for, and no word of the other view is asked meanwhile.
+    let statuses: string[] | null = [];
+    let tell = (_: string) => {};
+    await page.routeWebSocket(/\/v1\/ws$/, (socket) => {
+      const server = socket.connectToServer();
+      tell = (text) => socket.send(text);
+      server.onMessage((message) => {
+        const text = message.toString();
+        if (statuses && (JSON.parse(text) as { op: string }).op === "status") statuses.push(text);
+        else socket.send(text);
+      });
+    });
+    const named = page.waitForResponse((response) => response.url().endsWith("/v1/streams"));
+    // Nobody has a record of this one.
+    await open("#/hosts/203.0.113.99?view=traffic");
+    await (await named).finished();
+    await page.getByText("Waiting for the first status").waitFor();
+    await vi.waitFor(() => expect(statuses!.length).toBeGreaterThan(0));
+    statuses.forEach(tell);
+    statuses = null;
+    await page.locator(".traffic-page").waitFor();
+  });
+
   test("an anomaly shows its series as it was, also when the key has gone on", async () => {
     const trade = (second: number) => {
       const ts = 1_767_623_400_000_000_000n + BigInt(second) * 1_000_000_000n;

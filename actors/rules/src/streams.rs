@@ -44,6 +44,8 @@ struct Stream {
 pub struct Streams {
     streams: Vec<Stream>,
     columns: Vec<Box<str>>,
+    /// What to do about streams whose names begin so, and that there are not here.
+    advice: Vec<(Box<str>, Box<str>)>,
 }
 
 /// The field that says whose row or alert it is, under its one name.
@@ -73,6 +75,17 @@ impl Streams {
         }
         self.streams.push(Stream { name: name.into(), keys, columns: own });
         Some(Kind::Row(number))
+    }
+
+    /// What a rule that reads a stream of such a name is told, where there is no stream of it: what to do instead.
+    pub fn advise(&mut self, beginning: &str, advice: &str) {
+        self.advice.push((beginning.into(), advice.into()));
+    }
+
+    /// The advice about a stream that there is not, as the end of a sentence about it; nothing where there is none.
+    pub(crate) fn advice(&self, name: &str) -> String {
+        let found = self.advice.iter().find(|(beginning, _)| name.starts_with(&**beginning));
+        found.map(|(_, advice)| format!(" ({advice})")).unwrap_or_default()
     }
 
     /// Whether there is none.

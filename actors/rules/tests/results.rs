@@ -127,6 +127,23 @@ fn mistakes_name_their_place_and_what_is_allowed() {
     assert!(error.reason.contains("no stream that is computed here"), "{error}");
 }
 
+#[test]
+fn what_there_is_elsewhere_is_said_with_the_place_where() {
+    let mut streams = streams();
+    streams.advise("surface.", "a server computes it");
+    let error = Pattern::over("surface.rsi(rsi_14 < 20) within 1s", &streams).unwrap_err();
+    assert!(
+        error.reason.contains("is no stream that is computed here (a server computes it); allowed: "),
+        "{error}"
+    );
+    let error = Pattern::over("corr.all within 1s", &streams).unwrap_err();
+    assert!(error.reason.contains("is no stream that is computed here; allowed: "), "{error}");
+    let rule = "title: x\nname: low\nlogsource: {product: tidegate, service: surface.rsi}\n\
+                detection: {selection: {rsi_14: 3}, condition: selection}\n";
+    let errors = compile_over(&[("r.yml".to_owned(), rule.to_owned())], &streams).unwrap_err();
+    assert!(errors[0].to_string().ends_with(" (a server computes it)"), "{}", errors[0]);
+}
+
 fn sigma(rules: &str) -> Result<RuleSet, String> {
     let compiled = compile_over(&[("r.yml".to_owned(), rules.to_owned())], &streams());
     compiled.map(|compiled| RuleSet::new(compiled, Vec::new())).map_err(|errors| errors[0].to_string())

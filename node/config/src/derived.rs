@@ -17,6 +17,9 @@ pub const PARAMETERS_PER_STREAM: usize = OUTPUT_WORDS - 1;
 /// Most parameters of a surface.
 pub const PARAMETERS_MAX: usize = 15 * PARAMETERS_PER_STREAM;
 
+/// Readings that the label of a cross-section is of.
+pub const LABEL_READINGS: u32 = 32;
+
 const FORMS: &str = "ema:N, rsi:N, atr:N, bb:N:K, macd:FAST:SLOW:SIGNAL, each number also A..B or A..B/STEP";
 
 /// Whether streams may be called so, behind their kind.
@@ -334,8 +337,11 @@ impl Derived {
 /// Whether a stream is of this kind.
 #[must_use]
 pub fn is_derived(stream: &str) -> bool {
-    [SURFACE, SPECTRUM, RISK].iter().any(|prefix| stream.starts_with(prefix))
+    DERIVED.iter().any(|prefix| stream.starts_with(prefix))
 }
+
+/// What names of derived streams begin with.
+pub const DERIVED: [&str; 3] = [SURFACE, SPECTRUM, RISK];
 
 const SURFACE: &str = "surface.";
 const SPECTRUM: &str = "corr.";

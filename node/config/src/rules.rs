@@ -1,6 +1,6 @@
 //! What single values cannot tell: rules between keys, and the plan that streams come to.
 
-use crate::derived::{Computes, PARAMETERS_MAX, swept, width_ns};
+use crate::derived::{Computes, LABEL_READINGS, PARAMETERS_MAX, swept, width_ns};
 use crate::problem::{ProblemKind, Reader};
 use crate::read::Origins;
 use crate::sections::{Bars, Config, Stream};
@@ -227,13 +227,14 @@ impl Rules<'_, '_> {
             let path = format!("spectrum[{at}]");
             self.bars_of(config, &path, spectrum.bars.as_ref(), true);
             self.named(&mut names, &path, spectrum.stream());
-            self.kept(config, &path, spectrum.window);
+            // One more for the turbulence, and a label is of so many readings.
+            self.kept(config, &path, spectrum.window, 1 + LABEL_READINGS - 1);
         }
         for (at, risk) in config.risk.iter().enumerate() {
             let path = format!("risk[{at}]");
             self.bars_of(config, &path, risk.bars.as_ref(), true);
             self.named(&mut names, &path, risk.stream());
-            self.kept(config, &path, risk.window);
+            self.kept(config, &path, risk.window, 0);
             if risk.levels.is_empty() {
                 self.refuse(&format!("{path}.levels"), conflict("a risk has a level or two".to_owned()));
             }
@@ -309,14 +310,15 @@ impl Rules<'_, '_> {
         names.entry(name).or_insert_with(|| path.to_owned());
     }
 
-    /// What must be known again after a restart is what readers can look back on.
-    fn kept(&mut self, config: &Config, path: &str, window: u32) {
+    /// What must be known again after a restart is what readers can look back on: the bars that so many returns are between, `more` in front
+    /// of them, and one that other symbols have yet to reach.
+    fn kept(&mut self, config: &Config, path: &str, window: u32, more: u32) {
         let kept = config.subscribers.lookback_records;
         let restarts = config.journal.enabled || config.cluster.folder.is_some();
-        if restarts && window as usize + 2 > kept {
+        let needed = window + 1 + more + 1;
+        if restarts && needed as usize > kept {
             let why = format!(
-                "after a restart a window of {window} needs {} bars of every symbol, and `subscribers.lookback_records` keeps {kept}",
-                window + 2
+                "after a restart a window of {window} needs {needed} bars of every symbol, and `subscribers.lookback_records` keeps {kept}"
             );
             self.refuse(&format!("{path}.window"), ProblemKind::Conflict { why });
         }

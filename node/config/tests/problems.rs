@@ -11,7 +11,7 @@ fn said(text: impl AsRef<[u8]>) -> String {
 }
 
 /// Each mistake, and what is said about it. `golden.txt` is written by `UPDATE_GOLDEN=1 cargo test -p tidegate-config`.
-const MISTAKES: [(&str, &str); 55] = [
+const MISTAKES: [(&str, &str); 56] = [
     ("a key spelled almost right", "[engine]\nshrads = 2\n"),
     ("a section spelled almost right", "[engin]\nshards = 2\n"),
     ("a key that resembles nothing", "[engine]\nxyzzy = 2\n"),
@@ -63,6 +63,10 @@ const MISTAKES: [(&str, &str); 55] = [
     (
         "a window that no restart brings back",
         "[journal]\nenabled = true\n[[spectrum]]\nbars = \"1m\"\nwindow = 512\n",
+    ),
+    (
+        "a spectrum whose label no restart brings back",
+        "[journal]\nenabled = true\n[[spectrum]]\nbars = \"1m\"\nwindow = 223\n",
     ),
     ("a level beyond what is simulated", "[[risk]]\nbars = \"1m\"\nlevels = [0.9999]\npaths = 50_000\n"),
     ("a level that is none", "[[risk]]\nbars = \"1m\"\nlevels = [0.99, 99]\nhorizon = \"1 day\"\n"),

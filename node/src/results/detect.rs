@@ -37,8 +37,12 @@ fn thresholds(plan: &Plan) -> HashMap<String, Judged> {
     plan.bars.iter().filter_map(of).collect()
 }
 
+/// What to do about rules over what is derived from whole sets of bars.
+const ONLY_SERVED: &str = "`detect` computes no surfaces, spectra and risks: `serve` does, with a [[surface]], [[spectrum]] or \
+                           [[risk]] and this rule, and `publish` sends it the file; single indicators are --ind";
+
 fn table(plan: &Plan) -> Result<Arc<Table>, Failure> {
-    Ok(Arc::new(Table::of(&plan.streams()?, &thresholds(plan))))
+    Ok(Arc::new(Table::of(&plan.streams()?, &thresholds(plan)).advising(ONLY_SERVED)))
 }
 
 /// Judges results as they come in their order.

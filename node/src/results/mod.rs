@@ -20,7 +20,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use tidegate_actors::first_final;
 use tidegate_alert::Finding;
-use tidegate_config::derived::Derived;
+use tidegate_config::derived::{DERIVED, Derived};
 use tidegate_engine::{BarState, Output, output_kind};
 use tidegate_replay::write::{CellValue, Cells};
 use tidegate_replay::{StreamInfo, StreamKind};
@@ -57,6 +57,14 @@ impl Table {
         let mut table = Self { streams: Streams::default(), sources: Vec::new() };
         streams.iter().for_each(|info| table.add(info, thresholds, false));
         table
+    }
+
+    /// A rule that reads a derived stream which is not there is told what to do instead.
+    pub(crate) fn advising(mut self, advice: &str) -> Self {
+        for beginning in DERIVED {
+            self.streams.advise(beginning, advice);
+        }
+        self
     }
 
     /// And streams that are derived from their bars.

@@ -3,7 +3,7 @@
 use crate::render::{Tone, Ui, bytes, duration, thousands};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tidegate_live::{Health, IngestStats, Live, Progress, WriterStats};
+use tidegate_live::{Health, IngestReport, IngestStats, Live, Progress, WriterStats};
 
 /// How often the journal is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -100,10 +100,45 @@ impl Watch {
     }
 }
 
+/// What of the accepted the journal does not have at the end, if anything.
+pub(super) fn unwritten(report: &IngestReport) -> Option<String> {
+    let journal = report.stats.journal.as_ref().filter(|_| report.unwritten > 0)?;
+    let why = match &journal.health {
+        Health::Full => "its disk is full".to_owned(),
+        Health::Away(why) => format!("it cannot be reached: {why}"),
+        Health::Failed(why) => why.clone(),
+        Health::Working | Health::Reserve => "it did not keep up".to_owned(),
+    };
+    let (count, taken) = (thousands(report.unwritten), thousands(journal.positions.taken));
+    Some(format!(
+        "the journal has not taken the last {count} of {taken} accepted records, which are gone with this process ({why}); none of \
+         them was acknowledged as durable, so feeds with `--ack durable` still have them, and others may not"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_live::SnapshotStats;
+    use tidegate_live::{Positions, SnapshotStats};
+
+    #[test]
+    fn what_was_not_written_is_said_with_the_reason() {
+        let report = |unwritten, health: Health| {
+            let positions = Positions { taken: 12_000, written: 2_000, durable: 2_000 };
+            let journal = Some(WriterStats { health, positions, ..WriterStats::default() });
+            let stats = IngestStats { journal, ..IngestStats::default() };
+            IngestReport { stats, unwritten, ..IngestReport::default() }
+        };
+        assert_eq!(unwritten(&report(0, Health::Full)), None);
+        let text = unwritten(&report(10_000, Health::Full)).unwrap();
+        assert!(text.contains("last 10,000 of 12,000") && text.contains("disk is full"), "{text}");
+        let away = Health::Away("brokers are down".to_owned());
+        let text = unwritten(&report(1, away)).unwrap();
+        assert!(
+            text.contains("cannot be reached: brokers are down") && text.contains("--ack durable"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn what_stops_is_said_once_and_so_is_its_end() {

@@ -232,7 +232,8 @@ fn what_is_derived_is_read_in_the_order_of_time_too() {
         std::fs::remove_dir_all(path.join("data/alerts")).unwrap();
     }
     // A file's bars alone are computed by `detect`.
-    fails(path, "detect trades.csv --config node.toml --pattern corr.spectrum", 2, &["no stream", "bars.1s"]);
+    let instead = ["no stream", "`serve` does", "[[spectrum]]", "`publish`", "--ind", "bars.1s"];
+    fails(path, "detect trades.csv --config node.toml --pattern corr.spectrum", 2, &instead);
 }
 
 /// A pattern without a name is its own kind, which is cut where it is long.

@@ -318,7 +318,7 @@ impl Driver {
         let snapshots = &mut self.snapshots;
         let failed = |error: std::io::Error| Ended::Snapshots(error.to_string());
         match output {
-            Output::Read { to, snapshot, at } => snapshots.wanted(to, snapshot, at),
+            Output::Read { to, snapshot, at } => snapshots.wanted(to, snapshot, at, self.work.tick),
             Output::Take { snapshot, at, data } => snapshots.take(&snapshot, at, &data).map_err(failed)?,
             Output::Hash(snapshot) => {
                 let check = tokio::task::spawn_blocking(snapshots.checker(snapshot));
@@ -345,7 +345,7 @@ impl Driver {
 
     /// Which snapshots there are, and what of the log goes with that.
     fn keep(&mut self) {
-        let ids = self.snapshots.ids();
+        let ids = self.snapshots.ids(self.work.tick);
         let mut offsets: Vec<u64> = ids.iter().map(|id| id.offset).collect();
         offsets.sort_unstable_by_key(|offset| Reverse(*offset));
         // Behind the second newest, which has to do if the newest is damaged. A log without room that has nothing new takes nothing until
@@ -508,4 +508,110 @@ fn inputs(entries: &[Entry<Bytes>]) -> Vec<Input> {
         Body::Digest { .. } => None,
     };
     entries.iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ClusterConfig, Founding, NodePlace};
+    use crate::kept::Opening;
+    use crate::node::Snapshotting;
+    use crate::snapshots::{Budget, base_of};
+    use std::net::UdpSocket;
+    use tidegate_journal::{Point, SnapshotFolder, SnapshotInfo};
+    use tidegate_live::{Live, LiveOptions, SnapshotOptions};
+    use tidegate_replica::{Log, Meta, ReplicaOptions, Rules};
+
+    const ENTRIES: u64 = 60;
+    /// Offset of the older snapshot: the one that a follower fetches.
+    const OLDER: u64 = 20;
+
+    /// Who fetches a snapshot holds the log behind it, and may end without a word. Nothing else happens on a node whose log is full.
+    #[tokio::test]
+    async fn a_full_log_is_cut_once_nobody_fetches_what_held_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let sockets: Vec<UdpSocket> = (0..4).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let at = |index: usize| sockets[index].local_addr().unwrap();
+        let place = |index| NodePlace { peers: at(index), clients: at(index + 2) };
+        let founding = Founding { min_isr: 2, groups: 1, durable: false };
+        let nodes = [(1, place(0)), (2, place(1))].into();
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        ClusterConfig::init(folder.path(), nodes, founding, 30, since.as_secs()).unwrap();
+        drop(sockets);
+        let dir = folder.path().join("node-1");
+        let links = Links::start(ClusterConfig::read(&dir).unwrap(), &dir).unwrap();
+
+        // All of the log is committed, and in a snapshot; an older one has the front of it.
+        let path = folder.path().join("snapshots");
+        std::fs::create_dir(&path).unwrap();
+        let point = |offset| Point { lineage: 1, offset, chain: [3; 16], epoch: 1 };
+        for offset in [OLDER, ENTRIES] {
+            let info = SnapshotInfo { point: point(offset), settings: [6; 16], ..SnapshotInfo::default() };
+            SnapshotFolder::new(&path).write(info, &[]).unwrap();
+        }
+        let input = |sequence| Body::Input { source: SOURCE, sequence, input: vec![7u8; 100].into() };
+        let entries: Vec<_> = (1..=ENTRIES).map(|at| Entry { epoch: 1, body: input(at) }).collect();
+        let log_bytes_max = 4_000;
+        let opening = Opening { boot: [7; 16], durable: false, before: false };
+        let (mut kept, _) = Kept::open(&folder.path().join("log"), 1, opening).unwrap();
+        kept.limit_segments(log_bytes_max);
+        kept.write(0, &entries).unwrap();
+        let options = ReplicaOptions { hold_ticks: 5, ..ReplicaOptions::default() };
+        let (me, other) = (Member { node: 1, incarnation: 1 }, Member { node: 2, incarnation: 1 });
+        let log = Log::behind(0, 0, entries);
+        let replica = Replica::new(me, 1, base_of(&point(ENTRIES)), log, options);
+
+        let (replication, port) = tidegate_live::replication::replication();
+        let live = LiveOptions { replication: Some(replication), ..LiveOptions::default() };
+        let (name, kind) = ("bars.1s".to_owned(), tidegate_proto::StreamKind::Bars);
+        let stream = tidegate_proto::hub::StreamMeta { name, kind, columns: Vec::new() };
+        let live = Live::start(Arc::new(Vec::new), vec![stream], live).unwrap();
+        let (_metadata, proposals) = Proposals::fixed(Meta::new(&[1, 2], 2, Rules::default()));
+        let (_refused, refused) = mpsc::channel(1);
+        let (_inbox, inbox) = mpsc::channel(1);
+        let (_incarnation, incarnation) = watch::channel(1);
+        let (stop, stopped) = watch::channel(false);
+        let of = Snapshotting { when: SnapshotOptions::default(), settings: [6; 16], point: None };
+        let status = Arc::new(Mutex::new(ReplicaStatus::default()));
+        let mut driver = Driver {
+            group: 0,
+            links,
+            proposals,
+            refused,
+            inbox,
+            port,
+            ingest: live.ingest(),
+            replica,
+            kept,
+            snapshots: Snapshots::new(&path, "0", Budget::new(), of, log_bytes_max),
+            incarnation,
+            log_bytes_max,
+            status: Arc::clone(&status),
+            work: Work::from(ENTRIES),
+        };
+        driver.metadata();
+        assert_eq!((driver.replica.role(), driver.is_full()), (Role::Leader, true));
+        let ids = driver.snapshots.ids(0);
+        driver.replica.keeps(ids);
+        driver.replica.receive(Message::Fetch { epoch: 1, from: other, offset: OLDER, at: 0 });
+        driver.keep();
+        assert_eq!(
+            (driver.replica.log().base(), driver.is_full()),
+            (OLDER, true),
+            "what is fetched holds it"
+        );
+
+        // The follower never asks again.
+        let running = tokio::spawn(driver.run(stopped));
+        let cut = async {
+            while status.lock().unwrap().log_base < ENTRIES {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), cut).await.expect("it is cut behind the newest");
+        assert!(status.lock().unwrap().log_bytes < log_bytes_max);
+        stop.send_replace(true);
+        assert_eq!(running.await.unwrap(), Ended::Asked);
+        live.finish().unwrap();
+    }
 }

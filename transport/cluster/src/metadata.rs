@@ -448,6 +448,16 @@ pub(crate) struct Proposals {
     state: Arc<Meta>,
 }
 
+#[cfg(test)]
+impl Proposals {
+    /// Of metadata that nobody decides about; it goes with what is handed out beside.
+    pub(crate) fn fixed(state: Meta) -> (watch::Sender<Arc<Meta>>, Self) {
+        let state = Arc::new(state);
+        let (told, watched) = watch::channel(Arc::clone(&state));
+        (told, Self { commands: mpsc::channel(1).0, watched, state })
+    }
+}
+
 impl Proposals {
     /// Takes the newest state.
     pub(crate) fn refresh(&mut self) {

@@ -30,6 +30,8 @@ const BURST: f64 = (2 << 20) as f64;
 const SNAPSHOTS_OF_LOG: u64 = 8;
 /// Ticks until the next one is tried, after one was given up.
 const AGAIN_TICKS: u64 = 500;
+/// Ticks that one is kept after a node asked for a piece of it, as long as the log behind it is: a minute.
+const HELD_TICKS: u64 = 3_000;
 /// Bytes that must stay free behind what is fetched.
 const RESERVE_BYTES: u64 = 64 << 20;
 
@@ -84,8 +86,9 @@ pub(crate) struct Snapshots {
     tick: u64,
     busy: bool,
     problem: Option<String>,
-    /// The one that is being sent.
-    open: Option<(SnapshotId, File)>,
+    /// Those that are being sent, and the tick at which a piece was last asked for. Whoever writes newer ones removes the older: what is
+    /// open is there until it is closed, so a node that fetches slowly need not begin anew.
+    open: Vec<(SnapshotId, File, u64)>,
     wanted: VecDeque<(Member, SnapshotId, u64)>,
     budget: Budget,
     fetched: Option<File>,
@@ -119,7 +122,7 @@ impl Snapshots {
             tick: 0,
             busy: false,
             problem: None,
-            open: None,
+            open: Vec::new(),
             wanted: VecDeque::new(),
             budget,
             fetched: None,
@@ -175,10 +178,16 @@ impl Snapshots {
     }
 
     /// Those that are there, as other nodes are told of them.
-    pub(crate) fn ids(&mut self) -> Vec<SnapshotId> {
+    pub(crate) fn ids(&mut self, tick: u64) -> Vec<SnapshotId> {
         let files = self.folder.list().unwrap_or_default();
-        let ids: Vec<SnapshotId> = files.iter().filter_map(|file| self.id(file)).collect();
-        self.open.take_if(|(open, _)| !ids.contains(open));
+        let mut ids: Vec<SnapshotId> = files.iter().filter_map(|file| self.id(file)).collect();
+        // Another one of the same offset has taken its place.
+        let other = |open: &SnapshotId, id: &SnapshotId| id.offset == open.offset && id != open;
+        self.open.retain(|(open, _, asked)| {
+            tick.saturating_sub(*asked) < HELD_TICKS && !ids.iter().any(|id| other(open, id))
+        });
+        let removed = self.open.iter().map(|(open, ..)| *open).filter(|open| !ids.contains(open));
+        ids.extend(removed.collect::<Vec<_>>());
         ids
     }
 
@@ -196,9 +205,17 @@ impl Snapshots {
     }
 
     /// A node wants a piece; of each node the last word counts.
-    pub(crate) fn wanted(&mut self, to: Member, snapshot: SnapshotId, at: u64) {
+    pub(crate) fn wanted(&mut self, to: Member, snapshot: SnapshotId, at: u64, tick: u64) {
         self.wanted.retain(|(other, _, _)| other.node != to.node);
         self.wanted.push_back((to, snapshot, at));
+        match self.open.iter_mut().find(|(open, ..)| *open == snapshot) {
+            Some((.., asked)) => *asked = tick,
+            // One that is gone is told of when it is to be read.
+            None => {
+                let file = File::open(self.file(&snapshot).path);
+                self.open.extend(file.map(|file| (snapshot, file, tick)));
+            }
+        }
     }
 
     /// The next piece to be sent, if the budget has room for it.
@@ -210,22 +227,16 @@ impl Snapshots {
         let length = snapshot.bytes.saturating_sub(at).min(CHUNK_BYTES_MAX as u64);
         let mut data = vec![0; usize::try_from(length).unwrap_or(0)];
         // One that is gone meanwhile is not sent; another one is offered.
-        let read = self.opened(&snapshot).and_then(|file| file.read_exact_at(&mut data, at));
-        if let Err(error) = read {
+        let open = self.open.iter().find(|(open, ..)| *open == snapshot);
+        let file = open.map(|(_, file, _)| file).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        if let Err(error) = file.and_then(|file| file.read_exact_at(&mut data, at)) {
             self.problem =
                 Some(format!("the snapshot of offset {} cannot be sent: {error}", snapshot.offset));
-            self.open = None;
+            self.open.retain(|(open, ..)| *open != snapshot);
             data.clear();
         }
         self.budget.spend(length);
         Some((to, snapshot, at, data.into()))
-    }
-
-    fn opened(&mut self, id: &SnapshotId) -> io::Result<&File> {
-        if self.open.as_ref().is_none_or(|(open, _)| open != id) {
-            self.open = Some((*id, File::open(self.file(id).path)?));
-        }
-        self.open.as_ref().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// A piece of the one that is fetched has come.
@@ -279,6 +290,7 @@ impl Snapshots {
 
     /// All of them go: they are of a history that is over.
     pub(crate) fn remove(&mut self) {
+        self.open.clear();
         for file in self.folder.list().unwrap_or_default() {
             let _ = std::fs::remove_file(&file.path);
         }
@@ -310,6 +322,46 @@ mod tests {
         assert!(!long.is_due(0, false));
         long.ordered((1, 1));
         assert!(long.is_due(0, false));
+    }
+
+    /// Removed by whoever wrote newer ones, it goes on to be offered and read for as long as somebody asks for it.
+    #[test]
+    fn one_that_is_fetched_is_there_until_nobody_asks_for_it() {
+        let path = tempfile::tempdir().unwrap();
+        let of = Snapshotting { when: SnapshotOptions::default(), settings: [6; 16], point: None };
+        let mut snapshots = Snapshots::new(path.path(), "1", Budget::new(), of, 4 << 30);
+        let folder = SnapshotFolder::new(path.path());
+        let write = |offset: u64| {
+            let point = Point { lineage: 1 << 64 | 7, offset, chain: [3; 16], epoch: 1 };
+            let info = SnapshotInfo { point, settings: [6; 16], ..SnapshotInfo::default() };
+            let bytes = vec![offset as u8; 100];
+            let part = tidegate_journal::snapshot::Part { id: 3, index: 0, bytes: &bytes };
+            folder.write(info, &[part]).unwrap();
+            folder.prune(1, |info| info.settings == [6; 16]).unwrap();
+        };
+        write(5);
+        let whole = std::fs::read(folder.list().unwrap()[0].path.clone()).unwrap();
+        let [first] = snapshots.ids(10)[..] else { panic!("one was written") };
+        let to = Member { node: 2, incarnation: 9 };
+        let mut have = Vec::new();
+        // A slow node, and one snapshot after the other is written meanwhile.
+        for (at, tick) in [(0, 20), (40, 20 + HELD_TICKS - 1), (80, 20 + 2 * (HELD_TICKS - 1))] {
+            snapshots.wanted(to, first, at, tick);
+            let (_, id, from, piece) = snapshots.next_piece().unwrap();
+            assert_eq!((id, from), (first, at));
+            have.truncate(at as usize);
+            have.extend_from_slice(&piece);
+            write(tick);
+            let offsets: Vec<u64> = snapshots.ids(tick).iter().map(|id| id.offset).collect();
+            assert_eq!(offsets, [tick, 5], "the older one is gone from the disk and still to be had");
+        }
+        assert_eq!((have, snapshots.problem()), (whole, None));
+        // Nobody has asked for a minute.
+        let last = 20 + 2 * (HELD_TICKS - 1);
+        assert_eq!(snapshots.ids(last + HELD_TICKS - 1).len(), 2);
+        assert_eq!(snapshots.ids(last + HELD_TICKS).len(), 1);
+        snapshots.wanted(to, first, 0, last + HELD_TICKS);
+        assert!(snapshots.next_piece().unwrap().3.is_empty() && snapshots.problem().is_some());
     }
 
     #[test]

@@ -70,6 +70,21 @@ pub enum KafkaError {
         /// Why.
         what: tidegate_journal::PointError,
     },
+    /// The topic had messages, and has none any more: to begin anew there would forget in silence what was in it.
+    #[error(
+        "partition {partition} of topic `{topic}` had messages in front of offset {low}, all of them are removed (it ends at {high}), and \
+         no snapshot holds what was in them: the log is lost. To begin anew, give it a new topic"
+    )]
+    Emptied {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Where it begins.
+        low: i64,
+        /// Where it ends.
+        high: i64,
+    },
     /// There is no such topic to read from or write into.
     #[error("Kafka has no topic `{0}`")]
     Absent(String),

@@ -9,10 +9,15 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
+use tidegate_journal::commit::{CommitOptions, SyncPolicy};
 use tidegate_journal::format::{BatchInfo, Chain};
 use tidegate_journal::{
     AppendError, Batch, BatchView, Extent, Lineage, LogStore, Point, Remote, RemoteError,
 };
+
+/// Bytes of messages kept until it is known that they are committed; with more, the next batch waits for those. The client has a copy of
+/// each, so what waits for brokers takes twice this.
+const WAITING_BYTES_MAX: usize = 16 << 20;
 
 /// Where the log is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +79,16 @@ impl Remote for KafkaOptions {
     ) -> Result<Box<dyn LogStore>, RemoteError> {
         Ok(Box::new(KafkaLog::open(self.clone(), lineage, point, visit)?))
     }
+
+    /// What waits in front of the log and in it is together no more than may wait in front of a disk.
+    fn commit(&self, local: CommitOptions) -> CommitOptions {
+        let sync = match local.sync {
+            SyncPolicy::Never => SyncPolicy::Every(100_000_000),
+            sync => sync,
+        };
+        let backlog_bytes = local.backlog_bytes.saturating_sub(2 * WAITING_BYTES_MAX).max(1);
+        CommitOptions { sync, reserve_bytes: 0, backlog_bytes, ..local }
+    }
 }
 
 /// A message on its way, and the offset behind its batch.
@@ -101,6 +116,7 @@ pub struct KafkaLog {
     producer: BaseProducer,
     phase: Phase,
     waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
     pending_bytes: usize,
     lineage: Lineage,
     first: u64,
@@ -140,6 +156,7 @@ impl KafkaLog {
             producer,
             phase: Phase::Between,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             pending_bytes: 0,
             lineage: found.or(point.map(|point| point.lineage)).unwrap_or(lineage),
             first,
@@ -159,6 +176,7 @@ impl KafkaLog {
             Ok(()) => {
                 for Waiting { message, end } in self.waiting.drain(..count.min(self.waiting.len())) {
                     self.bytes += message.len() as u64;
+                    self.waiting_bytes -= message.len();
                     self.synced = end;
                 }
                 self.phase = Phase::Between;
@@ -239,6 +257,10 @@ impl LogStore for KafkaLog {
             return Ok(self.next);
         }
         let body = batch.body();
+        if self.waiting_bytes > 0 && self.waiting_bytes + body.len() > WAITING_BYTES_MAX {
+            // Brokers that do not keep up, or are away: whoever appends waits with them, and keeps the batch if they stay away.
+            self.sync()?;
+        }
         let mut info = BatchInfo {
             first_offset: self.next,
             epoch,
@@ -253,6 +275,7 @@ impl LogStore for KafkaLog {
         info.chain = info.chained(&self.chain, body);
         for message in message::encode(self.lineage, &info, body) {
             self.pending_bytes += message.len();
+            self.waiting_bytes += message.len();
             self.waiting.push_back(Waiting { message, end: info.end() });
         }
         (self.next, self.chain, self.epoch) = (info.end(), info.chain, epoch);

@@ -34,6 +34,11 @@ pub(crate) struct Reader<'a> {
     expected: u16,
 }
 
+/// Whether a topic in which no batch was found begins behind some: of a new one the first message has offset 0.
+fn is_emptied(low: i64, found: &Found) -> bool {
+    low > 0 && found.lineage.is_none()
+}
+
 /// A batch and where it begins in the topic.
 struct Read {
     at: i64,
@@ -213,11 +218,38 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+        if point.is_none() && is_emptied(low, &found) {
+            return Err(KafkaError::Emptied { topic, partition: PARTITION, low, high });
+        }
         if let Some(point) = point
             && found.next < point.offset
         {
             return Err(refuse(PointError::Beyond { offset: point.offset, end: found.next }));
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mock cluster keeps the last message whatever comes, so the whole of it is not to be seen there.
+    #[test]
+    fn a_topic_that_was_emptied_is_told_from_one_that_is_new() {
+        let nothing = Found::default();
+        let some = Found { lineage: Some(7), next: 9, ..Found::default() };
+        assert!(!is_emptied(0, &nothing), "nothing was ever written");
+        assert!(!is_emptied(0, &some));
+        assert!(!is_emptied(5, &some), "what is left says itself that its front is gone");
+        assert!(is_emptied(9, &nothing));
+        let (topic, partition) = ("log".to_owned(), PARTITION);
+        let error = KafkaError::Emptied { topic, partition, low: 9, high: 11 }.to_string();
+        assert!(
+            error.contains("partition 0 of topic `log`")
+                && error.contains("offset 9")
+                && error.contains("at 11"),
+            "{error}"
+        );
     }
 }

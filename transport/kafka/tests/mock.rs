@@ -7,7 +7,8 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidegate_engine::Event;
-use tidegate_journal::{AppendError, Batch, LogStore, Point};
+use tidegate_journal::commit::CommitOptions;
+use tidegate_journal::{AppendError, Batch, LogStore, Point, Remote, SyncPolicy};
 use tidegate_kafka::{KafkaError, KafkaLog, KafkaOptions};
 
 const TOPIC: &str = "ticks";
@@ -168,6 +169,53 @@ fn brokers_that_are_gone_are_waited_for() {
     sync(&mut log);
     let (_, found) = open(&KafkaOptions { patience: Duration::from_secs(10), ..options }, None).unwrap();
     assert_eq!(found.len(), 2);
+}
+
+#[test]
+fn what_waits_for_brokers_that_are_gone_has_a_bound() {
+    let (cluster, mut options) = cluster(1);
+    options.patience = Duration::from_secs(5);
+    let (mut log, _) = open(&options, None).unwrap();
+    log.append(&batch(0, 1), 1, 0).unwrap();
+    sync(&mut log);
+    (1..=3).for_each(|broker| cluster.broker_down(broker).unwrap());
+    let (mut first, mut bytes) = (1, 0);
+    // Some 2 MB each: 64 of them are far beyond the bound.
+    let refused = (0..64).find_map(|_| {
+        let next = batch(first, 60_000);
+        match log.append(&next, 1, 0) {
+            Ok(at) => assert_eq!(at, first),
+            Err(error) => return Some((next, error)),
+        }
+        // What is on its way to brokers counts as well.
+        let _ = log.write();
+        (first, bytes) = (first + 60_000, bytes + next.body().len());
+        None
+    });
+    let (next, error) = refused.expect("it takes no more than it may keep");
+    assert!(matches!(error, AppendError::Away(_)), "{error:?}");
+    assert!((8 << 20..=16 << 20).contains(&bytes), "{bytes}");
+    assert_eq!((log.extent().synced, log.extent().next), (1, first));
+    // What it refused it has not: the same batch is the next one once brokers are there again.
+    (1..=3).for_each(|broker| cluster.broker_up(broker).unwrap());
+    sync(&mut log);
+    let point = log.point();
+    assert_eq!((point.offset, log.append(&next, 1, 0).unwrap()), (first, first));
+    sync(&mut log);
+    // The mock keeps 5 MB of a topic, which is the end of it.
+    let (_, found) =
+        open(&KafkaOptions { patience: Duration::from_secs(10), ..options }, Some(point)).unwrap();
+    assert!(found == [next.body()], "{} batches", found.len());
+}
+
+#[test]
+fn what_waits_in_front_of_the_log_and_in_it_is_what_may_wait_for_a_disk() {
+    let (_cluster, options) = cluster(1);
+    let local = CommitOptions::default();
+    let commit = options.commit(CommitOptions { sync: SyncPolicy::Never, ..local });
+    assert_eq!(commit.backlog_bytes + (32 << 20), local.backlog_bytes);
+    assert_eq!((commit.sync, commit.reserve_bytes), (SyncPolicy::Every(100_000_000), 0));
+    assert_eq!(options.commit(CommitOptions { backlog_bytes: 5, ..local }).backlog_bytes, 1, "never nothing");
 }
 
 #[test]

@@ -50,6 +50,9 @@ impl Core {
             let Downstream::Here(here) = &mut self.ingest.downstream else { return None };
             let restart = here.shards.restart();
             let stalled = self.ingest.stalled();
+            if stalled && self.ingest.gives_up() {
+                break;
+            }
             if restart.is_none() {
                 worked |= self.ingest.replicate(INPUTS_TURN);
             }
@@ -95,7 +98,8 @@ impl Core {
     /// What was accepted goes into a last snapshot: its barrier passes the shards, and the readers' past is asked for.
     async fn last_snapshot(&mut self) {
         let deadline = std::time::Instant::now() + LAST_SNAPSHOT;
-        while (!self.ingest.begin_last_snapshot() || self.ingest.is_snapshotting())
+        while !self.ingest.gives_up()
+            && (!self.ingest.begin_last_snapshot() || self.ingest.is_snapshotting())
             && std::time::Instant::now() < deadline
         {
             let Downstream::Here(here) = &mut self.ingest.downstream else { return };

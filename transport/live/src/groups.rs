@@ -143,5 +143,7 @@ pub(crate) fn reported(mut parts: Vec<IngestReport>) -> IngestReport {
     let span = spans.reduce(|all, of| (all.0.min(of.0), all.1.max(of.1)));
     let (controls, gaps_made) =
         parts.iter().fold((0, 0), |(controls, gaps), part| (controls + part.controls, gaps + part.gaps_made));
-    IngestReport { stats: merged(parts.into_iter().map(|part| part.stats)), span, controls, gaps_made }
+    let unwritten = parts.iter().map(|part| part.unwritten).sum();
+    let stats = merged(parts.into_iter().map(|part| part.stats));
+    IngestReport { stats, span, controls, gaps_made, unwritten }
 }

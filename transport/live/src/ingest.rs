@@ -14,7 +14,7 @@ use crate::service::LiveOptions;
 use crate::snapshot::{self, IngestState, Request, SnapshotStats, SourceLog};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{Commander, Restage, ShardCommand, StageFactory, ThreadTimes, TimeCells};
@@ -139,6 +139,8 @@ struct Shared {
     stats: Mutex<IngestStats>,
     logged: AtomicU64,
     times: TimeCells,
+    /// Asked to end, also where nothing is taken from the queue.
+    stopping: AtomicBool,
 }
 
 impl Shared {
@@ -397,6 +399,8 @@ pub struct IngestReport {
     pub controls: u64,
     /// Of these, the ones made here of losses that sources declared between events.
     pub gaps_made: u64,
+    /// Records of the journal that were accepted, and that it had not taken when it ended. None of them was acknowledged as durable.
+    pub unwritten: u64,
 }
 
 pub(crate) struct Ingest {
@@ -460,10 +464,12 @@ impl Snapshotting {
 }
 
 /// Tells the thread to end.
-pub(crate) struct Stopper(flume::Sender<Input>);
+pub(crate) struct Stopper(flume::Sender<Input>, Arc<Shared>);
 
 impl Stopper {
     pub(crate) fn stop(&self) {
+        // First, for the queue is full where the journal takes nothing, and is let go of at the end.
+        self.1.stopping.store(true, Relaxed);
         let _ = self.0.send(Input::Stop);
     }
 }
@@ -481,8 +487,10 @@ impl Ingest {
             stats: Mutex::new(IngestStats::default()),
             logged: AtomicU64::new(0),
             times: TimeCells::default(),
+            stopping: AtomicBool::new(false),
         });
-        let way = Way { inputs: inputs_in.clone(), spare: spare_out, shared: Arc::clone(&shared), clock };
+        let stopper = Stopper(inputs_in.clone(), Arc::clone(&shared));
+        let way = Way { inputs: inputs_in, spare: spare_out, shared: Arc::clone(&shared), clock };
         let handle = IngestHandle { ways: [way].into() };
         let ingest = Self {
             server: FeedServer::new(options.feed.clone()),
@@ -516,7 +524,7 @@ impl Ingest {
             restages: 0,
             options,
         };
-        (ingest, handle, Stopper(inputs_in))
+        (ingest, handle, stopper)
     }
 
     /// The life of the thread.
@@ -527,6 +535,9 @@ impl Ingest {
             let replicated = self.replicate(ORDERED_TURN);
             self.downstream.worked(&self.shared.times);
             if self.stalled() {
+                if self.gives_up() {
+                    break;
+                }
                 if !replicated {
                     std::thread::sleep(STALL);
                 }
@@ -856,6 +867,11 @@ impl Ingest {
     pub(crate) fn stalled(&mut self) -> bool {
         self.replica.as_mut().is_some_and(|replica| replica.push())
             || self.journal.as_mut().is_some_and(Journaling::push)
+    }
+
+    /// To end while the journal takes nothing, maybe for ever: what is in the queue was not accepted, and stays with its feeds.
+    pub(crate) fn gives_up(&self) -> bool {
+        self.shared.stopping.load(Relaxed) && self.journal.as_ref().is_some_and(Journaling::is_stuck)
     }
 
     /// More is on disk: whoever waits for that is told.
@@ -1391,7 +1407,10 @@ impl Ingest {
     /// On a thread of its own: everything accepted goes into a snapshot, which others write meanwhile.
     fn wait_for_last_snapshot(&mut self) {
         let deadline = Instant::now() + LAST_SNAPSHOT;
-        while (!self.begin_last_snapshot() || self.is_snapshotting()) && Instant::now() < deadline {
+        while !self.gives_up()
+            && (!self.begin_last_snapshot() || self.is_snapshotting())
+            && Instant::now() < deadline
+        {
             std::thread::sleep(STALL);
         }
     }
@@ -1403,6 +1422,8 @@ impl Ingest {
             let _ = answers.try_send(FeedAnswer::Close(close.clone()));
         }
         self.leave();
+        // Whoever in the queue waits for a word hears that there will be none.
+        self.inputs.drain();
         let mut end = None;
         let mut sources = std::mem::take(&mut self.sources);
         for source in &mut sources {
@@ -1418,7 +1439,7 @@ impl Ingest {
         let newest = self.sources.iter().map(|source| source.sequencer.newest()).max();
         // The end of the process is not the end of the log: what was closed here is open again when it is read.
         let before = self.stats();
-        let journal = self.journal.take().map(Journaling::finish);
+        let (journal, unwritten) = self.journal.take().map(Journaling::finish).unzip();
         let stats = IngestStats { journal, syncs: before.syncs, ..self.stats() };
         *self.shared.stats() = stats.clone();
         self.shared.logged.store(stats.logged, Relaxed);
@@ -1427,6 +1448,7 @@ impl Ingest {
             span: self.first_ts.zip(newest),
             controls: self.controls,
             gaps_made: self.gaps_made,
+            unwritten: unwritten.unwrap_or(0),
         };
         // With the router gone the shards' rings end.
         (report, self.downstream)

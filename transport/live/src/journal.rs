@@ -178,6 +178,8 @@ pub(crate) struct Journaling {
     submitted: (u64, u64),
     /// Whether segments may be removed at all.
     retains: bool,
+    /// It is the log of others.
+    remote: bool,
     /// The folder is this process's, also where nothing but snapshots lies in it.
     _folder: Option<Disk>,
 }
@@ -228,6 +230,7 @@ impl Journaling {
             syncs,
             submitted: (0, 0),
             retains: settings.journal.retain_bytes > 0 || settings.journal.retain_ns > 0,
+            remote: settings.remote.is_some(),
             _folder: kept,
         };
         Ok((journaling, torn))
@@ -294,6 +297,11 @@ impl Journaling {
         self.syncs.stats()
     }
 
+    /// Whether nothing can be written for now, and nobody knows until when.
+    pub(crate) fn is_stuck(&self) -> bool {
+        matches!(self.writer.stats().health, Health::Full | Health::Away(_))
+    }
+
     /// Whether the disk failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed || matches!(self.writer.stats().health, Health::Failed(_))
@@ -329,13 +337,19 @@ impl Journaling {
         }
     }
 
-    /// Notes an end in order, and waits for the disk.
-    pub(crate) fn finish(mut self) -> WriterStats {
+    /// Notes an end in order, and waits for the disk as long as it takes something. Says too how many records it did not take.
+    pub(crate) fn finish(mut self) -> (WriterStats, u64) {
         self.note(Batch::stopped);
         self.submit(None);
         while self.push() && matches!(self.writer.stats().health, Health::Working | Health::Reserve) {
             std::thread::yield_now();
         }
-        self.writer.stop()
+        let waiting = self.waiting.iter().map(|(batch, _)| u64::from(batch.count())).sum::<u64>();
+        let taken = self.writer.taken() + waiting;
+        let mut stats = self.writer.stop();
+        stats.positions.taken = stats.positions.taken.max(taken);
+        // What was sent to others and not confirmed is with nobody once this process has ended; what the system has of a disk's is.
+        let kept = if self.remote { stats.positions.durable } else { stats.positions.written };
+        (stats, taken.saturating_sub(kept))
     }
 }

@@ -47,4 +47,4 @@ pub use service::{Live, LiveError, LiveOptions, LiveReport, settings_fingerprint
 pub use snapshot::{SavedNames, SnapshotStats, saved_names, saved_settings};
 pub use streams::{ChangeError, NewStreams, StreamChanges};
 pub use tidegate_actors::runtime::{Threads, ThreadsError};
-pub use tidegate_journal::{Health, SyncStats, WriterStats};
+pub use tidegate_journal::{Health, Positions, SyncStats, WriterStats};

@@ -653,3 +653,129 @@ fn a_leader_that_is_not_settled_ends_with_its_node() {
         network.shutdown(std::time::Duration::from_secs(1));
     }
 }
+
+/// A node with snapshots in `folder`.
+fn node(folder: &Path, threads: Threads) -> (Network, Live, ReplicationDriver) {
+    let (port, driver) = replication();
+    let snapshots = ReplicaSnapshots {
+        folder: folder.to_owned(),
+        keep: 2,
+        reserve_bytes: 0,
+        settings: "test".to_owned(),
+        wall_ns: || START_NS,
+    };
+    let mut options =
+        LiveOptions { replication: Some(port), snapshots: Some(snapshots), ..LiveOptions::default() };
+    options.feed.committed = true;
+    let network = Network::start(threads, &options.runtime).unwrap();
+    let live = network.live(stages(), streams(), options).unwrap();
+    (network, live, driver)
+}
+
+/// An input of source 7: it comes with a name, and so many trades.
+fn first_input(events: u64) -> Input {
+    let mut batch = Batch::new();
+    let trade = |at| Event::trade(START_NS + at, 0, 0, Price(5), Size(1), 0);
+    let events: Vec<Event> = (0..events).map(trade).collect();
+    assert!(batch.source(0, 7, 1, true, "feed", "anonymous") && batch.names(0, 0, 0, &["K"]));
+    assert!(batch.events(0, 1, 1, &events));
+    let mut bytes = batch.count().to_le_bytes().to_vec();
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(batch.body());
+    Input::check(bytes.into()).unwrap()
+}
+
+fn order(live: &Live, driver: &ReplicationDriver, order: Order) {
+    driver.orders.send(order).unwrap();
+    live.ingest().replicated();
+    while !driver.orders.is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+/// A feed that waits for `committed`, and what it says first.
+fn feed(source_id: u64) -> (FeedClient, Vec<u8>) {
+    let (name, ack_mode) = (format!("feed {source_id}"), AckMode::Committed);
+    let options = FeedClientOptions { source_id, session: 1, name, ack_mode, ..FeedClientOptions::default() };
+    let (mut client, mut hello) = (FeedClient::new(options), Vec::new());
+    client.connected(MonoTime(0));
+    client.transmit(MonoTime(0), 1 << 16, &mut hello).unwrap();
+    (client, hello)
+}
+
+/// What a snapshot holds is committed, so whoever leads with it says so to feeds that come again.
+#[test]
+fn a_leader_that_began_with_a_snapshot_knows_what_is_committed() {
+    const EVENTS: u64 = 10;
+    for threads in [Threads::Fused, Threads::Separate] {
+        let folder = tempfile::tempdir().unwrap();
+        let (network, live, driver) = node(folder.path(), threads);
+        order(&live, &driver, Order::Commit(vec![first_input(EVENTS)]));
+        order(&live, &driver, Order::Snapshot(Point { lineage: 1, offset: 1, chain: [3; 16], epoch: 1 }));
+        assert_eq!(driver.written.recv().unwrap(), Ok(1));
+        live.finish().unwrap();
+        network.shutdown(std::time::Duration::from_secs(1));
+
+        let (network, live, driver) = node(folder.path(), threads);
+        assert_eq!(live.recovered().snapshot, Some(1));
+        order(&live, &driver, Order::Lead { epoch: 2, tail: Vec::new() });
+        let ingest = live.ingest();
+        let last = network.block_on(async move {
+            let (mut client, hello) = feed(7);
+            let (mut feed, mut answers) = ingest.open(Grant::default(), ingest.buffer(), None).await.unwrap();
+            feed.space()[..hello.len()].copy_from_slice(&hello);
+            feed.filled(hello.len()).await.unwrap();
+            let Some(FeedAnswer::Frames(bytes)) = answers.recv().await else { panic!("it is not let in") };
+            let mut buffer = FrameBuffer::new(1);
+            buffer.space()[..bytes.len()].copy_from_slice(&bytes);
+            buffer.filled(bytes.len());
+            while let Some((offset, head, body)) = buffer.next_frame().unwrap() {
+                let frame = Frame::read(offset, &head, body).unwrap();
+                if let Some(FeedEvent::Ready { last, .. }) =
+                    client.handle(MonoTime(1), offset, &frame).unwrap()
+                {
+                    return last;
+                }
+            }
+            panic!("it is told something else")
+        });
+        assert_eq!(last, EVENTS);
+        live.finish().unwrap();
+        network.shutdown(std::time::Duration::from_secs(1));
+    }
+}
+
+/// A leader knows a new feed before the log has committed it. A snapshot taken just then is one of the log all the same.
+#[test]
+fn a_snapshot_beside_a_feed_that_is_not_committed_can_be_begun_with() {
+    for threads in [Threads::Fused, Threads::Separate] {
+        let folder = tempfile::tempdir().unwrap();
+        let (network, live, driver) = node(folder.path(), threads);
+        order(&live, &driver, Order::Commit(vec![first_input(3)]));
+        order(&live, &driver, Order::Lead { epoch: 2, tail: Vec::new() });
+        let ingest = live.ingest();
+        let (_, hello) = feed(8);
+        let connected = network.block_on(async move {
+            let (mut feed, answers) = ingest.open(Grant::default(), ingest.buffer(), None).await.unwrap();
+            feed.space()[..hello.len()].copy_from_slice(&hello);
+            feed.filled(hello.len()).await.unwrap();
+            (feed, answers)
+        });
+        // It was taken in, and never comes back committed.
+        let taken = driver.submissions.recv().unwrap();
+        assert!(taken.input.records() > 0);
+        order(&live, &driver, Order::Snapshot(Point { lineage: 1, offset: 1, chain: [3; 16], epoch: 2 }));
+        assert_eq!(driver.written.recv().unwrap(), Ok(1));
+        drop(driver);
+        live.finish().unwrap();
+        drop(connected);
+        network.shutdown(std::time::Duration::from_secs(1));
+
+        let (network, live, _driver) = node(folder.path(), threads);
+        assert_eq!(live.recovered().snapshot, Some(1));
+        let report = live.finish().unwrap();
+        let sources = report.ingest.stats.sources;
+        assert!(matches!(&sources[..], [known] if known.last == 3), "{sources:?}");
+        network.shutdown(std::time::Duration::from_secs(1));
+    }
+}

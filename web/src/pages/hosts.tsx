@@ -37,8 +37,10 @@ const NOT_LISTED = /^(ts_open|frame_first|frame_last)$/;
 export function Hosts() {
   const known = useCell(streams);
   const { query } = useCell(route);
-  const looks = Boolean(useCell(status)?.alerts);
-  if (known === null) return <Waiting />;
+  const now = useCell(status);
+  const looks = Boolean(now?.alerts);
+  // Whether the node knows who talks to whom its first status says: the other view would ask for records of a host that may have none.
+  if (known === null || (query.view === "traffic" && now === null)) return <Waiting />;
   if (known instanceof Error) return <Failure title="The node does not list its streams" detail={known.message} />;
   const shown = known.filter((stream) => stream.kind === "hosts");
   if (looks && (query.view === "traffic" || !shown.length)) {

@@ -274,7 +274,12 @@ impl Parser<'_> {
                     if word.contains('.') { "no stream that is computed here" } else { "no kind of record" };
                 return Err((
                     at,
-                    format!("`{word}` is {what}{}; allowed: {}", hint(&word, &allowed), allowed.join(", ")),
+                    format!(
+                        "`{word}` is {what}{}{}; allowed: {}",
+                        hint(&word, &allowed),
+                        streams.advice(&word),
+                        allowed.join(", ")
+                    ),
                 ));
             }
         };

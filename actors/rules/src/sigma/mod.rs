@@ -327,7 +327,8 @@ fn results(
         Some(kind) => Ok(Source { kind: Some(kind), origin: None }),
         None => {
             let place = node.get("service").map_or(node.place, |node| node.place);
-            Err(at.under("service").error(place, unknown(service, &allowed)))
+            let why = unknown(service, &allowed) + &streams.advice(service);
+            Err(at.under("service").error(place, why))
         }
     }
 }

@@ -48,6 +48,10 @@ use tidegate_live::HubHandle;
 use tidegate_replay::StreamInfo;
 use tokio::runtime::Handle;
 
+/// What to do about rules over derived streams that are not served.
+const NOT_DERIVED: &str =
+    "it is served where the configuration has a [[surface]], [[spectrum]] or [[risk]] of that name";
+
 /// What finds something, and who keeps it.
 pub(crate) struct Watch {
     board: Arc<Board>,
@@ -95,7 +99,8 @@ impl Watch {
         let options = DeskOptions { budget: alerts.budget, groups, ..DeskOptions::default() };
         let sigma: Vec<_> = alerts.sigma.iter().map(|path| settings.beside(path)).collect();
         let thresholds = streams::thresholds(&settings.config);
-        let table = Table::of(streams, &thresholds).with_derived(&settings.config.derived());
+        let table =
+            Table::of(streams, &thresholds).with_derived(&settings.config.derived()).advising(NOT_DERIVED);
         let table = Arc::new(table);
         let rules = rules::load(&sigma, &alerts.patterns, &table.streams, ui)?;
         if no_traffic && rules.set.of_traffic() {

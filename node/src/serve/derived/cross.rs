@@ -1,11 +1,16 @@
 //! What is computed of all symbols at once, at each step: the cross-section, and the risk of a portfolio.
 
+use super::DEVICE_LONGEST;
 use super::steps::Steps;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tidegate_gpu::Accel;
 use tidegate_gpu::risk::{RiskRequest, Tail};
-use tidegate_gpu::{Accel, Backend};
 use tidegate_regime::cross::{MEMORY, regime};
 use tidegate_regime::{CrossOptions, CrossReading, CrossSection};
+
+// What `config check` asks that a restart brings back is what is asked of the steps here.
+const _: () = assert!(tidegate_config::derived::LABEL_READINGS as usize == MEMORY);
 
 /// What a step gives.
 pub(super) enum Cross {
@@ -56,7 +61,7 @@ impl Cross {
     }
 
     /// The row of the newest complete step, of so many columns.
-    pub(super) fn row(&mut self, steps: &Steps, columns: usize, backend: &Accel) -> Result<Row, String> {
+    pub(super) fn row(&mut self, steps: &Steps, columns: usize, backend: &Arc<Accel>) -> Result<Row, String> {
         let times = steps.last(self.steps());
         let (known, found) = match self {
             Self::Spectrum(of) => {
@@ -156,7 +161,7 @@ fn reading(options: CrossOptions, steps: &Steps, times: &[u64]) -> Result<Option
 impl RiskOf {
     /// `None` while a symbol with a share has no price at the window's beginning; without shares those that have none are left
     /// out.
-    fn row(&self, steps: &Steps, times: &[u64], backend: &Accel) -> Result<Option<Row>, String> {
+    fn row(&self, steps: &Steps, times: &[u64], backend: &Arc<Accel>) -> Result<Option<Row>, String> {
         let mut weights = Vec::new();
         let mut columns: Vec<Vec<f64>> = Vec::new();
         let mut missing = self.weights.as_ref().map_or(0, BTreeMap::len);
@@ -195,7 +200,7 @@ impl RiskOf {
             levels: &self.levels,
             seed: self.seed,
         };
-        let report = backend.risk(&request).map_err(|error| error.to_string())?;
+        let report = backend.risk_within(&request, DEVICE_LONGEST).map_err(|error| error.to_string())?;
         let mut row = vec![assets as f64, report.explained.iter().sum(), report.deviation, report.worst];
         for level in &report.levels {
             let (low, high) = level.var_interval;

@@ -43,6 +43,8 @@ use work::{Class, Over, Told, Work, Worker};
 /// How often it is tried to begin while the bars' streams are being changed, and how many times.
 const AGAIN: Duration = Duration::from_millis(100);
 const TRIES: usize = 100;
+/// How long a device may take for what is not the batcher's. Then the CPU computes it, and the device is opened anew.
+const DEVICE_LONGEST: Duration = Duration::from_secs(10);
 
 /// The stream of the bars that something is derived from: the key of what is of all symbols.
 fn bars_of(derived: &Derived) -> String {

@@ -1,13 +1,15 @@
 //! Surfaces: every parameter of every symbol, at each bar as it first became final. Values come from the batcher; what signals were worth
 //! from a sweep over the bars that are kept.
 
+use super::DEVICE_LONGEST;
 use super::batched::Batched;
 use std::collections::HashMap;
+use std::sync::Arc;
 use tidegate_actors::indicators::IndicatorSpec;
 use tidegate_config::derived::Shows;
 use tidegate_engine::Output;
+use tidegate_gpu::Accel;
 use tidegate_gpu::sweep::{SweepCell, SweepRequest, SweepSeries, SweepSpec};
-use tidegate_gpu::{Accel, Backend};
 
 /// Bars that the signals of a symbol are looked for in: these, and at most as many before.
 const KEPT_MIN: usize = 4_096;
@@ -136,7 +138,7 @@ impl Surface {
     /// numbers of a slot. Returns how many.
     pub(super) fn compute(
         &mut self,
-        backend: &Accel,
+        backend: &Arc<Accel>,
         mut each: impl FnMut(&Output, u64, &[f64]),
     ) -> Result<usize, String> {
         let worth = match &mut self.engine {
@@ -163,7 +165,7 @@ impl Worth {
         &self,
         mut due: Vec<(Output, u64)>,
         specs: &[SweepSpec],
-        backend: &Accel,
+        backend: &Arc<Accel>,
         mut each: impl FnMut(&Output, u64, &[f64]),
     ) -> Result<usize, String> {
         due.sort_unstable_by_key(|(bar, _)| (bar.slot, bar.sequence));
@@ -182,7 +184,7 @@ impl Worth {
         }
         let series = all(&due);
         let request = SweepRequest { series: &series, specs, horizon: self.ahead };
-        let cells = backend.sweep(&request).map_err(|error| error.to_string())?;
+        let cells = backend.sweep_within(&request, DEVICE_LONGEST).map_err(|error| error.to_string())?;
         for ((bar, count), cells) in due.iter().zip(&cells) {
             let shown: Vec<f64> = cells.iter().map(|cell| self.shown(cell)).collect();
             each(bar, *count, &shown);

@@ -207,9 +207,16 @@ impl Rows {
 }
 
 impl Class {
-    /// A key's past. Its newest bar is told again: a reader that comes after a restart finds it.
+    /// A key's past, of bars as they first became final: those that came to be behind others count no more than when they come. Its newest bar
+    /// is told again: a reader that comes after a restart finds it.
     fn past(&mut self, name: &str, records: &[Output]) -> Result<(), String> {
+        let reads = self.reads;
+        // Of one that was amended before anybody kept its first revision there is only the last.
+        let counts = move |record: &&Output| {
+            record.state == BarState::Amended as u8 || first_final(record, reads).is_some()
+        };
         let bars = records.iter().filter(|record| record.kind == output_kind::BAR && record.bar().trades > 0);
+        let bars = bars.filter(counts);
         let newest = bars.clone().next_back().map(|bar| bar.ts);
         for bar in bars {
             match &mut self.work {
@@ -256,7 +263,7 @@ impl Class {
     fn compute(
         &mut self,
         watermark: Option<u64>,
-        backend: &Accel,
+        backend: &Arc<Accel>,
         shared: &Shared,
         out: &mut Rows,
     ) -> Result<(), String> {
@@ -304,5 +311,50 @@ impl Class {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What there is from before is what would have been taken as it came: a bar that is amended later counts as it was, and one that came to
+    /// be behind others does not count.
+    #[test]
+    fn bars_from_before_count_as_they_first_became_final() {
+        const WIDTH: u64 = 1_000;
+        let bar = |end: u64, close: i64, state: BarState, cause: Cause| {
+            let mut bar = Output { ts: end, state: state as u8, cause: cause as u8, ..Output::default() };
+            bar.kind = output_kind::BAR;
+            // Where its close is, and how many trades it has.
+            (bar.words[4], bar.words[11]) = (close as u64, 1);
+            assert_eq!((bar.bar().close, bar.bar().trades), (close, 1));
+            bar
+        };
+        let cross = Cross::Spectrum(super::super::cross::Spectrum::new(tidegate_regime::CrossOptions {
+            rows: 4,
+            shrink: 0.1,
+        }));
+        let mut class = Class {
+            name: "corr.test".to_owned(),
+            reads: 0,
+            bars: "bars.1s".to_owned(),
+            first: 1,
+            columns: vec![10],
+            symbols: Symbols::new(&[]),
+            work: Work::Cross { cross, steps: Box::new(Steps::new(9, 9)), width_ns: WIDTH, conflated: 0 },
+        };
+        let records = [
+            bar(WIDTH, 5, BarState::Final, Cause::Watermark),
+            bar(2 * WIDTH, 6, BarState::Final, Cause::Late),
+            bar(3 * WIDTH, 7, BarState::Final, Cause::Watermark),
+            // Of this one nobody knows how it was at first.
+            bar(4 * WIDTH, 8, BarState::Amended, Cause::Late),
+        ];
+        class.past("A", &records).unwrap();
+        let Work::Cross { steps, .. } = &mut class.work else { panic!("it is a spectrum") };
+        steps.begin(0);
+        while steps.next(u64::MAX).is_some() {}
+        assert_eq!(steps.last(9), [WIDTH, 3 * WIDTH, 4 * WIDTH]);
     }
 }

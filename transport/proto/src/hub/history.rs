@@ -12,7 +12,13 @@ pub(super) struct History {
     /// Records taken in, and events in the bars among them, since the hub was made.
     taken: u64,
     events: u64,
+    /// There is none as long as nothing was amended, which is the rule.
+    firsts: Option<Box<Firsts>>,
 }
+
+/// Amended bars among the records as they first became final, in the order of event time: what is derived from bars is derived from these.
+#[derive(Default)]
+struct Firsts(Vec<Output>);
 
 /// Events in a record's bar; none in other records.
 fn events(output: &Output) -> u64 {
@@ -59,7 +65,10 @@ impl History {
             let place = &mut self.records[at - 1 - back];
             // A bar that lost trades leaves the count as it is: they were worked on.
             self.events = self.events.saturating_add(events(&output).saturating_sub(events(place)));
-            *place = output;
+            let before = std::mem::replace(place, output);
+            if before.state == BarState::Final as u8 {
+                self.amended(before);
+            }
             return;
         }
         if output.state != BarState::Amended as u8 {
@@ -77,6 +86,22 @@ impl History {
             at -= 1;
         }
         self.records.insert(at, output);
+    }
+
+    /// Keeps an amended bar as it was, and those of before for as long as the bars are kept.
+    fn amended(&mut self, first: Output) {
+        let oldest = self.records.front().map_or(0, |held| held.ts);
+        let firsts = &mut self.firsts.get_or_insert_default().0;
+        firsts.retain(|kept| kept.ts >= oldest);
+        let at = firsts.partition_point(|kept| kept.ts <= first.ts);
+        firsts.insert(at, first);
+    }
+
+    /// An amended bar as it first became final; nothing for one that was not amended, or of which that is not known any more.
+    pub(super) fn first(&self, held: &Output) -> Option<&Output> {
+        let firsts = &self.firsts.as_ref().filter(|_| held.state == BarState::Amended as u8)?.0;
+        let at = firsts.partition_point(|kept| kept.ts < held.ts);
+        firsts[at..].iter().take_while(|kept| kept.ts == held.ts).find(|kept| revises(held, kept))
     }
 
     /// Records taken in, and events in the bars among them.

@@ -119,6 +119,11 @@ impl Hub {
             // A key has one slot.
             let wanted = history.newest().is_some_and(|newest| of(newest.slot));
             for output in history.last(if wanted { usize::MAX } else { 0 }) {
+                // Read again in this order, the second amends the first.
+                history
+                    .first(output)
+                    .into_iter()
+                    .for_each(|first| out.extend_from_slice(first.record_bytes()));
                 out.extend_from_slice(output.record_bytes());
             }
             // An empty one costs a look.

@@ -63,7 +63,7 @@ impl Hub {
         let Some(state) = self.streams.get(usize::from(stream)) else { return };
         for (key, history) in (0u32..).zip(&state.history) {
             let name = self.keys.name(key);
-            history.last(count).for_each(|output| each(name, output));
+            history.last(count).for_each(|output| each(name, history.first(output).unwrap_or(output)));
         }
     }
 }

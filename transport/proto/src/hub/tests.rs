@@ -918,3 +918,45 @@ fn a_tap_copies_what_is_published_of_its_streams_once_and_counts_what_it_could_n
     assert!(hub.tapped(tap).is_none() && hub.tap_lost(tap) == 0);
     assert_eq!((hub.tapped(other).unwrap().len(), hub.tap_lost(other)), (9, 0));
 }
+
+/// Readers look back on the last revision, whoever derives something from bars on the first: here, and in what begins with the past of this.
+#[test]
+fn a_tap_is_told_of_amended_bars_as_they_first_became_final() {
+    let mut hub = small(64);
+    let mut source = Source::default();
+    hub.define("A");
+    let mut bar = |ts: u64, close: i64, state: BarState| {
+        let mut bar = Output { state: state as u8, ..source.record(1, "A", ts) };
+        // Where its close is, and how many trades it has.
+        (bar.words[4], bar.words[11]) = (close as u64, 1);
+        bar
+    };
+    for (ts, close, state) in [
+        (60, 5, BarState::Final),
+        (120, 6, BarState::Final),
+        (60, 7, BarState::Amended),
+        (60, 8, BarState::Amended),
+        (180, 9, BarState::Final),
+        (180, 10, BarState::Amended),
+    ] {
+        hub.publish(&[bar(ts, close, state)]);
+    }
+    let closes = |hub: &Hub| {
+        let mut firsts = Vec::new();
+        hub.lookback_all(1, 9, &mut |_, output| firsts.push((output.ts, output.bar().close)));
+        let newest: Vec<_> = hub.lookback(1, "A", 9).map(|output| (output.ts, output.bar().close)).collect();
+        (newest, firsts)
+    };
+    let wanted = (vec![(60, 8), (120, 6), (180, 10)], vec![(60, 5), (120, 6), (180, 9)]);
+    assert_eq!(closes(&hub), wanted);
+    let mut again = small(64);
+    again.absorb(&hub).unwrap();
+    assert_eq!(closes(&again), wanted);
+    // What left goes for good.
+    for at in 4..200 {
+        hub.publish(&[bar(60 * at, 1, BarState::Final), bar(60 * at, 2, BarState::Amended)]);
+    }
+    let (newest, firsts) = closes(&hub);
+    assert!(newest.iter().all(|(_, close)| *close == 2) && firsts.iter().all(|(_, close)| *close == 1));
+    assert_eq!((newest.len(), firsts.len()), (4, 4));
+}
