@@ -515,6 +515,7 @@ mod tests {
     use super::*;
     use crate::config::{ClusterConfig, Founding, NodePlace};
     use crate::kept::Opening;
+    use crate::links::Speaks;
     use crate::node::Snapshotting;
     use crate::snapshots::{Budget, base_of};
     use std::net::UdpSocket;
@@ -539,7 +540,8 @@ mod tests {
         ClusterConfig::init(folder.path(), nodes, founding, 30, since.as_secs()).unwrap();
         drop(sockets);
         let dir = folder.path().join("node-1");
-        let links = Links::start(ClusterConfig::read(&dir).unwrap(), &dir).unwrap();
+        let config = ClusterConfig::read(&dir).unwrap();
+        let links = Links::start(config, &dir, Speaks::Newest).unwrap();
 
         // All of the log is committed, and in a snapshot; an older one has the front of it.
         let path = folder.path().join("snapshots");
