@@ -135,7 +135,7 @@ fn a_server_whose_log_takes_nothing_ends_and_says_what_is_not_written() {
             std::thread::yield_now();
         }
         let (told, ended) = flume::bounded::<Result<LiveReport, LiveError>>(1);
-        std::thread::spawn(move || told.send(live.finish()));
+        std::thread::spawn(move || drop(told.send(live.finish())));
         let report = ended.recv_timeout(Duration::from_secs(300)).expect("it ends").unwrap();
         feeds.abort();
         let journal = report.ingest.stats.journal.unwrap();
