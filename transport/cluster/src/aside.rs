@@ -71,17 +71,7 @@ mod tests {
     use tidegate_replica::{Command, Layout, Member, Rules};
 
     fn laid_out(groups: usize) -> Meta {
-        let mut meta =
-            Meta::laid_out(&Layout { groups, min_isr: 2, ..Layout::of(&[1, 2, 3]) }, Rules::default());
-        for node in 1..=3 {
-            meta.apply(&Command::Register {
-                member: Member { node, incarnation: 1 },
-                lossy: false,
-                lost: vec![],
-            })
-            .unwrap();
-        }
-        meta
+        Meta::laid_out(&Layout { groups, min_isr: 2, ..Layout::of(&[1, 2, 3]) }, Rules::default())
     }
 
     #[test]

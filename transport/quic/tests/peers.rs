@@ -264,7 +264,7 @@ async fn strangers_are_told_what_is_wrong_and_nobody_else_notices(threads: Threa
     bad.settle().await.unwrap();
     bad.send(&[Event { kind: 200, ..Event::default() }]).await.unwrap();
     let error = bad.settle().await.unwrap_err();
-    assert!(error.to_string().contains("event 6 is of kind 200, allowed are 1 to 7 and 133"), "{error}");
+    assert!(error.to_string().contains("event 6 is of kind 200, allowed are 1 to 7, 133 and 136"), "{error}");
     let unnamed = publisher(&server, 3).await;
     unnamed.send(&[Event { key: 3, ..trades(1)[0] }]).await.unwrap();
     let error = unnamed.settle().await.unwrap_err();

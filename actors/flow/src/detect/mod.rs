@@ -47,7 +47,7 @@ pub struct Detectors {
     /// Ends that sent UDP lately: what is sent to them is no search for open ports.
     talkers: Recent<u64, u64>,
     /// Pairs that failed of late, by how it was tried: for others nobody need ask what answers count beside.
-    failing: Lately<{ scan::SILENCE_NS }, FAILING_WORDS>,
+    failing: Lately<{ scan::PORTS_SILENCE_NS }, FAILING_WORDS>,
     /// Services that did not complete connections of late.
     half_open: Lately<{ flood::WINDOW_NS }, HALF_OPEN_WORDS>,
     records: u64,

@@ -35,7 +35,8 @@ pub const STEALTH_PORTS_MIN: u32 = 5;
 pub const PINGED_MIN: u32 = 20;
 /// A scan is over when nothing failed for so long; also the slowest scan seen: one probe per 5 minutes.
 pub const SILENCE_NS: u64 = 300 * SECOND;
-/// The same for the ports of one host: the most patient setting of a common scanner waits five minutes between two.
+/// The same for the ports of one host while they are too few to tell: the most patient setting of a common scanner waits five minutes
+/// between two.
 pub const PORTS_SILENCE_NS: u64 = 900 * SECOND;
 /// Sources that try the same ports of one host in turn, from which on one of them hides among made-up ones.
 pub const DECOYS_MIN: u32 = 3;
@@ -169,6 +170,13 @@ impl Tries {
         self.take_within(outcome, what, SILENCE_NS)
     }
 
+    /// How long the ports of one host may be silent until others count anew: longer while there are too few to tell, so that who comes back to
+    /// the same ports is told again.
+    #[inline]
+    fn ports_silence_ns(&self, probe: Probe) -> u64 {
+        if self.failed.count() < ports_min(probe).1 { PORTS_SILENCE_NS } else { SILENCE_NS }
+    }
+
     #[inline]
     fn take_within(&mut self, outcome: &Outcome<'_>, what: u64, silence_ns: u64) -> bool {
         if outcome.now.saturating_sub(self.seen_ns) > silence_ns {
@@ -189,6 +197,14 @@ impl Tries {
     fn failed(&mut self) -> (u32, f64) {
         let (failed, answered) = (self.failed.settled(), f64::from(self.answered.settled()));
         (failed, f64::from(failed) / (f64::from(failed) + answered).max(1.0))
+    }
+}
+
+/// Ports of one host that must fail, and what that measures.
+fn ports_min(probe: Probe) -> (Measure, u32) {
+    match probe {
+        Probe::Stealth => (Measure::StealthPorts, STEALTH_PORTS_MIN),
+        _ => (Measure::Ports, PORTS_MIN),
     }
 }
 
@@ -315,16 +331,17 @@ impl Scans {
         }
     }
 
-    /// An answer counts beside the failures of its pair, where there was one within [`SILENCE_NS`]; most pairs have none.
+    /// An answer counts beside the failures of its pair, where there was one of late; most pairs have none.
     #[inline]
     fn answered(&mut self, outcome: &Outcome<'_>) {
         let FlowRecord { originator, responder, .. } = *outcome.record;
         let key = (originator, responder, outcome.probe);
         let Some(tries) = self.vertical.find_at(outcome.failed_at, &key) else { return };
-        if outcome.now.saturating_sub(tries.seen_ns) > PORTS_SILENCE_NS {
+        let silence_ns = tries.ports_silence_ns(outcome.probe);
+        if outcome.now.saturating_sub(tries.seen_ns) > silence_ns {
             return;
         }
-        tries.take_within(outcome, hash_of(&outcome.port), PORTS_SILENCE_NS);
+        tries.take_within(outcome, hash_of(&outcome.port), silence_ns);
         if outcome.probe == Probe::Syn
             && let Some(tries) = self.same.find_at(outcome.same_at, &(originator, responder, outcome.port))
         {
@@ -387,13 +404,11 @@ impl Scans {
         let key = (source, target, probe);
         let tries = self.vertical.entry_hashed(outcome.failed_at.hash(), key, || Tries::new(outcome));
         let before = tries.failed.count();
-        if !tries.take_within(outcome, hash_of(&port), PORTS_SILENCE_NS) {
+        let silence_ns = tries.ports_silence_ns(probe);
+        if !tries.take_within(outcome, hash_of(&port), silence_ns) {
             return;
         }
-        let (measure, least) = match probe {
-            Probe::Stealth => (Measure::StealthPorts, STEALTH_PORTS_MIN),
-            _ => (Measure::Ports, PORTS_MIN),
-        };
+        let (measure, least) = ports_min(probe);
         let (failed, share) = tries.failed();
         // UDP to many ports has other reasons.
         let crowd = (probe != Probe::Udp).then(|| {
