@@ -177,6 +177,15 @@ impl Cluster {
         }
     }
 
+    /// Publishes `all.csv` for a while, each event acknowledged once it is committed.
+    fn feed(&self) -> Running {
+        let publish = format!(
+            "publish all.csv --ack committed --speed 15 --json --give-up-after 5m --server {} --ca lab/ca-cert.pem",
+            self.servers
+        );
+        Running::start(self.path(), &publish)
+    }
+
     /// All have all events, with the same digest, and end with the results of a server that stood alone.
     #[track_caller]
     fn ends_as(&mut self, calm: &Value) {
@@ -314,13 +323,7 @@ fn a_leader_killed_again_and_again_loses_nothing() {
     assert!(!refused.status.success() && words.contains("none, leader and committed"), "{words}");
 
     cluster.all_in_sync();
-    let mut feed = Running::start(
-        cluster.path(),
-        &format!(
-            "publish all.csv --ack committed --speed 15 --json --give-up-after 5m --server {} --ca lab/ca-cert.pem",
-            cluster.servers
-        ),
-    );
+    let mut feed = cluster.feed();
     // A follower is away until the leader's log has lost what it lacks, so it goes on from the leader's snapshot.
     let status = cluster.until("some events", |status| logged(status) >= EVENTS / 20);
     let old = leader(&status).expect("somebody leads");
@@ -381,13 +384,7 @@ fn a_cluster_is_upgraded_node_by_node_and_one_is_put_back() {
     write_trades(&cluster.path().join("all.csv"), EVENTS);
     let calm = calm(cluster.path());
     cluster.all_in_sync();
-    let mut feed = Running::start(
-        cluster.path(),
-        &format!(
-            "publish all.csv --ack committed --speed 15 --json --give-up-after 5m --server {} --ca lab/ca-cert.pem",
-            cluster.servers
-        ),
-    );
+    let mut feed = cluster.feed();
     let steps = [(1, false), (2, false), (3, false), (2, true)];
     for ((step, (node, before)), lead) in (1..).zip(steps).zip([1, 2, 3, 1]) {
         let enough = EVENTS * step / (steps.len() as u64 + 2);
