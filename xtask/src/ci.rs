@@ -20,6 +20,10 @@ const SIM_SEEDS: &str = "20000";
 const SIM_SEEDS_LATE: &str = "4000";
 const FUZZ_SECONDS_LATE: u32 = 2;
 
+/// What properties draw their cases from where `CI` is set: the same for every run, so that a commit has one result and a change is not
+/// held up by a case that it has nothing to do with. People's runs draw anew, and say from what.
+const CASES_SEED: u64 = 1;
+
 /// After this a run is late.
 const LATE: Duration = Duration::from_secs(45 * 60);
 
@@ -269,18 +273,20 @@ pub(crate) fn run() -> Result<bool> {
     let strict = [("RUSTDOCFLAGS", "-Dwarnings")];
     run.cargo("doc", &["doc", "--no-deps", "--workspace", "--locked", "--features", FEATURES], &strict);
     if run.cargo("build", &["test", "--workspace", "--locked", "--features", FEATURES, "--no-run"], &[]) {
+        let cases_seed = cases_seed();
+        println!("properties draw their cases from PROPTEST_RNG_SEED={cases_seed}");
+        let mut environment = vec![(SEED, cases_seed.as_str())];
         // Where namespaces are to be had, no test that needs them may be left out, whatever else it misses.
-        let mut lab: &[(&str, &str)] = &[];
         run.step("namespaces", |_| {
             Ok(match no_namespaces() {
                 Some(why) => Outcome::Skipped(why),
                 None => {
-                    lab = &[("TIDEGATE_LAB", "required")];
+                    environment.push(("TIDEGATE_LAB", "required"));
                     Outcome::Passed
                 }
             })
         });
-        run.step("test", |cases| tests(lab, cases));
+        run.step("test", |cases| tests(&environment, cases));
         run.step("browser", |cases| browser::run(&target, cases));
         loom(&mut run, &target);
         let sim = ["run", "--quiet", "--release", "--locked", "--package", "tidegate-sim", "--"];
@@ -303,6 +309,21 @@ pub(crate) fn run() -> Result<bool> {
         );
     }
     Ok(run.report(start.elapsed()))
+}
+
+/// Where properties read their seed.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
+/// What properties draw their cases from in this run: what the caller says, else as [`CASES_SEED`] has it.
+fn cases_seed() -> String {
+    let drawn = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(CASES_SEED, |since| since.as_nanos() as u64)
+    };
+    std::env::var(SEED).unwrap_or_else(|_| {
+        let seed = if std::env::var_os("CI").is_some() { CASES_SEED } else { drawn() };
+        seed.to_string()
+    })
 }
 
 /// Why no network of our own can be made here, if it cannot: then real servers, machines of a cluster and captures off an interface
