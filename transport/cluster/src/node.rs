@@ -79,7 +79,7 @@ pub struct ReplicaStatus {
     /// Why its last snapshot was given up, unless one was written since.
     #[serde(default)]
     pub problem: Option<String>,
-    /// Events that its engine has logged.
+    /// Events about keys that its engine has logged.
     pub logged: u64,
     /// Digest of all inputs up to `commit`.
     pub digest: String,
@@ -471,7 +471,7 @@ impl Replicas {
     /// How they stand, by group.
     pub(crate) fn status(&self) -> Vec<ReplicaStatus> {
         let of = |shown: &Shown| {
-            let logged = shown.ingest.logged();
+            let logged = shown.ingest.events();
             let status = shown.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
             ReplicaStatus { logged, ..status }
         };

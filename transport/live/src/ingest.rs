@@ -138,6 +138,8 @@ pub struct FeedState {
 struct Shared {
     stats: Mutex<IngestStats>,
     logged: AtomicU64,
+    /// Of those, what sources sent about keys.
+    events: AtomicU64,
     times: TimeCells,
     /// Asked to end, also where nothing is taken from the queue.
     stopping: AtomicBool,
@@ -245,10 +247,10 @@ impl IngestHandle {
         }
     }
 
-    /// Events in the log now, over all groups.
+    /// Events in the log now, over all groups: what sources sent about keys, without words about losses and the time.
     #[must_use]
-    pub fn logged(&self) -> u64 {
-        self.ways.iter().map(|way| way.shared.logged.load(Relaxed)).sum()
+    pub fn events(&self) -> u64 {
+        self.ways.iter().map(|way| way.shared.events.load(Relaxed)).sum()
     }
 
     /// Has every shard run other stages from one place of the log on; returns the number of the BARRIER there.
@@ -486,6 +488,7 @@ impl Ingest {
         let shared = Arc::new(Shared {
             stats: Mutex::new(IngestStats::default()),
             logged: AtomicU64::new(0),
+            events: AtomicU64::new(0),
             times: TimeCells::default(),
             stopping: AtomicBool::new(false),
         });
@@ -837,8 +840,14 @@ impl Ingest {
         // With nothing else waiting the feed learns all there is to know; under load a few answers are enough.
         self.server.acknowledge(connection, now, position, self.inputs.is_empty(), &mut out);
         self.answer(connection, out);
-        let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
+        self.tell_logged();
+    }
+
+    fn tell_logged(&self) {
+        let logged: u64 = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
         self.shared.logged.store(logged, Relaxed);
+        // A control record is counted when it is taken in, and may still be held back by the sequencer.
+        self.shared.events.store(logged.saturating_sub(self.controls), Relaxed);
     }
 
     /// This turn's input goes to the journal.
@@ -945,7 +954,7 @@ impl Ingest {
         }
         self.journal = Some(journal);
         let stats = self.stats();
-        self.shared.logged.store(stats.logged, Relaxed);
+        self.tell_logged();
         *self.shared.stats() = stats;
         Ok(found)
     }
@@ -1442,7 +1451,7 @@ impl Ingest {
         let (journal, unwritten) = self.journal.take().map(Journaling::finish).unzip();
         let stats = IngestStats { journal, syncs: before.syncs, ..self.stats() };
         *self.shared.stats() = stats.clone();
-        self.shared.logged.store(stats.logged, Relaxed);
+        self.tell_logged();
         let report = IngestReport {
             stats,
             span: self.first_ts.zip(newest),

@@ -506,7 +506,7 @@ fn a_group_goes_on_from_its_own_snapshot() {
     assert_eq!(drivers[1].written.recv().unwrap(), Ok(1));
     give(&live, &drivers, 1, Order::Commit(vec![input(1, 101, 100)]));
     let before = lookback(&live, &network, 10);
-    assert_eq!(live.ingest().logged(), 400);
+    assert_eq!(live.ingest().events(), 400);
     let calm = live.finish().unwrap();
     network.shutdown(std::time::Duration::from_secs(1));
     let source = &calm.ingest.stats.sources[..];

@@ -239,8 +239,7 @@ impl Ingest {
             self.acknowledge_all(self.clock.now());
         }
         if told {
-            let logged = self.sources.iter().map(|source| source.sequencer.sequence()).sum();
-            self.shared.logged.store(logged, std::sync::atomic::Ordering::Relaxed);
+            self.tell_logged();
         }
         done > 0
     }
@@ -339,7 +338,7 @@ impl Ingest {
         (found.snapshot, found.snapshot_bytes) = (Some(offset), *bytes);
         found.point = Some(info.point);
         let stats = self.stats();
-        self.shared.logged.store(stats.logged, std::sync::atomic::Ordering::Relaxed);
+        self.tell_logged();
         *self.shared.stats() = stats;
         Ok(found)
     }
