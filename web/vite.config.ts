@@ -1,6 +1,6 @@
 import type { Server } from "node:http";
 import { defineConfig, type Plugin } from "vite";
-import { Mock } from "./mock/server";
+import { Mock } from "./mock/server.ts";
 
 const upstream = process.env.TIDEGATE_URL;
 

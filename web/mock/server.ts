@@ -19,7 +19,7 @@ import type {
   Stream,
   Subscribe,
 } from "../src/api/types";
-import * as market from "./market";
+import * as market from "./market.ts";
 
 export interface MockOptions {
   symbols?: number;

@@ -257,6 +257,7 @@ export interface AlertCounts {
   kept: number;
   forgotten: number;
   datagrams: number;
+  packets: number;
   flows: number;
   queues: Record<string, { depth: number; capacity: number }>;
   dropped: Record<string, number>;
