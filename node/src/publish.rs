@@ -136,29 +136,35 @@ pub(crate) fn run(args: &PublishArgs, ui: &Ui) -> Outcome {
     let bar = Bar::new(ui, "publishing", total);
     let start = Instant::now();
     let outcome = network.block_on(async {
-        let publisher = Publisher::connect(options, publisher).await.map_err(place::failure)?;
+        let publisher =
+            Publisher::connect(options, publisher).await.map_err(|error| (place::failure(error), None))?;
         let left = to.count.unwrap_or(u64::MAX);
         let mut out = Out::new(publisher, to.speed, left, start, &interrupt, &bar);
-        match input {
-            Input::Sources(sources) => out.sources(sources).await?,
-            Input::Stdin(pipe) => {
-                let Piped { refused, end } = out.pipe(&pipe).await?;
-                tell_refused(ui, refused);
-                if let Some(Err(error)) = end {
-                    // What came before is published; it is waited for before the failure is reported.
-                    out.publisher.settle().await.map_err(place::failure)?;
-                    return Err(error.into());
-                }
-            }
+        let whole = !matches!(input, Input::Stdin(_));
+        if let Err(failure) = out.all(input, ui).await {
+            return Err((failure, Some((out.publisher.stats(), whole))));
         }
         let held = out.held;
-        out.publisher.finish().await.map_err(place::failure).map(|stats| (stats, held))
+        let finished = out.publisher.finish().await.map_err(place::failure);
+        finished.map(|stats| (stats, held)).map_err(|failure| (failure, None))
     });
     network.shutdown_timeout(Duration::from_secs(1));
     bar.clear();
-    let (stats, held) = outcome?;
+    let (stats, held) = outcome.map_err(|(failure, at)| {
+        if let Some((stats, again)) = at {
+            stands(&stats, again, ui);
+        }
+        failure
+    })?;
     tell(to, ui, stats, start.elapsed(), held, interrupt.raised());
     Ok(Exit::Ok)
+}
+
+/// How far it came before it failed.
+fn stands(stats: &PublishStats, again: bool, ui: &Ui) {
+    let again = if again { "; the same command goes on from there" } else { "" };
+    let (offered, acked) = (thousands(stats.offered), thousands(stats.acked));
+    ui.note(&format!("{offered} events were given to it, acknowledged are those up to {acked}{again}"));
 }
 
 pub(crate) fn tell_refused(ui: &Ui, refused: u64) {
@@ -198,6 +204,22 @@ impl<'a> Out<'a> {
         bar: &'a Bar,
     ) -> Self {
         Self { publisher, pace: Pace::new(speed), left, held: Duration::ZERO, start, interrupt, bar }
+    }
+
+    /// Publishes all of an input, as far as it is wanted, and waits until it is acknowledged.
+    async fn all(&mut self, input: Input, ui: &Ui) -> Result<(), Failure> {
+        let mut unread = None;
+        match input {
+            Input::Sources(sources) => self.sources(sources).await?,
+            Input::Stdin(pipe) => {
+                let Piped { refused, end } = self.pipe(&pipe).await?;
+                tell_refused(ui, refused);
+                unread = end.and_then(Result::err);
+            }
+        }
+        // What came before a failure of the input is published; it is waited for before that is reported.
+        self.publisher.settle().await.map_err(place::failure)?;
+        unread.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Publishes until the input ends, the count is reached, or the user says stop.
@@ -261,7 +283,7 @@ impl<'a> Out<'a> {
         self.left -= events.len() as u64;
         let mut rest = events.as_slice();
         while !rest.is_empty() && !self.interrupt.raised() {
-            let (due, later) = rest.split_at(self.pace.due(rest));
+            let (due, later) = rest.split_at(self.pace.due(rest, self.publisher.known(rest)));
             if due.is_empty() {
                 tokio::time::sleep(self.pace.wait()).await;
                 continue;
@@ -308,9 +330,14 @@ impl Pace {
         Self { speed, start: None, next: None }
     }
 
-    /// How many of `events` are due.
-    fn due(&mut self, events: &[Event]) -> usize {
+    /// How many of `events` are due; the first `known` of them are with the server already.
+    fn due(&mut self, events: &[Event], known: usize) -> usize {
         let Speed::Times(speed) = self.speed else { return events.len() };
+        if known > 0 {
+            // Nobody waits for what was told before: the pace is that of what is new.
+            self.start = None;
+            return known;
+        }
         let now = Instant::now();
         let Some(first) = events.iter().find(|event| !event.is_control()) else { return events.len() };
         let (start, first) = *self.start.get_or_insert((now, first.ts_event));
@@ -400,5 +427,18 @@ mod tests {
         let stats = PublishStats { connected: false, ..stats };
         let line = progress(&stats, Duration::from_secs(2), Duration::ZERO);
         assert_eq!(line, "4,096 kept, the server does not answer");
+    }
+
+    #[test]
+    fn nobody_waits_for_what_the_server_has() {
+        const HOUR: u64 = 3_600_000_000_000;
+        let event = |ts_event| Event { ts_event, kind: tidegate_engine::kind::SAMPLE, ..Event::default() };
+        let mut pace = Pace::new(Speed::Times(1.0));
+        let events = [0, HOUR, 2 * HOUR, 2 * HOUR, 3 * HOUR].map(event);
+        assert_eq!(pace.due(&events, 2), 2);
+        // From the first that is new on.
+        assert_eq!(pace.due(&events[2..], 0), 2);
+        assert_eq!(pace.due(&events[4..], 0), 0);
+        assert!(pace.wait() > Duration::ZERO);
     }
 }

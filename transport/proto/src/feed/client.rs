@@ -208,7 +208,7 @@ impl FeedClient {
     /// earlier run are skipped and counted.
     pub fn offer(&mut self, events: &[Event]) -> usize {
         // Known already: numbered, not kept.
-        let known = (self.base.saturating_sub(self.next)).min(events.len() as u64) as usize;
+        let known = self.known(events);
         self.next += known as u64;
         self.skipped += known as u64;
         let fresh = &events[known..];
@@ -216,6 +216,12 @@ impl FeedClient {
         self.kept.extend(&fresh[..count]);
         self.next += count as u64;
         known + count
+    }
+
+    /// How many of these, from the first on, are known to the server from an earlier run, should they be offered next.
+    #[must_use]
+    pub fn known(&self, events: &[Event]) -> usize {
+        self.base.saturating_sub(self.next).min(events.len() as u64) as usize
     }
 
     /// Events there is room for.

@@ -3,8 +3,9 @@
 use super::*;
 use crate::access::{Policy, PrincipalRule, Quotas, Verb};
 use crate::frame::{AckMode, Frame, FrameWriter, Hello, Plane};
+use crate::groups::{GroupLead, GroupMap};
 use crate::{Close, CloseCode, FrameBuffer, FrameType, Grant, MonoTime};
-use tidegate_engine::{Event, kind};
+use tidegate_engine::{Event, kind, name_hash, slot_of};
 
 fn rules() -> Policy {
     let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
@@ -338,6 +339,35 @@ fn who_shows_a_token_speaks_to_those_who_can_read_it() {
     assert_eq!(offered(Some(shown), Some(9)), ((4, 4), no, no, no));
 }
 
+#[test]
+fn what_groups_know_from_an_earlier_run_is_counted_up_to_what_one_does_not() {
+    let map = GroupMap::new(1, vec![(0, 0), (2_048, 1)], vec![GroupLead::default(); 2]).unwrap();
+    let mut split = SplitFeed::new(FeedClientOptions::default(), map.clone());
+    let group = |name: &str| usize::from(map.group_of(slot_of(name_hash(name.as_bytes()))));
+    let mut names = [None, None];
+    for name in (0..).map(|at| format!("key-{at}")) {
+        names[group(&name)].get_or_insert(name);
+        if names.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    let [a, b] = names.map(|name| split.define(&name.unwrap()).unwrap());
+    for (group, last) in [(0, 3), (1, 2)] {
+        split.connected(group, MonoTime(0));
+        split.handle(group, MonoTime(0), 0, &welcome(4)).unwrap();
+        let ack = Frame::Ack(crate::Ack { mode: AckMode::Leader, sequence: last, position: 0 });
+        split.handle(group, MonoTime(0), 0, &ack).unwrap();
+    }
+    let of = |key| Event { kind: kind::SAMPLE, key, ..Event::default() };
+    let gap = Event { kind: kind::GAP, ..Event::default() };
+    assert_eq!(split.known(&[a, a, b, b, b, a].map(of)), 4);
+    assert_eq!(split.known(&[of(a), gap, gap, of(b)]), 3);
+    assert_eq!(split.known(&[a, a, a, a].map(of)), 3);
+    assert_eq!(split.offer(&[a, b].map(of)), 2);
+    // The first also told the other group the time, which is one of the two that it knows.
+    assert_eq!((split.unacked(), split.known(&[a, a, b].map(of)), split.known(&[b].map(of))), (0, 2, 0));
+}
+
 /// A feed that died sent more than was committed by then; the one that goes on has offered less when that happens.
 #[test]
 fn what_an_earlier_run_sent_may_be_acknowledged_before_it_is_offered_again() {
@@ -350,7 +380,9 @@ fn what_an_earlier_run_sent_may_be_acknowledged_before_it_is_offered_again() {
     client.handle(MonoTime(0), 0, &ack(90)).unwrap();
     client.handle(MonoTime(0), 0, &Frame::Credit { limit: 500 }).unwrap();
     assert_eq!((client.acked(), client.settled(), client.unacked()), (90, 90, 0));
+    assert_eq!((client.known(&samples(100)), client.known(&samples(10))), (70, 10));
     assert_eq!((client.offer(&samples(100)), client.offered()), (100, 120));
+    assert_eq!(client.known(&samples(100)), 0);
     assert_eq!((client.skipped(), client.unacked()), (70, 30));
     let mut out = Vec::new();
     client.transmit(MonoTime(0), 1 << 20, &mut out).unwrap();

@@ -19,6 +19,9 @@ use tidegate_engine::{Event, kind, name_hash, slot_of};
 /// How far a group may be behind the feed's time, in nanoseconds, before it is told.
 const BEHIND_MAX_NS: u64 = 100_000_000;
 
+/// Events that are looked at to say how many servers know.
+const KNOWN_MAX: usize = 256;
+
 /// Where events one behind the other went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum To {
@@ -213,6 +216,28 @@ impl SplitFeed {
             Some(run) if run.to == to && run.events < u32::MAX => run.events += 1,
             _ => self.runs.push_back(Run { to, events: 1 }),
         }
+    }
+
+    /// As [`FeedClient::known`], of the first few: words about the time in between, which sessions know as well, are not looked for, so of
+    /// those few some may be too many.
+    #[must_use]
+    pub fn known(&self, events: &[Event]) -> usize {
+        let few = &events[..events.len().min(KNOWN_MAX)];
+        let mut left: Vec<usize> =
+            self.parts.iter().map(|part| part.as_ref().map_or(0, |part| part.client.known(few))).collect();
+        let known = few.iter().position(|event| {
+            let group = match self.keys.get(event.key as usize) {
+                _ if event.is_control() => None,
+                place => Some(place.map_or(0, |place| usize::from(place.group))),
+            };
+            let sessions = group.map_or(0..left.len(), |group| group..group + 1);
+            left[sessions].iter_mut().fold(false, |new, left| {
+                let is_new = *left == 0;
+                *left = left.saturating_sub(1);
+                new | is_new
+            })
+        });
+        known.unwrap_or(few.len())
     }
 
     /// Events there is room for.

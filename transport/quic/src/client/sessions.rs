@@ -52,6 +52,10 @@ impl Sessions {
         of_all!(self.offer(events))
     }
 
+    pub(super) fn known(&self, events: &[Event]) -> usize {
+        of_all!(self.known(events))
+    }
+
     pub(super) fn finish(&mut self) {
         of_all!(self.finish());
     }
