@@ -73,7 +73,12 @@ pub enum KafkaError {
     /// The topic had messages, and has none any more: to begin anew there would forget in silence what was in it.
     #[error(
         "partition {partition} of topic `{topic}` had messages in front of offset {low}, all of them are removed (it ends at {high}), and \
-         no snapshot holds what was in them: the log is lost. To begin anew, give it a new topic"
+         {}. To begin anew, give it a new topic{}",
+        match snapshot {
+            None => "no snapshot holds what was in them: the log is lost".to_owned(),
+            Some(records) => format!("nothing shows that the newest snapshot, of {records} records, holds all that was in them"),
+        },
+        if snapshot.is_some() { " and an empty data folder" } else { "" }
     )]
     Emptied {
         /// The topic.
@@ -84,6 +89,8 @@ pub enum KafkaError {
         low: i64,
         /// Where it ends.
         high: i64,
+        /// How many records the snapshot holds that it was to be gone on from, if there is one.
+        snapshot: Option<u64>,
     },
     /// There is no such topic to read from or write into.
     #[error("Kafka has no topic `{0}`")]

@@ -218,8 +218,9 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        if point.is_none() && is_emptied(low, &found) {
-            return Err(KafkaError::Emptied { topic, partition: PARTITION, low, high });
+        if is_emptied(low, &found) {
+            let snapshot = point.map(|point| point.offset);
+            return Err(KafkaError::Emptied { topic, partition: PARTITION, low, high, snapshot });
         }
         if let Some(point) = point
             && found.next < point.offset
@@ -244,12 +245,19 @@ mod tests {
         assert!(!is_emptied(5, &some), "what is left says itself that its front is gone");
         assert!(is_emptied(9, &nothing));
         let (topic, partition) = ("log".to_owned(), PARTITION);
-        let error = KafkaError::Emptied { topic, partition, low: 9, high: 11 }.to_string();
+        let of = |snapshot| {
+            KafkaError::Emptied { topic: topic.clone(), partition, low: 9, high: 11, snapshot }.to_string()
+        };
+        let error = of(None);
         assert!(
             error.contains("partition 0 of topic `log`")
                 && error.contains("offset 9")
                 && error.contains("at 11"),
             "{error}"
+        );
+        let error = of(Some(40));
+        assert!(
+            error.contains("the newest snapshot, of 40 records") && error.contains("an empty data folder")
         );
     }
 }
