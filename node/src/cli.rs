@@ -270,6 +270,12 @@ pub(crate) struct ServeArgs {
     /// addresses.
     #[arg(long, value_name = "ADDR")]
     pub(crate) flows: Vec<SocketAddr>,
+    /// Look for attacks in the packets that come by at this network interface (Linux; needs the capability CAP_NET_RAW).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Also in packets that are meant for other hosts, as they come by at a mirror port.
+    #[arg(long)]
+    pub(crate) promiscuous: bool,
     /// Look for attacks in this capture or flow log, as `detect` does; again for more.
     #[arg(long, value_name = "FILE")]
     pub(crate) traffic: Vec<PathBuf>,

@@ -301,6 +301,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
             "listening": listening, "http": http, "streams": names, "config": config,
             "threads": network.threads().to_string(), "node": member.as_ref().map(|member| member.node),
             "exports": watch_alerts.as_ref().map(|watch| watch.addresses().iter().map(ToString::to_string).collect::<Vec<_>>()),
+            "interface": watch_alerts.as_ref().and_then(alerts::Watch::packets).map(|wanted| &wanted.interface),
             "recovered": settings.config.journal.enabled.then(|| {
                 let found = live.recovered();
                 json!({
@@ -316,6 +317,9 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         }
         for address in watch_alerts.iter().flat_map(alerts::Watch::addresses) {
             ui.print(&format!("exports of NetFlow, IPFIX and sFlow at {address} (UDP)\n"));
+        }
+        if let Some(wanted) = watch_alerts.as_ref().and_then(alerts::Watch::packets) {
+            ui.print(&format!("{wanted}\n"));
         }
         if let (Some(member), Some(node)) = (&member, &node) {
             ui.print(&format!("node {} of a cluster, for other nodes on {}\n", member.node, node.address()));

@@ -246,6 +246,18 @@ impl Namespace {
         }
         Listening { child, notes }
     }
+
+    /// The same for what says so in its output.
+    fn serving(&self, mut command: Command, word: &str) -> Listening {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let notes = BufReader::new(child.stderr.take().unwrap());
+        let (mut said, mut byte) = (Vec::new(), [0]);
+        while !String::from_utf8_lossy(&said).contains(word) {
+            assert_eq!(child.stdout.as_mut().unwrap().read(&mut byte).unwrap(), 1, "it ended");
+            said.push(byte[0]);
+        }
+        Listening { child, notes }
+    }
 }
 
 impl Drop for Namespace {
@@ -308,6 +320,8 @@ fn an_interface_tells_what_its_capture_tells() {
     let flows = space.listening(binary("flows --interface lo --output csv"), "packets on lo");
     let detect = space
         .listening(binary("detect --interface lo --snapshot-length 128 --alerts watch"), "packets on lo");
+    let serve = "serve --listen 127.0.0.1:0 --http off --data node --interface lo --promiscuous";
+    let serve = space.serving(binary(serve), "packets on lo, promiscuous");
     let mut tcpdump = space.inside("tcpdump");
     tcpdump
         .args([
@@ -341,6 +355,11 @@ fn an_interface_tells_what_its_capture_tells() {
 
     ends(folder.path(), "flows lo.pcap --promiscuous", 2);
     ends(folder.path(), "detect --interface lo --snapshot-length 3", 2);
+    let said = ends(folder.path(), "serve --data other --listen 127.0.0.1:0 --promiscuous", 2).1;
+    assert!(said.contains("--promiscuous goes with --interface"), "{said}");
+    let wrong = binary("serve --data other --listen 127.0.0.1:0 --interface nowhere0").output().unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(wrong.status.code() == Some(3) && said.contains("no network interface nowhere0"), "{said}");
     let (live, notes, code) = flows.interrupted();
     assert_eq!(code, Some(0), "{notes}");
     // Twenty connections, forty refused, a datagram that nobody heard and what came back, one to itself.
@@ -360,6 +379,19 @@ fn an_interface_tells_what_its_capture_tells() {
     let recorded: Vec<_> = recorded.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let (_, notes) = ends(folder.path(), &format!("flows watch/evidence/{} --output csv", recorded[0]), 0);
     assert!(recorded.len() == 1 && notes.contains("63 flows"), "{recorded:?} {notes}");
+    // A server finds the same, and keeps what leads there.
+    let (_, notes, code) = serve.interrupted();
+    assert!(code == Some(0) && !notes.contains("warning"), "{notes}");
+    let kept = json(folder.path(), "alert list --alerts node/alerts --json", 0);
+    let [of_detect, of_serve] = [&listed, &kept].map(|list| {
+        let alert = &list["alerts"][0];
+        // Each socket has stamps of its own.
+        (alert["kind"].clone(), alert["entity"].clone(), alert["features"][0].clone())
+    });
+    assert_eq!(of_serve, of_detect);
+    let id = kept["alerts"][0]["id"].as_str().unwrap();
+    let again = json(folder.path(), &format!("alert replay {id} --alerts node/alerts --json"), 0);
+    assert_eq!(again["same"], true, "{again}");
     let Some(tcpdump) = tcpdump else { return skipped("no tcpdump to compare with") };
     let (_, notes, _) = tcpdump.interrupted();
     assert!(notes.contains("\n0 packets dropped by kernel"), "{notes}");

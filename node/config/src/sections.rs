@@ -568,6 +568,12 @@ section! {
     Traffic {
         /// Addresses for exports of flows over UDP: NetFlow v5 and v9, IPFIX, sFlow.
         exports: Vec<SocketAddr> = Vec::new(), Kind::List(&Kind::Address, 64);
+        /// A network interface whose packets are looked at as they come by (Linux; needs the capability CAP_NET_RAW).
+        interface: Option<String> = None, Kind::Text(15, "eth0");
+        /// Also packets that are meant for other hosts, as at a mirror port.
+        promiscuous: bool = false, Kind::Switch;
+        /// Bytes of each packet that are kept: the rest of longer ones is not looked at.
+        snapshot_length: u32 = 65_535, count(64, 262_144);
         /// Captures and flow logs, judged once, as `tidegate detect` does.
         files: Vec<PathBuf> = Vec::new(), Kind::List(&Kind::Path, 1_024);
         /// Flows held at once; beyond it the longest silent are ended early, and counted.
@@ -591,8 +597,8 @@ section! {
         sigma: Vec<PathBuf> = Vec::new(), Kind::List(&Kind::Path, 1_024);
         /// Patterns of records in sequence.
         patterns: Vec<String> = Vec::new(), Kind::List(&Kind::Text(4_096, "a then b within 5m"), 1_024);
-        /// Flows of exports are recorded, so that `tidegate alert replay` can judge them again: bytes on the disk in all, the oldest give
-        /// way.
+        /// Flows of exports and packets of an interface are recorded, so that `tidegate alert replay` can judge them again: bytes on the disk
+        /// in all, the oldest give way.
         evidence: Off<Bytes> = Off::On(Bytes(256 * MIB)), Kind::Off(&bytes(MIB, 1 << 40));
         /// Where alerts are sent on to.
         sinks: Vec<String> = Vec::new(), Kind::List(&Kind::Text(4_096, "webhook:https://example.com/alerts"), 64);

@@ -1,11 +1,8 @@
 //! A packet socket of Linux, read in batches, with the kernel's times and its count of what it dropped.
 
-use super::{Captured, Taken};
-use crate::cli::CaptureArgs;
+use super::{Captured, Taken, Wanted};
 use crate::exit::{Exit, Failure};
-use crate::interrupt::Interrupt;
 use crate::packets::{self, Raw};
-use crate::render::Ui;
 use anyhow::anyhow;
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -54,28 +51,67 @@ mod beside {
     }
 }
 
-/// Gives packets to `take` until Ctrl-C, or until it says no.
-pub(crate) fn receive(
-    args: &CaptureArgs,
-    interrupt: &Interrupt,
-    ui: &Ui,
-    mut take: impl FnMut(Captured<'_>) -> bool,
+/// An interface that is listened to: what comes from now on waits until it is taken.
+pub(crate) struct Capture {
+    wanted: Wanted,
+    interface: NetworkInterface,
+    link: u32,
+    socket: OwnedFd,
+}
+
+impl Capture {
+    /// # Errors
+    /// There is no such interface, it is of a kind that is not understood, or this process may not.
+    pub(crate) fn open(wanted: &Wanted) -> Result<Self, Failure> {
+        let name = &wanted.interface;
+        let interface = find(name)?;
+        let link = link_type(name)?;
+        let socket = open(&interface, wanted.promiscuous).map_err(|error| refused(name, &error))?;
+        Ok(Self { wanted: wanted.clone(), interface, link, socket })
+    }
+
+    /// The interface.
+    pub(crate) fn name(&self) -> &str {
+        &self.wanted.interface
+    }
+
+    /// Its link type, as captures have it.
+    pub(crate) fn link(&self) -> u32 {
+        self.link
+    }
+
+    /// Gives packets to `take`, with what became of all so far, until `stop` or until it says no. What people should know goes to `say`.
+    ///
+    /// # Errors
+    /// The interface cannot be read any more.
+    pub(crate) fn run(
+        self,
+        stop: impl Fn() -> bool,
+        say: impl FnMut(String),
+        take: impl FnMut(Captured<'_>, &Taken) -> bool,
+    ) -> Result<Taken, Failure> {
+        let Self { wanted: Wanted { interface: name, snapshot_length, .. }, interface, link, socket } = self;
+        let length = snapshot_length as usize;
+        receive((&name, &interface, link), &socket, length, stop, say, take)
+    }
+}
+
+fn receive(
+    (name, interface, link): (&str, &NetworkInterface, u32),
+    socket: &OwnedFd,
+    length: usize,
+    stop: impl Fn() -> bool,
+    mut say: impl FnMut(String),
+    mut take: impl FnMut(Captured<'_>, &Taken) -> bool,
 ) -> Result<Taken, Failure> {
-    let name = args.interface.as_deref().unwrap_or_default();
-    let interface = find(name)?;
-    let link = link_type(name)?;
-    let socket = open(&interface, args.promiscuous).map_err(|error| refused(name, &error))?;
-    let mode = if args.promiscuous { ", promiscuous" } else { "" };
-    ui.note(&format!("packets on {name}{mode}; Ctrl-C ends"));
-    let length = args.snapshot_length as usize;
     let mut buffer = vec![0; BATCH * length];
     let mut taken = Taken::default();
     let mut number = 0;
     let mut dropped = 0u32;
-    // What came before Ctrl-C still counts.
+    // What came before the end was asked for still counts.
     let mut until = u64::MAX;
     loop {
-        if until == u64::MAX && interrupt.raised() {
+        if until == u64::MAX && stop() {
             until = now_ns();
         }
         // Made anew for each batch, since the kernel shortens what it did not fill.
@@ -91,13 +127,13 @@ pub(crate) fn receive(
             Err(Errno::EAGAIN) if until < u64::MAX => break,
             Err(Errno::EAGAIN | Errno::EINTR) => {
                 let ready = poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], LOOK_MS);
-                if ready == Ok(0) && !take(Captured::Pause(now_ns())) {
+                if ready == Ok(0) && !take(Captured::Pause(now_ns()), &taken) {
                     break;
                 }
                 continue;
             }
             Err(Errno::ENETDOWN) => {
-                ui.note(&format!("{name} is down; going on in case it comes back"));
+                say(format!("{name} is down; going on in case it comes back"));
                 continue;
             }
             Err(error) => return Err(Failure::new(Exit::Input, anyhow!("cannot read from {name}: {error}"))),
@@ -140,7 +176,7 @@ pub(crate) fn receive(
                 }
                 Ok(Some(frame)) => {
                     taken.account.accept(1);
-                    goes_on &= take(Captured::Frame { frame, raw, link });
+                    goes_on &= take(Captured::Frame { frame, raw, link }, &taken);
                 }
                 Err(error) => {
                     let place = Place::Packet(number);

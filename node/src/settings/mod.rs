@@ -228,6 +228,13 @@ impl Settings {
         if !args.flows.is_empty() {
             self.set("traffic.exports", "--flows", |config| config.traffic.exports = args.flows.clone());
         }
+        if let Some(interface) = &args.interface {
+            let interface = Some(interface.clone());
+            self.set("traffic.interface", "--interface", |config| config.traffic.interface = interface);
+        }
+        if args.promiscuous {
+            self.set("traffic.promiscuous", "--promiscuous", |config| config.traffic.promiscuous = true);
+        }
         if !args.traffic.is_empty() {
             let files = args.traffic.iter().map(here).collect();
             self.set("traffic.files", "--traffic", |config| config.traffic.files = files);

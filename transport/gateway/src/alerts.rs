@@ -118,6 +118,8 @@ pub struct AlertCounts {
     pub forgotten: u64,
     /// Datagrams of exporters that came.
     pub datagrams: u64,
+    /// Packets that were taken off an interface.
+    pub packets: u64,
     /// Flows that detectors were given.
     pub flows: u64,
     /// Waiting, by queue, and how much fits.
@@ -475,7 +477,7 @@ pub(crate) fn status(shared: &Shared) -> Value {
         .collect();
     document!({
         "revision": of.revision, "findings": of.findings, "told": {"new": of.told[0], "worse": of.told[1]}, "held": map(&of.held), "open": map(&of.open),
-        "kept": of.kept, "forgotten": of.forgotten, "datagrams": of.datagrams, "flows": of.flows, "queues": queues,
+        "kept": of.kept, "forgotten": of.forgotten, "datagrams": of.datagrams, "packets": of.packets, "flows": of.flows, "queues": queues,
         "dropped": map(&of.dropped), "sent": of.sent, "problem": of.problem,
     })
 }
@@ -497,6 +499,7 @@ pub(crate) fn publish(shared: &Shared) {
     gauge!("tidegate_alerts_kept").set(of.kept as f64);
     counter!("tidegate_alerts_forgotten_total").absolute(of.forgotten);
     counter!("tidegate_alerts_datagrams_total").absolute(of.datagrams);
+    counter!("tidegate_alerts_packets_total").absolute(of.packets);
     counter!("tidegate_alerts_flows_total").absolute(of.flows);
     for (queue, depth, room) in of.queues {
         gauge!("tidegate_alerts_queue_depth", "queue" => queue).set(depth as f64);
@@ -519,6 +522,7 @@ pub(crate) fn describe() {
     describe_gauge!("tidegate_alerts_kept", "Alerts kept, whatever became of them.");
     describe_counter!("tidegate_alerts_forgotten_total", "Alerts forgotten for lack of room.");
     describe_counter!("tidegate_alerts_datagrams_total", "Datagrams of exporters that came.");
+    describe_counter!("tidegate_alerts_packets_total", "Packets taken off an interface.");
     describe_counter!("tidegate_alerts_flows_total", "Flows that detectors were given.");
     describe_gauge!(
         "tidegate_alerts_queue_depth",

@@ -37,6 +37,8 @@ pub(super) struct Counts {
     pub(super) datagrams_dropped: Arc<AtomicU64>,
     /// Ports of the sockets, whose drops the system counts.
     pub(super) ports: std::sync::OnceLock<Vec<u16>>,
+    pub(super) packets: AtomicU64,
+    pub(super) packets_dropped: AtomicU64,
     pub(super) unheard: AtomicU64,
     pub(super) flows: AtomicU64,
     pub(super) records_lost: AtomicU64,
@@ -448,6 +450,7 @@ impl Alerts for Board {
             kept,
             forgotten: get(&of.forgotten),
             datagrams: get(&of.datagrams),
+            packets: get(&of.packets),
             flows: get(&of.flows),
             queues: vec![
                 (
@@ -462,6 +465,7 @@ impl Alerts for Board {
             dropped: vec![
                 ("socket", self.counts.socket_drops()),
                 ("datagrams", get(&of.datagrams_dropped)),
+                ("packets", get(&of.packets_dropped)),
                 ("findings", get(&of.unheard)),
                 ("records", get(&of.records_lost)),
                 ("matches", get(&of.rules_forgotten)),

@@ -64,7 +64,7 @@ pub(super) struct Keeper {
     problem: Option<String>,
     board: Arc<Board>,
     sinks: Vec<Sending>,
-    evidence: Option<Arc<Evidence>>,
+    evidence: Vec<Arc<Evidence>>,
     series: SeriesFiles,
 }
 
@@ -74,7 +74,7 @@ impl Keeper {
         options: DeskOptions,
         board: Arc<Board>,
         sinks: Vec<Sending>,
-        evidence: Option<Arc<Evidence>>,
+        evidence: Vec<Arc<Evidence>>,
         series: SeriesFiles,
     ) -> Self {
         let mut keeper = Self {

@@ -2,17 +2,16 @@
 
 use super::board::Board;
 use super::desk::ToDesk;
-use super::evidence::{Evidence, Given, Recorder};
+use super::evidence::{Evidence, Given};
+use super::judging::Judging;
 use crate::collect::{self, LOOK, Received, Takes};
 use crate::exit::{Exit, Failure};
-use crate::judge::Judge;
 use crate::rules::Rules;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use tidegate_alert::Finding;
-use tidegate_flow::{Collector, CollectorOptions, FlowRecord};
+use tidegate_flow::{Collector, CollectorOptions};
 
 /// Datagrams judged before flows and counters are shown.
 const STEP: u64 = 64;
@@ -82,95 +81,39 @@ pub(super) fn start(
             collect::pump(&socket, Takes::Any, &sender, &dropped, || stop.load(Relaxed), count);
         })?);
     }
-    // No name of an input: proofs are the recorder's to give.
-    let judge = Judge::new(flows_max, rules.set.clone(), String::new()).with_edges(edges).keeping_flows();
     let collector = Collector::new(CollectorOptions { sampling });
-    let (board, to_desk) = (Arc::clone(board), to_desk.clone());
-    let judging = std::thread::Builder::new().name("tg-detect".to_owned());
-    let recorder = evidence.map(Recorder::new);
-    let judging_all = Judging { judge, recorder, to_desk, findings: Vec::new(), troubled: false };
-    threads.push(judging.spawn(move || judging_all.run(collector, &receiver, &board))?);
+    let judging = Judging::new("flows of exports", flows_max, rules, edges, evidence, (board, to_desk));
+    let thread = std::thread::Builder::new().name("tg-detect".to_owned());
+    threads.push(thread.spawn(move || judge(judging, collector, &receiver))?);
     Ok(threads)
 }
 
-/// Flows are judged and recorded.
-struct Judging {
-    judge: Judge,
-    recorder: Option<Recorder>,
-    to_desk: SyncSender<ToDesk>,
-    /// Of one flow.
-    findings: Vec<Finding>,
-    /// It was told that flows are not recorded.
-    troubled: bool,
-}
-
-impl Judging {
-    fn run(mut self, mut collector: Collector, receiver: &Receiver<Received>, board: &Board) {
-        let mut flows = Vec::new();
-        let mut number = 0u64;
-        loop {
-            let mut idle = false;
-            match receiver.recv_timeout(LOOK) {
-                Ok(Received { from, received_ns, bytes }) => {
-                    number += 1;
-                    // What is no export is counted by the collector.
-                    let _ = collector.datagram(from, number, received_ns, &bytes, |record| self.take(record));
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    idle = true;
-                    collector.advance(crate::serve::now_ns(), |record| self.take(record));
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
+/// Judges what comes out of the queue until nobody puts anything in any more.
+fn judge(mut judging: Judging, mut collector: Collector, receiver: &Receiver<Received>) {
+    let mut number = 0u64;
+    loop {
+        let mut idle = false;
+        match receiver.recv_timeout(LOOK) {
+            Ok(Received { from, received_ns, bytes }) => {
+                number += 1;
+                // What is no export is counted by the collector.
+                let _ = collector.datagram(from, number, received_ns, &bytes, |record| {
+                    judging.take(&Given::Flow(record));
+                });
             }
-            if idle || number.is_multiple_of(STEP) || number < STEP {
-                self.judge.take_flows(&mut flows);
-                board.talked(&mut flows);
-                board.counts.unheard.store(self.judge.unheard(), Relaxed);
-                self.troubles(board);
+            Err(RecvTimeoutError::Timeout) => {
+                idle = true;
+                collector.advance(crate::serve::now_ns(), |record| judging.take(&Given::Flow(record)));
             }
-            board.counts.datagrams_taken.store(number, Relaxed);
+            Err(RecvTimeoutError::Disconnected) => break,
         }
-        collector.finish(|record| self.take(record));
-        let Self { judge, findings, .. } = &mut self;
-        judge.finish(|finding| findings.push(finding));
-        self.recorder.iter_mut().for_each(|recorder| recorder.finish(&mut self.findings));
-        self.tell();
-        self.judge.take_flows(&mut flows);
-        board.talked(&mut flows);
-    }
-
-    fn take(&mut self, record: &FlowRecord) {
-        let Self { judge, findings, .. } = self;
-        Given::Flow(record).give(judge, |finding| findings.push(finding));
-        match &mut self.recorder {
-            Some(recorder) => recorder.take(&Given::Flow(record), &mut self.findings),
-            None => self.findings.iter_mut().for_each(|finding| {
-                finding.unproven =
-                    Some("flows of exports are not recorded: `alerts.evidence` is off".to_owned());
-            }),
+        if idle || number.is_multiple_of(STEP) || number < STEP {
+            judging.show();
         }
-        self.tell();
+        judging.board.counts.datagrams_taken.store(number, Relaxed);
     }
-
-    fn tell(&mut self) {
-        for finding in self.findings.drain(..) {
-            // While the desk is busy this waits, and then the datagrams do.
-            let _ = self.to_desk.send(ToDesk::Finding(Box::new(finding)));
-        }
-    }
-
-    /// Says once that flows are not recorded, and once that they are again.
-    fn troubles(&mut self, board: &Board) {
-        let trouble = self.recorder.as_ref().and_then(Recorder::trouble);
-        match (self.troubled, trouble) {
-            (false, Some(why)) => {
-                board.note(format!("warning: flows are not recorded, so alerts have no proof: {why}"));
-            }
-            (true, None) => board.note("flows are recorded again".to_owned()),
-            _ => {}
-        }
-        self.troubled = trouble.is_some();
-    }
+    collector.finish(|record| judging.take(&Given::Flow(record)));
+    judging.finish();
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! exporters --UDP--> tg-exports --queue, drops counted--> tg-detect --.
+//! packets of an interface --> the kernel's queue, drops counted -> tg-packets -|
 //! captures, flow logs ----------------------------------> tg-traffic ---> tg-alerts: episodes, store, subscribers --> tg-sink, one each
 //! anomaly.*, regime.* --a subscription like any other---> tg-watch ---|       ^
 //! streams that rules read --ring, in order of time------> tg-rules ---'       |
@@ -14,6 +15,8 @@ mod desk;
 pub(crate) mod evidence;
 mod exports;
 mod files;
+mod judging;
+mod packets;
 mod rows;
 mod sending;
 mod streams;
@@ -22,6 +25,7 @@ mod talkers;
 pub(crate) use board::Board;
 
 use crate::alert::folder::Holder;
+use crate::capture::{Capture, Wanted};
 use crate::exit::Failure;
 use crate::interrupt::Interrupt;
 use crate::render::Ui;
@@ -34,6 +38,7 @@ use desk::{Keeper, ToDesk};
 use evidence::{About, Evidence, Kind, SeriesFiles};
 use exports::Listening;
 use files::Files;
+use judging::Judging;
 use sending::Sending;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -61,6 +66,7 @@ pub(crate) struct Watch {
     stop: Arc<AtomicBool>,
     thresholds: Thresholds,
     addresses: Vec<SocketAddr>,
+    wanted: Option<Wanted>,
     /// Rules over results, until there are some to read.
     rows: Option<(Arc<Table>, RowJudge)>,
 }
@@ -80,12 +86,16 @@ impl Watch {
         ui: &Ui,
     ) -> Result<Option<Self>, Failure> {
         let (traffic, alerts) = (&settings.config.traffic, &settings.config.alerts);
-        let no_traffic = traffic.exports.is_empty() && traffic.files.is_empty();
+        if traffic.promiscuous && traffic.interface.is_none() {
+            return Err(Failure::usage("--promiscuous goes with --interface (`traffic.interface`)"));
+        }
+        let no_traffic =
+            traffic.exports.is_empty() && traffic.files.is_empty() && traffic.interface.is_none();
         let any_rule = alerts.sigma.len() + alerts.patterns.len() > 0;
         if no_traffic && !any_rule && !streams::any(streams) {
             if !alerts.sinks.is_empty() {
                 return Err(Failure::usage(
-                    "sinks have nothing to go with: add --flows, --traffic, --anomaly or --regime, or rules over results",
+                    "sinks have nothing to go with: add --flows, --interface, --traffic, --anomaly or --regime, or rules over results",
                 ));
             }
             return Ok(None);
@@ -105,7 +115,7 @@ impl Watch {
         let rules = rules::load(&sigma, &alerts.patterns, &table.streams, ui)?;
         if no_traffic && rules.set.of_traffic() {
             return Err(Failure::usage(
-                "a rule or pattern reads records of traffic, and there is none: add --flows or --traffic; rules over results name their \
+                "a rule or pattern reads records of traffic, and there is none: add --flows, --interface or --traffic; rules over results name their \
                  streams, such as bars.1m",
             ));
         }
@@ -114,7 +124,7 @@ impl Watch {
         let rows = reads.then(|| rows.keeping(&rules));
         if no_traffic && rows.is_none() && any_rule {
             return Err(Failure::usage(
-                "a rule or pattern reads alerts, and nothing tells any: add --flows, --traffic, --anomaly or --regime",
+                "a rule or pattern reads alerts, and nothing tells any: add --flows, --interface, --traffic, --anomaly or --regime",
             ));
         }
         let sinks: Vec<SinkSpec> = alerts
@@ -124,21 +134,35 @@ impl Watch {
             .collect::<Result<_, Failure>>()?;
         let listening = Listening::open(&traffic.exports)?;
         let addresses = listening.addresses.clone();
+        let wanted = traffic.interface.clone().map(|interface| Wanted {
+            interface,
+            snapshot_length: traffic.snapshot_length,
+            promiscuous: traffic.promiscuous,
+        });
+        let capture = wanted.as_ref().map(Capture::open).transpose()?;
+        let both = !addresses.is_empty() && capture.is_some();
         let store = crate::alert::open(folder, ui)?;
 
-        let evidence = |bytes_max: Bytes| {
-            let about = About { flows_max: traffic.flows_max, edges: traffic.edges, rules: rules.clone() };
-            Evidence::open(Kind::exports(), folder.join("evidence"), bytes_max.0, about, &store.state)
+        let about = About { flows_max: traffic.flows_max, edges: traffic.edges, rules: rules.clone() };
+        let recorded = |kind: Kind| {
+            let bytes = alerts.evidence.on().map(|Bytes(all)| if both { all / 2 } else { all });
+            let open =
+                |bytes| Evidence::open(kind, folder.join("evidence"), bytes, about.clone(), &store.state);
+            bytes.map(open).transpose()
         };
-        let recorded = alerts.evidence.on().filter(|_| !addresses.is_empty());
-        let evidence = recorded.map(evidence).transpose()?;
+        let of_exports = if addresses.is_empty() { None } else { recorded(Kind::exports())? };
+        let of_packets = match &capture {
+            Some(capture) => recorded(Kind::packets(capture.link()))?,
+            None => None,
+        };
+        let evidence = of_exports.iter().chain(&of_packets).cloned().collect();
         let series = SeriesFiles::open(folder.join("evidence"), &store.state)?;
 
         let (to_desk, inbox) = sync_channel(desk::QUEUE_MAX);
         let board = Arc::new(Board::new(to_desk.clone()));
         let sinks: Vec<Sending> =
             sinks.into_iter().map(|sink| Sending::start(sink, &board)).collect::<Result<_, _>>()?;
-        let keeper = Keeper::new(store, options, Arc::clone(&board), sinks, evidence.clone(), series);
+        let keeper = Keeper::new(store, options, Arc::clone(&board), sinks, evidence, series);
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let keeper = thread("tg-alerts").spawn(move || keeper.run(&inbox)).map_err(no_thread)?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -148,11 +172,17 @@ impl Watch {
                 listening,
                 (traffic.flows_max, traffic.sampling, traffic.edges),
                 &rules,
-                evidence,
+                of_exports,
                 (&board, &to_desk),
                 &stop,
             );
             finders.extend(threads.map_err(no_thread)?);
+        }
+        if let Some(capture) = capture {
+            let shared = (&board, &to_desk);
+            let judging =
+                Judging::new("packets", traffic.flows_max, &rules, traffic.edges, of_packets, shared);
+            finders.push(packets::start(capture, judging, Arc::clone(&stop)).map_err(no_thread)?);
         }
         if !traffic.files.is_empty() {
             let files = Files {
@@ -168,12 +198,17 @@ impl Watch {
         }
         let thresholds = Arc::new(RwLock::new(thresholds));
         let rows = rows.map(|rows| (table, rows));
-        Ok(Some(Self { board, to_desk, keeper, finders, stop, thresholds, addresses, rows }))
+        Ok(Some(Self { board, to_desk, keeper, finders, stop, thresholds, addresses, wanted, rows }))
     }
 
     /// Where exports are taken.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The packets that are looked at.
+    pub(crate) fn packets(&self) -> Option<&Wanted> {
+        self.wanted.as_ref()
     }
 
     /// Looks at the streams from now on, which is best before feeds can come.
