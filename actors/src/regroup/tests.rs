@@ -122,6 +122,9 @@ fn placement(shards: u32, of: &[u32]) -> Placement {
     Placement::new(map, shards).unwrap()
 }
 
+/// Over all shards: the digest, what each stage's operator counted and cut, results of each stage, and events.
+type Account = (Digest, Vec<(String, Ledger, u64)>, Vec<(String, u64)>, u64);
+
 /// Shards, what is in front of them, and what came out of them.
 struct Pipeline {
     placement: Placement,
@@ -186,7 +189,7 @@ impl Pipeline {
     }
 
     /// What is the same, whoever had which slot.
-    fn account(&self) -> (Digest, Vec<(String, Ledger, u64)>, Vec<(String, u64)>, u64) {
+    fn account(&self) -> Account {
         let (mut digest, mut stages, mut lanes) = (Digest::default(), Vec::new(), Vec::new());
         for shard in &self.shards {
             digest.add_shard(shard);
