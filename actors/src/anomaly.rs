@@ -8,12 +8,13 @@
 
 use crate::finality::first_final;
 use crate::indicators::UNDEFINED;
+use crate::regroup::trim;
 use std::fmt;
 use std::str::FromStr;
 use tidegate_anomaly::state::Words;
 use tidegate_anomaly::{SeriesDetector, SeriesOptions, SeriesState, Verdict};
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{Analyzer, BarState, BarWords, Emit, Output, output_kind};
+use tidegate_engine::{Analyzer, BarState, BarWords, Emit, KeyMeta, Output, Share, ShareError, output_kind};
 
 #[cfg(test)]
 mod tests;
@@ -200,6 +201,30 @@ impl AnomalyAnalyzer {
     pub fn spec(&self) -> AnomalySpec {
         self.spec
     }
+
+    fn read(&self, bytes: &[u8]) -> Result<Vec<Option<Box<KeyAnomaly>>>, SnapshotError> {
+        let wrong = |problem| SnapshotError::Section { section: SECTION, problem };
+        let (spec, words) = snapshot::read::<(String, Vec<u64>)>(bytes, SECTION)?;
+        if spec != self.spec.to_string() {
+            return Err(wrong("of another measure or threshold"));
+        }
+        let mut keys = Vec::new();
+        let mut reader = Words::new(&words);
+        while !reader.is_empty() {
+            let mut read = || {
+                if reader.at_most(1)? == 0 {
+                    return Ok(None);
+                }
+                let mut state = Box::new(KeyAnomaly::new(self.spec));
+                state.close = reader.word()? as i64;
+                state.detector.restore(&mut reader)?;
+                Ok(Some(state))
+            };
+            let state: Result<_, tidegate_anomaly::AnomalyError> = read();
+            keys.push(state.map_err(|_| wrong("not valid state"))?);
+        }
+        Ok(keys)
+    }
 }
 
 const SECTION: &str = "anomaly";
@@ -238,27 +263,19 @@ impl Analyzer for AnomalyAnalyzer {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let wrong = |problem| SnapshotError::Section { section: SECTION, problem };
-        let (spec, words) = snapshot::read::<(String, Vec<u64>)>(bytes, SECTION)?;
-        if spec != self.spec.to_string() {
-            return Err(wrong("of another measure or threshold"));
+        self.keys = self.read(bytes)?;
+        Ok(())
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        self.keys.resize_with(keys.len(), || None);
+        for share in shares {
+            let mut saved = self.read(share.state())?;
+            for (old, new) in share.keys() {
+                self.keys[new] = saved.get_mut(old).and_then(Option::take);
+            }
         }
-        let mut keys = Vec::new();
-        let mut reader = Words::new(&words);
-        while !reader.is_empty() {
-            let mut read = || {
-                if reader.at_most(1)? == 0 {
-                    return Ok(None);
-                }
-                let mut state = Box::new(KeyAnomaly::new(self.spec));
-                state.close = reader.word()? as i64;
-                state.detector.restore(&mut reader)?;
-                Ok(Some(state))
-            };
-            let state: Result<_, tidegate_anomaly::AnomalyError> = read();
-            keys.push(state.map_err(|_| wrong("not valid state"))?);
-        }
-        self.keys = keys;
+        trim(&mut self.keys, Option::is_some);
         Ok(())
     }
 }

@@ -3,14 +3,15 @@
 pub mod sketch;
 
 use self::sketch::{Distinct, NONE, Pauses, Pool, REGISTERS, Scale, Sizes};
+use crate::regroup::{Dues, count};
 use rkyv::with::AsOwned;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{
-    BarState, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, WindowWidth, flag, kind,
-    output_kind,
+    BarState, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, Share, ShareError,
+    WindowWidth, flag, kind, output_kind,
 };
 
 /// Names of a [`output_kind::HOST`] record's words, in order.
@@ -57,6 +58,8 @@ pub struct HostOptions {
     /// would open one more counts as [`Fate::OverBound`].
     pub open_max: u32,
 }
+
+const SECTION: &str = "hosts";
 
 const TCP: u8 = 6;
 const SYN: u8 = 2;
@@ -144,6 +147,29 @@ impl HostWindows {
             scale: Scale::default(),
             ledger: Ledger::default(),
         }
+    }
+
+    /// A saved state, of which every place is one.
+    fn read(&self, snapshot: &[u8]) -> Result<Saved<'static>, SnapshotError> {
+        let saved: Saved<'static> = snapshot::read(snapshot, SECTION)?;
+        if saved.width != self.width {
+            return Err(SnapshotError::Section { section: SECTION, problem: "of another width" });
+        }
+        let place = |at: u32| at == NONE || (at as usize) < saved.windows.len();
+        let sketch = |at: u32| at == NONE || (at as usize + 1) * REGISTERS <= saved.registers.len();
+        let set = |set: &Distinct| set.is_sound() && sketch(set.block);
+        let sets = |w: &Window| [&w.peers, &w.ports, &w.names].into_iter().all(set);
+        let sound = saved.heads.iter().all(|&head| place(head))
+            && place(saved.window_free)
+            && saved.windows.iter().all(|w| {
+                place(w.next) && sets(w) && w.sizes.is_sound() && sketch(w.sizes.block) && w.opened.is_sound()
+            })
+            && saved.sketch_free.iter().all(|&at| sketch(at) && at != NONE)
+            && saved.due.iter().flat_map(|due| &due.keys).all(|&key| (key as usize) < saved.heads.len());
+        if !sound {
+            return Err(SnapshotError::Section { section: SECTION, problem: "not valid state" });
+        }
+        Ok(saved)
     }
 
     fn take(&mut self, context: &Context, event: &Event) {
@@ -374,30 +400,58 @@ impl Operator for HostWindows {
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
-        let section = "hosts";
-        let saved: Saved<'_> = snapshot::read(snapshot, section)?;
-        if saved.width != self.width {
-            return Err(SnapshotError::Section { section, problem: "of another width" });
-        }
-        let place = |at: u32| at == NONE || (at as usize) < saved.windows.len();
-        let sketch = |at: u32| at == NONE || (at as usize + 1) * REGISTERS <= saved.registers.len();
-        let set = |set: &Distinct| set.is_sound() && sketch(set.block);
-        let sets = |w: &Window| [&w.peers, &w.ports, &w.names].into_iter().all(set);
-        let sound = saved.heads.iter().all(|&head| place(head))
-            && place(saved.window_free)
-            && saved.windows.iter().all(|w| {
-                place(w.next) && sets(w) && w.sizes.is_sound() && sketch(w.sizes.block) && w.opened.is_sound()
-            })
-            && saved.sketch_free.iter().all(|&at| sketch(at) && at != NONE)
-            && saved.due.iter().flat_map(|due| &due.keys).all(|&key| (key as usize) < saved.heads.len());
-        if !sound {
-            return Err(SnapshotError::Section { section, problem: "not valid state" });
-        }
+        let saved = self.read(snapshot)?;
         self.heads = saved.heads.into_owned();
         (self.windows, self.window_free) = (saved.windows.into_owned(), saved.window_free);
         self.pool = Pool { blocks: saved.registers.into_owned(), free: saved.sketch_free.into_owned() };
         self.due = saved.due.into();
         self.ledger = Ledger { delivered: saved.delivered, by_fate: saved.by_fate };
+        Ok(())
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        let (mut open, mut pools, mut dues) = (Vec::new(), Vec::new(), Dues::default());
+        for (at, share) in shares.iter().enumerate() {
+            let saved = self.read(share.state())?;
+            for (old, new) in share.keys() {
+                let (mut next, mut left) = (saved.heads.get(old).copied().unwrap_or(NONE), self.open_max);
+                while let Some(window) = saved.windows.get(next as usize) {
+                    if left == 0 {
+                        return Err(
+                            SnapshotError::Section { section: SECTION, problem: "not valid state" }.into()
+                        );
+                    }
+                    left -= 1;
+                    open.push((new, at, *window));
+                    next = window.next;
+                }
+            }
+            for Due { start, keys } in &saved.due {
+                dues.take(*start, keys, share);
+            }
+            count(&mut self.ledger, share, saved.delivered, saved.by_fate);
+            pools.push(Pool { blocks: saved.registers.into_owned(), free: Vec::new() });
+        }
+        // In the order of the keys, and of each key as its share had them: the first is found first.
+        open.sort_by_key(|(key, ..)| *key);
+        self.heads = vec![NONE; keys.len()];
+        for (place, (key, share, window)) in open.iter().enumerate() {
+            let more = open.get(place + 1).is_some_and(|(next, ..)| next == key);
+            let mut window = Window { next: if more { place as u32 + 1 } else { NONE }, ..*window };
+            for block in [
+                &mut window.peers.block,
+                &mut window.ports.block,
+                &mut window.sizes.block,
+                &mut window.names.block,
+            ] {
+                *block = self.pool.adopt(*block, &pools[*share]);
+            }
+            self.windows.push(window);
+            if self.heads[*key] == NONE {
+                self.heads[*key] = place as u32;
+            }
+        }
+        self.due = dues.sorted(keys).map(|(start, keys)| Due { start, keys }).collect();
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod finality;
 pub mod hosts;
 pub mod indicators;
 pub mod regime;
+mod regroup;
 pub mod rollup;
 pub mod session;
 pub mod sliding;

@@ -9,10 +9,11 @@
 
 use crate::finality::first_final;
 use crate::indicators::UNDEFINED;
+use crate::regroup::trim;
 use std::fmt;
 use std::str::FromStr;
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{Analyzer, BarState, Emit, Output, output_kind};
+use tidegate_engine::{Analyzer, BarState, Emit, KeyMeta, Output, Share, ShareError, output_kind};
 use tidegate_regime::RegimeError;
 use tidegate_regime::state::Words;
 
@@ -128,6 +129,29 @@ impl RegimeAnalyzer {
         state.update(close, &mut row);
         row[..self.spec.column_count()].iter().map(|&word| f64::from_bits(word)).collect()
     }
+
+    fn read(&self, bytes: &[u8]) -> Result<Vec<Option<Box<KeyRegime>>>, SnapshotError> {
+        let wrong = |problem| SnapshotError::Section { section: SECTION, problem };
+        let (states, words) = snapshot::read::<(u64, Vec<u64>)>(bytes, SECTION)?;
+        let correlated = states & CORRELATED != 0;
+        if states & !CORRELATED != self.spec.states as u64 {
+            return Err(wrong("of a model with other states"));
+        }
+        let mut keys = Vec::new();
+        let mut reader = Words::new(&words);
+        while !reader.is_empty() {
+            let mut read = || -> Result<Option<Box<KeyRegime>>, RegimeError> {
+                if reader.at_most(1)? == 0 {
+                    return Ok(None);
+                }
+                let mut state = Box::new(KeyRegime::new(self.spec));
+                state.restore(&mut reader, correlated)?;
+                Ok(Some(state))
+            };
+            keys.push(read().map_err(|_| wrong("not valid state"))?);
+        }
+        Ok(keys)
+    }
 }
 
 const SECTION: &str = "regime";
@@ -167,26 +191,19 @@ impl Analyzer for RegimeAnalyzer {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let wrong = |problem| SnapshotError::Section { section: SECTION, problem };
-        let (states, words) = snapshot::read::<(u64, Vec<u64>)>(bytes, SECTION)?;
-        let correlated = states & CORRELATED != 0;
-        if states & !CORRELATED != self.spec.states as u64 {
-            return Err(wrong("of a model with other states"));
+        self.keys = self.read(bytes)?;
+        Ok(())
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        self.keys.resize_with(keys.len(), || None);
+        for share in shares {
+            let mut saved = self.read(share.state())?;
+            for (old, new) in share.keys() {
+                self.keys[new] = saved.get_mut(old).and_then(Option::take);
+            }
         }
-        let mut keys = Vec::new();
-        let mut reader = Words::new(&words);
-        while !reader.is_empty() {
-            let mut read = || -> Result<Option<Box<KeyRegime>>, RegimeError> {
-                if reader.at_most(1)? == 0 {
-                    return Ok(None);
-                }
-                let mut state = Box::new(KeyRegime::new(self.spec));
-                state.restore(&mut reader, correlated)?;
-                Ok(Some(state))
-            };
-            keys.push(read().map_err(|_| wrong("not valid state"))?);
-        }
-        self.keys = keys;
+        trim(&mut self.keys, Option::is_some);
         Ok(())
     }
 }

@@ -4,11 +4,14 @@
 //! tell: `missing` counts a loss once for each slice with trades that it touches (in others it is not seen), and the
 //! frames of trades that were taken back again.
 
+use crate::regroup::trim;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use tidegate_engine::output::split;
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{Analyzer, BarState, BarWords, Cause, Emit, Output, WindowWidth, output_kind};
+use tidegate_engine::{
+    Analyzer, BarState, BarWords, Cause, Emit, KeyMeta, Output, Share, ShareError, WindowWidth, output_kind,
+};
 
 /// Which windows over which slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,9 @@ struct KeyState {
     revisions: VecDeque<(u64, u32)>,
 }
 
-#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+const SECTION: &str = "roll-up";
+
+#[derive(Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 struct SavedKey {
     head: [u64; 4],
     slices: Vec<Slice>,
@@ -316,6 +321,39 @@ impl RollUp {
         }
     }
 
+    fn read(&self, snapshot: &[u8]) -> Result<Saved, SnapshotError> {
+        let saved: Saved = snapshot::read(snapshot, SECTION)?;
+        if saved.shape != self.shape() {
+            return Err(SnapshotError::Section { section: SECTION, problem: "of other windows" });
+        }
+        Ok(saved)
+    }
+
+    fn go_on_with(&mut self, keys: Vec<SavedKey>) -> Result<(), SnapshotError> {
+        self.keys.clear();
+        self.due.clear();
+        for (at, key) in keys.into_iter().enumerate() {
+            let [name, slot, due, closed_early] = key.head;
+            if due != 0 {
+                if due < self.window_ns {
+                    return Err(SnapshotError::Section { section: SECTION, problem: "not valid state" });
+                }
+                self.due.push(Reverse((due, name, at as u32)));
+            }
+            let (slices, revisions) = (key.slices.into(), key.revisions.into());
+            self.keys.push(KeyState {
+                name,
+                slot: slot as u16,
+                due,
+                queued: due,
+                closed_early,
+                slices,
+                revisions,
+            });
+        }
+        Ok(())
+    }
+
     fn shape(&self) -> [u64; 5] {
         let RollUpOptions { stream, slices, step, horizon, .. } = self.options;
         [u64::from(stream), self.slice_ns, u64::from(slices), u64::from(step), u64::from(horizon)]
@@ -403,35 +441,32 @@ impl Analyzer for RollUp {
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
-        let section = "roll-up";
-        let saved: Saved = snapshot::read(snapshot, section)?;
-        if saved.shape != self.shape() {
-            return Err(SnapshotError::Section { section, problem: "of other windows" });
-        }
+        let saved = self.read(snapshot)?;
         self.watermark = saved.watermark;
         self.beyond_horizon = saved.beyond_horizon;
-        self.keys.clear();
-        self.due.clear();
-        for (at, key) in saved.keys.into_iter().enumerate() {
-            let [name, slot, due, closed_early] = key.head;
-            if due != 0 {
-                if due < self.window_ns {
-                    return Err(SnapshotError::Section { section, problem: "not valid state" });
-                }
-                self.due.push(Reverse((due, name, at as u32)));
+        self.go_on_with(saved.keys)
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        let mut all = Vec::new();
+        all.resize_with(keys.len(), SavedKey::default);
+        for (at, share) in shares.iter().enumerate() {
+            let mut saved = self.read(share.state())?;
+            if at > 0 && saved.watermark != self.watermark {
+                return Err(ShareError::Disagree { what: "watermarks" });
             }
-            let (slices, revisions) = (key.slices.into(), key.revisions.into());
-            self.keys.push(KeyState {
-                name,
-                slot: slot as u16,
-                due,
-                queued: due,
-                closed_early,
-                slices,
-                revisions,
-            });
+            self.watermark = saved.watermark;
+            if share.has_counts() {
+                self.beyond_horizon += saved.beyond_horizon;
+            }
+            for (old, new) in share.keys() {
+                if let Some(key) = saved.keys.get_mut(old) {
+                    all[new] = std::mem::take(key);
+                }
+            }
         }
-        Ok(())
+        trim(&mut all, |key| key.head != [0; 4] || !key.slices.is_empty() || !key.revisions.is_empty());
+        Ok(self.go_on_with(all)?)
     }
 }
 

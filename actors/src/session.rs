@@ -1,13 +1,14 @@
 //! Session bars: a bar lasts as long as its key keeps trading and closes after a gap of silence.
 
 use crate::bars::late_record;
+use crate::regroup::count;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use tidegate_engine::output::{OUTPUT_WORDS, split};
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{
-    BarState, BarWords, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, WindowWidth, flag, kind,
-    output_kind,
+    BarState, BarWords, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, Share,
+    ShareError, WindowWidth, flag, kind, output_kind,
 };
 
 /// What happens to a trade whose session has closed. A closed session is never reopened, so there is no `amend`.
@@ -174,6 +175,24 @@ impl SessionBars {
         }
     }
 
+    fn read(&self, snapshot: &[u8]) -> Result<Saved, SnapshotError> {
+        let section = "sessions";
+        let saved: Saved = snapshot::read(snapshot, section)?;
+        if saved.gap != self.gap {
+            return Err(SnapshotError::Section { section, problem: "of another gap" });
+        }
+        if saved.names.len() != saved.keys.len() {
+            return Err(SnapshotError::Section { section, problem: "not valid state" });
+        }
+        Ok(saved)
+    }
+
+    fn go_on_with(&mut self, keys: Vec<KeyState>, names: &[u64]) {
+        self.keys = keys;
+        let waiting = self.keys.iter().zip(names).enumerate().filter(|(_, (key, _))| key.queued != 0);
+        self.due = waiting.map(|(at, (key, name))| Reverse((key.queued, *name, at as u32))).collect();
+    }
+
     fn late(&mut self, context: &Context, event: &Event, out: &mut Emit<'_>) {
         if self.options.late == SessionLate::Drop {
             return self.ledger.count(Fate::LateDropped);
@@ -269,18 +288,25 @@ impl Operator for SessionBars {
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
-        let section = "sessions";
-        let saved: Saved = snapshot::read(snapshot, section)?;
-        if saved.gap != self.gap {
-            return Err(SnapshotError::Section { section, problem: "of another gap" });
-        }
-        if saved.names.len() != saved.keys.len() {
-            return Err(SnapshotError::Section { section, problem: "not valid state" });
-        }
-        self.keys = saved.keys;
+        let saved = self.read(snapshot)?;
         self.ledger = Ledger { delivered: saved.delivered, by_fate: saved.by_fate };
-        let waiting = self.keys.iter().zip(saved.names).enumerate().filter(|(_, (key, _))| key.queued != 0);
-        self.due = waiting.map(|(at, (key, name))| Reverse((key.queued, name, at as u32))).collect();
+        self.go_on_with(saved.keys, &saved.names);
+        Ok(())
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        let mut all = vec![KeyState::default(); keys.len()];
+        for share in shares {
+            let mut saved = self.read(share.state())?;
+            for (old, new) in share.keys() {
+                if let Some(key) = saved.keys.get_mut(old) {
+                    all[new] = std::mem::take(key);
+                }
+            }
+            count(&mut self.ledger, share, saved.delivered, saved.by_fate);
+        }
+        let names: Vec<u64> = keys.iter().map(|key| key.name).collect();
+        self.go_on_with(all, &names);
         Ok(())
     }
 }

@@ -3,7 +3,10 @@
 use crate::bars::{BarOptions, TimeBars};
 use crate::rollup::{RollUp, RollUpError, RollUpOptions};
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{Analyzer, Cause, Context, Emit, Event, Lane, Ledger, Operator, Output, output_kind};
+use tidegate_engine::{
+    Analyzer, Cause, Context, Emit, Event, KeyMeta, Lane, Ledger, Operator, Output, Share, ShareError,
+    output_kind,
+};
 
 /// Bars over sliding windows. A trade is applied once, to its slice; a window is merged from its slices when the
 /// watermark reaches its end. Lateness, cancels and corrections are those of the slices, and an amended slice amends every
@@ -114,5 +117,16 @@ impl Operator for SlidingBars {
         let saved: Saved = snapshot::read(bytes, "sliding bars")?;
         self.slices.restore(&saved.slices)?;
         self.windows.restore(&saved.windows)
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        let saved: Result<Vec<Saved>, _> =
+            shares.iter().map(|share| snapshot::read(share.state(), "sliding bars")).collect();
+        let saved = saved?;
+        let both = || shares.iter().zip(&saved);
+        let slices: Vec<Share<'_>> = both().map(|(share, saved)| share.within(&saved.slices)).collect();
+        let windows: Vec<Share<'_>> = both().map(|(share, saved)| share.within(&saved.windows)).collect();
+        self.slices.regroup(keys, &slices)?;
+        self.windows.regroup(keys, &windows)
     }
 }

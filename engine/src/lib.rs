@@ -29,9 +29,11 @@ pub use ledger::{Fate, Ledger};
 pub use operator::{Analyzer, Context, GapSpan, Operator};
 pub use output::{BarState, BarWords, Cause, Emit, Lane, Output, OutputSink, SlotAccount, output_kind};
 pub use ring::{FullPolicy, Receiver, RingStats, Sender, ring};
-pub use router::{Placement, Router};
+pub use router::{Placement, PlacementError, Router};
 pub use sequencer::{FRAME_EVENTS, Sequencer, SequencerOptions, SequencerState};
-pub use shard::{Analysis, AnalyzerStage, Digest, Legacy, Progress, Shard, Stage};
+pub use shard::{
+    Analysis, AnalyzerStage, Digest, Legacy, Progress, RegroupError, Shard, Share, ShareError, Stage, regroup,
+};
 pub use slot::{KeyMeta, SLOT_COUNT, name_hash, slot_of};
 pub use table::Table;
 pub use units::{EventTime, Notional, Price, Size, UnitError, Volume, WindowWidth};

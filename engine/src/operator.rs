@@ -3,6 +3,7 @@
 use crate::event::Event;
 use crate::ledger::Ledger;
 use crate::output::{Emit, Output};
+use crate::shard::{Share, ShareError};
 use crate::slot::KeyMeta;
 use crate::snapshot::SnapshotError;
 
@@ -123,6 +124,20 @@ pub trait Operator: Send {
     /// # Errors
     /// [`SnapshotError`] when the bytes are not a state of this operator; the operator is then unusable.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError>;
+
+    /// Takes over, as one that has seen nothing yet, what operators of other shards leave to it: of each of `shares` the keys that come here, and
+    /// its counts where [`Share::has_counts`] says so. `keys` are those of this shard. From here on it writes, for each slot, what the old ones
+    /// would have written; keys of one slot come from one of them and keep their order. What shards at one place of the log know alike must
+    /// be alike in all.
+    ///
+    /// An operator that does not say how is indivisible: its snapshots are of use to as many shards only as took them.
+    ///
+    /// # Errors
+    /// [`ShareError`] by what is wrong; the operator is then unusable.
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        let _ = (keys, shares);
+        Err(ShareError::Indivisible)
+    }
 }
 
 /// One stage that reads another stage's outputs (indicators over bars, roll-ups): same rules as [`Operator`].
@@ -146,4 +161,13 @@ pub trait Analyzer: Send {
     /// # Errors
     /// [`SnapshotError`] when the bytes are not a state of this analyzer; it is then unusable.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError>;
+
+    /// As [`Operator::regroup`].
+    ///
+    /// # Errors
+    /// [`ShareError`] by what is wrong; the analyzer is then unusable.
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        let _ = (keys, shares);
+        Err(ShareError::Indivisible)
+    }
 }

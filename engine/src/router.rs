@@ -19,7 +19,49 @@ pub struct Placement {
     shards: u32,
 }
 
+/// A map of slots that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlacementError {
+    /// Not every slot has a place.
+    #[error("a placement of {found} slots, expected {SLOT_COUNT}")]
+    Slots {
+        /// Slots given.
+        found: usize,
+    },
+    /// A slot is given to a shard that is not there.
+    #[error("slot {slot} is placed on shard {shard}, and there are {shards}")]
+    Shard {
+        /// The slot.
+        slot: u16,
+        /// The shard.
+        shard: u32,
+        /// How many there are.
+        shards: u32,
+    },
+}
+
 impl Placement {
+    /// Each slot where this map says.
+    ///
+    /// # Errors
+    /// [`PlacementError`] unless each slot has a place on one of the shards.
+    pub fn new(shard_of_slot: Vec<u32>, shards: u32) -> Result<Self, PlacementError> {
+        if shard_of_slot.len() != SLOT_COUNT {
+            return Err(PlacementError::Slots { found: shard_of_slot.len() });
+        }
+        match (0..).zip(&shard_of_slot).find(|(_, shard)| **shard >= shards) {
+            Some((slot, &shard)) => Err(PlacementError::Shard { slot, shard, shards }),
+            None => Ok(Self { shard_of_slot, shards }),
+        }
+    }
+
+    /// The shard of a slot.
+    #[must_use]
+    pub fn shard_of(&self, slot: u16) -> u32 {
+        self.shard_of_slot[usize::from(slot) % SLOT_COUNT]
+    }
+
     /// Slots dealt out in turn, so that neighbours in the hash space do not share a shard by accident of count.
     ///
     /// # Panics

@@ -13,6 +13,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod regroup;
+
+pub use regroup::{RegroupError, Share, ShareError, regroup};
+
 /// Declared losses kept: enough for a feed that gaps every second over the longest default window.
 const GAPS_MAX: usize = 1_024;
 
@@ -208,6 +212,15 @@ struct LaneState<'a> {
     emitted: u64,
 }
 
+impl LaneState<'_> {
+    fn check(&self) -> Result<(), SnapshotError> {
+        if self.accounts.len() == SLOT_COUNT {
+            return Ok(());
+        }
+        Err(SnapshotError::Section { section: "lane", problem: "not one entry per slot" })
+    }
+}
+
 fn save_lane(lane: &Lane, bytes: &mut Vec<u8>) {
     let state = LaneState { accounts: Cow::Borrowed(lane.accounts()), emitted: lane.emitted() };
     snapshot::append(bytes, &state);
@@ -215,9 +228,7 @@ fn save_lane(lane: &Lane, bytes: &mut Vec<u8>) {
 
 fn restore_lane(lane: &mut Lane, bytes: &[u8]) -> Result<(), SnapshotError> {
     let state: LaneState<'_> = snapshot::read(bytes, "lane")?;
-    if state.accounts.len() != SLOT_COUNT {
-        return Err(SnapshotError::Section { section: "lane", problem: "not one entry per slot" });
-    }
+    state.check()?;
     lane.restore(&state.accounts, state.emitted);
     Ok(())
 }

@@ -120,7 +120,7 @@ impl Writer {
 }
 
 /// A verified snapshot, read section by section in the order they were written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
     sections_left: u32,

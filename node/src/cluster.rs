@@ -20,7 +20,9 @@ use tidegate_cluster::{
 };
 use tidegate_journal::commit::CommitOptions;
 use tidegate_live::replication::{ReplicaSnapshots, ReplicationDriver, replication};
-use tidegate_live::{IngestHandle, Live, LiveGroup, LiveGroups, LiveOptions, Network, SnapshotOptions};
+use tidegate_live::{
+    IngestHandle, Live, LiveGroup, LiveGroups, LiveOptions, Network, SnapshotOptions, SnapshotSettings,
+};
 use tidegate_quic::Limits;
 use tidegate_replica::{Command, Member as Incarnation, Meta};
 
@@ -342,11 +344,11 @@ impl Member {
         self.config.groups
     }
 
-    /// Starts the node beside its engine, whose settings in short are `fingerprint`.
+    /// Starts the node beside its engine, whose settings are `settings`.
     pub(crate) fn start(
         &self,
         prepared: Prepared,
-        fingerprint: [u8; 16],
+        settings: &SnapshotSettings,
         drivers: Vec<ReplicationDriver>,
         live: &Live,
         network: &Network,
@@ -354,7 +356,7 @@ impl Member {
         let of =
             |((port, found), ingest): ((ReplicationDriver, &tidegate_live::Recovered), &IngestHandle)| {
                 let snapshots =
-                    Snapshotting { when: self.snapshots, settings: fingerprint, point: found.point };
+                    Snapshotting { when: self.snapshots, settings: settings.clone(), point: found.point };
                 NodeGroup { snapshots, port, ingest: ingest.clone() }
             };
         let groups = drivers.into_iter().zip(live.recovered_groups()).zip(live.ingest_groups()).map(of);

@@ -26,7 +26,7 @@ use tidegate_cluster::Ended;
 use tidegate_gateway::{Gateway, GatewayError, Refusals, Sources, StageNode};
 use tidegate_journal::SyncPolicy;
 use tidegate_journal::commit::CommitOptions;
-use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network, Threads, settings_fingerprint};
+use tidegate_live::{JournalSettings, Live, LiveError, LiveReport, Network, SnapshotSettings, Threads};
 use tidegate_proto::StreamKind;
 use tidegate_proto::hub::StreamMeta;
 use tidegate_quic::{ClientOptions, QuicServer, SecurityError, ServerError, ServerStats, Trust};
@@ -221,8 +221,8 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         }
         let (prepared, drivers) = member.prepare(&mut options, &mut limits, &text, now_ns)?;
         let metas: Vec<StreamMeta> = streams.iter().map(meta).collect();
-        let fingerprint = settings_fingerprint(&text, &metas, &options);
-        replication = Some((prepared, fingerprint, drivers));
+        let of = SnapshotSettings::of(&text, &metas, &options);
+        replication = Some((prepared, of, drivers));
         listen = member.place.clients;
     }
     // What is made up does not lie among what was found.
@@ -250,8 +250,8 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         .block_on(async { QuicServer::start(listen, security, limits, live.ingest(), live.hub()) })
         .map_err(server_failure)?;
     let node = match (&member, replication) {
-        (Some(member), Some((prepared, fingerprint, drivers))) => {
-            Some(member.start(prepared, fingerprint, drivers, &live, &network)?)
+        (Some(member), Some((prepared, of, drivers))) => {
+            Some(member.start(prepared, &of, drivers, &live, &network)?)
         }
         _ => None,
     };
@@ -305,7 +305,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
             "recovered": settings.config.journal.enabled.then(|| {
                 let found = live.recovered();
                 json!({
-                    "snapshot": found.snapshot, "records": found.records, "events": found.events, "notes": found.notes,
+                    "snapshot": found.snapshot, "shards_before": found.regrouped.map(|(took, _)| took), "records": found.records, "events": found.events, "notes": found.notes,
                     "torn_bytes": found.torn_bytes, "refused": found.refused, "seconds": took.as_secs_f64(),
                 })
             }),
@@ -327,6 +327,11 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     }
     if let Some(node) = &node {
         crate::cluster::note_recovered(node.recovered(), ui);
+        for (group, found) in live.recovered_groups().iter().enumerate() {
+            let of =
+                if live.recovered_groups().len() > 1 { format!("group {group}: ") } else { String::new() };
+            journal::regrouped(found, &of, ui);
+        }
     }
     let mut demo = None;
     if args.demo {

@@ -119,11 +119,116 @@ fn other_settings_read_the_log_from_its_start() {
     let path = folder.path();
     write_trades(&path.join("all.csv"), 5_000);
     publish(path, "data", "", 5_000);
-    let (server, hello) = serve(path, "data", "--shards 2");
+    let (server, hello) = serve(path, "data", "--horizon 7s");
     let recovered = &hello["recovered"];
     assert_eq!((&recovered["snapshot"], &recovered["events"]), (&Value::Null, &Value::from(5_000)));
     assert!(recovered["notes"][0].as_str().is_some_and(|note| note.contains("it was taken with")));
     end(server);
+}
+
+/// Trades of many symbols, some of them late.
+fn write_market(path: &Path, events: u64) {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path).expect("a file"));
+    writeln!(out, "ts,symbol,price,size").expect("room");
+    for at in 0..events {
+        let late = if at % 17 == 0 { 700_000_000 } else { at % 3 * 1_000_000 };
+        let (ts, symbol) = (START_NS + 1_000_000_000 + at * 2_000_000 - late, at * at % 23);
+        writeln!(out, "{ts},S{symbol},{},{}", 900 + at * 7 % 77, 1 + at % 13).expect("room");
+    }
+}
+
+/// Ends a server in order, and has readers of some of its streams read them from the first result to the last; its notes, its summary, and the
+/// results of each, sorted where no order is promised.
+fn read_out(
+    folder: &Path,
+    data: &str,
+    (server, hello): (Running, Value),
+    streams: &[&str],
+) -> (String, Value, Vec<Vec<String>>) {
+    let address = hello["listening"].as_str().expect("an address");
+    let readers: Vec<(Running, String)> = streams
+        .iter()
+        .map(|stream| {
+            let place = format!("--server {address} --data {data}");
+            let line = format!("subscribe {stream} --from sequence:1 --output jsonl {place}");
+            let mut reader = Running::start(folder, &line);
+            let first = reader.line();
+            (reader, first)
+        })
+        .collect();
+    server.signal("-INT");
+    let (out, words, code) = server.rest();
+    assert_eq!(code, Some(0), "{words}");
+    let summary: Value = serde_json::from_str(out.last().expect("a summary")).expect("a summary");
+    let results = readers.into_iter().map(|(reader, first)| {
+        let (mut lines, words, code) = reader.rest();
+        assert_eq!(code, Some(0), "{words}");
+        lines.push(first);
+        lines.sort_unstable();
+        lines
+    });
+    let results = results.collect();
+    (words, summary, results)
+}
+
+/// The same feed in the same three parts: to a server that is started anew with other shards each time, and to one that goes on.
+#[test]
+fn a_server_starts_again_with_any_number_of_shards() {
+    let folder = folder();
+    let path = folder.path();
+    write_market(&path.join("all.csv"), 12_000);
+    let pipeline = "--bars 1s,4s@1s,20t,session:50ms,sliding:2s/500ms --ind sma:5,rsi:14,vwap:4 --regime hmm:2 --anomaly volume";
+    let serve = |data: &str, shards: u32| {
+        let line = format!(
+            "serve --json --listen 127.0.0.1:0 --http off --data {data} --journal --shards {shards} {pipeline}"
+        );
+        let mut server = Running::start(path, &line);
+        let hello: Value = serde_json::from_str(&server.line()).expect("it says where it listens");
+        (server, hello)
+    };
+    let publish = |data: &str, hello: &Value, count: u64| {
+        let address = hello["listening"].as_str().expect("an address");
+        let line =
+            format!("publish all.csv --count {count} --ack durable --json --server {address} --data {data}");
+        assert_eq!(common::json(path, &line, 0)["acked"], count);
+    };
+    let parts = [4_000, 8_000, 12_000];
+
+    let calm = serve("calm", 1);
+    parts.iter().for_each(|count| publish("calm", &calm.1, *count));
+    let streams = ["bars.1s", "bars.sliding-2s-500ms", "ind.1s", "regime.20t", "anomaly.20t"];
+    let (_, calm, wanted) = read_out(path, "calm", calm, &streams);
+    assert!(wanted.iter().all(|results| results.len() > 200), "{calm}");
+
+    let mut before = None;
+    for (shards, count) in [1, 3, 2].into_iter().zip(parts) {
+        let (server, hello) = serve("data", shards);
+        let recovered = &hello["recovered"];
+        assert_eq!(recovered["shards_before"], Value::from(before), "{recovered}");
+        assert_eq!(recovered["notes"], Value::Array(Vec::new()), "{recovered}");
+        assert_eq!(
+            (recovered["snapshot"].is_null(), &recovered["events"]),
+            (before.is_none(), &Value::from(0))
+        );
+        publish("data", &hello, count);
+        let last = count == 12_000;
+        let (words, summary, results) =
+            read_out(path, "data", (server, hello), if last { &streams } else { &[] });
+        let said = before.map(|before: u32| {
+            let of = if before == 1 { "shard" } else { "shards" };
+            format!("note: the snapshot of {before} {of} is taken over by {shards}")
+        });
+        let told: Vec<&str> = words.lines().filter(|line| line.contains("is taken over by")).collect();
+        assert_eq!(told, said.as_deref().into_iter().collect::<Vec<_>>(), "{words}");
+        before = Some(shards);
+        if last {
+            assert!(summary["digest"].is_string() && summary["events"] == 12_000, "{summary}");
+            for what in ["digest", "events", "imbalance", "streams"] {
+                assert_eq!(summary[what], calm[what], "{what}");
+            }
+            assert_eq!(results, wanted);
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The trades of open and amendable windows, in log order, so that a cancel can rebuild what sums cannot undo.
 
+use crate::regroup::Kept;
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use tidegate_engine::{Event, kind};
+use tidegate_engine::{Event, KeyMeta, Share, kind};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Trades per block: the unit of eviction.
@@ -129,9 +130,44 @@ impl History {
     pub(super) fn restore(&mut self, blocks: &[Cow<'_, [[u64; 4]]>], cut: u64) {
         *self = Self::new(self.events_max);
         for words in blocks {
-            self.push(<[Event]>::ref_from_bytes(words.as_bytes()).expect("four words are an event"));
+            self.push(events_of(words));
         }
         self.cut = cut;
+    }
+
+    pub(super) fn regroup<'k>(&self, keys: &'k [KeyMeta]) -> Regrouped<'k> {
+        Regrouped { keys, trades: Kept::new(), to: Self::new(self.events_max) }
+    }
+}
+
+fn events_of(words: &[[u64; 4]]) -> &[Event] {
+    <[Event]>::ref_from_bytes(words.as_bytes()).expect("four words are an event")
+}
+
+/// Trades of several shards on their way into one.
+pub(super) struct Regrouped<'k> {
+    keys: &'k [KeyMeta],
+    trades: Kept<Event>,
+    to: History,
+}
+
+impl Regrouped<'_> {
+    pub(super) fn take(&mut self, blocks: &[Cow<'_, [[u64; 4]]>], cut: u64, share: &Share<'_>) {
+        for event in blocks.iter().flat_map(|words| events_of(words)) {
+            if let Some(key) = share.new_key(event.key) {
+                self.trades.push(self.keys, key as usize, event.ts_event, Event { key, ..*event });
+            }
+        }
+        if share.has_counts() {
+            self.to.cut += cut;
+        }
+    }
+
+    pub(super) fn finish(mut self) -> History {
+        for event in self.trades.sorted() {
+            self.to.push(std::slice::from_ref(&event));
+        }
+        self.to
     }
 }
 

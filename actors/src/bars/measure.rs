@@ -8,11 +8,13 @@ use super::acc::Acc;
 use super::history::History;
 use super::retained::{Retained, RetainedState};
 use super::time::Head;
+use crate::regroup::count;
 use rkyv::with::{AsOwned, Map};
 use std::borrow::Cow;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{
-    BarState, BarWords, Cause, Context, Emit, Event, Fate, Ledger, Operator, Output, flag, kind,
+    BarState, BarWords, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, Share,
+    ShareError, flag, kind,
 };
 
 /// What ends a bar. The trade that reaches it belongs to the bar it ends.
@@ -316,6 +318,29 @@ impl Operator for MeasureBars {
         self.retained.restore(state.retained);
         self.history.restore(&state.history, state.history_cut);
         self.ledger = Ledger { delivered: state.delivered, by_fate: state.by_fate };
+        Ok(())
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        self.grow(keys.len());
+        let (mut retained, mut history) = (self.retained.regroup(keys), self.history.regroup(keys));
+        for share in shares {
+            let state: State<'_> = snapshot::read(share.state(), "measure bars")?;
+            let held = state.open.iter().zip(state.ordinals.iter()).zip(state.cancelled_at.iter());
+            let held: Vec<_> =
+                held.map(|((open, ordinal), cancelled)| (*open, *ordinal, *cancelled)).collect();
+            for (old, new) in share.keys() {
+                if let Some((open, ordinal, cancelled)) = held.get(old) {
+                    (self.open[new], self.ordinals[new], self.cancelled_at[new]) =
+                        (*open, *ordinal, *cancelled);
+                }
+            }
+            retained.take(&state.retained, share);
+            history.take(&state.history, state.history_cut, share);
+            count(&mut self.ledger, share, state.delivered, state.by_fate);
+        }
+        self.retained = retained.finish();
+        self.history = history.finish();
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! Closed bars that can still change: kept by event time, found by key.
 
 use super::acc::Acc;
+use crate::regroup::Kept;
 use rkyv::with::{AsOwned, Map};
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use tidegate_engine::Table;
+use tidegate_engine::{KeyMeta, Share, Table};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A closed bar with its place in the key's chain.
@@ -54,7 +55,7 @@ pub(super) struct Retained {
     bars_max: u64,
     /// Bars dropped before their time because of `bars_max`.
     cut: u64,
-    /// The newest `end` among those.
+    /// The newest `end` among those, also of shards whose keys came here: which key's they were is not known any more. 0 for none.
     cut_until: u64,
 }
 
@@ -103,7 +104,8 @@ impl Retained {
 
     /// Whether a bar that ends at `end` may have been among those, so that not finding it says nothing.
     pub(super) fn may_have_cut(&self, end: u64) -> bool {
-        self.cut > 0 && end <= self.cut_until
+        // No window ends at 0.
+        end <= self.cut_until
     }
 
     fn place(&self, index: u64) -> usize {
@@ -204,6 +206,44 @@ impl Retained {
         self.last = state.last.into_owned().into();
         self.cut = state.cut;
         self.cut_until = state.cut_until;
+    }
+}
+
+/// Closed bars of several shards on their way into one.
+pub(super) struct Regrouped<'k> {
+    keys: &'k [KeyMeta],
+    bars: Kept<Closed>,
+    to: Retained,
+}
+
+impl Retained {
+    pub(super) fn regroup<'k>(&self, keys: &'k [KeyMeta]) -> Regrouped<'k> {
+        Regrouped { keys, bars: Kept::new(), to: Self::new(self.bars_max as usize) }
+    }
+}
+
+impl Regrouped<'_> {
+    pub(super) fn take(&mut self, state: &RetainedState<'_>, share: &Share<'_>) {
+        for bar in state.bars.iter().flat_map(|run| run.iter()) {
+            if let Some(key) = share.new_key(bar.key) {
+                self.bars.push(self.keys, key as usize, bar.end, Closed { key, ..*bar });
+            }
+        }
+        if share.has_counts() {
+            self.to.cut += state.cut;
+        }
+        self.to.cut_until = self.to.cut_until.max(state.cut_until);
+    }
+
+    pub(super) fn finish(mut self) -> Retained {
+        self.to.grow(self.keys.len());
+        for bar in self.bars.sorted() {
+            let key = bar.key as usize;
+            let previous = self.to.last[key];
+            self.to.append(Closed { previous, ..bar });
+            self.to.last[key] = self.to.next;
+        }
+        self.to
     }
 }
 

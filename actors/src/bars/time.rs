@@ -4,16 +4,18 @@ use super::acc::{Acc, Aligned, EMPTY};
 use super::history::History;
 use super::retained::{Retained, RetainedState};
 use super::{BarOptions, LatePolicy};
+use crate::regroup::{Dues, count};
 use rkyv::with::{AsOwned, Map};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use tidegate_engine::snapshot::{self, SnapshotError};
 use tidegate_engine::{
-    BarState, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, Table, WindowWidth, flag,
-    kind, output_kind,
+    BarState, Cause, Context, Emit, Event, Fate, KeyMeta, Ledger, Operator, Output, Share, ShareError, Table,
+    WindowWidth, flag, kind, output_kind,
 };
 
 const NONE: u32 = u32::MAX;
+const SECTION: &str = "time bars";
 
 /// Windows a key may hold open beside its newest one. Disorder within the watermark's bound needs
 /// `disorder / width + 1`; more is a broken clock at the source.
@@ -135,6 +137,14 @@ impl TimeBars {
             newest_ts: 0,
             ledger: Ledger::default(),
         }
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<State<'static>, SnapshotError> {
+        let state: State<'static> = snapshot::read(bytes, SECTION)?;
+        if state.width != self.width {
+            return Err(SnapshotError::Section { section: SECTION, problem: "of another width" });
+        }
+        Ok(state)
     }
 
     /// Bytes of state per key that is always there, without what disorder and retention add.
@@ -635,10 +645,7 @@ impl Operator for TimeBars {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let state: State<'_> = snapshot::read(bytes, "time bars")?;
-        if state.width != self.width {
-            return Err(SnapshotError::Section { section: "time bars", problem: "of another width" });
-        }
+        let state = self.read(bytes)?;
         self.newest = state.newest.into_owned().into();
         self.parked = state.parked.into_owned();
         self.parked_head = state.parked_head.into_owned().into();
@@ -648,6 +655,52 @@ impl Operator for TimeBars {
         self.history.restore(&state.history, state.history_cut);
         self.newest_ts = state.newest_ts;
         self.ledger = Ledger { delivered: state.delivered, by_fate: state.by_fate };
+        Ok(())
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        self.grow(keys.len());
+        let (mut parked, mut dues) = (Vec::new(), Dues::default());
+        let (mut retained, mut history) = (self.retained.regroup(keys), self.history.regroup(keys));
+        for share in shares {
+            let state = self.read(share.state())?;
+            for (old, new) in share.keys() {
+                if let Some(newest) = state.newest.get(old) {
+                    self.newest[new] = *newest;
+                }
+                let mut next = state.parked_head.get(old).copied().unwrap_or(NONE);
+                for _ in 0..PARKED_PER_KEY_MAX {
+                    let Some(window) = state.parked.get(next as usize) else { break };
+                    parked.push((new, window.acc));
+                    next = window.next;
+                }
+                if next != NONE {
+                    return Err(
+                        SnapshotError::Section { section: SECTION, problem: "not valid state" }.into()
+                    );
+                }
+            }
+            for Due { start, keys } in &state.due {
+                dues.take(*start, keys, share);
+            }
+            retained.take(&state.retained, share);
+            history.take(&state.history, state.history_cut, share);
+            // A bound for the stamps of all its keys, wherever they are now.
+            self.newest_ts = self.newest_ts.max(state.newest_ts);
+            count(&mut self.ledger, share, state.delivered, state.by_fate);
+        }
+        // In the order of the keys, and of each key as its share had them: the first is found first.
+        parked.sort_by_key(|(key, _)| *key);
+        for (place, (key, acc)) in parked.iter().enumerate() {
+            let more = parked.get(place + 1).is_some_and(|(next, _)| next == key);
+            self.parked.push(Parked { acc: *acc, next: if more { place as u32 + 1 } else { NONE } });
+            if self.parked_head[*key] == NONE {
+                self.parked_head[*key] = place as u32;
+            }
+        }
+        self.due = dues.sorted(keys).map(|(start, keys)| Due { start, keys }).collect();
+        self.retained = retained.finish();
+        self.history = history.finish();
         Ok(())
     }
 }

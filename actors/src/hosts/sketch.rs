@@ -32,6 +32,16 @@ impl Pool {
         place as u32
     }
 
+    /// A block with what the one at `place` of another pool holds; [`NONE`] is none.
+    pub(super) fn adopt(&mut self, place: u32, from: &Self) -> u32 {
+        if place == NONE {
+            return NONE;
+        }
+        let block = self.take();
+        self.block_mut(block).copy_from_slice(from.block(place));
+        block
+    }
+
     /// Gives a block back; [`NONE`] is none.
     pub(super) fn give_back(&mut self, place: u32) {
         if place != NONE {

@@ -5,7 +5,7 @@ use super::spec::IndicatorSpec;
 use crate::finality::first_final;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::SnapshotError;
-use tidegate_engine::{Analyzer, BarState, Emit, Output, output_kind};
+use tidegate_engine::{Analyzer, BarState, Emit, KeyMeta, Output, Share, ShareError, output_kind};
 
 /// Computes a row of indicators per final bar of one stream and emits it as [`output_kind::VALUES`].
 ///
@@ -79,5 +79,9 @@ impl Analyzer for IndicatorAnalyzer {
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         self.set.restore(snapshot)
+    }
+
+    fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
+        self.set.regroup(keys.len(), shares)
     }
 }

@@ -6,7 +6,7 @@ use rkyv::with::AsOwned;
 use std::borrow::Cow;
 use tidegate_engine::output::OUTPUT_WORDS;
 use tidegate_engine::snapshot::{self, SnapshotError};
-use tidegate_engine::{BarWords, units};
+use tidegate_engine::{BarWords, Share, ShareError, units};
 
 /// What an indicator reads of a bar. Prices in 1e-9, volume in 1e-8, notional in 1e-17.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -329,6 +329,11 @@ impl IndicatorSet {
     /// # Errors
     /// [`SnapshotError::Section`] when the bytes are another set's or do not validate; nothing is changed.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.words = self.read(bytes)?;
+        Ok(())
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Vec<u64>, SnapshotError> {
         let section = "indicators";
         let Saved { fingerprint, words } = snapshot::read(bytes, section)?;
         if fingerprint != self.fingerprint() {
@@ -340,7 +345,31 @@ impl IndicatorSet {
         if !sound {
             return Err(SnapshotError::Section { section, problem: "of another shape" });
         }
-        self.words = words.into_owned();
+        Ok(words.into_owned())
+    }
+
+    /// Takes over shares of saved states of such sets, of at most `keys` keys in all.
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn regroup(&mut self, keys: usize, shares: &[Share<'_>]) -> Result<(), ShareError> {
+        let stride = self.stride;
+        let mut words = vec![0; keys * stride];
+        let mut used = 0;
+        for share in shares {
+            let saved = self.read(share.state())?;
+            for (old, new) in share.keys() {
+                // Until its first bar a key's words are zeros, whether it has some or none.
+                if let Some(block) = saved.chunks_exact(stride).nth(old)
+                    && block[0] != 0
+                {
+                    words[new * stride..][..stride].copy_from_slice(block);
+                    used = used.max(new + 1);
+                }
+            }
+        }
+        words.truncate(used * stride);
+        self.words = words;
         Ok(())
     }
 

@@ -30,7 +30,9 @@ use crossbeam_utils::CachePadded;
 pub(crate) use stats::{Cells, add};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidegate_engine::{Digest, FullPolicy, Ledger, Legacy, Output, Receiver, Router, Stage, Waker, ring};
+use tidegate_engine::{
+    Digest, FullPolicy, Ledger, Legacy, Output, Receiver, RegroupError, Router, Stage, Waker, ring,
+};
 use worker::{Worker, WorkerParts};
 
 /// Makes the stages of one shard. Called once per shard and once more per restart; each time it must make the same.
@@ -296,7 +298,8 @@ impl Runtime {
         Self::launch(make_stages, options, &[])
     }
 
-    /// Starts from snapshots, one per shard, as a runtime of the same stages and as many shards took them. The router
+    /// Starts from snapshots, one per shard, as a runtime of the same stages and as many shards took them; those of another number
+    /// are made into such by [`regrouped`]. The router
     /// starts empty: keys are to be defined again in the same order, which changes nothing in the shards.
     ///
     /// # Errors
@@ -470,6 +473,32 @@ impl Drop for Runtime {
             drop(self.supervision.take().map(Supervision::join));
         }
     }
+}
+
+/// Divides what the shards of a runtime saved at one barrier among `shards` of another one of the same stages, for its [`Runtime::restore`]. `keys` are
+/// the names of all keys, in the order in which the router was told of them.
+///
+/// # Errors
+/// [`RegroupError`] by what does not fit together.
+pub fn regrouped(
+    make: &StageFactory,
+    states: &[&[u8]],
+    keys: &[u64],
+    shards: u32,
+) -> Result<Vec<ShardSnapshot>, RegroupError> {
+    if shards == 0 {
+        return Err(RegroupError::Empty { states: states.len(), shards });
+    }
+    let placement = tidegate_engine::Placement::round_robin(shards);
+    let new = tidegate_engine::regroup(&|| make(), states, keys, shards, &|slot| placement.shard_of(slot))?;
+    let saved = (0..).zip(new).map(|(number, shard)| ShardSnapshot {
+        shard: number,
+        barrier: None,
+        events: shard.events(),
+        pause_ns: 0,
+        bytes: shard.save(Vec::new()),
+    });
+    Ok(saved.collect())
 }
 
 /// Whether there is a snapshot for each shard.

@@ -74,7 +74,7 @@ pub enum FailurePolicy {
 /// How a [`super::Runtime`] is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeOptions {
-    /// Shards, a thread each: 1 to 256.
+    /// Shards, a thread each: 1 to [`RuntimeOptions::SHARDS_MAX`].
     pub shards: u32,
     /// Places of each ring of events, and of outputs between stages: 64 to 1 048 576.
     pub ring_events: usize,
@@ -157,6 +157,9 @@ pub enum RuntimeError {
 const RING_RANGE: (u64, u64) = (64, 1 << 20);
 
 impl RuntimeOptions {
+    /// Most shards of a runtime.
+    pub const SHARDS_MAX: u32 = 256;
+
     /// Checks every bound.
     ///
     /// # Errors
@@ -169,7 +172,7 @@ impl RuntimeOptions {
                 Err(RuntimeError::Option { option, found, min, max })
             }
         };
-        check("shards", u64::from(self.shards), (1, 256))?;
+        check("shards", u64::from(self.shards), (1, u64::from(Self::SHARDS_MAX)))?;
         check("ring_events", self.ring_events as u64, RING_RANGE)?;
         check("batch_max", self.batch_max as u64, (1, 1 << 16))?;
         if let Outputs::Ring { capacity } = self.outputs {

@@ -3,7 +3,7 @@
 use crate::render::{Tone, Ui, bytes, duration, thousands};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tidegate_live::{Health, IngestReport, IngestStats, Live, Progress, WriterStats};
+use tidegate_live::{Health, IngestReport, IngestStats, Live, Progress, Recovered, WriterStats};
 
 /// How often the journal is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -28,6 +28,7 @@ pub(super) fn note_recovered(live: &Live, data: &Path, elsewhere: Option<&str>, 
         ui.note(&format!(
             "went on from the snapshot of offset {offset} ({size}) and {events} events behind it, in {folder}, in {took}"
         ));
+        regrouped(found, "", ui);
     } else if found.records == 0 {
         ui.note(&format!("the journal in {folder} begins empty"));
     } else {
@@ -42,6 +43,14 @@ pub(super) fn note_recovered(live: &Live, data: &Path, elsewhere: Option<&str>, 
     if found.refused > 0 {
         let refused = thousands(found.refused);
         ui.note(&format!("left out {refused} records of sources: feed.sources_max is lower than it was"));
+    }
+}
+
+/// A word about a snapshot that other shards took; `of` says of which group, in front of it.
+pub(super) fn regrouped(found: &Recovered, of: &str, ui: &Ui) {
+    if let Some((took, take)) = found.regrouped {
+        let shards = if took == 1 { "shard" } else { "shards" };
+        ui.note(&format!("{of}the snapshot of {took} {shards} is taken over by {take}"));
     }
 }
 

@@ -573,7 +573,7 @@ mod tests {
         let (_inbox, inbox) = mpsc::channel(1);
         let (_incarnation, incarnation) = watch::channel(1);
         let (stop, stopped) = watch::channel(false);
-        let of = Snapshotting { when: SnapshotOptions::default(), settings: [6; 16], point: None };
+        let of = Snapshotting { when: SnapshotOptions::default(), settings: [6; 16].into(), point: None };
         let status = Arc::new(Mutex::new(ReplicaStatus::default()));
         let mut driver = Driver {
             group: 0,

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_journal::Point;
 use tidegate_live::replication::ReplicationDriver;
-use tidegate_live::{IngestHandle, SnapshotOptions};
+use tidegate_live::{IngestHandle, SnapshotOptions, SnapshotSettings};
 use tidegate_replica::{Command, GroupId, Member, Meta, NodeId, Replica, ReplicaOptions};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -209,12 +209,12 @@ pub struct Recovered {
 }
 
 /// Snapshots of a node's group, for whoever starts it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshotting {
     /// When they are taken.
     pub when: SnapshotOptions,
-    /// What the engine depends on beside the log ([`tidegate_live::settings_fingerprint`]).
-    pub settings: [u8; 16],
+    /// What the engine depends on beside the log.
+    pub settings: SnapshotSettings,
     /// The point of the one that the engine was started with.
     pub point: Option<Point>,
 }

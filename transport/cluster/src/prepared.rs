@@ -13,6 +13,7 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use tidegate_journal::SnapshotFolder;
+use tidegate_live::SnapshotSettings;
 use tidegate_replica::{Base, Fit, GroupId, Log, Rules, SLOTS, Slots};
 
 /// A node's folder, locked, with its logs read.
@@ -152,15 +153,15 @@ impl PreparedGroup {
     }
 
     /// Whether there is a sound snapshot of other settings.
-    fn has_foreign(&self, settings: [u8; 16]) -> bool {
+    fn has_foreign(&self, settings: &SnapshotSettings) -> bool {
         let files = SnapshotFolder::new(&self.snapshots()).list().unwrap_or_default();
-        files.iter().filter_map(|file| file.info().ok()).any(|info| info.settings != settings)
+        files.iter().filter_map(|file| file.info().ok()).any(|info| !settings.fit(info.settings))
     }
 
     /// Puts together what the engine began with and what the log has. `lineage` is metadata's.
     pub(crate) fn begin(self, lineage: u64, of: &Snapshotting) -> Result<Begins, ClusterError> {
         let point = of.point;
-        if point.is_none() && self.found.log.base() > 0 && self.has_foreign(of.settings) {
+        if point.is_none() && self.found.log.base() > 0 && self.has_foreign(&of.settings) {
             // A mistake in the settings of all nodes must not cost all copies.
             return Err(ClusterError::Settings { path: self.snapshots() });
         }
@@ -229,7 +230,7 @@ mod tests {
     }
 
     fn snapshotting(settings: [u8; 16], point: Option<Point>) -> Snapshotting {
-        Snapshotting { when: SnapshotOptions::default(), settings, point }
+        Snapshotting { when: SnapshotOptions::default(), settings: settings.into(), point }
     }
 
     /// A node whose log begins at 40 and ends at 50, with a snapshot of offset 45 and one of another history.

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tidegate_journal::{Point, SnapshotFile, SnapshotFolder, SnapshotInfo};
-use tidegate_live::SnapshotOptions;
 use tidegate_live::replication::Written;
+use tidegate_live::{SnapshotOptions, SnapshotSettings};
 use tidegate_replica::wire::CHUNK_BYTES_MAX;
 use tidegate_replica::{Base, Machine, Member, SnapshotId};
 
@@ -80,7 +80,7 @@ pub(crate) struct Snapshots {
     path: PathBuf,
     cluster: u64,
     when: SnapshotOptions,
-    settings: [u8; 16],
+    settings: SnapshotSettings,
     /// Bytes and records ordered since the last one, and its tick.
     since: (u64, u64),
     tick: u64,
@@ -192,7 +192,7 @@ impl Snapshots {
     }
 
     fn id(&self, file: &SnapshotFile) -> Option<SnapshotId> {
-        let info = file.info().ok().filter(|info| info.settings == self.settings)?;
+        let info = file.info().ok().filter(|info| self.settings.fit(info.settings))?;
         let mut hash = [0; HASH_BYTES as usize];
         let end = file.bytes.checked_sub(HASH_BYTES)?;
         File::open(&file.path).and_then(|open| open.read_exact_at(&mut hash, end)).ok()?;
@@ -257,7 +257,7 @@ impl Snapshots {
     /// Finds the hash of what was fetched, zeros if it is damaged; or the settings it was taken with, when those are others. For a thread
     /// that may block: that is not a moment's work for a large one.
     pub(crate) fn checker(&self, id: SnapshotId) -> impl FnOnce() -> Checked + Send + 'static {
-        let (path, cluster, mine) = (self.path.join(FETCHED), self.cluster, self.settings);
+        let (path, cluster, mine) = (self.path.join(FETCHED), self.cluster, self.settings.clone());
         move || {
             let bytes = std::fs::metadata(&path)?.len();
             let fetched = SnapshotFile { offset: id.offset, path, bytes };
@@ -266,7 +266,7 @@ impl Snapshots {
                 Ok(snapshot) => {
                     let SnapshotInfo { point, settings, .. } = snapshot.info;
                     let here = (point.lineage >> 64) as u64 == cluster && point.epoch == id.epoch;
-                    if here && settings != mine {
+                    if here && !mine.fit(settings) {
                         let taken = tidegate_live::saved_settings(&snapshot).unwrap_or_default();
                         return Ok(Err(taken));
                     }
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     fn snapshots(when: SnapshotOptions, log_bytes_max: u64) -> Snapshots {
-        let of = Snapshotting { when, settings: [0; 16], point: None };
+        let of = Snapshotting { when, settings: [0; 16].into(), point: None };
         Snapshots::new(Path::new("nowhere"), "1", Budget::new(), of, log_bytes_max)
     }
 
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn one_that_is_fetched_is_there_until_nobody_asks_for_it() {
         let path = tempfile::tempdir().unwrap();
-        let of = Snapshotting { when: SnapshotOptions::default(), settings: [6; 16], point: None };
+        let of = Snapshotting { when: SnapshotOptions::default(), settings: [6; 16].into(), point: None };
         let mut snapshots = Snapshots::new(path.path(), "1", Budget::new(), of, 4 << 30);
         let folder = SnapshotFolder::new(path.path());
         let write = |offset: u64| {

@@ -39,9 +39,13 @@ fn streams() -> Vec<StreamMeta> {
 }
 
 /// A life that ends at once: what it found, how long its start took, and what it did.
-fn life(folder: &Path, snapshots: bool) -> Result<(Recovered, Duration, LiveReport), Box<dyn Error>> {
+fn life(
+    folder: &Path,
+    snapshots: bool,
+    shards: u32,
+) -> Result<(Recovered, Duration, LiveReport), Box<dyn Error>> {
     let options = LiveOptions {
-        runtime: RuntimeOptions::default(),
+        runtime: RuntimeOptions { shards, ..RuntimeOptions::default() },
         journal: Some(JournalSettings {
             folder: folder.to_owned(),
             remote: None,
@@ -108,13 +112,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut number = |usual: u64| arguments.next().map_or(Ok(usual), |text| text.parse());
     let (events, keys, size) = (number(20_000_000)?, number(2_000)?, number(500)?);
     write(folder, events, keys, size)?;
-    let (found, took, whole) = life(folder, false)?;
+    let (found, took, whole) = life(folder, false, 1)?;
     let (millions, seconds) = (found.events as f64 / 1e6, took.as_secs_f64());
     println!(
         "the whole log: {millions:.1} M events in {seconds:.3} s, {:.2} M events/s in batches of {size}",
         millions / seconds
     );
-    let (_, _, report) = life(folder, true)?;
+    let (_, _, report) = life(folder, true, 1)?;
     let stats = report.ingest.stats.snapshots.ok_or("no snapshots")?;
     if let Some(problem) = stats.problem {
         return Err(problem.into());
@@ -127,7 +131,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         pause / megabytes * 10.0,
         stats.ingest_pause_ns as f64 / 1e6,
     );
-    let (found, took, again) = life(folder, true)?;
+    let (found, took, again) = life(folder, true, 1)?;
     if (found.snapshot, again.runtime.digest.short()) != (stats.offset, whole.runtime.digest.short()) {
         return Err("the snapshot was not gone on from, or to other results".into());
     }
@@ -136,5 +140,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         took.as_secs_f64(),
         found.records
     );
+    let (found, took, again) = life(folder, true, 4)?;
+    if (found.regrouped, again.runtime.digest.short()) != (Some((1, 4)), whole.runtime.digest.short()) {
+        return Err("the snapshot was not taken over by other shards, or to other results".into());
+    }
+    println!("from the snapshot, by 4 shards: {:.3} s, the same digest", took.as_secs_f64());
     Ok(())
 }

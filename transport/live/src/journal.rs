@@ -140,6 +140,8 @@ pub struct Recovered {
     pub point: Option<Point>,
     /// Bytes of it.
     pub snapshot_bytes: u64,
+    /// How many shards took it and how many took it over, where these are not as many.
+    pub regrouped: Option<(u32, u32)>,
     /// Snapshots that were of no use, and why.
     pub notes: Vec<String>,
     /// Records read and applied.

@@ -29,6 +29,7 @@ mod packed;
 mod recovery;
 pub mod replication;
 mod service;
+mod settings;
 mod snapshot;
 mod streams;
 
@@ -43,7 +44,8 @@ pub use latency::{LatencyHandle, LatencyStats};
 pub use network::Network;
 pub use packed::Plain;
 pub use replication::Replication;
-pub use service::{Live, LiveError, LiveOptions, LiveReport, settings_fingerprint};
+pub use service::{Live, LiveError, LiveOptions, LiveReport};
+pub use settings::SnapshotSettings;
 pub use snapshot::{SavedNames, SnapshotStats, saved_names, saved_settings};
 pub use streams::{ChangeError, NewStreams, StreamChanges};
 pub use tidegate_actors::runtime::{Threads, ThreadsError};

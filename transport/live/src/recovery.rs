@@ -2,11 +2,11 @@
 
 use crate::journal::{JournalError, JournalSettings};
 use crate::replication::ReplicaSnapshots;
+use crate::settings::SnapshotSettings;
 use crate::snapshot::{IngestState, LoadedShards, digest_bytes, load, part};
-use tidegate_actors::runtime::{ShardSnapshot, StageFactory};
-use tidegate_engine::snapshot;
+use tidegate_actors::runtime::{ShardSnapshot, StageFactory, regrouped};
+use tidegate_engine::{Digest, name_hash, snapshot};
 use tidegate_journal::scan::begin;
-use tidegate_journal::snapshot::fingerprint;
 use tidegate_journal::{
     Disk, OpenError, Snapshot, SnapshotFault, SnapshotFile, SnapshotFileError, SnapshotFolder, SnapshotInfo,
 };
@@ -18,6 +18,8 @@ pub(crate) struct Loaded {
     pub(crate) bytes: u64,
     pub(crate) ingest: IngestState,
     pub(crate) shards: Vec<ShardSnapshot>,
+    /// How many shards took it and how many take it over, where these are not as many.
+    pub(crate) regrouped: Option<(u32, u32)>,
 }
 
 /// What a start goes on from.
@@ -38,8 +40,9 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) stages: &'a StageFactory,
     pub(crate) shards: u32,
     pub(crate) streams: usize,
-    /// The settings that the state depends on.
-    pub(crate) settings: &'a str,
+    /// The settings that the state depends on, in short and in full.
+    pub(crate) settings: SnapshotSettings,
+    pub(crate) text: String,
 }
 
 /// Why a snapshot that is whole is of no use.
@@ -56,29 +59,27 @@ impl Pipeline<'_> {
         let only = |id, name: &str| {
             snapshot.parts_of(id).next().ok_or_else(|| Useless::Broken(format!("its {name} are missing")))
         };
-        if snapshot.info.settings != fingerprint(self.settings) {
+        let Some(taken_by) = self.settings.shards_of(snapshot.info.settings) else {
             let taken = only(part::SETTINGS, "settings")?;
             let taken = String::from_utf8_lossy(taken.bytes).into_owned();
-            return Err(Useless::Foreign(format!(
-                "it was taken with `{taken}`, now it is `{}`",
-                self.settings
-            )));
-        }
+            return Err(Useless::Foreign(format!("it was taken with `{taken}`, now it is `{}`", self.text)));
+        };
         let ingest: IngestState = snapshot::read(only(part::INGEST, "sources")?.bytes, "ingest")
             .map_err(|error| broken(error.to_string()))?;
         let saved: Vec<_> = snapshot.parts_of(part::SHARD).collect();
-        if !(0..self.shards).eq(saved.iter().map(|part| part.index)) {
-            return Err(broken(format!("it holds {} shards, expected {}", saved.len(), self.shards)));
+        if !(0..taken_by).eq(saved.iter().map(|part| part.index)) {
+            return Err(broken(format!("it holds {} shards, expected {taken_by}", saved.len())));
         }
         let LoadedShards { digest, streams, events, watermark } =
             load(self.stages, saved.iter().map(|part| part.bytes), self.streams).map_err(broken)?;
         if digest_bytes(&digest) != snapshot.info.digest {
             return Err(broken("its results have another digest than it says".to_owned()));
         }
-        let mut names = 0;
+        let (mut names, mut keys) = (0, Vec::new());
         for name in ingest.names() {
             hub.define(name);
             names += 1 + name.len();
+            keys.push(name_hash(name.as_bytes()));
         }
         if names != ingest.names.len() {
             return Err(broken("a name cannot be read".to_owned()));
@@ -97,15 +98,45 @@ impl Pipeline<'_> {
             hub.restore(number, past).map_err(|error| broken(error.to_string()))?;
         }
         hub.set_watermark(watermark);
-        let shards = saved.iter().zip(events).map(|(part, events)| ShardSnapshot {
-            shard: part.index,
-            barrier: None,
-            events,
-            pause_ns: 0,
-            bytes: part.bytes.to_vec(),
-        });
+        let states = saved.iter().map(|part| part.bytes);
+        let (shards, regrouped) = if taken_by == self.shards {
+            let shards = (0..).zip(states.zip(events)).map(|(shard, (bytes, events))| ShardSnapshot {
+                shard,
+                barrier: None,
+                events,
+                pause_ns: 0,
+                bytes: bytes.to_vec(),
+            });
+            (shards.collect(), None)
+        } else {
+            let shards = self.regrouped(&states.collect::<Vec<_>>(), &keys, &digest)?;
+            (shards, Some((taken_by, self.shards)))
+        };
         let (info, bytes) = (snapshot.info, snapshot.info.file_bytes());
-        Ok(Loaded { info, bytes, shards: shards.collect(), ingest })
+        Ok(Loaded { info, bytes, shards, ingest, regrouped })
+    }
+
+    /// States that other shards saved, as those of as many as there are now.
+    fn regrouped(
+        &self,
+        states: &[&[u8]],
+        keys: &[u64],
+        digest: &Digest,
+    ) -> Result<Vec<ShardSnapshot>, Useless> {
+        // It is of use to as many as took it.
+        let refused = |why: String| {
+            let (by, shards) = (states.len(), self.shards);
+            Useless::Foreign(format!(
+                "it was taken by {by} shards and cannot be taken over by {shards}: {why}"
+            ))
+        };
+        let shards =
+            regrouped(self.stages, states, keys, self.shards).map_err(|why| refused(why.to_string()))?;
+        let loaded = load(self.stages, shards.iter().map(|shard| shard.bytes.as_slice()), self.streams);
+        if loaded.map_err(refused)?.digest != *digest {
+            return Err(refused("the results would have another digest".to_owned()));
+        }
+        Ok(shards)
     }
 
     /// Opens the journal's folder and finds what to go on from.

@@ -10,6 +10,7 @@ use crate::journal::{JournalError, JournalSettings, Recovered, SnapshotOptions};
 use crate::latency::{LatencyHandle, Percentiles, measure};
 use crate::recovery::{Base, Loaded, Pipeline};
 use crate::replication::{ReplicaSnapshots, Replication, Written};
+use crate::settings::{self, SnapshotSettings};
 use crate::snapshot::{Ends, Maker};
 use crate::streams::StreamChanges;
 use std::collections::BTreeSet;
@@ -194,40 +195,21 @@ fn base(
     streams: &[StreamMeta],
     options: &LiveOptions,
 ) -> Result<Option<Base>, LiveError> {
-    let pipeline =
-        |text| Pipeline { stages, shards: options.runtime.shards, streams: streams.len(), settings: text };
+    let pipeline = |text: &str| Pipeline {
+        stages,
+        shards: options.runtime.shards,
+        streams: streams.len(),
+        settings: SnapshotSettings::of(text, streams, options),
+        text: settings::text(text, streams, options, options.runtime.shards),
+    };
     let hub = || Hub::new(streams.to_vec(), options.hub);
     if let Some(settings) = &options.journal {
-        let text = state_settings(&settings.settings, streams, options);
-        return Ok(Some(pipeline(&text).base(settings, hub)??));
+        return Ok(Some(pipeline(&settings.settings).base(settings, hub)??));
     }
     if let Some(settings) = options.snapshots.as_ref().filter(|_| options.replication.is_some()) {
-        let text = state_settings(&settings.settings, streams, options);
-        return Ok(Some(pipeline(&text).replica_base(settings, hub)??));
+        return Ok(Some(pipeline(&settings.settings).replica_base(settings, hub)??));
     }
     Ok(None)
-}
-
-/// What a snapshot of such an engine says of its settings, in short: one that says something else is of no use here.
-#[must_use]
-pub fn settings_fingerprint(settings: &str, streams: &[StreamMeta], options: &LiveOptions) -> [u8; 16] {
-    tidegate_journal::snapshot::fingerprint(&state_settings(settings, streams, options))
-}
-
-/// Everything that the state depends on beside the log.
-fn state_settings(settings: &str, streams: &[StreamMeta], options: &LiveOptions) -> String {
-    let streams: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
-    let fence = options.fence.map_or_else(
-        || "none".to_owned(),
-        |fence| format!("{}ns/{}/{}ns", fence.jump_max_ns, fence.confirm_count, fence.end_jump_max_ns),
-    );
-    format!(
-        "{}; streams {}; {} shards; disorder {} ns; fence {fence}",
-        settings,
-        streams.join(","),
-        options.runtime.shards,
-        options.disorder_ns,
-    )
 }
 
 /// The hub, with its past if there is one, and the shards' states.
@@ -254,7 +236,8 @@ struct MakerParts {
     options: SnapshotOptions,
     folder: PathBuf,
     reserve_bytes: u64,
-    settings: String,
+    settings: SnapshotSettings,
+    text: String,
     stages: StageFactory,
     shards: u32,
     streams: u16,
@@ -282,7 +265,8 @@ impl MakerParts {
             options: snapshots,
             folder: folder.clone(),
             reserve_bytes,
-            settings: state_settings(settings, streams, options),
+            settings: SnapshotSettings::of(settings, streams, options),
+            text: settings::text(settings, streams, options, options.runtime.shards),
             stages: Arc::clone(stages),
             shards: options.runtime.shards,
             streams: streams.len() as u16,
@@ -298,6 +282,7 @@ impl MakerParts {
             keep: self.options.keep,
             reserve_bytes: self.reserve_bytes,
             settings: self.settings,
+            text: self.text,
             stages: self.stages,
             shards: self.shards,
             streams: self.streams,
@@ -332,6 +317,7 @@ fn recover(
         (None, None) => Recovered::default(),
     };
     found.notes = notes;
+    found.regrouped = loaded.as_ref().and_then(|loaded| loaded.regrouped);
     for file in &damaged {
         // Kept for whoever wants to know what happened; the log is whole without it.
         let _ = folder.set_aside(file);

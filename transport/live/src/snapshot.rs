@@ -6,12 +6,13 @@
 
 use crate::egress::HubHandle;
 use crate::replication::Written;
+use crate::settings::SnapshotSettings;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{BarrierWatch, ShardSnapshot, StageFactory, StatsHandle};
 use tidegate_engine::{Digest, SLOT_COUNT, SequencerState, Shard, snapshot};
-use tidegate_journal::snapshot::{Part, fingerprint};
+use tidegate_journal::snapshot::Part;
 use tidegate_journal::{Point, SnapshotFolder, SnapshotInfo};
 use tidegate_proto::feed::{FeedGroup, FeedServerState};
 
@@ -242,7 +243,9 @@ pub(crate) struct Maker {
     pub(crate) keep: usize,
     /// Bytes that must stay free on the disk: the journal goes first.
     pub(crate) reserve_bytes: u64,
-    pub(crate) settings: String,
+    pub(crate) settings: SnapshotSettings,
+    /// The settings in full.
+    pub(crate) text: String,
     pub(crate) stages: StageFactory,
     pub(crate) shards: u32,
     pub(crate) streams: u16,
@@ -360,7 +363,7 @@ impl Maker {
         let mut ingest = Vec::new();
         snapshot::append(&mut ingest, &request.state);
         let mut parts = vec![
-            Part { id: part::SETTINGS, index: 0, bytes: self.settings.as_bytes() },
+            Part { id: part::SETTINGS, index: 0, bytes: self.text.as_bytes() },
             Part { id: part::INGEST, index: 0, bytes: &ingest },
         ];
         parts.extend(shards.iter().map(|shard| Part {
@@ -378,7 +381,7 @@ impl Maker {
         if free < self.reserve_bytes.saturating_add(bytes) {
             return Err(format!("{bytes} bytes of it would leave less than the reserve free"));
         }
-        let settings = fingerprint(&self.settings);
+        let settings = self.settings.own();
         let info = SnapshotInfo {
             point,
             taken_ns: request.taken_ns,
@@ -387,7 +390,8 @@ impl Maker {
             ..SnapshotInfo::default()
         };
         let (file, _) = self.folder.write(info, &parts).map_err(|error| error.to_string())?;
-        let mine = |info: &SnapshotInfo| info.settings == settings && info.point.lineage == point.lineage;
+        let mine =
+            |info: &SnapshotInfo| self.settings.fit(info.settings) && info.point.lineage == point.lineage;
         let kept = self.folder.prune(self.keep, mine).map_err(|error| error.to_string())?;
         if kept.len() >= self.keep.max(2)
             && let Some(oldest) = kept.last()

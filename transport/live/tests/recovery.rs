@@ -6,7 +6,10 @@ use std::sync::Arc;
 use tidegate_actors::bars::{BarOptions, BarSpec};
 use tidegate_actors::indicators::IndicatorAnalyzer;
 use tidegate_actors::runtime::{RuntimeOptions, StageFactory};
-use tidegate_engine::{AnalyzerStage, Event, Price, Size, Stage, flag, name_hash, slot_of};
+use tidegate_engine::snapshot::SnapshotError;
+use tidegate_engine::{
+    AnalyzerStage, Context, Emit, Event, Ledger, Operator, Price, Size, Stage, flag, name_hash, slot_of,
+};
 use tidegate_journal::commit::CommitOptions;
 use tidegate_journal::{
     Batch, Disk, Journal, JournalOptions, OpenError, Point, PointError, SnapshotFile, SnapshotFolder,
@@ -85,9 +88,16 @@ fn options(folder: &Path, layout: Layout, snapshots: bool) -> LiveOptions {
 
 /// A life of the server from start to an end in order.
 fn live(folder: &Path, layout: Layout, snapshots: bool) -> Result<(Recovered, LiveReport), LiveError> {
-    let options = options(folder, layout, snapshots);
-    let network = Network::start(layout.threads, &options.runtime).unwrap();
-    let live = network.live(stages(), streams(), options)?;
+    life(options(folder, layout, snapshots), stages(), layout.threads)
+}
+
+fn life(
+    options: LiveOptions,
+    stages: StageFactory,
+    threads: Threads,
+) -> Result<(Recovered, LiveReport), LiveError> {
+    let network = Network::start(threads, &options.runtime).unwrap();
+    let live = network.live(stages, streams(), options)?;
     let recovered = live.recovered().clone();
     let report = live.finish()?;
     Ok((recovered, report))
@@ -231,33 +241,40 @@ const LAYOUTS: [Layout; 3] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
+    /// Each life has shards of its own.
     #[test]
     fn a_snapshot_and_the_tail_are_the_whole_log(
         acts in prop::collection::vec(act(), 10..60),
-        cuts in prop::collection::vec(0.0f64..1.0, 1..4),
-        layout in prop::sample::select(&LAYOUTS[..]),
+        lives in prop::collection::vec((0.0f64..1.0, prop::sample::select(&LAYOUTS[..])), 1..4),
+        first in prop::sample::select(&LAYOUTS[..]),
+        last in prop::sample::select(&LAYOUTS[..]),
     ) {
         let batches = batches(&acts);
         let whole = tempfile::tempdir().unwrap();
         write(whole.path(), &batches);
-        let (recovered, calm) = live(whole.path(), layout, false).unwrap();
+        let (recovered, calm) = live(whole.path(), first, false).unwrap();
         prop_assert_eq!(recovered.snapshot, None);
 
         let folder = tempfile::tempdir().unwrap();
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| (cut * batches.len() as f64) as usize).collect();
-        cuts.sort_unstable();
-        let (mut from, mut snapshot, mut stops) = (0, None, 0);
-        for cut in cuts.into_iter().chain([batches.len()]) {
+        let mut lives: Vec<(usize, Layout)> =
+            lives.iter().map(|&(cut, layout)| ((cut * batches.len() as f64) as usize, layout)).collect();
+        lives.sort_unstable_by_key(|(cut, _)| *cut);
+        let (mut from, mut snapshot, mut stops, mut taken_by) = (0, None, 0, 0);
+        for (cut, layout) in lives.into_iter().chain([(batches.len(), last)]) {
             write(folder.path(), &batches[from..cut]);
             let written: u64 = batches[from..cut].iter().map(|batch| u64::from(batch.count())).sum();
             from = cut;
             let (recovered, report) = live(folder.path(), layout, true).unwrap();
             prop_assert_eq!(recovered.snapshot, snapshot);
+            let others = snapshot.is_some() && taken_by != layout.shards;
+            prop_assert_eq!(recovered.regrouped, others.then_some((taken_by, layout.shards)));
+            prop_assert_eq!(recovered.notes, Vec::<String>::new());
             // Beside what was written since: the word of every life since the snapshot that it had stopped.
             prop_assert_eq!(recovered.records, written + stops);
             let stats = report.ingest.stats.snapshots.clone().unwrap();
             // A life that found nothing new takes no snapshot, so several words may be behind one.
             stops = if stats.written > 0 { 1 } else { stops + 1 };
+            taken_by = if stats.written > 0 { layout.shards } else { taken_by };
             prop_assert_eq!((stats.failed, stats.problem.clone()), (0, None));
             snapshot = stats.offset;
             if cut == batches.len() {
@@ -371,31 +388,99 @@ fn a_snapshot_of_another_log_or_beyond_it_is_refused() {
 
 #[test]
 fn a_snapshot_of_other_settings_is_passed_over_unless_the_log_begins_behind_it() {
+    let later = |folder: &Path| {
+        let options = LiveOptions { disorder_ns: 4_000_000, ..options(folder, LAYOUTS[2], true) };
+        life(options, stages(), LAYOUTS[2].threads)
+    };
     let folder = tempfile::tempdir().unwrap();
     let batches = sample(folder.path(), LAYOUTS[0]);
     let whole = tempfile::tempdir().unwrap();
     write(whole.path(), &batches);
-    let (_, calm) = live(whole.path(), LAYOUTS[2], false).unwrap();
-    let (recovered, report) = live(folder.path(), LAYOUTS[2], true).unwrap();
+    let (_, calm) = later(whole.path()).unwrap();
+    let (recovered, report) = later(folder.path()).unwrap();
     assert_eq!((recovered.snapshot, recovered.notes.len()), (None, 2));
-    assert!(recovered.notes[0].contains("1 shards"), "{:?}", recovered.notes);
+    assert!(recovered.notes[0].contains("1 shards; disorder 3000000 ns"), "{:?}", recovered.notes);
     assert_eq!(account(&report), account(&calm));
 
     // Without its first segment only what is behind the snapshots can be had.
     let folder = tempfile::tempdir().unwrap();
     sample(folder.path(), LAYOUTS[0]);
     std::fs::remove_file(folder.path().join("0000000000000000.tgj")).unwrap();
-    match live(folder.path(), LAYOUTS[2], true) {
+    match later(folder.path()) {
         Err(LiveError::Journal(JournalError::Headless { first, notes, .. })) => {
             assert!(first > 0 && notes.len() == 2, "{first} {notes:?}");
         }
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("it started without what was in front of its log"),
     }
-    let (recovered, report) = live(folder.path(), LAYOUTS[0], true).unwrap();
-    assert!(recovered.snapshot.is_some());
+    let whole = tempfile::tempdir().unwrap();
+    write(whole.path(), &batches);
     let (_, calm) = live(whole.path(), LAYOUTS[0], false).unwrap();
+    // However many shards there are.
+    let (recovered, report) = live(folder.path(), LAYOUTS[1], true).unwrap();
+    assert!(recovered.snapshot.is_some() && recovered.regrouped == Some((1, 3)), "{recovered:?}");
     assert_eq!(account(&report), account(&calm));
+}
+
+/// An operator of a user's that says nothing of other shards.
+struct Mine(Box<dyn Operator>);
+
+impl Operator for Mine {
+    fn on_events(&mut self, context: &Context, events: &[Event], out: &mut Emit<'_>) {
+        self.0.on_events(context, events, out);
+    }
+
+    fn on_watermark(&mut self, context: &Context, out: &mut Emit<'_>) {
+        self.0.on_watermark(context, out);
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.0.ledger()
+    }
+
+    fn save(&self, bytes: &mut Vec<u8>) {
+        self.0.save(bytes);
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.0.restore(bytes)
+    }
+}
+
+#[test]
+fn a_stage_that_cannot_be_divided_keeps_its_snapshots_for_as_many_shards() {
+    let mine = || -> StageFactory {
+        Arc::new(|| {
+            let own = |name: &str| {
+                let spec: BarSpec = name.parse().unwrap();
+                Box::new(Mine(spec.operator(BarOptions::default())))
+            };
+            vec![bars("1s", 0).with(indicators(1, 0)), Stage::new("mine", 2, own("20t"))]
+        })
+    };
+    let run = |folder: &Path, layout: Layout| life(options(folder, layout, true), mine(), layout.threads);
+    let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let batches = sample(folder.path(), LAYOUTS[0]);
+    write(whole.path(), &batches);
+    let (_, calm) = run(whole.path(), LAYOUTS[0]).unwrap();
+    let before = SnapshotFolder::new(folder.path()).list().unwrap();
+    let (recovered, report) = run(folder.path(), LAYOUTS[2]).unwrap();
+    assert_eq!((recovered.snapshot, recovered.regrouped, recovered.notes.len()), (None, None, 2));
+    for words in ["1 shards and cannot be taken over by 2", "the stage `mine`", "cannot be divided by keys"] {
+        assert!(recovered.notes[0].contains(words), "{:?}", recovered.notes);
+    }
+    // The whole log is there, and says the same.
+    let digest = |report: &LiveReport| report.runtime.digest.clone();
+    assert_eq!(digest(&report), digest(&calm));
+    // It is sound, and nobody called it damaged: with as many shards as took it, it is of use.
+    let newest = newest(folder.path());
+    assert!(before.iter().all(|file| file.offset < newest.offset));
+    std::fs::remove_file(newest.path).unwrap();
+    let kept = SnapshotFolder::new(folder.path()).list().unwrap().remove(0);
+    assert_eq!(kept, before[0]);
+    let (recovered, report) = run(folder.path(), LAYOUTS[0]).unwrap();
+    assert_eq!((recovered.snapshot, recovered.notes), (Some(kept.offset), Vec::new()));
+    assert_eq!(digest(&report), digest(&calm));
 }
 
 /// A snapshot of version 1 with its journal, as version 1 wrote them. `UPDATE_GOLDEN=1` writes them anew, which nobody should have to: a
@@ -421,18 +506,22 @@ fn version_1_is_gone_on_from() {
             }
         }
     }
-    let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(golden).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    let (recovered, report) = live(folder.path(), layout, true).unwrap();
-    assert_eq!((recovered.snapshot, recovered.notes), (Some(2_002), Vec::new()));
     // What this version makes of the whole log.
     let (other, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write(whole.path(), &sample(other.path(), layout));
     let (_, calm) = live(whole.path(), layout, false).unwrap();
-    assert_eq!(account(&report), account(&calm));
+    // By as many shards, and by others.
+    for layout in LAYOUTS {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(golden).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let (recovered, report) = live(folder.path(), layout, true).unwrap();
+        assert_eq!((recovered.snapshot, recovered.notes), (Some(2_002), Vec::new()));
+        assert_eq!(recovered.regrouped, (layout.shards > 1).then_some((1, layout.shards)));
+        assert_eq!(account(&report), account(&calm));
+    }
 }
 
 /// Two groups beside each other have one hub; a snapshot is of one of them, and what it has for readers is that group's alone.
