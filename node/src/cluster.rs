@@ -112,8 +112,11 @@ fn init(args: &ClusterInitArgs, ui: &Ui) -> Outcome {
             place.clients.to_string(),
         ];
         if config.copies > 0 {
-            let held: Vec<String> =
-                (0u16..).zip(config.held(*node)).filter(|(_, held)| *held).map(|(group, _)| group.to_string()).collect();
+            let held: Vec<String> = (0u16..)
+                .zip(config.held(*node))
+                .filter(|(_, held)| *held)
+                .map(|(group, _)| group.to_string())
+                .collect();
             cells.push(held.join(" "));
         }
         table.cells(cells.into_iter().map(|cell| (Tone::Plain, cell)).collect());

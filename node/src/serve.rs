@@ -391,7 +391,8 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
             Ended::Snapshot(offset) => {
                 format!("fetched the leader's snapshot behind {} entries of the log", thousands(*offset))
             }
-            _ => "a loss was declared in a group that is relayed here: begins anew with what is left".to_owned(),
+            _ => "a loss was declared in a group that is relayed here: begins anew with what is left"
+                .to_owned(),
         });
         return Ok(None);
     }

@@ -189,7 +189,8 @@ fn parse_zone(text: &str) -> Result<String, String> {
 }
 
 fn parse_node_zone(text: &str) -> Result<(u16, String), String> {
-    let (node, zone) = text.split_once('=').ok_or_else(|| format!("`{text}` is no zone of a node such as 1=east"))?;
+    let (node, zone) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is no zone of a node such as 1=east"))?;
     let node = node.parse().map_err(|_| format!("`{node}` is no number of a node"))?;
     Ok((node, parse_zone(zone)?))
 }

@@ -117,7 +117,8 @@ pub(super) fn join(args: &ClusterJoinArgs, ui: &Ui) -> Outcome {
             sleep(LOOK).await;
         }
         let (_, meta) = known(&mut operator).await?;
-        let relays = meta.groups.iter().all(|group| !group.holders.is_empty() && !group.holders.contains(&node));
+        let relays =
+            meta.groups.iter().all(|group| !group.holders.is_empty() && !group.holders.contains(&node));
         let is = if relays { "is there: it holds no group, and relays all of them" } else { "is in sync" };
         ui.print(&format!("node {node} {is}\n"));
         Ok(Exit::Ok)

@@ -649,7 +649,8 @@ mod tests {
             let made = ClusterConfig::found(dir.path(), nodes(4), zones, founding, (30, 1_700_000_000));
             made.map(|config| (ClusterConfig::read(&dir.path().join("node-2")).unwrap(), config))
         };
-        let refused = |min_isr, groups, copies| make(of(min_isr, groups, copies), &[]).unwrap_err().to_string();
+        let refused =
+            |min_isr, groups, copies| make(of(min_isr, groups, copies), &[]).unwrap_err().to_string();
         for copies in [1, 5] {
             let words = refused(2, 4, copies);
             assert!(words.contains(&format!("held by {copies} nodes, allowed are 2,")), "{words}");

@@ -487,7 +487,10 @@ impl Links {
         }
         let group = u16::from_le_bytes([opening[6], opening[7]]);
         let replica = opening[5] == Kind::Replica as u8;
-        if opening[..4] != OPEN || opening[4] != VERSION || (group != 0 && !replica && opening[5] != Kind::Relay as u8) {
+        if opening[..4] != OPEN
+            || opening[4] != VERSION
+            || (group != 0 && !replica && opening[5] != Kind::Relay as u8)
+        {
             return Err(format!("a stream begins with {opening:02x?}"));
         }
         let Some(kind) = Kind::of(opening[5]) else {

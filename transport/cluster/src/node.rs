@@ -316,7 +316,8 @@ impl Node {
         let (log_bytes_max, budget) = (LOG_BYTES_MAX / u64::from(config.groups), Budget::new());
         let (mut of_groups, mut ports, mut relays) = (groups.into_iter(), ports.into_iter(), Vec::new());
         for (group, there) in (0..).zip(there) {
-            let status = ReplicaStatus { node, group, ..ReplicaStatus::default() };
+            let incarnation = me.incarnation;
+            let status = ReplicaStatus { node, group, incarnation, ..ReplicaStatus::default() };
             let status = Arc::new(Mutex::new(status));
             let mut show = |ingest: Option<IngestHandle>| {
                 let hub = partial.then(|| hub.clone());

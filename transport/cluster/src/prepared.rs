@@ -278,7 +278,8 @@ mod tests {
         assert_eq!(left, [45], "the one of another history is gone");
         assert!(matches!(Prepared::of(&dir), Err(ClusterError::Taken { .. })), "two processes in one folder");
         let (_lock, groups) = prepared.into_parts();
-        let [first, second] = <[Option<PreparedGroup>; 2]>::try_from(groups).ok().unwrap().map(Option::unwrap);
+        let [first, second] =
+            <[Option<PreparedGroup>; 2]>::try_from(groups).ok().unwrap().map(Option::unwrap);
         let begins = first.begin(7, &snapshotting(MINE, Some(point))).unwrap();
         assert_eq!((begins.lineage, begins.base.offset, begins.log.end(), begins.lossy), (2, 45, 50, false));
         let empty = second.begin(7, &snapshotting(MINE, None)).unwrap();

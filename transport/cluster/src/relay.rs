@@ -434,7 +434,8 @@ impl RelayDriver {
 /// Nodes that a group's results can be read at, the best first.
 fn rank(meta: &Meta, group: GroupId, me: NodeId, connected: &[NodeId]) -> Vec<NodeId> {
     let Some(of) = meta.group(group) else { return Vec::new() };
-    let mut nodes: Vec<NodeId> = connected.iter().copied().filter(|node| meta.is_held(group, *node)).collect();
+    let mut nodes: Vec<NodeId> =
+        connected.iter().copied().filter(|node| meta.is_held(group, *node)).collect();
     let zone = meta.zone(me);
     nodes.sort_by_key(|&node| {
         let in_sync = of.isr.iter().any(|member| member.node == node);
@@ -486,7 +487,10 @@ mod tests {
         FrameWriter::new(&mut bytes).edge(0, [(5, 9), (6, 1)].into_iter());
         FrameWriter::new(&mut bytes).edge(3, std::iter::empty());
         let question = Question::parse(&bytes).unwrap();
-        assert_eq!((question.settings, question.past, question.next), ([7; 16], true, vec![(0, 5, 9), (0, 6, 1)]));
+        assert_eq!(
+            (question.settings, question.past, question.next),
+            ([7; 16], true, vec![(0, 5, 9), (0, 6, 1)])
+        );
         for end in 0..bytes.len() {
             let cut = Question::parse(&bytes[..end]);
             assert!(cut.is_none_or(|cut| cut.next.len() < 3), "{end}");

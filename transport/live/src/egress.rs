@@ -729,7 +729,8 @@ impl Egress {
         let several = count > 0;
         let sleeper = Sleeper::default();
         outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
-        let (mut desk, handle) = Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock, usize::from(count) + 1);
+        let (mut desk, handle) =
+            Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock, usize::from(count) + 1);
         if several {
             desk.set_heard(0);
         }

@@ -50,7 +50,9 @@ impl LiveOptions {
 
     /// By number, whether a group is held here.
     pub(crate) fn held(&self) -> Vec<bool> {
-        self.groups.as_ref().map_or_else(|| vec![true], |groups| groups.of.iter().map(Option::is_some).collect())
+        self.groups
+            .as_ref()
+            .map_or_else(|| vec![true], |groups| groups.of.iter().map(Option::is_some).collect())
     }
 }
 

@@ -10,7 +10,7 @@
 //! reader of the group's slots gets that asks by number. A HEARTBEAT's nonce there is the event time up to which all was sent.
 
 use crate::close::Close;
-use crate::frame::{Frame, FrameWriter, RECORD_HEAD_BYTES};
+use crate::frame::{Frame, FrameWriter, LossCause, RECORD_HEAD_BYTES};
 use crate::wire::{BODY_BYTES_MAX, FrameType, SEQUENCE_MAX};
 use tidegate_engine::{Output, SLOT_COUNT, name_hash, output_kind};
 
@@ -56,6 +56,9 @@ pub enum RelayError {
         /// The number that came.
         found: u64,
     },
+    /// The holder dropped results, as this node was too far behind: they are to be asked for again.
+    #[error("the holder has dropped results, this node is too far behind")]
+    Behind,
     /// A result that cannot be of the group.
     #[error("stream {stream}, slot {slot}, number {sequence}: no result of this group")]
     Foreign {
@@ -112,12 +115,14 @@ pub struct Relay {
     slots: Vec<u16>,
     streams: Vec<Numbers>,
     stage: Stage,
-    /// Whether the past was read.
+    /// Whether the past was read, which is asked for until some connection has caught up.
     past: bool,
     /// Whether some connection caught up with its holder.
     joined: bool,
     /// Whether what is missing now was asked for before.
     asked: bool,
+    /// Whether the holder dropped results on this connection, as this node was too far behind.
+    dropped: bool,
     stats: RelayStats,
 }
 
@@ -140,6 +145,7 @@ impl Relay {
             past: false,
             joined: false,
             asked: false,
+            dropped: false,
             stats: RelayStats::default(),
         }
     }
@@ -158,13 +164,13 @@ impl Relay {
 
     /// A connection stands. Writes EDGE frames with the numbers that are wanted, and says whether the past is wanted too.
     pub fn connected(&mut self, out: &mut Vec<u8>) -> bool {
-        self.stage = Stage::Past;
+        (self.stage, self.dropped) = (Stage::Past, false);
         for (stream, numbers) in (0u16..).zip(&mut self.streams) {
             numbers.caught_up = false;
             let next = self.slots.iter().copied().zip(numbers.next.iter().copied());
             FrameWriter::new(out).edge(stream, next.filter(|(_, next)| *next > 1));
         }
-        !self.past
+        !self.joined
     }
 
     /// Takes a frame of the holder; what follows is appended to `out`.
@@ -218,13 +224,24 @@ impl Relay {
                 };
                 numbers.caught_up = true;
                 if self.streams.iter().all(|numbers| numbers.caught_up) {
-                    (self.joined, self.asked) = (true, false);
+                    // What was dropped behind the edges shows in those of the next connection.
+                    (self.joined, self.asked) = (true, self.dropped);
+                    if self.dropped {
+                        return Err(RelayError::Behind);
+                    }
                 }
             }
-            // What is missing shows in the numbers.
+            // Of a slot that nothing more comes of, the numbers would not show it.
+            (Stage::Live, Frame::Loss(loss)) if loss.cause == LossCause::Dropped => {
+                self.dropped = true;
+                if self.streams.iter().all(|numbers| numbers.caught_up) {
+                    self.asked = true;
+                    return Err(RelayError::Behind);
+                }
+            }
             (Stage::Live, Frame::Loss(_)) => {}
             (Stage::Live, Frame::Heartbeat { nonce, .. }) => {
-                if *nonce > self.stats.complete {
+                if *nonce > self.stats.complete && !self.dropped {
                     self.stats.complete = *nonce;
                     out.push(Relayed::Complete(*nonce));
                 }
@@ -300,11 +317,12 @@ impl Relay {
             return Ok(());
         }
         let (stream, slot) = (stream as u16, self.slots[place]);
-        if self.joined && !self.asked {
+        let live = self.joined || numbers.caught_up;
+        if live && !self.asked {
             self.asked = true;
             return Err(RelayError::Gap { stream, slot, expected, found });
         }
-        let beginning = !self.joined && expected == 1;
+        let beginning = !live && expected == 1;
         numbers.next[place] = found;
         self.stats.skipped += if beginning { 0 } else { found - expected };
         out.push(Relayed::Skip { stream, slot, next: found, beginning });

@@ -109,7 +109,8 @@ mod tests {
     fn a_feed_of_a_group_that_is_elsewhere_is_led_there() {
         let source: GroupSource = Arc::new(|| {
             let address = Some(([10, 0, 0, 2], 7_443).into());
-            let leads = vec![GroupLead { node: Some(2), address, epoch: 7, held: true }, GroupLead::default()];
+            let leads =
+                vec![GroupLead { node: Some(2), address, epoch: 7, held: true }, GroupLead::default()];
             GroupMap::new(9, vec![(0, 0), (2_048, 1)], leads).ok()
         });
         let groups = Groups { count: 2, elsewhere: [0, 1].into(), ..Groups::default() };

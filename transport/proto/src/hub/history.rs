@@ -109,7 +109,8 @@ impl History {
         let is = |held: &Output| held.sequence == output.sequence;
         // What is newer than all cannot be there, and that is the rule.
         output.ts <= self.newest_ts
-            && (self.records.iter().any(is) || self.firsts.as_ref().is_some_and(|firsts| firsts.0.iter().any(is)))
+            && (self.records.iter().any(is)
+                || self.firsts.as_ref().is_some_and(|firsts| firsts.0.iter().any(is)))
     }
 
     /// Records taken in, and events in the bars among them.

@@ -105,7 +105,9 @@ impl Hub {
     /// beginning of a relay those who asked for numbers.
     pub fn skip(&mut self, stream: u16, slot: u16, next: u64, beginning: bool) {
         let (at, of) = (usize::from(stream), usize::from(slot) % SLOT_COUNT);
-        let Some(state) = self.streams.get_mut(at).filter(|state| state.phase != Phase::Ended) else { return };
+        let Some(state) = self.streams.get_mut(at).filter(|state| state.phase != Phase::Ended) else {
+            return;
+        };
         let (head, first) = (state.heads[of], state.heads[of] + 1);
         if next <= first {
             return;
@@ -155,7 +157,15 @@ mod tests {
     fn record(name: &str, sequence: u64) -> Output {
         let name = name_hash(name.as_bytes());
         let slot = slot_of(name);
-        Output { name, slot, sequence, ts: sequence, kind: output_kind::VALUES, count: 1, ..Output::default() }
+        Output {
+            name,
+            slot,
+            sequence,
+            ts: sequence,
+            kind: output_kind::VALUES,
+            count: 1,
+            ..Output::default()
+        }
     }
 
     fn slot(name: &str) -> u16 {
@@ -193,7 +203,9 @@ mod tests {
         assert_eq!(hub.next_numbers(0, &mine), [(slot("A"), 4)]);
         let mut names = Vec::new();
         assert_eq!(hub.copy_names(0, &mine, &mut names), None);
-        assert!(names.windows(2).any(|two| two == [1, b'A']) && !names.windows(2).any(|two| two == [1, b'B']));
+        assert!(
+            names.windows(2).any(|two| two == [1, b'A']) && !names.windows(2).any(|two| two == [1, b'B'])
+        );
     }
 
     #[test]
