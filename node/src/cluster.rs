@@ -16,7 +16,7 @@ use std::time::Duration;
 use tidegate_cluster::operate::{Found, Operator};
 use tidegate_cluster::{
     ClusterConfig, ClusterError, Founding, Node, NodeGroup, NodePlace, NodeStatus, Prepared, Recovered,
-    ReplicaStatus, Snapshotting, Speaks,
+    Relaying, ReplicaStatus, Snapshotting, Speaks,
 };
 use tidegate_journal::commit::CommitOptions;
 use tidegate_live::replication::{ReplicaSnapshots, ReplicationDriver, replication};
@@ -85,22 +85,51 @@ fn init(args: &ClusterInitArgs, ui: &Ui) -> Outcome {
         let local = |port: u16| (Ipv4Addr::LOCALHOST, port + at).into();
         nodes.insert(at + 1, NodePlace { peers: local(LOCAL_PEERS), clients: local(LOCAL_CLIENTS) });
     }
-    let min_isr = args.min_isr.unwrap_or(nodes.len() / 2 + 1);
-    let founding = Founding { min_isr, groups: args.groups, durable: args.durable };
-    let config = ClusterConfig::init(&args.dir, nodes, founding, args.days, now_s());
+    let copies = args.copies.map_or(0, usize::from);
+    if args.copies == Some(0) {
+        return Err(Failure::usage("each group is to be held by 0 nodes, allowed are 1 or more"));
+    }
+    let mut zones = BTreeMap::new();
+    for (node, zone) in &args.zone {
+        if zones.insert(*node, zone.clone()).is_some() {
+            return Err(Failure::usage(format!("node {node} has two zones")));
+        }
+    }
+    let least = if copies > 0 { copies } else { nodes.len() };
+    let min_isr = args.min_isr.unwrap_or(least / 2 + 1);
+    let founding = Founding { min_isr, groups: args.groups, durable: args.durable, copies };
+    let config = ClusterConfig::found(&args.dir, nodes, zones, founding, (args.days, now_s()));
     let config = config.map_err(failure)?;
-    let mut table = Table::new(&["node", "folder", "for nodes", "for feeds"]);
+    let mut heads = vec!["node", "folder", "for nodes", "for feeds"];
+    if config.copies > 0 {
+        heads.push("holds groups");
+    }
+    let mut table = Table::new(&heads);
     for (node, place) in &config.nodes {
         let folder = args.dir.join(format!("node-{node}"));
-        table.row([
-            node.to_string().as_str(),
-            &folder.display().to_string(),
-            &place.peers.to_string(),
-            &place.clients.to_string(),
-        ]);
+        let mut cells = vec![
+            node.to_string(),
+            folder.display().to_string(),
+            place.peers.to_string(),
+            place.clients.to_string(),
+        ];
+        if config.copies > 0 {
+            let held: Vec<String> = (0u16..)
+                .zip(config.held(*node))
+                .filter(|(_, held)| *held)
+                .map(|(group, _)| group.to_string())
+                .collect();
+            cells.push(held.join(" "));
+        }
+        table.cells(cells.into_iter().map(|cell| (Tone::Plain, cell)).collect());
     }
     ui.print(&table.render(ui, 0));
-    if config.groups > 1 {
+    if config.copies > 0 {
+        ui.print(&format!(
+            "{} groups, each with a log of its own on {} nodes; the others relay its results to their readers\n",
+            config.groups, config.copies
+        ));
+    } else if config.groups > 1 {
         ui.print(&format!(
             "{} groups, each with a log of its own; every node holds all of them, and leads as many as any other\n",
             config.groups
@@ -108,7 +137,7 @@ fn init(args: &ClusterInitArgs, ui: &Ui) -> Outcome {
     }
     ui.print(&format!(
         "{min_isr} of {} nodes must have an event{} before it is committed\non each: tidegate serve --cluster FOLDER\n",
-        config.nodes.len(),
+        if config.copies > 0 { config.copies } else { config.nodes.len() },
         if config.durable { " on disk" } else { "" }
     ));
     Ok(Exit::Ok)
@@ -287,6 +316,8 @@ pub(crate) struct Member {
     pub(crate) place: NodePlace,
     /// When snapshots are taken.
     snapshots: SnapshotOptions,
+    /// The streams of its shards, by number.
+    streams: Vec<String>,
 }
 
 impl Member {
@@ -295,7 +326,13 @@ impl Member {
         let (node, place) = config.here(dir).map_err(failure)?;
         // Without any of its own it still goes on from those of others.
         let none = SnapshotOptions { every_bytes: 0, every_records: 0, every_ns: 0, keep: 2 };
-        Ok(Self { dir: dir.to_owned(), config, node, place, snapshots: snapshots.unwrap_or(none) })
+        let (snapshots, streams) = (snapshots.unwrap_or(none), Vec::new());
+        Ok(Self { dir: dir.to_owned(), config, node, place, snapshots, streams })
+    }
+
+    /// One whose shards make these streams.
+    pub(crate) fn computing(self, streams: Vec<String>) -> Self {
+        Self { streams, ..self }
     }
 
     /// Opens the node's folder. What is different on a node of a cluster is set; `settings` is what its state depends on beside the log.
@@ -312,19 +349,25 @@ impl Member {
             options.feed.version_max = PROTOCOL_BEFORE;
         }
         let reserve_bytes = CommitOptions::default().reserve_bytes;
-        let (ports, drivers): (Vec<_>, Vec<_>) = (0..prepared.groups()).map(|_| replication()).unzip();
+        let folders = prepared.snapshots();
+        let (mut ports, drivers): (std::collections::VecDeque<_>, Vec<_>) =
+            folders.iter().flatten().map(|_| replication()).unzip();
         let snapshots = |folder| {
             let (keep, settings) = (self.snapshots.keep, settings.to_owned());
             ReplicaSnapshots { folder, keep, reserve_bytes, settings, wall_ns }
         };
-        let folders = prepared.snapshots().into_iter().map(snapshots);
-        let mut of: Vec<LiveGroup> = ports
-            .into_iter()
-            .zip(folders)
-            .map(|(replication, snapshots)| LiveGroup { replication, snapshots: Some(snapshots) })
-            .collect();
+        // Those that other nodes hold have neither.
+        let group = |folder: Option<PathBuf>| {
+            let (replication, snapshots) = (ports.pop_front()?, Some(snapshots(folder?)));
+            Some(LiveGroup { replication, snapshots })
+        };
+        let mut of: Vec<Option<LiveGroup>> = Vec::with_capacity(folders.len());
+        let mut group = group;
+        for folder in folders {
+            of.push(if folder.is_some() { group(folder) } else { None });
+        }
         if of.len() == 1 {
-            let only = of.pop();
+            let only = of.pop().flatten();
             options.snapshots = only.as_ref().and_then(|only| only.snapshots.clone());
             options.replication = only.map(|only| only.replication);
         } else {
@@ -344,15 +387,19 @@ impl Member {
         self.config.groups
     }
 
-    /// Starts the node beside its engine, whose settings are `settings`.
+    /// Starts the node beside its engine, whose settings are these, for the machine and in words.
     pub(crate) fn start(
         &self,
         prepared: Prepared,
-        settings: &SnapshotSettings,
+        (settings, words): (&SnapshotSettings, String),
         drivers: Vec<ReplicationDriver>,
-        live: &Live,
+        live: &mut Live,
         network: &Network,
     ) -> Result<Node, Failure> {
+        let ports = live.take_relays();
+        // Those of the shards alone: what is derived from them, every node derives itself.
+        let streams = self.streams.clone();
+        let relaying = Relaying { hub: live.hub(), streams, settings: (settings.clone(), words), ports };
         let of =
             |((port, found), ingest): ((ReplicationDriver, &tidegate_live::Recovered), &IngestHandle)| {
                 let snapshots =
@@ -360,7 +407,7 @@ impl Member {
                 NodeGroup { snapshots, port, ingest: ingest.clone() }
             };
         let groups = drivers.into_iter().zip(live.recovered_groups()).zip(live.ingest_groups()).map(of);
-        Node::start(prepared, groups.collect(), network.handle()).map_err(failure)
+        Node::start(prepared, groups.collect(), relaying, network.handle()).map_err(failure)
     }
 }
 
@@ -407,6 +454,10 @@ impl Watch {
 
     fn lines(status: &NodeStatus) -> Vec<String> {
         let line = |replica: &ReplicaStatus| {
+            if let Some(relay) = &replica.relay {
+                let from = relay.from.map_or("nowhere yet".to_owned(), |node| format!("node {node}"));
+                return format!("node {}: group {}: relayed from {from}", replica.node, replica.group);
+            }
             let group =
                 if status.replicas.is_empty() { String::new() } else { format!(" group {}:", replica.group) };
             let sync = if replica.in_sync { "in sync" } else { "not in sync" };

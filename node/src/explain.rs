@@ -77,18 +77,27 @@ fn follows(follower: &Value) -> String {
     format!("{} ({state}{behind})", node_name(&follower["node"]))
 }
 
+/// A node that does not hold it, and where it has the results from.
+fn relayed(relay: &Value) -> String {
+    let node = node_name(&relay["node"]);
+    match (relay["from"].as_u64(), relay["behind_ms"].as_u64()) {
+        (Some(from), Some(behind)) => format!("{node} (from node {from}, {behind} ms of event time behind)"),
+        (Some(from), None) => format!("{node} (from node {from})"),
+        (None, _) => format!("{node} (finds nobody who holds it)"),
+    }
+}
+
 fn render(found: &Value, ui: &Ui) -> String {
     let text = |value: &Value| value.as_str().map_or(UNKNOWN.to_owned(), clean);
     let mut facts = Table::facts();
     facts.fact("key", text(&found["key"]));
-    let (shard, shards) = (number(&found["shard"]), number(&found["shards"]));
+    let shard = match &found["shard"] {
+        Value::Null => "no shard of this node".to_owned(),
+        shard => format!("shard {} of {}", number(shard), number(&found["shards"])),
+    };
     facts.fact(
         "place",
-        format!(
-            "slot {}, group {}, shard {shard} of {shards}",
-            number(&found["slot"]),
-            number(&found["group"])
-        ),
+        format!("slot {}, group {}, {shard}", number(&found["slot"]), number(&found["group"])),
     );
     let cluster = &found["cluster"];
     if cluster.is_null() {
@@ -101,6 +110,10 @@ fn render(found: &Value, ui: &Ui) -> String {
         let followers: Vec<String> =
             cluster["followers"].as_array().into_iter().flatten().map(follows).collect();
         facts.fact("followers", if followers.is_empty() { "none".to_owned() } else { followers.join(", ") });
+        let relays: Vec<String> = cluster["relays"].as_array().into_iter().flatten().map(relayed).collect();
+        if !relays.is_empty() {
+            facts.fact("relayed by", relays.join(", "));
+        }
         let (end, committed) = (number(&cluster["end"]), number(&cluster["committed"]));
         facts.fact("offsets", format!("committed {committed} of {end}, at {}", node_name(&cluster["node"])));
     }

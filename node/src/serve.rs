@@ -159,6 +159,8 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     }
     let what = config.plan()?;
     let streams = what.streams()?;
+    let names = || streams.iter().map(|stream| stream.name.clone()).collect();
+    let member = member.map(|member| member.computing(names()));
     let asked = derived::Asked::of(&settings)?;
     let data = settings.data_folder()?;
     let (security, made) = settings.security()?.load(&data, now_s).map_err(security_failure)?;
@@ -235,7 +237,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
     };
     let network = Network::start(threads, &options.runtime)
         .map_err(|error| Failure::internal(format!("no threads for the network: {error}")))?;
-    let live = network.live(maker, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
+    let mut live = network.live(maker, streams.iter().map(meta).collect(), options).map_err(live_failure)?;
     let took = start.elapsed();
     if config.journal.enabled {
         journal::note_recovered(&live, &data, elsewhere.as_deref(), took, ui);
@@ -251,7 +253,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         .map_err(server_failure)?;
     let node = match (&member, replication) {
         (Some(member), Some((prepared, of, drivers))) => {
-            Some(member.start(prepared, &of, drivers, &live, &network)?)
+            Some(member.start(prepared, (&of, text), drivers, &mut live, &network)?)
         }
         _ => None,
     };
@@ -391,10 +393,16 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         let _ = network.block_on(gateway);
     }
     network.shutdown(Duration::from_secs(1));
-    if let Some(Ended::Snapshot(offset)) = ended
+    if let Some(turn) = ended.as_ref().filter(|ended| ended.is_turn())
         && !interrupt.raised()
     {
-        ui.note(&format!("fetched the leader's snapshot behind {} entries of the log", thousands(offset)));
+        ui.note(&match turn {
+            Ended::Snapshot(offset) => {
+                format!("fetched the leader's snapshot behind {} entries of the log", thousands(*offset))
+            }
+            _ => "a loss was declared in a group that is relayed here: begins anew with what is left"
+                .to_owned(),
+        });
         return Ok(None);
     }
     if args.json {
@@ -417,7 +425,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         ui.note("the node has left its cluster, as an operator wanted: its number and certificate are not taken again");
         return Ok(Some(Exit::Ok));
     }
-    if let Some(ended) = ended.filter(|ended| !matches!(ended, Ended::Snapshot(_))) {
+    if let Some(ended) = ended.filter(|ended| !ended.is_turn()) {
         return Err(Failure::internal(format!("the node cannot go on: {ended}")));
     }
     if report.runtime.panics > 0 {

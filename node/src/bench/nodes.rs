@@ -78,7 +78,7 @@ impl Nodes {
         ClusterConfig::init(
             &nodes.lab(),
             places,
-            Founding { min_isr, groups: 1, durable: false },
+            Founding { min_isr, groups: 1, durable: false, copies: 0 },
             30,
             now_s(),
         )

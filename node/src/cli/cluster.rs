@@ -66,13 +66,20 @@ pub(crate) struct ClusterInitArgs {
     /// So many nodes on this machine, on the ports 7501 and up for each other and 7441 and up for feeds.
     #[arg(long, value_name = "N", conflicts_with = "node", value_parser = clap::value_parser!(u16).range(1..=15))]
     pub(crate) local: Option<u16>,
-    /// Nodes that must have an event before it is committed [default: a majority].
+    /// Nodes that must have an event before it is committed [default: a majority of those that hold it].
     #[arg(long, value_name = "N")]
     pub(crate) min_isr: Option<usize>,
     /// Groups that symbols are divided among, for good: each has a log and a leader of its own, so that several nodes lead. Every node
     /// needs threads for each.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) groups: u16,
+    /// Nodes that hold each group, for good: its log, shards and snapshots. The others have its results from them, for readers of any node.
+    /// [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) copies: Option<u16>,
+    /// What fails together with a node, such as its rack or data centre: copies of a group lie in different ones, as far as there are any.
+    #[arg(long, value_name = "ID=NAME", value_parser = parse_node_zone)]
+    pub(crate) zone: Vec<(u16, String)>,
     /// A node counts, and acknowledges, only what it has synced to its disk: acks `committed` and `durable` outlive the power of all nodes
     /// at once, and take as long as the disks.
     #[arg(long)]
@@ -179,6 +186,13 @@ fn parse_zone(text: &str) -> Result<String, String> {
     } else {
         Err("1 to 32 letters, digits, dots, hyphens and underscores are allowed".to_owned())
     }
+}
+
+fn parse_node_zone(text: &str) -> Result<(u16, String), String> {
+    let (node, zone) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is no zone of a node such as 1=east"))?;
+    let node = node.parse().map_err(|_| format!("`{node}` is no number of a node"))?;
+    Ok((node, parse_zone(zone)?))
 }
 
 /// Ports of a node unless told otherwise.

@@ -38,6 +38,10 @@ pub(super) fn transfer(meta: &Meta, number: GroupId, node: NodeId) -> Result<Com
     if *leader == Some(target) {
         return Err(refused(format!("node {node} leads{of} already")));
     }
+    if !meta.is_held(number, node) {
+        let held: Vec<String> = meta.holders(number).map(|member| member.node.to_string()).collect();
+        return Err(refused(format!("node {node} does not hold{of}: nodes {} do", held.join(", "))));
+    }
     if !isr.contains(&target) {
         return Err(refused(format!("node {node} is not in sync, so it may not lead{of}")));
     }
@@ -47,6 +51,13 @@ pub(super) fn transfer(meta: &Meta, number: GroupId, node: NodeId) -> Result<Com
 /// Has a node go on with what it has of a group.
 pub(super) fn declare_loss(meta: &Meta, number: GroupId, node: NodeId) -> Result<Command, Failure> {
     let target = newest(meta, number, node)?;
+    if !meta.is_held(number, node) {
+        let held: Vec<String> = meta.holders(number).map(|member| member.node.to_string()).collect();
+        return Err(refused(format!(
+            "node {node} does not hold group {number}, so it has nothing of it: nodes {} do",
+            held.join(", ")
+        )));
+    }
     Ok(Command::DeclareLoss { group: number, epoch: group(meta, number)?.epoch, target })
 }
 
@@ -133,19 +144,34 @@ pub(super) fn render(
     text + &of_nodes(found, meta, config, ui)
 }
 
+/// Nodes that do not hold a group: from where each has its results, and what event time its readers lack of the leader's.
+fn relayed(found: &BTreeMap<NodeId, Found>, meta: &Meta, number: GroupId) -> String {
+    let newest = leading(found, meta, number).and_then(|replica| replica.complete);
+    let of = |(node, found): (&NodeId, &Found)| {
+        let replica = replica(found.as_ref().ok()?, number)?;
+        let relay = replica.relay.as_ref()?;
+        let Some(from) = relay.from else { return Some(format!("node {node} from nowhere")) };
+        let behind = newest.zip(replica.complete).filter(|(newest, here)| *here > 0 && newest > here);
+        let behind = behind.map_or(String::new(), |(newest, here)| {
+            format!(", {} behind", crate::render::duration(newest - here))
+        });
+        Some(format!("node {node} from {from}{behind}"))
+    };
+    let relays: Vec<String> = found.iter().filter_map(of).collect();
+    if relays.is_empty() { "none".to_owned() } else { relays.join("; ") }
+}
+
 /// The groups: who leads each, who follows how far.
 fn of_groups(found: &BTreeMap<NodeId, Found>, meta: &Meta, ui: &Ui) -> String {
-    let mut table = Table::new(&[
-        "group",
-        ">slots",
-        "leader",
-        ">epoch",
-        "in sync",
-        ">committed",
-        ">events",
-        "behind",
-        "digest",
-    ]);
+    let mut heads =
+        vec!["group", ">slots", "leader", ">epoch", "in sync", ">committed", ">events", "behind", "digest"];
+    // Where every node holds every group, nobody relays.
+    let partial = meta.groups.iter().any(|group| !group.holders.is_empty());
+    if partial {
+        heads.insert(5, "held by");
+        heads.push("relayed by");
+    }
+    let mut table = Table::new(&heads);
     for (number, group) in meta.numbered() {
         let leads = leading(found, meta, number);
         let leader = match (group.leader, leads) {
@@ -171,7 +197,7 @@ fn of_groups(found: &BTreeMap<NodeId, Found>, meta: &Meta, ui: &Ui) -> String {
             leads.into_iter().flat_map(|replica| replica.followers.iter().filter_map(lag)).collect();
         let number_of =
             |of: fn(&ReplicaStatus) -> u64| leads.map_or(String::new(), |replica| thousands(of(replica)));
-        table.cells(vec![
+        let mut cells = vec![
             (Tone::Plain, number.to_string()),
             (Tone::Plain, meta.slots.count(number).to_string()),
             leader,
@@ -181,7 +207,13 @@ fn of_groups(found: &BTreeMap<NodeId, Found>, meta: &Meta, ui: &Ui) -> String {
             (Tone::Plain, number_of(|replica| replica.logged)),
             (Tone::Plain, if behind.is_empty() { "none".to_owned() } else { behind.join(", ") }),
             (Tone::Faint, leads.map_or(String::new(), |replica| clean(&replica.digest))),
-        ]);
+        ];
+        if partial {
+            let held: Vec<String> = meta.holders(number).map(|member| member.node.to_string()).collect();
+            cells.insert(5, (Tone::Plain, held.join(" ")));
+            cells.push((Tone::Plain, relayed(found, meta, number)));
+        }
+        table.cells(cells);
     }
     table.render(ui, 0)
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tidegate_cluster::operate::{Found, Operator};
 use tidegate_cluster::{ClusterError, NodePlace};
-use tidegate_replica::{Command, Meta, Place};
+use tidegate_replica::{Command, Group, Meta, Place};
 use tokio::time::sleep;
 
 /// How long those who decide may take to be others.
@@ -116,7 +116,11 @@ pub(super) fn join(args: &ClusterJoinArgs, ui: &Ui) -> Outcome {
             }
             sleep(LOOK).await;
         }
-        ui.print(&format!("node {node} is in sync\n"));
+        let (_, meta) = known(&mut operator).await?;
+        let relays =
+            meta.groups.iter().all(|group| !group.holders.is_empty() && !group.holders.contains(&node));
+        let is = if relays { "is there: it holds no group, and relays all of them" } else { "is in sync" };
+        ui.print(&format!("node {node} {is}\n"));
         Ok(Exit::Ok)
     })
 }
@@ -124,7 +128,9 @@ pub(super) fn join(args: &ClusterJoinArgs, ui: &Ui) -> Outcome {
 /// Whether a node has everything and a say.
 fn counts(found: &BTreeMap<u16, Found>, node: u16) -> bool {
     newest(found).is_some_and(|status| {
-        status.meta.groups.iter().all(|group| group.isr.iter().any(|member| member.node == node))
+        let holds = |group: &&Group| group.holders.is_empty() || group.holders.contains(&node);
+        let in_sync = |group: &Group| group.isr.iter().any(|member| member.node == node);
+        status.meta.groups.iter().filter(holds).all(in_sync)
             && status.consensus.voters.contains(&u64::from(node))
     })
 }
@@ -152,7 +158,12 @@ pub(super) fn leave(args: &ClusterLeaveArgs, ui: &Ui) -> Outcome {
             }
             operator.decide_within(&Command::Leave { node }, DECIDED).await.map_err(|error| match error {
                 ClusterError::Refused(why) => {
-                    let hint = "bring the others back, or let another node join first";
+                    // Copies stay where they are, so nobody who joins takes one up.
+                    let hint = if meta.groups.iter().any(|group| group.holders.contains(&node)) {
+                        "bring the others back; nobody else can take up its copies yet"
+                    } else {
+                        "bring the others back, or let another node join first"
+                    };
                     failure(ClusterError::Refused(format!("node {node} cannot leave: {why}; {hint}")))
                 }
                 other => failure(other),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_cluster::view::{Change, MemberView};
 use tidegate_cluster::{ClusterView, Observer, ReplicaStatus};
 use tidegate_gateway::{
-    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupReplica,
+    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupRelay, GroupReplica,
 };
 use tidegate_proto::{GroupLead, GroupMap};
 use tidegate_quic::GroupSource;
@@ -19,11 +19,12 @@ pub(super) fn groups(observer: Observer) -> GroupSource {
         if !meta.nodes.contains_key(&me) {
             return None;
         }
-        let lead = |(number, group): (u16, &Group)| GroupLead {
+        let lead = |(_, group): (u16, &Group)| GroupLead {
             node: group.leader.map(|leader| leader.node),
             address: group.leader.and_then(|leader| places.get(&leader.node)).map(|place| place.clients),
             epoch: group.epoch,
-            held: meta.is_held(number, me),
+            // To readers of earlier versions: results are here of every group, of those that other nodes hold too.
+            held: true,
         };
         let leads = meta.numbered().map(lead).collect();
         // Metadata has slots of its groups only.
@@ -47,8 +48,26 @@ fn state(view: ClusterView) -> ClusterState {
                 Some(other) => member.others.get(other).map(|(said, behind)| (said, *behind))?,
             };
             let lag = behind.map(|behind| (behind.entries, behind.bytes));
-            Some(GroupReplica { node: member.node, replica: replica(said.clone(), *age), lag })
+            let held = said.relay.is_none();
+            held.then(|| GroupReplica { node: member.node, replica: replica(said.clone(), *age), lag })
         };
+        let all = || view.members.iter().filter_map(|member| Some((member, of_group(member, number)?)));
+        // As its leader has them for its readers.
+        let leader = group.leader.map(|leader| leader.node);
+        let newest =
+            all().find(|(member, _)| Some(member.node) == leader).and_then(|(_, said)| said.0.complete);
+        let relays = all().filter_map(|(member, (said, age))| {
+            let relay = said.relay.as_ref()?;
+            let behind = newest.zip(said.complete).filter(|(newest, here)| *newest > 0 && *here > 0);
+            Some(GroupRelay {
+                node: member.node,
+                age,
+                from: relay.from,
+                behind: behind.map(|(newest, here)| Duration::from_nanos(newest.saturating_sub(here))),
+                records: relay.records,
+                skipped: relay.skipped,
+            })
+        });
         ClusterGroup {
             slots: view.meta.slots.count(number),
             leader: group.leader.map(|leader| leader.node),
@@ -58,6 +77,8 @@ fn state(view: ClusterView) -> ClusterState {
             isr: nodes(&group.isr),
             eligible: nodes(&group.elr),
             replicas: view.members.iter().filter_map(said).collect(),
+            holders: group.holders.clone(),
+            relays: relays.collect(),
         }
     };
     let several = view.meta.groups.len() > 1;
@@ -78,6 +99,16 @@ fn state(view: ClusterView) -> ClusterState {
         members: view.members.into_iter().map(member).collect(),
         changes: view.changes.into_iter().map(change).collect(),
     }
+}
+
+/// What a node said last of a group, and how long ago.
+fn of_group(member: &MemberView, group: u16) -> Option<(&ReplicaStatus, Duration)> {
+    let (first, age) = member.told.as_ref()?;
+    let said = match usize::from(group).checked_sub(1) {
+        None => first,
+        Some(other) => &member.others.get(other)?.0,
+    };
+    Some((said, *age))
 }
 
 fn member(view: MemberView) -> ClusterMember {

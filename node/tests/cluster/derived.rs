@@ -8,19 +8,19 @@ use std::fmt::Write as _;
 use std::path::Path;
 use tidegate_engine::{name_hash, slot_of};
 
-const GROUPS: usize = 3;
+pub(super) const GROUPS: usize = 3;
 const SECOND: u64 = 1_000_000_000;
 /// 2026-01-05T00:00:00Z.
 const START: u64 = 1_767_571_200;
-const SECONDS: u64 = 60;
+pub(super) const SECONDS: u64 = 60;
 /// From here on the symbols of the last group trade no more.
-const QUIET: u64 = 25;
+pub(super) const QUIET: u64 = 25;
 const STREAMS: &str = "corr.spectrum,surface.rsi";
-const SETTINGS: &str = "[[stream]]\nbars = \"1s\"\n[[spectrum]]\nbars = \"1s\"\nwindow = 20\n\
+pub(super) const SETTINGS: &str = "[[stream]]\nbars = \"1s\"\n[[spectrum]]\nbars = \"1s\"\nwindow = 20\n\
                         [[surface]]\nbars = \"1s\"\nsweep = [\"rsi:2..9\"]\n";
 
 /// Three symbols of each group.
-fn symbols() -> Vec<(usize, String)> {
+pub(super) fn symbols() -> Vec<(usize, String)> {
     let of = |name: &str| usize::from(slot_of(name_hash(name.as_bytes()))) * GROUPS / 4_096;
     let mut named = vec![Vec::new(); GROUPS];
     for name in (0..).map(|at| format!("S{at}")) {
@@ -36,7 +36,7 @@ fn symbols() -> Vec<(usize, String)> {
 }
 
 /// One trade of each symbol in each of these seconds, but of those that are quiet.
-fn trades(from: u64, to: u64) -> String {
+pub(super) fn trades(from: u64, to: u64) -> String {
     let mut text = "ts,symbol,price,size\n".to_owned();
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = move |below: u64| {
@@ -59,10 +59,10 @@ fn trades(from: u64, to: u64) -> String {
 }
 
 /// Rows by stream, key and end.
-type Rows = BTreeMap<(String, String, u64), Value>;
+pub(super) type Rows = BTreeMap<(String, String, u64), Value>;
 
 /// What is read until the spectrum has told of that second.
-fn told(path: &Path, place: &str, second: u64) -> Rows {
+pub(super) fn told(path: &Path, place: &str, second: u64) -> Rows {
     let line = format!("subscribe {STREAMS} --from sequence:1 --output jsonl {place}");
     let mut reader = Running::start(path, &line);
     let mut rows = Rows::new();
@@ -79,7 +79,7 @@ fn told(path: &Path, place: &str, second: u64) -> Rows {
 }
 
 /// Spectra only, without what a node began with at a start: there the newest of the bars before is told, and no older one.
-fn spectra(rows: &Rows) -> BTreeMap<u64, &Value> {
+pub(super) fn spectra(rows: &Rows) -> BTreeMap<u64, &Value> {
     rows.iter().filter(|(key, _)| key.0 == "corr.spectrum").map(|(key, row)| (key.2, row)).collect()
 }
 

@@ -13,6 +13,7 @@ mod history;
 mod members;
 #[cfg(target_os = "linux")]
 mod net;
+mod relay;
 
 use common::{Running, command, ends, fails, http, json, write_trades};
 use serde_json::Value;

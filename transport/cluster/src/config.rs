@@ -10,8 +10,9 @@ use tidegate_replica::{Book, GroupId, Layout, NodeId, Place};
 
 /// The file that says who is in the cluster.
 const FILE: &str = "cluster.json";
-/// Version of that file.
+/// Version of that file: the second says that nodes hold some groups only, which nodes of the version before would not know.
 const VERSION: u32 = 1;
+const VERSION_COPIES: u32 = 2;
 pub use tidegate_replica::NODES_MAX;
 /// Least and most members that may be needed to commit.
 const MIN_ISR: (usize, usize) = (1, NODES_MAX);
@@ -43,7 +44,7 @@ pub enum ClusterError {
         source: serde_json::Error,
     },
     /// The cluster's file is of another version.
-    #[error("`{}` is of version {found}, allowed is {VERSION}", path.display())]
+    #[error("`{}` is of version {found}, allowed are {VERSION} and {VERSION_COPIES}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -139,6 +140,8 @@ pub struct Founding {
     pub groups: GroupId,
     /// Whether a node counts, and acknowledges, only what it has synced to its disk.
     pub durable: bool,
+    /// Nodes that hold each group; 0 for all.
+    pub copies: usize,
 }
 
 /// A cluster, as a node or an operator knows it.
@@ -155,6 +158,12 @@ pub struct ClusterConfig {
     /// Whether a node counts, and acknowledges, only what it has synced to its disk.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub durable: bool,
+    /// Nodes that hold each group, where that is not all of them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub copies: usize,
+    /// What failed together when the cluster began: where copies lie depends on it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    founding_zones: BTreeMap<NodeId, String>,
     /// Which node's folder this is; none in the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
@@ -169,6 +178,11 @@ pub struct ClusterConfig {
     /// The nodes that it began with, once there are others: what metadata begins with depends on them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     founders: Option<BTreeMap<NodeId, NodePlace>>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(copies: &usize) -> bool {
+    *copies == 0
 }
 
 fn one() -> GroupId {
@@ -196,7 +210,21 @@ impl ClusterConfig {
         days: u32,
         now_s: u64,
     ) -> Result<Self, ClusterError> {
-        let Founding { min_isr, groups, durable } = founding;
+        Self::found(dir, nodes, BTreeMap::new(), founding, (days, now_s))
+    }
+
+    /// The same, where it is known of some nodes what fails together; certificates are good for so many days from that second on.
+    ///
+    /// # Errors
+    /// As [`ClusterConfig::init`].
+    pub fn found(
+        dir: &Path,
+        nodes: BTreeMap<NodeId, NodePlace>,
+        zones: BTreeMap<NodeId, String>,
+        founding: Founding,
+        (days, now_s): (u32, u64),
+    ) -> Result<Self, ClusterError> {
+        let Founding { min_isr, groups, durable, copies } = founding;
         let asked = |text: String| Err(ClusterError::Asked(text));
         if nodes.is_empty() || nodes.len() > NODES_MAX {
             return asked(format!("{} nodes, allowed are 1 to {NODES_MAX}", nodes.len()));
@@ -207,6 +235,23 @@ impl ClusterConfig {
         }
         if !(1..=GROUPS_MAX).contains(&groups) {
             return asked(format!("{groups} groups, allowed are 1 to {GROUPS_MAX}"));
+        }
+        if copies > 0 && !(min_isr..=nodes.len()).contains(&copies) {
+            let (least, most) = (min_isr, nodes.len());
+            return asked(format!(
+                "each group is to be held by {copies} nodes, allowed are {least}, which must have an event before it is committed, to {most}"
+            ));
+        }
+        // Where all hold all, nothing is different from a cluster of which it was not said.
+        let copies = if copies == nodes.len() { 0 } else { copies };
+        if copies > 0 && usize::from(groups) * copies < nodes.len() {
+            let (least, count) = (nodes.len().div_ceil(copies), nodes.len());
+            return asked(format!(
+                "{groups} groups of {copies} copies leave some of {count} nodes without any: allowed are {least} groups or more"
+            ));
+        }
+        if let Some(node) = zones.keys().find(|node| !nodes.contains_key(node)) {
+            return asked(format!("node {node} has a zone, and is not in the cluster"));
         }
         if nodes.contains_key(&0) {
             return asked("node 0: nodes are numbered from 1".to_owned());
@@ -231,14 +276,16 @@ impl ClusterConfig {
         // The CA is like no other, so its fingerprint names the cluster.
         let cluster = fingerprint(&random);
         let config = Self {
-            version: VERSION,
+            version: if copies > 0 { VERSION_COPIES } else { VERSION },
             cluster,
             min_isr,
             groups,
             durable,
+            copies,
+            founding_zones: zones.clone(),
             node: None,
             nodes,
-            zones: BTreeMap::new(),
+            zones,
             left: BTreeSet::new(),
             founders: None,
         };
@@ -325,17 +372,30 @@ impl ClusterConfig {
         with
     }
 
-    /// How the groups lie when the cluster begins: every node holds all of them, and leads as many as any other, to within one.
+    /// How the groups lie when the cluster begins: every node holds all of them or as many as any other, and leads as many, to within one.
     pub(crate) fn layout(&self) -> Layout {
         let nodes: Vec<NodeId> = self.founders().into_keys().collect();
-        Layout { groups: self.groups.into(), min_isr: self.min_isr, ..Layout::of(&nodes) }
+        let (zones, copies) = (self.founding_zones.clone(), self.copies);
+        Layout { groups: self.groups.into(), min_isr: self.min_isr, zones, copies, ..Layout::of(&nodes) }
+    }
+
+    /// The groups that a node holds, by number. Whoever joins a cluster whose nodes hold some groups only holds none.
+    #[must_use]
+    pub fn held(&self, node: NodeId) -> Vec<bool> {
+        if self.copies == 0 {
+            return vec![true; self.groups.into()];
+        }
+        self.layout().place().iter().map(|holders| holders.contains(&node)).collect()
     }
 
     /// The nodes that the cluster began with, as metadata has them.
     pub(crate) fn founders(&self) -> BTreeMap<NodeId, Place> {
         let founders = self.founders.as_ref().unwrap_or(&self.nodes);
-        let place = |place: &NodePlace| Place { peers: place.peers, clients: place.clients, zone: None };
-        founders.iter().map(|(&node, found)| (node, place(found))).collect()
+        let place = |(&node, place): (&NodeId, &NodePlace)| {
+            let zone = self.founding_zones.get(&node).cloned();
+            (node, Place { peers: place.peers, clients: place.clients, zone })
+        };
+        founders.iter().map(place).collect()
     }
 
     /// With what an address book says: who is in it is added, who has left is left out. Nothing if that is known already. An older book
@@ -383,7 +443,7 @@ impl ClusterConfig {
         let text = std::fs::read(&path).map_err(file("read", &path))?;
         let config: Self = serde_json::from_slice(&text)
             .map_err(|source| ClusterError::Parse { path: path.clone(), source })?;
-        if config.version != VERSION {
+        if !(VERSION..=VERSION_COPIES).contains(&config.version) {
             return Err(ClusterError::Version { path, found: config.version });
         }
         let named = |node: &NodeId| config.nodes.contains_key(node);
@@ -391,6 +451,7 @@ impl ClusterConfig {
             || config.nodes.len() > NODES_MAX
             || !(MIN_ISR.0..=MIN_ISR.1).contains(&config.min_isr)
             || !(1..=GROUPS_MAX).contains(&config.groups)
+            || (config.copies > 0 && config.copies < config.min_isr)
             || !config.node.as_ref().is_none_or(named)
         {
             return Err(ClusterError::Asked(format!("the nodes in `{}` make no cluster", path.display())));
@@ -506,7 +567,7 @@ mod tests {
     use super::*;
 
     fn founding(min_isr: usize, groups: GroupId) -> Founding {
-        Founding { min_isr, groups, durable: false }
+        Founding { min_isr, groups, durable: false, copies: 0 }
     }
 
     fn place(port: u16) -> NodePlace {
@@ -576,6 +637,46 @@ mod tests {
         let many = text.replace("\"min_isr\": 1,", "\"min_isr\": 1, \"groups\": 65,");
         std::fs::write(other.path().join(FILE), many).unwrap();
         assert!(matches!(ClusterConfig::read(other.path()), Err(ClusterError::Asked(_))));
+    }
+
+    #[test]
+    fn copies_lie_on_some_nodes_and_what_cannot_be_is_refused() {
+        let nodes = |count: u16| (1..=count).map(|node| (node, place(7_500 + node))).collect();
+        let of = |min_isr, groups, copies| Founding { min_isr, groups, durable: false, copies };
+        let make = |founding, zones: &[(NodeId, &str)]| {
+            let dir = tempfile::tempdir().unwrap();
+            let zones = zones.iter().map(|(node, zone)| (*node, (*zone).to_owned())).collect();
+            let made = ClusterConfig::found(dir.path(), nodes(4), zones, founding, (30, 1_700_000_000));
+            made.map(|config| (ClusterConfig::read(&dir.path().join("node-2")).unwrap(), config))
+        };
+        let refused =
+            |min_isr, groups, copies| make(of(min_isr, groups, copies), &[]).unwrap_err().to_string();
+        for copies in [1, 5] {
+            let words = refused(2, 4, copies);
+            assert!(words.contains(&format!("held by {copies} nodes, allowed are 2,")), "{words}");
+        }
+        assert!(refused(2, 1, 3).contains("allowed are 2 groups or more"));
+        assert!(make(of(2, 4, 2), &[(9, "a")]).unwrap_err().to_string().contains("node 9"));
+        let (all, _) = make(of(2, 4, 4), &[]).unwrap();
+        assert_eq!((all.version, all.copies, all.held(2)), (VERSION, 0, vec![true; 4]));
+
+        let zones = [(1, "a"), (2, "a"), (3, "b"), (4, "b")];
+        let (mut some, founder) = make(of(2, 6, 2), &zones).unwrap();
+        assert_eq!((some.version, some.copies), (VERSION_COPIES, 2));
+        let zone = |node: &NodeId| *node <= 2;
+        for holders in some.layout().place() {
+            assert!(holders.len() == 2 && zone(&holders[0]) != zone(&holders[1]), "{holders:?}");
+        }
+        let held = |config: &ClusterConfig| (1..=4).map(|node| config.held(node)).collect::<Vec<_>>();
+        assert!(held(&some).iter().all(|held| held.iter().filter(|held| **held).count() == 3));
+        // Whatever is said of zones later on, and whoever comes: copies stay where they are.
+        let before = held(&some);
+        let mut book = Book { places: founder.founders(), ..Book::default() };
+        assert_eq!(some.following(&book), None, "zones are known to metadata from the beginning");
+        book.places.get_mut(&1).unwrap().zone = Some("c".to_owned());
+        book.places.insert(5, Place { zone: None, peers: place(7_505).peers, clients: place(7_505).clients });
+        some = some.following(&book).unwrap();
+        assert_eq!((held(&some), some.held(5)), (before, vec![false; 6]));
     }
 
     #[test]

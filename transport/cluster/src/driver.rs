@@ -534,7 +534,7 @@ mod tests {
         let sockets: Vec<UdpSocket> = (0..4).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         let at = |index: usize| sockets[index].local_addr().unwrap();
         let place = |index| NodePlace { peers: at(index), clients: at(index + 2) };
-        let founding = Founding { min_isr: 2, groups: 1, durable: false };
+        let founding = Founding { min_isr: 2, groups: 1, durable: false, copies: 0 };
         let nodes = [(1, place(0)), (2, place(1))].into();
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         ClusterConfig::init(folder.path(), nodes, founding, 30, since.as_secs()).unwrap();

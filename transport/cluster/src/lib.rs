@@ -26,6 +26,7 @@ mod kept;
 mod machine;
 mod prepared;
 mod registrar;
+mod relay;
 mod snapshots;
 
 pub mod view;
@@ -37,4 +38,5 @@ pub use config::{ClusterConfig, ClusterError, Founding, GROUPS_MAX, NodePlace};
 pub use links::Speaks;
 pub use node::{Ended, Node, NodeGroup, NodeStatus, Recovered, ReplicaStatus, Snapshotting};
 pub use prepared::Prepared;
+pub use relay::{RelayStatus, Relaying};
 pub use view::{ClusterView, Observer};

@@ -1,8 +1,8 @@
 //! Links between nodes: one connection from each node to each other one, mutual TLS, dialed again for ever.
 //!
 //! A stream begins with `"TGLK"`, a version (1), a kind and a group (u16, little endian). Kind 1 carries messages of that group's replicas,
-//! one behind the other, for as long as the connection stands. The other kinds are a question and an answer in JSON, and then end; they are
-//! of no group, and have a zero there.
+//! one behind the other, for as long as the connection stands; kind 5 the results of a group for a node that does not hold it
+//! ([`crate::relay`]). The other kinds are a question and an answer in JSON, and then end; they are of no group, and have a zero there.
 //!
 //! There are two versions of the protocol, and the handshake finds the newest that both speak: in the second, inputs may be packed. To a node
 //! of the version before each goes as what it stands for.
@@ -62,11 +62,13 @@ pub(crate) enum Kind {
     Propose = 3,
     /// How a node is.
     Status = 4,
+    /// The results of a group, for a node that does not hold it.
+    Relay = 5,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Replica, Self::Consensus, Self::Propose, Self::Status]
+        [Self::Replica, Self::Consensus, Self::Propose, Self::Status, Self::Relay]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -106,6 +108,15 @@ pub(crate) trait Serve: Send + Sync + 'static {
         kind: Kind,
         question: Vec<u8>,
     ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send>>;
+
+    /// Sends a node the results of a group, until the stream ends.
+    fn relay(
+        self: Arc<Self>,
+        node: NodeId,
+        group: GroupId,
+        send: SendStream,
+        receive: RecvStream,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// What a connection is closed with that comes from a node that has left.
@@ -146,7 +157,8 @@ impl Peer {
     }
 }
 
-/// The bounds of a link: silence is noticed soon. Each group has two streams of its own.
+/// The bounds of a link: silence is noticed soon. Each group has two streams of its own, and one for its results, and another one while it
+/// is asked for again.
 fn limits(groups: GroupId) -> Limits {
     Limits {
         // Between nodes there is often more room than on the way to clients: large packets on the local machine, jumbo frames in a rack.
@@ -154,7 +166,7 @@ fn limits(groups: GroupId) -> Limits {
         receive_window: 64 << 20,
         stream_receive_window: 32 << 20,
         send_window: 32 << 20,
-        streams_max: 62 + 2 * u32::from(groups),
+        streams_max: 62 + 4 * u32::from(groups),
         idle_timeout: Duration::from_secs(2),
         keep_alive: Some(Duration::from_millis(400)),
         ..Limits::default()
@@ -419,6 +431,21 @@ impl Links {
         Ok(answer)
     }
 
+    /// Opens a stream of a group to a node, that stays.
+    pub(crate) async fn open(
+        &self,
+        node: NodeId,
+        kind: Kind,
+        group: GroupId,
+    ) -> Result<(SendStream, RecvStream), CallError> {
+        let peer = self.peer(node).ok_or(CallError::Apart(node))?;
+        let connection = peer.connection.borrow().clone().ok_or(CallError::Apart(node))?;
+        let opened = timeout(OPENING, connection.open_bi()).await.map_err(|_| CallError::Late(node))?;
+        let (mut send, receive) = opened.map_err(|_| CallError::Broken(node))?;
+        send.write_all(&kind.opening(group)).await.map_err(|_| CallError::Broken(node))?;
+        Ok((send, receive))
+    }
+
     /// When a node was last heard of.
     pub(crate) fn heard(&self, node: NodeId) -> Option<Instant> {
         let peer = self.peer(node)?;
@@ -460,11 +487,14 @@ impl Links {
         }
         let group = u16::from_le_bytes([opening[6], opening[7]]);
         let replica = opening[5] == Kind::Replica as u8;
-        if opening[..4] != OPEN || opening[4] != VERSION || (group != 0 && !replica) {
+        if opening[..4] != OPEN
+            || opening[4] != VERSION
+            || (group != 0 && !replica && opening[5] != Kind::Relay as u8)
+        {
             return Err(format!("a stream begins with {opening:02x?}"));
         }
         let Some(kind) = Kind::of(opening[5]) else {
-            return Err(format!("a stream of kind {}, allowed are 1 to 4", opening[5]));
+            return Err(format!("a stream of kind {}, allowed are 1 to 5", opening[5]));
         };
         if kind == Kind::Replica {
             let Who::Node(node) = who else { return Err("an operator is no replica".to_owned()) };
@@ -472,6 +502,11 @@ impl Links {
                 return Err(format!("a stream of group {group}, there are {}", inboxes.len()));
             };
             return self.messages(node, receive, inbox).await;
+        }
+        if kind == Kind::Relay {
+            let Who::Node(node) = who else { return Err("an operator relays nothing".to_owned()) };
+            service.relay(node, group, send, receive).await;
+            return Ok(());
         }
         let Ok(Ok(question)) = timeout(OPENING, receive.read_to_end(CALL_BYTES_MAX)).await else {
             return Ok(());
@@ -630,6 +665,16 @@ mod tests {
         ) -> Pin<Box<dyn Future<Output = Option<Vec<u8>>> + Send>> {
             Box::pin(async move { Some(format!("{who:?} {kind:?} {}", question.len()).into_bytes()) })
         }
+
+        fn relay(
+            self: Arc<Self>,
+            _: NodeId,
+            _: GroupId,
+            _: SendStream,
+            _: RecvStream,
+        ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(async {})
+        }
     }
 
     /// A cluster of two on free ports.
@@ -644,7 +689,7 @@ mod tests {
         let config = ClusterConfig::init(
             folder.path(),
             nodes,
-            Founding { min_isr: 2, groups: GROUPS, durable: false },
+            Founding { min_isr: 2, groups: GROUPS, durable: false, copies: 0 },
             days,
             since.as_secs(),
         )

@@ -10,8 +10,10 @@ use crate::members;
 use crate::metadata::{Consensus, ConsensusStatus, Undecided, Verdict};
 use crate::prepared::{Begins, Prepared};
 use crate::registrar::Registrar;
+use crate::relay::{RelayDriver, RelayStatus, Relaying, Shared};
 use crate::snapshots::{Budget, Snapshots};
 use crate::view::{FollowerStatus, Observer};
+use quinn::{RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::future::Future;
@@ -21,8 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_journal::Point;
 use tidegate_live::replication::ReplicationDriver;
-use tidegate_live::{IngestHandle, SnapshotOptions, SnapshotSettings};
-use tidegate_replica::{Command, GroupId, Member, Meta, NodeId, Replica, ReplicaOptions};
+use tidegate_live::{HubHandle, IngestHandle, SnapshotOptions, SnapshotSettings};
+use tidegate_replica::{Command, Group, GroupId, Member, Meta, NodeId, Replica, ReplicaOptions};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -53,7 +55,7 @@ pub struct ReplicaStatus {
     pub group: GroupId,
     /// Which start of it.
     pub incarnation: u64,
-    /// `leader`, `follower` or `fenced`.
+    /// `leader`, `follower` or `fenced`; `relay` where the node does not hold the group, and reads its results at one that does.
     pub role: String,
     /// The newest epoch it knows.
     pub epoch: u32,
@@ -88,6 +90,12 @@ pub struct ReplicaStatus {
     /// How far the others are, of a leader. A node of an earlier version does not say.
     #[serde(default)]
     pub followers: Vec<FollowerStatus>,
+    /// How the group is relayed, where the node does not hold it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayStatus>,
+    /// Event time up to which the group's results are there for readers of this node, where nodes hold some groups only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<u64>,
 }
 
 impl ReplicaStatus {
@@ -129,6 +137,8 @@ pub enum Ended {
     Lineage(u64),
     /// It has fetched the leader's snapshot of this offset, and is to be started again with it.
     Snapshot(u64),
+    /// A loss was declared in a group that it relays: what its readers have of the old history is over, and it is to be started again.
+    Relayed(GroupId),
     /// The leader computes something else: its snapshot is of no use here.
     Settings(String),
     /// Its snapshots cannot be written.
@@ -163,9 +173,13 @@ impl std::fmt::Display for Ended {
                     "it has the leader's snapshot of offset {offset}: start it again, and it goes on from there"
                 )
             }
+            Self::Relayed(group) => write!(
+                f,
+                "a loss was declared in group {group}, which it relays: start it again, and it relays what is left"
+            ),
             Self::Settings(settings) => write!(
                 f,
-                "the leader's snapshot was taken with `{settings}`: give all nodes the same streams and settings"
+                "another node computes with `{settings}`: give all nodes the same streams and settings"
             ),
             Self::Snapshots(why) => write!(f, "its snapshots cannot be used: {why}"),
             Self::Log(why) => write!(f, "its log cannot be written: {why}"),
@@ -173,6 +187,14 @@ impl std::fmt::Display for Ended {
             Self::Left => f.write_str("it has left the cluster, and its number is not used again"),
             Self::Metadata => f.write_str("consensus on metadata has ended"),
         }
+    }
+}
+
+impl Ended {
+    /// Whether the node is to be started again in the same process.
+    #[must_use]
+    pub fn is_turn(&self) -> bool {
+        matches!(self, Self::Snapshot(_) | Self::Relayed(_))
     }
 }
 
@@ -230,12 +252,18 @@ pub struct NodeGroup {
 }
 
 impl Node {
-    /// Starts the node whose folder was prepared, beside the engine of each group, which was started with the other end of its port and with
-    /// its snapshots in [`Prepared::snapshots`]. Links and drivers run on `network`, which must outlive the node.
+    /// Starts the node whose folder was prepared, beside the engine of each group that it holds, which was started with the other end of its
+    /// port and with its snapshots in [`Prepared::snapshots`]; the others it relays. Links and drivers run on `network`, which must outlive the node.
     ///
     /// # Errors
     /// [`ClusterError`] when the folder is no node's, or cannot be used, or the address is taken.
-    pub fn start(prepared: Prepared, groups: Vec<NodeGroup>, network: &Handle) -> Result<Self, ClusterError> {
+    pub fn start(
+        prepared: Prepared,
+        groups: Vec<NodeGroup>,
+        relaying: Relaying,
+        network: &Handle,
+    ) -> Result<Self, ClusterError> {
+        let slots: Arc<[GroupId]> = prepared.slots().into();
         let dir = prepared.dir().to_owned();
         let dir = dir.as_path();
         let config = ClusterConfig::read(dir)?;
@@ -253,10 +281,25 @@ impl Node {
         let consensus = runtime.block_on(Consensus::start(&config, dir, Arc::clone(&links)))?;
         let (lock, there) = prepared.into_parts();
         let meta = Arc::clone(&consensus.state().borrow());
-        if [groups.len(), there.len()] != [meta.groups.len(); 2] {
+        let held: Vec<bool> = there.iter().map(Option::is_some).collect();
+        let here = held.iter().filter(|held| **held).count();
+        if there.len() != meta.groups.len() || groups.len() != here {
             let why = format!("the cluster has {} groups, and {} are there", meta.groups.len(), there.len());
             return Err(ClusterError::Asked(why));
         }
+        let differs = |((_, group), held): ((GroupId, &Group), &bool)| {
+            (group.holders.is_empty() || group.holders.contains(&node)) != *held
+        };
+        if meta.numbered().zip(&held).any(differs) {
+            return Err(ClusterError::Asked("the cluster has its groups on other nodes".to_owned()));
+        }
+        let Relaying { hub, streams, settings, ports } = relaying;
+        if ports.len() + here != held.len() {
+            return Err(ClusterError::Asked("not every group that is not held can be relayed".to_owned()));
+        }
+        let partial = config.copies > 0;
+        let shared =
+            Arc::new(Shared { me: node, hub: hub.clone(), streams, settings, slots, held: held.clone() });
         if meta.slots != config.layout().slots() {
             return Err(ClusterError::Asked("the cluster has other slots in its groups".to_owned()));
         }
@@ -271,8 +314,28 @@ impl Node {
         let (mut drivers, mut inboxes, mut shown) = (Vec::new(), Vec::new(), Vec::new());
         let (mut lossy, mut marks, mut recovered) = (Vec::new(), Vec::new(), Vec::new());
         let (log_bytes_max, budget) = (LOG_BYTES_MAX / u64::from(config.groups), Budget::new());
-        for ((group, there), of) in (0..).zip(there).zip(groups) {
-            let NodeGroup { snapshots, port, ingest } = of;
+        let (mut of_groups, mut ports, mut relays) = (groups.into_iter(), ports.into_iter(), Vec::new());
+        for (group, there) in (0..).zip(there) {
+            let status =
+                ReplicaStatus { node, group, incarnation: me.incarnation, ..ReplicaStatus::default() };
+            let status = Arc::new(Mutex::new(status));
+            let mut show = |ingest: Option<IngestHandle>| {
+                let hub = partial.then(|| hub.clone());
+                shown.push(Shown { status: Arc::clone(&status), ingest, hub });
+            };
+            let Some(there) = there else {
+                show(None);
+                // Nobody sends anything to a replica that there is not.
+                inboxes.push(mpsc::channel(1).0);
+                lossy.push(false);
+                relays.extend(ports.next().map(|port| {
+                    let (shared, links) = (Arc::clone(&shared), Arc::clone(&links));
+                    RelayDriver::new(shared, links, consensus.state(), port, Arc::clone(&status))
+                }));
+                continue;
+            };
+            let Some(NodeGroup { snapshots, port, ingest }) = of_groups.next() else { continue };
+            show(Some(ingest.clone()));
             let begins = there.begin(meta.groups[usize::from(group)].lineage, &snapshots)?;
             recovered.push(begins.recovered);
             // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
@@ -283,9 +346,6 @@ impl Node {
             let ordered = base.offset;
             let options = ReplicaOptions { group, durable: config.durable, ..ReplicaOptions::default() };
             let replica = Replica::new(me, lineage, base, log, options);
-            let status = ReplicaStatus { node, group, ..ReplicaStatus::default() };
-            let status = Arc::new(Mutex::new(status));
-            shown.push(Shown { status: Arc::clone(&status), ingest: ingest.clone() });
             let (inbox, messages) = mpsc::channel(INBOX_MAX);
             inboxes.push(inbox);
             let (proposals, refused) = {
@@ -314,6 +374,7 @@ impl Node {
             replicas: replicas.clone(),
             consensus: consensus.clone(),
             links: Arc::clone(&links),
+            shared,
         });
         let (observer, registrar) = {
             let _here = runtime.enter();
@@ -328,6 +389,7 @@ impl Node {
             tokio::spawn(members::follow(dir.to_owned(), Arc::clone(&links), consensus.clone()));
             life.spawn(|stop| registrar.run(stop));
             drivers.into_iter().for_each(|driver| life.spawn(|stop| driver.run(stop)));
+            relays.into_iter().for_each(|relay| life.spawn(|stop| relay.run(stop)));
         }
         Ok(Self {
             runtime: Some(runtime),
@@ -372,7 +434,7 @@ impl Node {
     pub fn ended(&self) -> Option<Ended> {
         let (why, at) = self.ended.borrow().clone()?;
         let fetches = || self.service.replicas.status().iter().any(|replica| replica.fetching.is_some());
-        let waits = matches!(why, Ended::Snapshot(_)) && at.elapsed() < FETCH_TOGETHER && fetches();
+        let waits = why.is_turn() && at.elapsed() < FETCH_TOGETHER && fetches();
         (!waits).then_some(why)
     }
 
@@ -444,8 +506,7 @@ impl Life {
                 // A fetched snapshot is a reason to begin again, which is none where another group cannot go on.
                 let counts = match first {
                     None => true,
-                    Some((Ended::Snapshot(_), _)) => !matches!(why, Ended::Snapshot(_) | Ended::Asked),
-                    Some(_) => false,
+                    Some((first, _)) => first.is_turn() && !why.is_turn() && why != Ended::Asked,
                 };
                 if counts {
                     *first = Some((why, Instant::now()));
@@ -460,7 +521,9 @@ impl Life {
 /// A replica, to be shown.
 struct Shown {
     status: Arc<Mutex<ReplicaStatus>>,
-    ingest: IngestHandle,
+    ingest: Option<IngestHandle>,
+    /// Where nodes hold some groups only.
+    hub: Option<HubHandle>,
 }
 
 /// The replicas of a node, to be shown.
@@ -471,9 +534,10 @@ impl Replicas {
     /// How they stand, by group.
     pub(crate) fn status(&self) -> Vec<ReplicaStatus> {
         let of = |shown: &Shown| {
-            let logged = shown.ingest.events();
+            let logged = shown.ingest.as_ref().map_or(0, IngestHandle::events);
             let status = shown.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            ReplicaStatus { logged, ..status }
+            let complete = shown.hub.as_ref().map(|hub| hub.complete(status.group));
+            ReplicaStatus { logged, complete, ..status }
         };
         self.0.iter().map(of).collect()
     }
@@ -484,6 +548,7 @@ struct Service {
     replicas: Replicas,
     consensus: Consensus,
     links: Arc<Links>,
+    shared: Arc<Shared>,
 }
 
 impl Service {
@@ -549,8 +614,22 @@ impl Serve for Service {
                 (Kind::Consensus, Who::Node(_)) => self.consensus.answer(&question).await,
                 (Kind::Propose, _) => serde_json::to_vec(&self.propose(who, &question).await).ok(),
                 (Kind::Status, _) => serde_json::to_vec(&self.status()).ok(),
-                (Kind::Consensus, Who::Operator | Who::Left(_)) | (Kind::Replica, _) => None,
+                (Kind::Consensus, Who::Operator | Who::Left(_)) | (Kind::Replica | Kind::Relay, _) => None,
             }
+        })
+    }
+
+    fn relay(
+        self: Arc<Self>,
+        node: NodeId,
+        group: GroupId,
+        send: SendStream,
+        receive: RecvStream,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let of = self.replicas.status().into_iter().find(|of| of.group == group);
+            let lineage = of.map_or(0, |of| of.lineage);
+            self.shared.serve((node, group, lineage), send, receive).await;
         })
     }
 }

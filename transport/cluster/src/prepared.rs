@@ -21,7 +21,8 @@ pub struct Prepared {
     dir: PathBuf,
     lock: File,
     speaks: Speaks,
-    groups: Vec<PreparedGroup>,
+    /// By number; `None` for those that other nodes hold.
+    groups: Vec<Option<PreparedGroup>>,
 }
 
 /// What is there of one group.
@@ -53,7 +54,7 @@ impl Prepared {
     /// [`ClusterError`] when it is no node's, or another process has it, or what is in it cannot be used.
     pub fn of(dir: &Path) -> Result<Self, ClusterError> {
         let config = ClusterConfig::read(dir)?;
-        config.here(dir)?;
+        let (node, _) = config.here(dir)?;
         let path = dir.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path);
         let lock = lock.map_err(at("write", &path))?;
@@ -66,7 +67,10 @@ impl Prepared {
         adopt(dir, &path).map_err(at("use", &path))?;
         let before = Incarnations::of(dir).last()? > 0;
         let opening = Opening { boot: boot(), durable: config.durable, before };
-        let groups = (0..config.groups).map(|group| PreparedGroup::of(place(dir, group), opening));
+        let groups = (0..).zip(config.held(node)).map(|(group, held)| {
+            let open = || PreparedGroup::of(place(dir, group), opening);
+            held.then(open).transpose()
+        });
         Ok(Self {
             dir: dir.to_owned(),
             lock,
@@ -104,14 +108,14 @@ impl Prepared {
         (0..SLOTS).map(|slot| slots.group_of(slot)).collect()
     }
 
-    /// The folders of snapshots, by group.
+    /// The folders of snapshots, by group; `None` for those that other nodes hold.
     #[must_use]
-    pub fn snapshots(&self) -> Vec<PathBuf> {
-        self.groups.iter().map(PreparedGroup::snapshots).collect()
+    pub fn snapshots(&self) -> Vec<Option<PathBuf>> {
+        self.groups.iter().map(|group| group.as_ref().map(PreparedGroup::snapshots)).collect()
     }
 
     /// The lock, for as long as anything here is used, and the groups.
-    pub(crate) fn into_parts(self) -> (File, Vec<PreparedGroup>) {
+    pub(crate) fn into_parts(self) -> (File, Vec<Option<PreparedGroup>>) {
         (self.lock, self.groups)
     }
 }
@@ -242,7 +246,7 @@ mod tests {
         ClusterConfig::init(
             folder.path(),
             nodes,
-            Founding { min_isr: 2, groups: 2, durable: false },
+            Founding { min_isr: 2, groups: 2, durable: false, copies: 0 },
             30,
             1_700_000_000,
         )
@@ -265,8 +269,8 @@ mod tests {
     fn a_node_goes_on_from_its_snapshot_and_the_log_behind_it() {
         let (_folder, dir, point) = folder();
         let prepared = Prepared::of(&dir).unwrap();
-        assert_eq!(prepared.snapshots(), [dir.join(FOLDER), dir.join("group-1").join(FOLDER)]);
-        let left: Vec<u64> = SnapshotFolder::new(&prepared.snapshots()[0])
+        assert_eq!(prepared.snapshots(), [dir.join(FOLDER), dir.join("group-1").join(FOLDER)].map(Some));
+        let left: Vec<u64> = SnapshotFolder::new(prepared.snapshots()[0].as_ref().unwrap())
             .list()
             .unwrap()
             .iter()
@@ -275,7 +279,8 @@ mod tests {
         assert_eq!(left, [45], "the one of another history is gone");
         assert!(matches!(Prepared::of(&dir), Err(ClusterError::Taken { .. })), "two processes in one folder");
         let (_lock, groups) = prepared.into_parts();
-        let [first, second] = <[PreparedGroup; 2]>::try_from(groups).ok().unwrap();
+        let [first, second] =
+            <[Option<PreparedGroup>; 2]>::try_from(groups).ok().unwrap().map(Option::unwrap);
         let begins = first.begin(7, &snapshotting(MINE, Some(point))).unwrap();
         assert_eq!((begins.lineage, begins.base.offset, begins.log.end(), begins.lossy), (2, 45, 50, false));
         let empty = second.begin(7, &snapshotting(MINE, None)).unwrap();
@@ -285,7 +290,7 @@ mod tests {
     }
 
     fn first(dir: &Path) -> PreparedGroup {
-        Prepared::of(dir).unwrap().into_parts().1.swap_remove(0)
+        Prepared::of(dir).unwrap().into_parts().1.swap_remove(0).unwrap()
     }
 
     #[test]

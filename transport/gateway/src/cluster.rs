@@ -71,6 +71,27 @@ pub struct ClusterGroup {
     pub eligible: Vec<u16>,
     /// What nodes said last of their replicas, by node.
     pub replicas: Vec<GroupReplica>,
+    /// Nodes that hold it; empty where every node holds every group.
+    pub holders: Vec<u16>,
+    /// What the others said last of how they relay it.
+    pub relays: Vec<GroupRelay>,
+}
+
+/// What a node said last of how it relays a group that it does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupRelay {
+    /// The node.
+    pub node: u16,
+    /// Time since it said so.
+    pub age: Duration,
+    /// The node that it reads at; none while it has found none.
+    pub from: Option<u16>,
+    /// Event time that its readers lack of what the leader's have; `None` while that is not known.
+    pub behind: Option<Duration>,
+    /// Results that it handed on since its start, and those that no holder had any more.
+    pub records: u64,
+    /// See `records`.
+    pub skipped: u64,
 }
 
 /// What a node said last of its replica of a group.
@@ -85,6 +106,10 @@ pub struct GroupReplica {
 }
 
 impl ClusterGroup {
+    fn is_held(&self, node: u16) -> bool {
+        self.holders.is_empty() || self.holders.contains(&node)
+    }
+
     fn replica(&self, node: u16) -> Option<&ClusterReplica> {
         self.replicas.iter().find(|of| of.node == node).map(|of| &of.replica)
     }
@@ -103,7 +128,13 @@ impl ClusterGroup {
                 "lag": lag.map(|(entries, bytes)| json!({"entries": entries, "bytes": bytes})),
             })
         };
-        json!({
+        let relay = |relay: &GroupRelay| {
+            json!({
+                "node": relay.node, "from": relay.from, "behind_ms": relay.behind.map(millis),
+                "results": relay.records, "skipped": relay.skipped, "status_age_ms": millis(relay.age),
+            })
+        };
+        let mut found = json!({
             "group": number,
             "slots": self.slots,
             "leader": self.leader,
@@ -116,7 +147,13 @@ impl ClusterGroup {
             "committed": own.map(|own| own.committed),
             "events": own.map(|own| own.events),
             "replicas": self.replicas.iter().map(replica).collect::<Vec<_>>(),
-        })
+        });
+        // Where every node holds every group nothing is said of it.
+        if !self.holders.is_empty() {
+            found["holders"] = json!(self.holders);
+            found["relays"] = self.relays.iter().map(relay).collect();
+        }
+        found
     }
 }
 
@@ -236,6 +273,7 @@ impl ClusterState {
             isr: self.isr.clone(),
             eligible: self.eligible.clone(),
             replicas: self.members.iter().filter_map(replica).collect(),
+            ..ClusterGroup::default()
         }]
     }
 
@@ -316,12 +354,23 @@ impl ClusterState {
         let lags = |member: &&ClusterMember| {
             parts.iter().any(|part| {
                 let lacks = part.lag(member.node).is_some_and(|(entries, _)| entries > ENTRIES_BEHIND);
-                lacks || member.connected && !part.isr.contains(&member.node)
+                lacks || member.connected && part.is_held(member.node) && !part.isr.contains(&member.node)
             })
         };
         let behind: Vec<u16> = self.members.iter().filter(lags).map(|member| member.node).collect();
         if !behind.is_empty() {
             say("behind", false, format!("behind the leader: {}", names(&behind)));
+        }
+        let apart = |(at, part): (usize, &ClusterGroup)| {
+            let lost = part.relays.iter().find(|relay| relay.from.is_none())?;
+            Some(format!(
+                "{}node {} finds no node to relay it from: its readers wait",
+                self.said(at),
+                lost.node
+            ))
+        };
+        if let Some(text) = parts.iter().enumerate().find_map(apart) {
+            say("not_relayed", false, text);
         }
         // Each log of a node may grow to the same part of what all may.
         let logs = parts.iter().flat_map(|part| &part.replicas).map(|of| of.replica.log_bytes).max();
@@ -458,9 +507,9 @@ pub(crate) fn brief(shared: &Shared) -> Value {
     state(shared).map_or(Value::Null, |state| state.brief())
 }
 
-/// The group of a slot, and how many there are; the first of one on a server that stands alone.
-pub(crate) fn group_of(shared: &Shared, slot: u16) -> (u16, usize) {
-    state(shared).map_or((0, 1), |state| (state.group_of(slot), state.groups.len().max(1)))
+/// The group of a slot; which of those that this server holds it is, if it does, and how many these are. A server that stands alone holds one.
+pub(crate) fn group_of(shared: &Shared, slot: u16) -> (u16, Option<u16>, usize) {
+    state(shared).map_or((0, Some(0), 1), |state| state.place_of(slot))
 }
 
 /// Who holds the group that what is in a slot is computed from; null on a server that stands alone.
@@ -469,12 +518,22 @@ pub(crate) fn holders(shared: &Shared, slot: u16) -> Value {
 }
 
 impl ClusterState {
+    fn place_of(&self, slot: u16) -> (u16, Option<u16>, usize) {
+        let (group, parts) = (self.group_of(slot), self.parts());
+        let held = |part: &&ClusterGroup| part.is_held(self.node);
+        let place = parts.get(usize::from(group)).filter(held).map(|_| {
+            let before = parts.iter().take(group.into()).filter(held);
+            before.count() as u16
+        });
+        (group, place, parts.iter().filter(held).count())
+    }
+
     fn holders(&self, slot: u16) -> Value {
         let group = self.group_of(slot);
         let parts = self.parts();
         let Some(part) = parts.get(usize::from(group)) else { return Value::Null };
         let own = part.replica(self.node);
-        let follows = |member: &&ClusterMember| part.leader != Some(member.node);
+        let follows = |member: &&ClusterMember| part.leader != Some(member.node) && part.is_held(member.node);
         let follower = |member: &ClusterMember| {
             json!({
                 "node": member.node,
@@ -484,14 +543,20 @@ impl ClusterState {
                 "lag": part.lag(member.node).map(|(entries, bytes)| json!({"entries": entries, "bytes": bytes})),
             })
         };
-        json!({
+        let mut found = json!({
             "node": self.node,
             "leader": part.leader,
             "epoch": part.epoch,
             "end": own.map(|own| own.end),
             "committed": own.map(|own| own.committed),
             "followers": self.members.iter().filter(follows).map(follower).collect::<Vec<_>>(),
-        })
+        });
+        if !part.holders.is_empty() {
+            found["holders"] = json!(part.holders);
+            let relay = |relay: &GroupRelay| json!({"node": relay.node, "from": relay.from, "behind_ms": relay.behind.map(millis)});
+            found["relays"] = part.relays.iter().map(relay).collect();
+        }
+        found
     }
 }
 
@@ -519,6 +584,17 @@ pub(crate) fn describe() {
         "Nodes not in sync that have everything nevertheless."
     );
     describe_gauge!("tidegate_cluster_in_sync", "1 for a node that is in sync.");
+    describe_gauge!("tidegate_cluster_groups_held", "Groups that this node holds.");
+    describe_gauge!("tidegate_cluster_groups_relayed", "Groups whose results this node reads at others now.");
+    describe_gauge!(
+        "tidegate_cluster_relay_behind_seconds",
+        Unit::Seconds,
+        "Event time that this node lacks of a group that it relays."
+    );
+    describe_gauge!(
+        "tidegate_cluster_relay_skipped",
+        "Results of a group that this node relays that no holder had any more."
+    );
     describe_gauge!("tidegate_cluster_connected", "1 for a node that this one is connected to.");
     describe_gauge!("tidegate_cluster_silence_seconds", Unit::Seconds, "Time since a node said anything.");
     describe_gauge!("tidegate_cluster_lag_entries", "Entries of the leader's log that a node lacks.");
@@ -549,6 +625,20 @@ pub(crate) fn measure(shared: &Shared) {
     let parts = state.parts();
     gauge!("tidegate_cluster_groups").set(parts.len() as f64);
     gauge!("tidegate_cluster_groups_led").set(parts.iter().filter(leads).count() as f64);
+    // Where every node holds every group there is nothing to relay.
+    if parts.iter().any(|part| !part.holders.is_empty()) {
+        let held = parts.iter().filter(|part| part.is_held(state.node)).count();
+        gauge!("tidegate_cluster_groups_held").set(held as f64);
+        let mut relayed = 0;
+        for (at, part) in parts.iter().enumerate() {
+            let Some(own) = part.relays.iter().find(|relay| relay.node == state.node) else { continue };
+            relayed += usize::from(own.from.is_some());
+            let behind = own.behind.map_or(f64::NAN, |behind| behind.as_secs_f64());
+            gauge!("tidegate_cluster_relay_behind_seconds", "group" => at.to_string()).set(behind);
+            gauge!("tidegate_cluster_relay_skipped", "group" => at.to_string()).set(own.skipped as f64);
+        }
+        gauge!("tidegate_cluster_groups_relayed").set(relayed as f64);
+    }
     gauge!("tidegate_cluster_has_leader").set(yes(state.leaderless().is_none()));
     gauge!("tidegate_cluster_epoch").set(f64::from(state.epoch));
     gauge!("tidegate_cluster_lineage").set(state.lineage as f64);
@@ -693,6 +783,34 @@ mod tests {
         state.groups = groups.collect();
         state.slots = (0..4).map(|group| (1_024 * group, group)).collect();
         state
+    }
+
+    #[test]
+    fn who_relays_a_group_is_not_behind_in_it() {
+        let mut state = with_groups();
+        for (at, part) in (0u16..).zip(&mut state.groups) {
+            let away = 1 + (at + 1) % 3;
+            part.holders = (1..=3).filter(|node| *node != away).collect();
+            part.isr.retain(|node| *node != away);
+            part.replicas.retain(|of| of.node != away);
+            let behind = Some(Duration::from_millis(20));
+            let (from, age) = (part.leader, Duration::ZERO);
+            part.relays = vec![GroupRelay { node: away, age, from, behind, records: 9, skipped: 1 }];
+        }
+        let codes = |state: &ClusterState| state.warnings().iter().map(|of| of.code).collect::<Vec<_>>();
+        assert_eq!(codes(&state), ["one_more_loss"], "two copies, both needed");
+        let document = state.json(None);
+        let relay = &document["groups"][0]["relays"][0];
+        assert_eq!((&relay["node"], &relay["behind_ms"], &relay["from"]), (&2.into(), &20.into(), &1.into()));
+        assert_eq!(document["groups"][0]["holders"], json!([1, 3]));
+        assert_eq!([state.place_of(0), state.place_of(4_095)], [(0, Some(0), 3), (3, Some(2), 3)]);
+        assert_eq!(ClusterState { node: 2, ..state.clone() }.place_of(0), (0, None, 2));
+        let explained = state.holders(0);
+        assert_eq!(explained["followers"].as_array().map(Vec::len), Some(1), "{explained}");
+        state.groups[1].relays[0].from = None;
+        assert!(codes(&state).contains(&"not_relayed"));
+        // Of a cluster where all hold all nothing is said of it.
+        assert!(with_groups().json(None)["groups"][0].get("holders").is_none());
     }
 
     #[test]

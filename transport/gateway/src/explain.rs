@@ -52,12 +52,12 @@ pub(crate) async fn document(
     let found = found.map_err(|near| ApiError::unknown_key(&key).allowed(near))?;
     let slot = slot_of(name_hash(key.as_bytes()));
     let shards = shared.sources.shards.stats().len().max(1);
-    let (group, groups) = crate::cluster::group_of(shared, slot);
+    let (group, place, held) = crate::cluster::group_of(shared, slot);
     Ok(json!({
         "key": key,
         "slot": slot,
         "group": group,
-        "shard": shard_of(slot, shards, group, groups),
+        "shard": place.map(|place| shard_of(slot, shards, place, held)),
         "shards": shards,
         "cluster": if whole { crate::cluster::holders(shared, slot) } else { Value::Null },
         "events": found.iter().map(|(_, stats)| stats.events).max().filter(|events| *events > 0),
@@ -74,7 +74,7 @@ pub(crate) async fn document(
     }))
 }
 
-/// The shard of a slot, among those of all groups, which stand one group behind the other.
+/// The shard of a slot, among those of all groups that are held, which stand one group behind the other.
 fn shard_of(slot: u16, shards: usize, group: u16, groups: usize) -> usize {
     let each = (shards / groups.max(1)).max(1);
     usize::from(group) * each + usize::from(slot) % each

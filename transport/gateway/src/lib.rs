@@ -42,7 +42,9 @@ mod status;
 pub use alerts::{
     Acting, AlertCounts, AlertError, AlertFilter, AlertNews, AlertState, AlertVerb, Alerts, Visible,
 };
-pub use cluster::{ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupReplica};
+pub use cluster::{
+    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupRelay, GroupReplica,
+};
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};
 pub use sources::{DerivedStats, Gate, Latency, Refusals, Sources, StageNode};

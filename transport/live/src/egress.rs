@@ -4,8 +4,10 @@
 use crate::clock::Clock;
 use crate::derived::{Began, Link};
 use crate::latency::Tracer;
+use crate::relay::RelayIn;
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tidegate_actors::runtime::{Idle, IdleStrategy, StatsHandle, Stopwatch, ThreadTimes, TimeCells};
@@ -13,7 +15,7 @@ use tidegate_engine::{Output, Receiver, Sleeper, Waker, output_kind};
 use tidegate_proto::hub::{Hub, HubError, Polled, SubscriberId};
 use tidegate_proto::subscriber::Catalogue;
 use tidegate_proto::subscription::{Subscription, SubscriptionError};
-use tidegate_proto::{Close, CloseCode, MonoTime};
+use tidegate_proto::{Close, CloseCode, FrameWriter, MonoTime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Questions and requests on their way to the thread.
@@ -53,6 +55,8 @@ enum Command {
         subscription: Subscription,
         deliveries: mpsc::Sender<Delivery>,
         reply: oneshot::Sender<Result<(SubscriberId, u64), SubscriptionError>>,
+        /// The group whose results alone are wanted, of slots that are of these groups: by a node that relays it.
+        relays: Option<(u16, Arc<[u16]>)>,
     },
     Unsubscribe(SubscriberId),
     /// Streams that were announced begin, these end.
@@ -98,6 +102,8 @@ struct Shared {
     /// Changed by the thread only, together with the hub's streams.
     catalogue: RwLock<Arc<Catalogue>>,
     times: TimeCells,
+    /// By group, event time up to which its results are here; 0 before that is known.
+    complete: Box<[AtomicU64]>,
 }
 
 impl Shared {
@@ -290,9 +296,38 @@ impl HubHandle {
         subscription: Subscription,
         origin: Option<Origin>,
     ) -> Result<Reader, SubscribeError> {
+        self.reader(subscription, origin, None).await
+    }
+
+    /// All results of a group, for a node that relays it: `slots` says which group each slot is of. Between records a HEARTBEAT's nonce is the
+    /// event time up to which all of them were handed over.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] when the hub refuses or is gone.
+    pub async fn relay(
+        &self,
+        subscription: Subscription,
+        origin: Origin,
+        (group, slots): (u16, Arc<[u16]>),
+    ) -> Result<Reader, SubscribeError> {
+        self.reader(subscription, Some(origin), Some((group, slots))).await
+    }
+
+    /// Event time up to which a group's results are here; 0 before that is known, and where there is one group only.
+    #[must_use]
+    pub fn complete(&self, group: u16) -> u64 {
+        self.shared.complete.get(usize::from(group)).map_or(0, |complete| complete.load(Ordering::Relaxed))
+    }
+
+    async fn reader(
+        &self,
+        subscription: Subscription,
+        origin: Option<Origin>,
+        relays: Option<(u16, Arc<[u16]>)>,
+    ) -> Result<Reader, SubscribeError> {
         let (deliveries, receiver) = mpsc::channel(DELIVERIES_MAX);
         let (reply, answer) = oneshot::channel();
-        let command = Command::Subscribe { subscription, deliveries, reply };
+        let command = Command::Subscribe { subscription, deliveries, reply, relays };
         self.command(command).await?;
         let (id, lag_budget) = self.answer(answer).await??;
         if let Some(origin) = origin {
@@ -343,6 +378,8 @@ struct Seat {
     /// Whether there may be something for it that was not published in this turn.
     more: bool,
     due: Option<MonoTime>,
+    /// Of a node that relays a group: which, and up to where it was told that this is complete.
+    relays: Option<(u16, u64)>,
 }
 
 /// The readers' seats, and the requests of front ends.
@@ -372,12 +409,18 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(waker: Wake, catalogue: Arc<Catalogue>, clock: Clock) -> (Self, HubHandle) {
+    pub(crate) fn new(
+        waker: Wake,
+        catalogue: Arc<Catalogue>,
+        clock: Clock,
+        groups: usize,
+    ) -> (Self, HubHandle) {
         let (commands_in, commands) = flume::bounded(COMMANDS_MAX);
         let shared = Arc::new(Shared {
             origins: Mutex::default(),
             catalogue: RwLock::new(catalogue),
             times: TimeCells::default(),
+            complete: (0..groups).map(|_| AtomicU64::new(0)).collect(),
         });
         let commands_kept = commands_in.clone();
         let (serves, ends) = watch::channel(());
@@ -415,6 +458,26 @@ impl Desk {
         self.heard = heard;
     }
 
+    /// Up to where the shards of each group, and what is relayed of others, are complete. All of a group are beside each other.
+    fn set_complete(&self, all: impl Iterator<Item = (u16, u64)>) {
+        let mut last: Option<(u16, u64)> = None;
+        let tell = |(group, complete): (u16, u64)| {
+            if let Some(cell) = self.shared.complete.get(usize::from(group)) {
+                cell.store(complete, Ordering::Relaxed);
+            }
+        };
+        for (group, complete) in all {
+            last = match last {
+                Some((same, least)) if same == group => Some((group, least.min(complete))),
+                other => {
+                    other.map(tell);
+                    Some((group, complete))
+                }
+            };
+        }
+        last.map(tell);
+    }
+
     /// Results or names were published.
     pub(crate) fn published(&mut self) {
         self.seats.iter_mut().for_each(|seat| seat.more = true);
@@ -428,11 +491,18 @@ impl Desk {
             worked = true;
             match command {
                 Command::Ask(question) => question(hub, now),
-                Command::Subscribe { subscription, deliveries, reply } => {
-                    let outcome = hub.subscribe(&subscription, now);
+                Command::Subscribe { subscription, deliveries, reply, relays } => {
+                    let outcome = match &relays {
+                        None => hub.subscribe(&subscription, now),
+                        Some((group, slots)) => {
+                            let mine = |slot: u16| slots.get(usize::from(slot)) == Some(group);
+                            hub.subscribe_slots(&subscription, &mine, now)
+                        }
+                    };
                     let outcome = outcome.map(|id| (id, hub.lag_budget(id).unwrap_or(0)));
                     if let Ok((id, _)) = outcome {
-                        self.seats.push(Seat { id, deliveries, more: true, due: None });
+                        let relays = relays.map(|(group, _)| (group, 0));
+                        self.seats.push(Seat { id, deliveries, more: true, due: None, relays });
                     }
                     if let Err(Ok((id, _))) = reply.send(outcome) {
                         self.leave(hub, id);
@@ -554,6 +624,17 @@ impl Desk {
             }
             let mut frames = Vec::new();
             let polled = hub.poll_frames(seat.id, now, DELIVERY_BYTES, &mut frames);
+            if let (Polled::Idle { .. }, Some((group, said))) = (&polled, &mut seat.relays) {
+                let complete = self.shared.complete.get(usize::from(*group));
+                let complete = complete.map_or(0, |complete| complete.load(Ordering::Relaxed));
+                // That the shards ended here says nothing of those elsewhere.
+                if complete > *said && complete < u64::MAX {
+                    *said = complete;
+                    let mut frame = Vec::new();
+                    FrameWriter::new(&mut frame).heartbeat(complete, 0);
+                    frames.push(Bytes::from(frame));
+                }
+            }
             if !frames.is_empty() {
                 worked = true;
                 let _ = seat.deliveries.try_send(Delivery::Frames(frames));
@@ -625,8 +706,11 @@ pub(crate) struct Egress {
     clock: Clock,
     sleeper: Sleeper,
     taken: Vec<Output>,
-    /// Up to where each shard's results are complete.
+    /// Up to where each shard's results are complete, and of which group it is.
     complete: Vec<u64>,
+    groups: Vec<u16>,
+    /// What comes from other nodes.
+    relays: Vec<RelayIn>,
     /// Whether the shards are of several groups. One that nothing was fed to holds up nobody's results but its own.
     several: bool,
 }
@@ -639,18 +723,34 @@ impl Egress {
         (stats, tracer): (StatsHandle, Tracer),
         catalogue: Arc<Catalogue>,
         clock: Clock,
-        several: bool,
+        (groups, relays): (Vec<u16>, Vec<RelayIn>),
     ) -> (Self, HubHandle) {
+        let count = groups.iter().copied().chain(relays.iter().map(|relay| relay.group)).max().unwrap_or(0);
+        let several = count > 0;
         let sleeper = Sleeper::default();
         outputs.iter().for_each(|output| output.wake_with(sleeper.waker()));
-        let (mut desk, handle) = Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock);
+        let (mut desk, handle) =
+            Desk::new(Wake::Thread(sleeper.waker()), catalogue, clock, usize::from(count) + 1);
         if several {
             desk.set_heard(0);
         }
         let taken = Vec::with_capacity(outputs.len() * DRAIN_MAX);
         let complete = vec![0; outputs.len()];
-        let egress =
-            Self { hub, outputs, names, desk, stats, tracer, clock, sleeper, taken, complete, several };
+        let egress = Self {
+            hub,
+            outputs,
+            names,
+            desk,
+            stats,
+            tracer,
+            clock,
+            sleeper,
+            taken,
+            complete,
+            groups,
+            relays,
+            several,
+        };
         (egress, handle)
     }
 
@@ -679,6 +779,7 @@ impl Egress {
                 || self.finished() > finished
                 || (ended.is_none() && self.over())
                 || !self.names.is_empty()
+                || self.relays.iter().any(|relay| !relay.batches.is_empty())
                 || self.desk.has_work()
         });
     }
@@ -734,13 +835,18 @@ impl Egress {
             self.hub.define(&name);
             worked = true;
         }
-        if !self.taken.is_empty() {
-            self.hub.publish(&self.taken);
+        let hub = &mut self.hub;
+        let relayed = self.relays.iter_mut().map(|relay| relay.take(hub)).filter(|took| *took).count() > 0;
+        if !self.taken.is_empty() || relayed {
+            hub.publish(&self.taken);
+            let all = || self.complete.iter().copied().chain(self.relays.iter().map(|relay| relay.complete));
             if self.several {
-                self.desk.set_heard(self.complete.iter().copied().min().unwrap_or(0));
+                self.desk.set_heard(all().min().unwrap_or(0));
+                let of = self.groups.iter().copied().chain(self.relays.iter().map(|relay| relay.group));
+                self.desk.set_complete(of.zip(all()));
             }
             let counts = |complete: &u64| !self.several || *complete > 0;
-            self.hub.set_watermark(self.complete.iter().copied().filter(counts).min().unwrap_or(0));
+            self.hub.set_watermark(all().filter(counts).min().unwrap_or(0));
             worked = true;
         }
         if worked {

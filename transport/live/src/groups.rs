@@ -17,8 +17,8 @@ const BARRIER_SHIFT: u32 = 48;
 pub struct LiveGroups {
     /// The group of each slot.
     pub slots: Arc<[u16]>,
-    /// The groups, by number.
-    pub of: Vec<LiveGroup>,
+    /// The groups, by number; `None` for one that other nodes hold, and whose results are relayed.
+    pub of: Vec<Option<LiveGroup>>,
 }
 
 /// One of them.
@@ -39,16 +39,20 @@ impl LiveOptions {
     /// The options of each group.
     pub(crate) fn parts(mut self) -> Vec<Self> {
         let Some(LiveGroups { slots, of }) = self.groups.take() else { return vec![self] };
-        let part = |(group, LiveGroup { replication, snapshots }): (u16, LiveGroup)| Self {
-            feed: FeedServerOptions {
-                group: Some(FeedGroup { group, slots: Arc::clone(&slots) }),
-                ..self.feed.clone()
-            },
-            replication: Some(replication),
-            snapshots,
-            ..self.clone()
+        let part = |(group, of): (u16, Option<LiveGroup>)| {
+            let LiveGroup { replication, snapshots } = of?;
+            let group = Some(FeedGroup { group, slots: Arc::clone(&slots) });
+            let feed = FeedServerOptions { group, ..self.feed.clone() };
+            Some(Self { feed, replication: Some(replication), snapshots, ..self.clone() })
         };
-        (0..).zip(of).map(part).collect()
+        (0..).zip(of).filter_map(part).collect()
+    }
+
+    /// By number, whether a group is held here.
+    pub(crate) fn held(&self) -> Vec<bool> {
+        self.groups
+            .as_ref()
+            .map_or_else(|| vec![true], |groups| groups.of.iter().map(Option::is_some).collect())
     }
 }
 

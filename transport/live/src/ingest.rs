@@ -154,8 +154,10 @@ impl Shared {
 /// The way in, for connection tasks: to one group's feeds, or to those of all groups.
 #[derive(Clone)]
 pub struct IngestHandle {
-    /// By group; one at least.
+    /// Of each group that is held here.
     ways: Arc<[Way]>,
+    /// By group, which of them that is.
+    of: Arc<[Option<u16>]>,
 }
 
 /// The way to the thread of one group.
@@ -188,15 +190,23 @@ pub struct Feed {
 }
 
 impl IngestHandle {
-    /// The ways of several groups as one, in their order.
-    pub(crate) fn joined(parts: &[Self]) -> Self {
-        Self { ways: parts.iter().flat_map(|part| part.ways.iter().cloned()).collect() }
+    /// The ways of several groups as one, in their order; `held` says by number which groups these are.
+    pub(crate) fn joined(parts: &[Self], held: &[bool]) -> Self {
+        let mut next = 0..;
+        let of = held.iter().map(|held| if *held { next.next() } else { None }).collect();
+        Self { ways: parts.iter().flat_map(|part| part.ways.iter().cloned()).collect(), of }
     }
 
     /// How many groups there are.
     #[must_use]
     pub fn groups(&self) -> u16 {
-        self.ways.len() as u16
+        self.of.len() as u16
+    }
+
+    /// Whether feeds of a group may come here at all: other nodes have the rest.
+    #[must_use]
+    pub fn holds(&self, group: u16) -> bool {
+        self.of.get(usize::from(group)).is_some_and(Option::is_some)
     }
 
     /// A connection came to the first group, or the only one. See [`IngestHandle::open_in`].
@@ -224,7 +234,8 @@ impl IngestHandle {
         buffer: FrameBuffer,
         peer: Option<Box<str>>,
     ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
-        let way = self.ways.get(usize::from(group)).ok_or(IngestGone)?;
+        let of = self.of.get(usize::from(group)).copied().flatten();
+        let way = of.and_then(|at| self.ways.get(usize::from(at))).ok_or(IngestGone)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let (reply, id) = oneshot::channel();
         way.inputs.send_async(Input::Open { grant, peer, answers, reply }).await.map_err(|_| IngestGone)?;
@@ -235,7 +246,7 @@ impl IngestHandle {
     /// A buffer for a connection that is not open yet.
     #[must_use]
     pub fn buffer(&self) -> FrameBuffer {
-        self.ways[0].buffer()
+        self.ways.first().map_or_else(|| FrameBuffer::new(BUFFER_FRAMES), Way::buffer)
     }
 
     /// How ingest stands, at most a quarter of a second ago, over all groups; `logged` is of now. A source that feeds several is one.
@@ -261,7 +272,8 @@ impl IngestHandle {
         let (reply, barrier) = oneshot::channel();
         // Where there are several groups streams cannot change.
         let restage = Input::Restage { make, legacy, reply };
-        self.ways[0].inputs.send_async(restage).await.map_err(|_| IngestGone)?;
+        let way = self.ways.first().ok_or(IngestGone)?;
+        way.inputs.send_async(restage).await.map_err(|_| IngestGone)?;
         barrier.await.map_err(|_| IngestGone)
     }
 
@@ -494,7 +506,7 @@ impl Ingest {
         });
         let stopper = Stopper(inputs_in.clone(), Arc::clone(&shared));
         let way = Way { inputs: inputs_in, spare: spare_out, shared: Arc::clone(&shared), clock };
-        let handle = IngestHandle { ways: [way].into() };
+        let handle = IngestHandle { ways: [way].into(), of: [Some(0)].into() };
         let ingest = Self {
             server: FeedServer::new(options.feed.clone()),
             inputs,

@@ -27,6 +27,7 @@ mod latency;
 mod network;
 mod packed;
 mod recovery;
+mod relay;
 pub mod replication;
 mod service;
 mod settings;
@@ -43,6 +44,7 @@ pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOp
 pub use latency::{LatencyHandle, LatencyStats};
 pub use network::Network;
 pub use packed::Plain;
+pub use relay::RelayPort;
 pub use replication::Replication;
 pub use service::{Live, LiveError, LiveOptions, LiveReport};
 pub use settings::SnapshotSettings;

@@ -9,6 +9,7 @@ use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
 use crate::journal::{JournalError, JournalSettings, Recovered, SnapshotOptions};
 use crate::latency::{LatencyHandle, Percentiles, measure};
 use crate::recovery::{Base, Loaded, Pipeline};
+use crate::relay::{BATCHES_MAX, RelayIn, RelayPort};
 use crate::replication::{ReplicaSnapshots, Replication, Written};
 use crate::settings::{self, SnapshotSettings};
 use crate::snapshot::{Ends, Maker};
@@ -22,7 +23,7 @@ use tidegate_actors::runtime::{
     Idle, InlineShards, Outputs, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
     ShardSnapshot, StageFactory, StageReport, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
 };
-use tidegate_engine::FenceOptions;
+use tidegate_engine::{Digest, FenceOptions};
 use tidegate_journal::SnapshotFolder;
 use tidegate_proto::feed::{FeedGroup, FeedServerOptions};
 use tidegate_proto::hub::{Hub, HubError, HubOptions, HubStats, PastError, StreamMeta};
@@ -152,15 +153,18 @@ pub struct Live {
     stats: StatsHandle,
     latency: LatencyHandle,
     ring_events: usize,
-    /// By group.
+    /// Of each group that is held here.
     recovered: Vec<Recovered>,
-    /// By group, and all of them as one.
+    nothing: Recovered,
+    /// Of each group that is held here, and all of them as one.
     ingests: Vec<IngestHandle>,
     ingest: IngestHandle,
     hub: HubHandle,
     changes: StreamChanges,
-    /// By group.
+    /// Of each group that is held here.
     stoppers: Vec<Stopper>,
+    /// Of the others, until somebody takes them.
+    relays: Vec<RelayPort>,
     engine: Engine,
 }
 
@@ -174,6 +178,22 @@ enum Engine {
         report: flume::Receiver<CoreReport>,
         runtime: tokio::runtime::Handle,
     },
+}
+
+/// What the shards did where no group is held.
+fn no_shards() -> RuntimeReport {
+    RuntimeReport {
+        digest: Digest::default(),
+        stages: Vec::new(),
+        lanes: Vec::new(),
+        events: 0,
+        panics: 0,
+        restarts: 0,
+        quarantined: 0,
+        lost_in_restart: 0,
+        shards: Vec::new(),
+        failures: Vec::new(),
+    }
 }
 
 /// What subscribers are told of this server.
@@ -351,6 +371,9 @@ impl Live {
         let logged = options.journal.is_some() || options.replication.is_some() || options.groups.is_some();
         let (idle, ring_events) = (options.runtime.idle, options.runtime.ring_events);
         let catalogue = catalogue(streams.clone(), &options);
+        let (held, hub_options) = (options.held(), options.hub);
+        let here = (0u16..).zip(&held).filter(|(_, held)| **held).map(|(group, _)| group);
+        let here: Vec<u16> = here.collect();
         let (mut hub, mut receivers, mut begun) = (None::<Hub>, Vec::new(), Vec::new());
         for part in options.parts() {
             let mut base = base(&stages, &streams, &part)?;
@@ -370,13 +393,33 @@ impl Live {
         let parts: Vec<StatsHandle> = begun.iter().map(|part| part.runtime.stats_handle()).collect();
         let (stats, shards) = (StatsHandle::joined(&parts), receivers.first().map_or(0, Vec::len));
         let receivers: Vec<_> = receivers.into_iter().flatten().collect();
-        let Some(hub) = hub else { return Err(LiveError::Groups("there is none".to_owned())) };
+        // A node may hold none of them.
+        let hub = hub.map_or_else(|| Hub::new(streams.clone(), hub_options), Ok)?;
+        let of_rings = here.iter().flat_map(|&group| std::iter::repeat_n(group, shards)).collect();
+        let elsewhere = (0u16..).zip(&held).filter(|(_, held)| !**held).map(|(group, _)| group);
+        let (relay_ends, relays_in): (Vec<_>, Vec<_>) = elsewhere
+            .map(|group| {
+                let (ours, batches) = flume::bounded(BATCHES_MAX);
+                ((group, ours), RelayIn { group, batches, complete: 0 })
+            })
+            .unzip();
         let (names_in, names_out) = flume::bounded(1 << 14);
         let (marker, tracer, latency) = measure(receivers.len(), clock.now());
-        let several = begun.len() > 1;
-        let (egress, hub_handle) =
-            Egress::new(hub, receivers, names_out, (stats.clone(), tracer), catalogue, clock, several);
+        let (egress, hub_handle) = Egress::new(
+            hub,
+            receivers,
+            names_out,
+            (stats.clone(), tracer),
+            catalogue,
+            clock,
+            (of_rings, relays_in),
+        );
         let waker = egress.waker();
+        let port = |(group, batches)| {
+            let waker = Wake::Thread(waker.clone());
+            RelayPort { group, batches, waker, _open: names_in.clone() }
+        };
+        let relays = relay_ends.into_iter().map(port).collect();
         let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let (mut groups, mut recovered, mut ingests, mut stoppers) = (vec![], vec![], vec![], vec![]);
         for (part, marker) in begun.into_iter().zip(marker.split(shards)) {
@@ -406,11 +449,25 @@ impl Live {
             ingests.push(handle);
             stoppers.push(stopper);
         }
-        let ingest = IngestHandle::joined(&ingests);
+        let ingest = IngestHandle::joined(&ingests, &held);
         let changes = StreamChanges::new(&ingest, &hub_handle, &stats, logged);
         let engine = Engine::Threads { groups, egress };
         let hub = hub_handle;
-        Ok(Self { changes, stats, latency, ring_events, recovered, ingests, ingest, hub, stoppers, engine })
+        let nothing = Recovered::default();
+        Ok(Self {
+            changes,
+            stats,
+            latency,
+            ring_events,
+            recovered,
+            nothing,
+            ingests,
+            ingest,
+            hub,
+            stoppers,
+            relays,
+            engine,
+        })
     }
 
     /// Starts everything as one task of `runtime`, which is best one of a single thread that also moves the packets: where
@@ -445,7 +502,7 @@ impl Live {
         let catalogue = catalogue(streams, &options);
         let stats = shards.stats_handle();
         let notify = Arc::new(tokio::sync::Notify::new());
-        let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock);
+        let (desk, hub_handle) = Desk::new(Wake::Task(Arc::clone(&notify)), catalogue, clock, 1);
         let (percentiles, latency) = Percentiles::new(clock.now());
         let commander = shards.commander();
         let downstream = Downstream::Here(Box::new(Here::new(shards, hub, percentiles)));
@@ -474,10 +531,12 @@ impl Live {
             latency,
             ring_events,
             recovered: vec![recovered],
+            nothing: Recovered::default(),
             ingests: vec![ingest_handle.clone()],
             ingest: ingest_handle,
             hub: hub_handle,
             stoppers: vec![stopper],
+            relays: Vec::new(),
             engine,
         })
     }
@@ -485,10 +544,10 @@ impl Live {
     /// What was found in the journal; of several groups, of the first.
     #[must_use]
     pub fn recovered(&self) -> &Recovered {
-        &self.recovered[0]
+        self.recovered.first().unwrap_or(&self.nothing)
     }
 
-    /// What was found of each group.
+    /// What was found of each group that is held here.
     #[must_use]
     pub fn recovered_groups(&self) -> &[Recovered] {
         &self.recovered
@@ -500,10 +559,16 @@ impl Live {
         self.ingest.clone()
     }
 
-    /// The way in for the feeds of each group.
+    /// The way in for the feeds of each group that is held here.
     #[must_use]
     pub fn ingest_groups(&self) -> &[IngestHandle] {
         &self.ingests
+    }
+
+    /// The ways in for results of the groups that other nodes hold. Whoever has them lets go of them before the end.
+    #[must_use]
+    pub fn take_relays(&mut self) -> Vec<RelayPort> {
+        std::mem::take(&mut self.relays)
     }
 
     /// The way to results.
@@ -571,6 +636,7 @@ impl Live {
     /// [`LiveError::Failed`] when a thread had panicked.
     pub fn finish(self) -> Result<LiveReport, LiveError> {
         self.stoppers.iter().for_each(Stopper::stop);
+        drop(self.relays);
         match self.engine {
             Engine::Threads { groups, egress } => {
                 let (mut ingests, mut runtime) = (Vec::new(), None::<RuntimeReport>);
@@ -584,7 +650,7 @@ impl Live {
                 }
                 self.hub.wake();
                 let hub = egress.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
-                let Some(runtime) = runtime else { return Err(LiveError::Failed { thread: "shard" }) };
+                let runtime = runtime.unwrap_or_else(no_shards);
                 Ok(LiveReport { ingest: groups::reported(ingests), runtime, hub: hub.stats() })
             }
             Engine::Task { report, .. } => {

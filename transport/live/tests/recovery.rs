@@ -556,7 +556,7 @@ fn a_group_goes_on_from_its_own_snapshot() {
                 wall_ns: || START_NS,
             }),
         };
-        let of = ports.into_iter().enumerate().map(group).collect();
+        let of = ports.into_iter().enumerate().map(group).map(Some).collect();
         let groups = Some(LiveGroups { slots: Arc::clone(&slots), of });
         let options = LiveOptions { groups, ..LiveOptions::default() };
         let network = Network::start(Threads::Separate, &options.runtime).unwrap();

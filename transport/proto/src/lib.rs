@@ -19,6 +19,9 @@ mod wire_tests;
 pub mod feed;
 
 pub mod hub;
+pub mod relay;
+#[cfg(test)]
+mod relay_sim;
 pub mod subscriber;
 pub mod subscription;
 

@@ -14,6 +14,8 @@ pub type GroupSource = Arc<dyn Fn() -> Option<GroupMap> + Send + Sync>;
 pub(crate) struct Groups {
     /// How many; a server that stands alone has one.
     pub(crate) count: u16,
+    /// Those whose feeds other nodes take.
+    pub(crate) elsewhere: Arc<[u16]>,
     /// Once the node runs.
     pub(crate) source: Arc<OnceLock<GroupSource>>,
 }
@@ -22,7 +24,7 @@ impl Groups {
     /// Looks at a greeting: the group of a feed's session, 0 for subscribers. What is to be said first goes into `out`, also in front of the
     /// last words.
     pub(crate) fn of(&self, hello: &Hello<'_>, out: &mut Vec<u8>) -> Result<u16, Close> {
-        if self.count <= 1 {
+        if self.count <= 1 && self.elsewhere.is_empty() {
             return match hello.group {
                 None | Some(0) => Ok(0),
                 Some(_) => Err(which_group(hello.group, 1)),
@@ -44,6 +46,10 @@ impl Groups {
         FrameWriter::new(out).groups(&known);
         match hello.group {
             _ if !feed => Ok(0),
+            Some(group) if self.elsewhere.contains(&group) => {
+                let lead = known.leads().get(usize::from(group)).copied().unwrap_or_default();
+                Err(Close::not_leader(lead.address, lead.epoch))
+            }
             Some(group) if group < self.count => Ok(group),
             named => Err(which_group(named, self.count.into())),
         }
@@ -97,6 +103,23 @@ mod tests {
         assert_eq!((old.unwrap_err().0, told), (CloseCode::VERSION, None), "it would not know the frame");
         assert_eq!(asked(hello(Plane::Subscribe, 1, None)), (Ok(0), None));
         assert_eq!(asked(hello(Plane::Subscribe, PROTOCOL_GROUPS, None)), (Ok(0), Some(2)));
+    }
+
+    #[test]
+    fn a_feed_of_a_group_that_is_elsewhere_is_led_there() {
+        let source: GroupSource = Arc::new(|| {
+            let address = Some(([10, 0, 0, 2], 7_443).into());
+            let leads =
+                vec![GroupLead { node: Some(2), address, epoch: 7, held: true }, GroupLead::default()];
+            GroupMap::new(9, vec![(0, 0), (2_048, 1)], leads).ok()
+        });
+        let groups = Groups { count: 2, elsewhere: [0, 1].into(), ..Groups::default() };
+        let _ = groups.source.set(source);
+        let asked = |plane, group| groups.of(&hello(plane, PROTOCOL_GROUPS, group), &mut Vec::new());
+        let led = Close::not_leader(Some(([10, 0, 0, 2], 7_443).into()), 7);
+        assert_eq!(asked(Plane::Feed, Some(0)), Err(led));
+        assert_eq!(asked(Plane::Feed, Some(1)), Err(Close::not_leader(None, 0)), "nobody leads it now");
+        assert_eq!(asked(Plane::Subscribe, None), Ok(0), "readers read it here");
     }
 
     #[test]

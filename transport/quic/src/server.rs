@@ -177,7 +177,8 @@ impl QuicServer {
         let (counted, looked_up) = (Arc::clone(&counters), Arc::clone(&access));
         let usage = Arc::new(Usage::default());
         let source = Arc::default();
-        let groups = Groups { count: ingest.groups(), source: Arc::clone(&source) };
+        let elsewhere = (0..ingest.groups()).filter(|group| !ingest.holds(*group)).collect();
+        let groups = Groups { count: ingest.groups(), elsewhere, source: Arc::clone(&source) };
         let shared = Shared { ingest, hub, limits, counters: counted, access: looked_up, usage, groups };
         let accepting = endpoint.clone();
         tokio::spawn(async move {

@@ -127,7 +127,8 @@ impl Meta {
             let all = if holders.is_empty() { known.iter().copied().collect() } else { holders.clone() };
             let rest = all.iter().filter(|other| **other != node).count();
             if rest < *min_isr {
-                return Err(Rejection::Needed { left: rest, least: *min_isr, what: "in the cluster" });
+                let what = if holders.is_empty() { "in the cluster" } else { "holders of a group" };
+                return Err(Rejection::Needed { left: rest, least: *min_isr, what });
             }
         }
         // Of those that were ever there: who has not come yet has no say in consensus.

@@ -5,6 +5,8 @@ import type { Cluster, ClusterMember } from "../api/types";
 export function standing(state: Cluster, member: ClusterMember): { tone: "good" | "warn" | "bad"; says: string } {
   if (!member.connected)
     return { tone: "bad", says: member.fenced ? "given up: it does not answer" : "does not answer" };
+  // Of the first group, which other nodes hold: it counts for nothing there, and lacks nothing.
+  if (member.role === "relay") return { tone: "good", says: "relays it" };
   if (member.role === "fenced") return { tone: "bad", says: "fenced itself: it has something else" };
   if (member.node === state.leader) return { tone: "good", says: "leads" };
   if (member.in_sync) return { tone: "good", says: "follows, in sync" };

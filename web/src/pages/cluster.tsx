@@ -309,8 +309,8 @@ const MEMBERS: Column<ClusterMember>[] = [
     width: "5.5rem",
     by: (m) => Number(m.in_sync),
     cell: (m) => (
-      <Badge tone={m.in_sync ? "good" : m.eligible ? "warn" : "bad"}>
-        {m.in_sync ? "yes" : m.eligible ? "eligible" : "no"}
+      <Badge tone={m.in_sync || m.role === "relay" ? "good" : m.eligible ? "warn" : "bad"}>
+        {m.in_sync ? "yes" : m.role === "relay" ? "relays" : m.eligible ? "eligible" : "no"}
       </Badge>
     ),
   },

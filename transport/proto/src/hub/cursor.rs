@@ -1,6 +1,7 @@
 //! One reader: where it stands in each stream, what it skips, what waits for it.
 
 use super::keys::Keyring;
+use super::relayed::Hole;
 use super::{Item, Phase, Polled, StreamState, SubscriberId, SubscriberStats, loss};
 use crate::close::{Close, CloseCode};
 use crate::frame::{FrameWriter, LossCause};
@@ -24,9 +25,31 @@ pub(super) enum Filter {
         bits: Vec<u64>,
         resolved: u32,
     },
+    /// Every key of certain slots, for who relays them.
+    Slots(Box<SlotSet>),
+}
+
+/// A set of slots, and which keys are in them, as far as names are known.
+pub(super) struct SlotSet {
+    slots: [u64; SLOT_COUNT / 64],
+    bits: Vec<u64>,
+    resolved: u32,
+}
+
+impl SlotSet {
+    fn has(&self, slot: u16) -> bool {
+        let slot = usize::from(slot) % SLOT_COUNT;
+        self.slots[slot / 64] >> (slot % 64) & 1 == 1
+    }
 }
 
 impl Filter {
+    pub(super) fn of_slots(of: &dyn Fn(u16) -> bool) -> Self {
+        let mut slots = [0; SLOT_COUNT / 64];
+        (0..SLOT_COUNT).filter(|slot| of(*slot as u16)).for_each(|slot| slots[slot / 64] |= 1 << (slot % 64));
+        Self::Slots(Box::new(SlotSet { slots, bits: Vec::new(), resolved: 0 }))
+    }
+
     pub(super) fn new(keys: &Keys) -> Self {
         match keys {
             Keys::All => Self::All,
@@ -41,40 +64,78 @@ impl Filter {
 
     /// Looks at names that came since.
     pub(super) fn extend(&mut self, keys: &Keyring) {
-        let Self::Some { hashes, prefixes, bits, resolved } = self else { return };
-        for key in *resolved..keys.len() as u32 {
-            let name = keys.name(key);
-            if hashes.contains(&keys.hash(key)) || prefixes.iter().any(|prefix| name.starts_with(&**prefix)) {
-                let word = key as usize / 64;
-                if word >= bits.len() {
-                    bits.resize(word + 1, 0);
-                }
-                bits[word] |= 1 << (key % 64);
+        match self {
+            Self::All => {}
+            Self::Some { hashes, prefixes, bits, resolved } => resolve(keys, bits, resolved, |key| {
+                let name = keys.name(key);
+                hashes.contains(&keys.hash(key)) || prefixes.iter().any(|prefix| name.starts_with(&**prefix))
+            }),
+            Self::Slots(set) => {
+                let (mut bits, mut resolved) = (std::mem::take(&mut set.bits), set.resolved);
+                resolve(keys, &mut bits, &mut resolved, |key| set.has(slot_of(keys.hash(key))));
+                (set.bits, set.resolved) = (bits, resolved);
             }
         }
-        *resolved = keys.len() as u32;
     }
 
     pub(super) fn covers(&self, key: u32) -> bool {
+        let bits = match self {
+            Self::All => return true,
+            Self::Some { bits, .. } => bits,
+            Self::Slots(set) => &set.bits,
+        };
+        bits.get(key as usize / 64).is_some_and(|word| word >> (key % 64) & 1 == 1)
+    }
+
+    /// Whether a record is wanted; one of a name that nobody knows too, where its slot is enough.
+    fn takes(&self, output: &Output) -> bool {
         match self {
-            Self::All => true,
-            Self::Some { bits, .. } => {
-                bits.get(key as usize / 64).is_some_and(|word| word >> (key % 64) & 1 == 1)
+            Self::Slots(set) => set.has(output.slot),
+            _ => self.covers(output.key),
+        }
+    }
+
+    /// Whether records of a slot may be wanted.
+    fn wants_slot(&self, slot: u16) -> bool {
+        match self {
+            Self::Some { hashes, prefixes, .. } if prefixes.is_empty() => {
+                hashes.iter().any(|&hash| slot_of(hash) == slot)
             }
+            Self::Slots(set) => set.has(slot),
+            _ => true,
         }
     }
 
     /// Records with wanted numbers that are no longer there: exact when all keys are wanted, else an upper bound.
-    pub(super) fn expired(&self, floor: &Floor, evicted: &[u64]) -> u64 {
+    pub(super) fn expired(&self, floor: &Floor, state: &StreamState) -> u64 {
+        let evicted = &state.evicted;
         let gone = |slot: u16| (evicted[usize::from(slot)] + 1).saturating_sub(floor.of(slot));
-        match self {
+        let front: u64 = match self {
             Self::Some { hashes, prefixes, .. } if prefixes.is_empty() => {
                 let slots: HashSet<u16> = hashes.iter().map(|&hash| slot_of(hash)).collect();
                 slots.into_iter().map(gone).sum()
             }
-            _ => (0..evicted.len() as u16).map(gone).sum(),
+            Self::Slots(set) => (0..evicted.len() as u16).filter(|&slot| set.has(slot)).map(gone).sum(),
+            Self::Some { .. } | Self::All => (0..evicted.len() as u16).map(gone).sum(),
+        };
+        // What never came lies between records that did.
+        let holes = state.holes.iter().filter(|hole| self.wants_slot(hole.slot));
+        front + holes.map(|hole| hole.count(evicted, floor.of(hole.slot))).sum::<u64>()
+    }
+}
+
+/// Looks at names that came since.
+fn resolve(keys: &Keyring, bits: &mut Vec<u64>, resolved: &mut u32, wanted: impl Fn(u32) -> bool) {
+    for key in *resolved..keys.len() as u32 {
+        if wanted(key) {
+            let word = key as usize / 64;
+            if word >= bits.len() {
+                bits.resize(word + 1, 0);
+            }
+            bits[word] |= 1 << (key % 64);
         }
     }
+    *resolved = keys.len() as u32;
 }
 
 /// The first number wanted of each slot.
@@ -115,7 +176,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     fn wants(&self, output: &Output, filter: &Filter) -> bool {
-        filter.covers(output.key)
+        filter.takes(output)
             && self.floor.as_ref().is_none_or(|floor| output.sequence >= floor.of(output.slot))
     }
 }
@@ -226,6 +287,29 @@ impl Subscriber {
                 || (cursor.next >= state.head() && cursor.dropped + cursor.conflated + cursor.expired == 0)
         };
         self.past.is_empty() && self.pending.is_empty() && self.cursors.iter().all(drained)
+    }
+
+    /// Records of a slot, from a number up to another, do not come any more. At the beginning of a relay only those who asked for numbers
+    /// miss them.
+    pub(super) fn miss(&mut self, stream: u16, hole: &Hole, beginning: bool) {
+        if !self.filter.wants_slot(hole.slot) {
+            return;
+        }
+        let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.stream == stream) else { return };
+        let asked = match &self.subscription.start {
+            Start::Sequence { default, .. } => Some(*default),
+            _ => None,
+        };
+        if beginning && asked.is_none() {
+            return;
+        }
+        let floor = match &cursor.floor {
+            Some(floor) => floor.of(hole.slot),
+            None => asked.unwrap_or(1),
+        };
+        let count = (hole.to + 1).saturating_sub(hole.from.max(floor));
+        cursor.expired += count;
+        self.expired += count;
     }
 
     /// Records up to `end` of its `at`-th stream went to it as they are.

@@ -104,6 +104,15 @@ impl History {
         firsts[at..].iter().take_while(|kept| kept.ts == held.ts).find(|kept| revises(held, kept))
     }
 
+    /// Whether it has this very record, or had it before it was amended.
+    pub(super) fn has(&self, output: &Output) -> bool {
+        let is = |held: &Output| held.sequence == output.sequence;
+        // What is newer than all cannot be there, and that is the rule.
+        output.ts <= self.newest_ts
+            && (self.records.iter().any(is)
+                || self.firsts.as_ref().is_some_and(|firsts| firsts.0.iter().any(is)))
+    }
+
     /// Records taken in, and events in the bars among them.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.taken, self.events)

@@ -46,6 +46,7 @@ mod cursor;
 mod history;
 mod keys;
 mod past;
+mod relayed;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ use history::History;
 use keys::Keyring;
 pub use keys::{KeyInfo, KeySearch};
 pub use past::{PastError, StreamPast};
+use relayed::Holes;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tap::Tap;
@@ -344,6 +346,8 @@ struct StreamState {
     slot_events: Box<[u64]>,
     /// Frames made of whole runs of the ring, for the next reader that stands at the same place.
     shared: VecDeque<(u64, u64, Bytes)>,
+    /// Numbers that never came, between records of the ring. There are none but of slots that are relayed.
+    holes: Holes,
 }
 
 /// Frames kept per stream for readers at the same place.
@@ -365,6 +369,7 @@ impl StreamState {
             events: 0,
             slot_events: vec![0; SLOT_COUNT].into_boxed_slice(),
             shared: VecDeque::new(),
+            holes: Holes::new(),
         }
     }
 
@@ -372,7 +377,7 @@ impl StreamState {
     /// name begins behind them.
     fn forget(&mut self) {
         self.first = self.head();
-        (self.ring, self.shared) = (VecDeque::new(), VecDeque::new());
+        (self.ring, self.shared, self.holes) = (VecDeque::new(), VecDeque::new(), Holes::new());
         (self.evicted, self.slot_events) = (Box::default(), Box::default());
     }
 
@@ -587,6 +592,11 @@ impl Hub {
 
     /// Takes results in the order in which a shard made them. Markers between results are passed over.
     pub fn publish(&mut self, outputs: &[Output]) {
+        self.take_in(outputs, true);
+    }
+
+    /// Takes results; those that are remembered already, as the past of their keys, are not once more.
+    fn take_in(&mut self, outputs: &[Output], remember: bool) {
         for output in outputs {
             if output.kind >= output_kind::WATERMARK {
                 if output.kind == output_kind::BARRIER {
@@ -613,7 +623,8 @@ impl Hub {
                 tap.take(&held);
             }
             match key {
-                Some(key) => self.remember(stream, key, held),
+                Some(key) if remember => self.remember(stream, key, held),
+                Some(_) => {}
                 None => self.stats.unnamed += 1,
             }
         }
@@ -655,6 +666,7 @@ impl Hub {
             state.evicted[usize::from(output.slot) % SLOT_COUNT] = output.sequence;
         }
         state.first = upto;
+        state.close_holes();
     }
 
     fn enforce_budgets(&mut self) {
@@ -807,13 +819,22 @@ impl Hub {
         subscription: &Subscription,
         now: MonoTime,
     ) -> Result<SubscriberId, SubscriptionError> {
+        if self.places.len() - self.free.len() >= self.options.subscribers_max {
+            return Err(SubscriptionError::Busy { max: self.options.subscribers_max as u64 });
+        }
+        self.subscribe_with(subscription, cursor::Filter::new(&subscription.keys), now)
+    }
+
+    fn subscribe_with(
+        &mut self,
+        subscription: &Subscription,
+        mut filter: cursor::Filter,
+        now: MonoTime,
+    ) -> Result<SubscriberId, SubscriptionError> {
         if subscription.streams.is_empty() {
             return Err(SubscriptionError::NoStream { known: self.known_streams() });
         }
         subscription.check()?;
-        if self.places.len() - self.free.len() >= self.options.subscribers_max {
-            return Err(SubscriptionError::Busy { max: self.options.subscribers_max as u64 });
-        }
         let ring = self.options.ring_records as u64;
         // The ring makes room an eighth at a time, so that much of it is not to be relied on.
         let budget_max = ring - (ring / 8).max(1);
@@ -827,7 +848,6 @@ impl Hub {
             let (found, max) = (u64::from(count), self.options.lookback_records as u64);
             return Err(SubscriptionError::Range { field: "lookback", found, min: 1, max });
         }
-        let mut filter = cursor::Filter::new(&subscription.keys);
         filter.extend(&self.keys);
         let mut cursors: Vec<Cursor> = Vec::new();
         let mut past = VecDeque::new();
@@ -859,7 +879,7 @@ impl Hub {
                 Start::Sequence { default, slots } => {
                     let floor = Floor::new(*default, slots.iter().filter(|(at, ..)| *at == place));
                     cursor.next = state.first;
-                    cursor.expired = filter.expired(&floor, &state.evicted);
+                    cursor.expired = filter.expired(&floor, state);
                     cursor.floor = Some(floor);
                 }
             }
