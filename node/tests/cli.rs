@@ -397,13 +397,31 @@ fn ctrl_c_ends_a_recording_cleanly() {
     drop(writer.join());
 }
 
-#[cfg(unix)]
+/// Waits until the process has taken everything out of the pipe and all of its threads wait: nothing but the feed or a signal has it go on.
+#[cfg(target_os = "linux")]
+fn at_rest(child: &mut std::process::Child, feed: &std::fs::File) {
+    let tasks = format!("/proc/{}/task", child.id());
+    // `1234 (name) S ...`; a thread that has just ended is none.
+    let waits = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('S'))
+    };
+    while rustix::io::ioctl_fionread(feed).unwrap() > 0
+        || !std::fs::read_dir(&tasks).unwrap().all(|task| task.map_or(true, waits))
+    {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        std::thread::yield_now();
+    }
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_second_ctrl_c_leaves_whole_blocks() {
     let folder = folder();
     let path = folder.path();
     let (mut child, writer) = recording(path, Some(1_000_000));
     let feed = writer.join().unwrap();
+    at_rest(&mut child, &feed);
     // It waits for the feed, so the first cannot end it; when the second comes in is for the system to say.
     let status = loop {
         match child.try_wait().unwrap() {

@@ -803,8 +803,10 @@ mod tests {
         let relay = &document["groups"][0]["relays"][0];
         assert_eq!((&relay["node"], &relay["behind_ms"], &relay["from"]), (&2.into(), &20.into(), &1.into()));
         assert_eq!(document["groups"][0]["holders"], json!([1, 3]));
-        assert_eq!([state.place_of(0), state.place_of(4_095)], [(0, Some(0), 3), (3, Some(2), 3)]);
-        assert_eq!(ClusterState { node: 2, ..state.clone() }.place_of(0), (0, None, 2));
+        // Node 2 holds two of them, node 1 three.
+        assert_eq!([state.place_of(0), state.place_of(1_024)], [(0, None, 2), (1, Some(0), 2)]);
+        let other = ClusterState { node: 1, ..state.clone() };
+        assert_eq!([other.place_of(0), other.place_of(4_095)], [(0, Some(0), 3), (3, Some(2), 3)]);
         let explained = state.holders(0);
         assert_eq!(explained["followers"].as_array().map(Vec::len), Some(1), "{explained}");
         state.groups[1].relays[0].from = None;
