@@ -239,7 +239,7 @@ impl ClusterConfig {
         if copies > 0 && !(min_isr..=nodes.len()).contains(&copies) {
             let (least, most) = (min_isr, nodes.len());
             return asked(format!(
-                "each group is to be held by {copies} nodes, allowed are {least}, which must have an event before it is committed, to {most}"
+                "each group is to be held by {copies} nodes, allowed are {least}, as many as must have an event before it is committed, to {most}, as many as there are"
             ));
         }
         // Where all hold all, nothing is different from a cluster of which it was not said.
