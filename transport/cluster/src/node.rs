@@ -582,6 +582,14 @@ impl Service {
 /// A node speaks for itself, and for a group while it leads it; an operator decides what only people can.
 fn may_propose(who: Who, command: &Command, leader: impl Fn(GroupId) -> Option<NodeId>) -> bool {
     match (who, command) {
+        // Nobody does what they stand for yet.
+        (
+            _,
+            Command::MoveSlot { .. }
+            | Command::SlotLeft { .. }
+            | Command::SlotArrived { .. }
+            | Command::SlotStays { .. },
+        ) => false,
         (Who::Node(node), Command::Register { member, .. } | Command::Renew { member, .. }) => {
             member.node == node
         }

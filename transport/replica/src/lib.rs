@@ -20,7 +20,10 @@ pub mod wire;
 pub use book::{Book, NODES_MAX, Place};
 pub use log::{Body, Entry, Log};
 pub use message::{Append, Message, SnapshotId};
-pub use meta::{Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS, Slots};
+pub use meta::{
+    Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS, SlotMove, SlotMoves,
+    Slots,
+};
 pub use rebalance::{Eagerness, Move, Moves};
 pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};
 pub use rules::{Rule, Rules};

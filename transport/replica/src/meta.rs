@@ -3,8 +3,10 @@
 
 mod elect;
 mod layout;
+mod moves;
 
 pub use layout::{Layout, SLOTS, Slots};
+pub use moves::{SlotMove, SlotMoves};
 
 use crate::book::{Book, Place};
 use crate::rules::{Rule, Rules};
@@ -158,6 +160,46 @@ pub enum Command {
         /// Who begins.
         target: Member,
     },
+    /// A slot shall be another group's. An operator's wish, or a plan's.
+    MoveSlot {
+        /// Which.
+        slot: u16,
+        /// Steps that it has taken ([`Meta::step_of`]).
+        step: u64,
+        /// The group it shall go to.
+        to: GroupId,
+        /// The epoch of the group that has it: a hand-off comes first or later, not meanwhile.
+        epoch: u32,
+        /// The epoch of the group it shall go to.
+        to_epoch: u32,
+    },
+    /// A slot's group has written into its log that the slot leaves, and that is committed. Its leader says so.
+    SlotLeft {
+        /// Which.
+        slot: u16,
+        /// Steps that it has taken.
+        step: u64,
+        /// The leader's epoch.
+        epoch: u32,
+        /// The entry behind which it is not the group's any more.
+        offset: u64,
+    },
+    /// The group that a slot goes to has its state in its log, and that is committed. Its leader says so; from here on the slot is its.
+    SlotArrived {
+        /// Which.
+        slot: u16,
+        /// Steps that it has taken.
+        step: u64,
+        /// The leader's epoch.
+        epoch: u32,
+    },
+    /// A slot that has not left yet stays. An operator's wish.
+    SlotStays {
+        /// Which.
+        slot: u16,
+        /// Steps that it has taken.
+        step: u64,
+    },
 }
 
 /// Why a command is refused. Each reason holds for ever, so a command that was refused once can never be accepted later, and whoever
@@ -194,6 +236,9 @@ pub enum Rejection {
         /// What they are.
         what: &'static str,
     },
+    /// The slot has moved on since.
+    #[error("the slot has moved on; it has taken {0} steps by now")]
+    Step(u64),
     /// The command makes no sense in any state.
     #[error("{0}")]
     Malformed(&'static str),
@@ -206,7 +251,7 @@ impl Rejection {
     /// Whether metadata has gone on since the proposal was made, perhaps by that very proposal: whoever made it hears of that.
     #[must_use]
     pub fn is_overtaken(&self) -> bool {
-        matches!(self, Self::Epoch(_) | Self::Version(_))
+        matches!(self, Self::Epoch(_) | Self::Version(_) | Self::Step(_))
     }
 }
 
@@ -231,6 +276,8 @@ pub struct Meta {
     pub groups: Vec<Group>,
     /// Which slots make which group.
     pub slots: Slots,
+    /// Slots that are, or ever were, on their way from one group to another.
+    pub moves: SlotMoves,
     /// Nodes that are not to lead while another one in sync can.
     pub drained: BTreeSet<NodeId>,
     /// Who belongs to the cluster, and where.
@@ -248,6 +295,8 @@ struct Written {
     more: Vec<Group>,
     #[serde(default, skip_serializing_if = "Slots::is_one")]
     slots: Slots,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    moves: SlotMoves,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     drained: BTreeSet<NodeId>,
     #[serde(default)]
@@ -256,10 +305,10 @@ struct Written {
 
 impl From<Meta> for Written {
     fn from(meta: Meta) -> Self {
-        let Meta { revision, nodes, mut groups, slots, drained, book, rules: _ } = meta;
+        let Meta { revision, nodes, mut groups, slots, moves, drained, book, rules: _ } = meta;
         let more = groups.split_off(1);
         let group = groups.swap_remove(0);
-        Self { revision, nodes, group, more, slots, drained, book }
+        Self { revision, nodes, group, more, slots, moves, drained, book }
     }
 }
 
@@ -267,12 +316,15 @@ impl TryFrom<Written> for Meta {
     type Error = &'static str;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let Written { revision, nodes, group, more, slots, drained, book } = written;
+        let Written { revision, nodes, group, more, slots, moves, drained, book } = written;
         let groups: Vec<Group> = std::iter::once(group).chain(more).collect();
         if !slots.are_of(groups.len()) {
             return Err("the slots are not those of the groups");
         }
-        Ok(Self { revision, nodes, groups, slots, drained, book, rules: Rules::default() })
+        if !moves::are_sound(&moves, groups.len()) {
+            return Err("slots move in no possible way");
+        }
+        Ok(Self { revision, nodes, groups, slots, moves, drained, book, rules: Rules::default() })
     }
 }
 
@@ -313,6 +365,7 @@ impl Meta {
                 .collect(),
             slots: Slots::even(groups.len()),
             groups,
+            moves: SlotMoves::new(),
             drained: BTreeSet::new(),
             book: Book::default(),
             rules,
@@ -405,16 +458,25 @@ impl Meta {
                 if !self.is_held(*group, target.node) {
                     return Err(Rejection::Malformed("it does not hold the group"));
                 }
-                let group = &mut self.groups[at];
-                if !group.is_lost() {
+                let of = &mut self.groups[at];
+                if !of.is_lost() {
                     return Err(Rejection::CopyLeft);
                 }
-                group.lineage += 1;
-                group.epoch += 1;
-                group.version += 1;
-                group.leader = Some(*target);
-                group.isr = vec![*target];
+                of.lineage += 1;
+                of.epoch += 1;
+                of.version += 1;
+                of.leader = Some(*target);
+                of.isr = vec![*target];
+                self.slots_stay(at as GroupId);
             }
+            Command::MoveSlot { slot, step, to, epoch, to_epoch } => {
+                self.move_slot(*slot, *step, (*epoch, *to_epoch), *to)?;
+            }
+            Command::SlotLeft { slot, step, epoch, offset } => {
+                self.slot_left(*slot, *step, *epoch, *offset)?
+            }
+            Command::SlotArrived { slot, step, epoch } => self.slot_arrived(*slot, *step, *epoch)?,
+            Command::SlotStays { slot, step } => self.slot_stays(*slot, *step)?,
         }
         self.revision += 1;
         Ok(())

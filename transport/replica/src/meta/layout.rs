@@ -43,6 +43,14 @@ impl Slots {
         ordered && within && named.len() == groups && named.last() == Some(&(groups - 1))
     }
 
+    /// A slot is another group's from here on.
+    pub(super) fn give(&mut self, slot: u16, to: GroupId) {
+        let of = |at| if at == slot { to } else { self.group_of(at) };
+        let mut runs: Vec<(u16, GroupId)> = (0..SLOTS).map(|at| (at, of(at))).collect();
+        runs.dedup_by_key(|(_, group)| *group);
+        self.0 = runs;
+    }
+
     /// The group of a slot.
     #[must_use]
     pub fn group_of(&self, slot: u16) -> GroupId {
