@@ -193,12 +193,14 @@ pub enum Command {
         /// The leader's epoch.
         epoch: u32,
     },
-    /// A slot that has not left yet stays. An operator's wish.
+    /// A slot stays: its group's leader has not written that it leaves, and will not. It says so.
     SlotStays {
         /// Which.
         slot: u16,
         /// Steps that it has taken.
         step: u64,
+        /// The leader's epoch.
+        epoch: u32,
     },
 }
 
@@ -239,6 +241,9 @@ pub enum Rejection {
     /// The slot has moved on since.
     #[error("the slot has moved on; it has taken {0} steps by now")]
     Step(u64),
+    /// Another slot is on its way. Not for ever.
+    #[error("slot {0} is on its way, and one moves at a time")]
+    Busy(u16),
     /// The command makes no sense in any state.
     #[error("{0}")]
     Malformed(&'static str),
@@ -467,7 +472,6 @@ impl Meta {
                 of.version += 1;
                 of.leader = Some(*target);
                 of.isr = vec![*target];
-                self.slots_stay(at as GroupId);
             }
             Command::MoveSlot { slot, step, to, epoch, to_epoch } => {
                 self.move_slot(*slot, *step, (*epoch, *to_epoch), *to)?;
@@ -476,7 +480,7 @@ impl Meta {
                 self.slot_left(*slot, *step, *epoch, *offset)?
             }
             Command::SlotArrived { slot, step, epoch } => self.slot_arrived(*slot, *step, *epoch)?,
-            Command::SlotStays { slot, step } => self.slot_stays(*slot, *step)?,
+            Command::SlotStays { slot, step, epoch } => self.slot_stays(*slot, *step, *epoch)?,
         }
         self.revision += 1;
         Ok(())

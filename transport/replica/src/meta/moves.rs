@@ -4,6 +4,9 @@
 //! not its any more, and the new group's leader says that the slot's state is in its own log for good. Only then the slot is the new group's: until it has
 //! arrived, whoever asks for it is sent to the old group. How many steps a slot has taken is counted for the life of the cluster, and each
 //! command names the count that it goes on from, so one that comes late or twice changes nothing.
+//!
+//! One slot moves at a time. That a move is given up only the old group's leader says, in its epoch: it alone knows that it has not written that
+//! the slot leaves. A declared loss changes nothing here: whoever leads then goes on from what its log has.
 
 use super::{Group, GroupId, Meta, Rejection, SLOTS};
 use serde::{Deserialize, Serialize};
@@ -19,6 +22,8 @@ pub struct SlotMove {
     pub step: u64,
     /// Where it goes, if it is on its way; where it went last, if it is not.
     pub to: GroupId,
+    /// Which move this is, or was: counted from 1 for the life of the cluster.
+    pub number: u64,
     /// The entry of the old group's log behind which it is not that group's any more, once it has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<u64>,
@@ -45,7 +50,7 @@ pub type SlotMoves = BTreeMap<u16, SlotMove>;
 pub(super) fn are_sound(moves: &SlotMoves, groups: usize) -> bool {
     moves.iter().all(|(slot, of)| {
         let left = of.step % STEPS == 2;
-        *slot < SLOTS && usize::from(of.to) < groups && of.left.is_some() == left
+        *slot < SLOTS && usize::from(of.to) < groups && of.number > 0 && of.left.is_some() == left
     })
 }
 
@@ -99,12 +104,18 @@ impl Meta {
         }
         self.led(from, epochs.0)?;
         self.led(to, epochs.1)?;
-        let going = self.under_way().filter(|(slot, _)| self.slots.group_of(*slot) == from).count();
-        let left = usize::from(self.slots.count(from)).saturating_sub(going + 1);
+        if self.groups.iter().any(|group| !group.holders.is_empty()) {
+            return Err(Rejection::Malformed("where nodes hold some groups only, slots stay in theirs"));
+        }
+        if let Some((slot, _)) = self.under_way().next() {
+            return Err(Rejection::Busy(slot));
+        }
+        let left = usize::from(self.slots.count(from)).saturating_sub(1);
         if left == 0 {
             return Err(Rejection::Needed { left, least: 1, what: "slots of its group" });
         }
-        self.moves.insert(slot, SlotMove { step: step + 1, to, left: None });
+        let number = 1 + self.moves.values().map(|of| of.number).max().unwrap_or(0);
+        self.moves.insert(slot, SlotMove { step: step + 1, to, number, left: None });
         Ok(())
     }
 
@@ -132,21 +143,11 @@ impl Meta {
         Ok(())
     }
 
-    pub(super) fn slot_stays(&mut self, slot: u16, step: u64) -> Result<(), Rejection> {
-        self.at_step(slot, step, 1)?;
+    pub(super) fn slot_stays(&mut self, slot: u16, step: u64, epoch: u32) -> Result<(), Rejection> {
+        let from = self.at_step(slot, step, 1)?;
+        self.led(from, epoch)?;
         self.moves.entry(slot).and_modify(SlotMove::rest);
         Ok(())
-    }
-
-    /// A group has lost what it had, so nobody knows whether a slot has left it or arrived in it: those that were on their way stay where they
-    /// are. The old group has kept their state until it hears that they have arrived.
-    pub(super) fn slots_stay(&mut self, group: GroupId) {
-        let slots = &self.slots;
-        for (slot, of) in self.moves.iter_mut().filter(|(_, of)| of.is_under_way()) {
-            if of.to == group || slots.group_of(*slot) == group {
-                of.rest();
-            }
-        }
     }
 }
 
@@ -198,10 +199,10 @@ mod tests {
         assert!(matches!(meta.apply(&arrived(&meta.clone(), slot)), Err(Rejection::Malformed(_))));
         let gone = left(&meta, slot, 99);
         meta.apply(&gone).unwrap();
-        assert_eq!(meta.moves[&slot], SlotMove { step: 2, to: 2, left: Some(99) });
+        assert_eq!(meta.moves[&slot], SlotMove { step: 2, to: 2, number: 1, left: Some(99) });
         assert_eq!((meta.slots.group_of(slot), meta.under_way().count()), (0, 1));
         assert_eq!(meta.apply(&gone), Err(Rejection::Step(2)));
-        let stays = Command::SlotStays { slot, step: 2 };
+        let stays = Command::SlotStays { slot, step: 2, epoch: 1 };
         assert!(matches!(meta.apply(&stays), Err(Rejection::Malformed(_))), "its group has let it go");
         let there = arrived(&meta, slot);
         meta.apply(&there).unwrap();
@@ -212,7 +213,11 @@ mod tests {
         }
         // Back again, and then not.
         meta.apply(&begin(&meta.clone(), slot, 0)).unwrap();
-        meta.apply(&Command::SlotStays { slot, step: 4 }).unwrap();
+        let elsewhere = Command::SlotStays { slot, step: 4, epoch: 2 };
+        assert_eq!(meta.apply(&elsewhere), Err(Rejection::Epoch(1)), "another leader may have written it");
+        assert_eq!(meta.apply(&begin(&meta.clone(), 8, 1)), Err(Rejection::Busy(slot)), "one at a time");
+        meta.apply(&Command::SlotStays { slot, step: 4, epoch: 1 }).unwrap();
+        assert_eq!(meta.moves[&slot].number, 2);
         assert_eq!((meta.slots.group_of(slot), meta.step_of(slot)), (2, 6));
         assert!(matches!(meta.apply(&begin(&meta.clone(), slot, 2)), Err(Rejection::Malformed(_))));
         assert!(matches!(meta.apply(&begin(&meta.clone(), SLOTS, 2)), Err(Rejection::Malformed(_))));
@@ -234,33 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn a_declared_loss_keeps_slots_where_they_are() {
-        let mut meta = meta();
-        let (going, coming, other) = (7, 2_000, 4_000);
-        for (slot, to) in [(going, 1), (coming, 0), (other, 1)] {
-            meta.apply(&begin(&meta.clone(), slot, to)).unwrap();
-        }
-        meta.apply(&left(&meta.clone(), coming, 5)).unwrap();
-        for node in [1, 2, 3] {
-            meta.apply(&Command::Register {
-                member: Member { node, incarnation: 2 },
-                lossy: true,
-                lost: Vec::new(),
-            })
-            .unwrap();
-        }
-        assert_eq!(meta.under_way().count(), 3, "nothing is lost until somebody says so");
-        let target = Member { node: 2, incarnation: 2 };
-        let epoch = meta.groups[0].epoch;
-        meta.apply(&Command::DeclareLoss { group: 0, epoch, target }).unwrap();
-        assert_eq!(meta.under_way().map(|(slot, _)| slot).collect::<Vec<_>>(), [other]);
-        assert_eq!(
-            [going, coming].map(|slot| (meta.slots.group_of(slot), meta.step_of(slot))),
-            [(0, 3), (1, 3)]
-        );
-    }
-
-    #[test]
     fn a_group_keeps_a_slot() {
         let mut meta = Meta::laid_out(&Layout { groups: 4_096, ..Layout::of(&[1, 2]) }, Rules::default());
         let all = begin(&meta, 7, 8);
@@ -278,9 +256,12 @@ mod tests {
         meta.apply(&left(&meta.clone(), 7, 12)).unwrap();
         let written = serde_json::to_string(&meta).unwrap();
         assert_eq!(serde_json::from_str::<Meta>(&written).unwrap(), meta);
-        for (sound, torn) in
-            [("\"to\":2", "\"to\":3"), ("\"left\":12", "\"right\":12"), ("\"7\":", "\"4096\":")]
-        {
+        for (sound, torn) in [
+            ("\"to\":2", "\"to\":3"),
+            ("\"left\":12", "\"right\":12"),
+            ("\"7\":", "\"4096\":"),
+            ("\"number\":1", "\"number\":0"),
+        ] {
             let torn = written.replacen(sound, torn, 1);
             assert!(torn != written && serde_json::from_str::<Meta>(&torn).is_err(), "{torn}");
         }
@@ -300,7 +281,10 @@ mod tests {
             0..=3 => begin(meta, slot, group),
             4..=6 => left(meta, slot, 10),
             7..=9 => arrived(meta, slot),
-            10 => Command::SlotStays { slot, step: meta.step_of(slot) },
+            10 => {
+                let epoch = meta.groups[usize::from(meta.slots.group_of(slot))].epoch;
+                Command::SlotStays { slot, step: meta.step_of(slot), epoch }
+            }
             11 => Command::Transfer { group, epoch: at.epoch, target: Member { node, incarnation } },
             12 => Command::Fence { member: Member { node, incarnation } },
             13 => {
@@ -330,7 +314,7 @@ mod tests {
                         command,
                         Command::MoveSlot { .. } | Command::SlotLeft { .. } | Command::SlotArrived { .. } | Command::SlotStays { .. }
                     );
-                    if of_slots && !matches!(why, Rejection::Needed { .. }) {
+                    if of_slots && !matches!(why, Rejection::Needed { .. } | Rejection::Busy(_)) {
                         refused.push(command);
                     }
                     continue;
