@@ -32,7 +32,8 @@ pub use ring::{FullPolicy, Receiver, RingStats, Sender, ring};
 pub use router::{Placement, PlacementError, Router};
 pub use sequencer::{FRAME_EVENTS, Sequencer, SequencerOptions, SequencerState};
 pub use shard::{
-    Analysis, AnalyzerStage, Digest, Legacy, Progress, RegroupError, Shard, Share, ShareError, Stage, regroup,
+    Analysis, AnalyzerStage, Digest, Legacy, PartError, PartHead, Progress, RegroupError, Shard, Share,
+    ShareError, Stage, regroup,
 };
 pub use slot::{KeyMeta, SLOT_COUNT, name_hash, slot_of};
 pub use table::Table;

@@ -95,6 +95,8 @@ pub struct Router {
     staging: Vec<Vec<Event>>,
     outlets: Vec<Sender<Event>>,
     stalls: u64,
+    /// Whether keys are called by shards what the log calls them: with one shard, until a slot leaves.
+    alike: bool,
 }
 
 impl Router {
@@ -109,6 +111,7 @@ impl Router {
             routes: Vec::new(),
             local_count: vec![0; outlets.len()],
             staging: outlets.iter().map(|_| Vec::with_capacity(4 * crate::sequencer::FRAME_EVENTS)).collect(),
+            alike: outlets.len() == 1,
             placement,
             outlets,
             stalls: 0,
@@ -143,6 +146,76 @@ impl Router {
         (slot, route)
     }
 
+    /// The shard of a slot.
+    #[must_use]
+    pub fn shard_of(&self, slot: u16) -> u32 {
+        self.placement.shard_of(slot)
+    }
+
+    /// These keys of the log leave their shards, whose other keys are numbered anew ([`crate::Shard::take_slot`]). What comes of them from now
+    /// on is nobody's.
+    pub fn leave(&mut self, keys: &[u32]) {
+        self.alike = false;
+        let mut gone = vec![Vec::new(); self.local_count.len()];
+        for key in keys {
+            let Some(route) = self.routes.get_mut(*key as usize) else { continue };
+            if let Some(gone) = gone.get_mut(route.shard as usize) {
+                gone.push(route.local);
+            }
+            *route = UNROUTED;
+        }
+        for (gone, count) in gone.iter_mut().zip(&mut self.local_count) {
+            gone.sort_unstable();
+            *count -= gone.len() as u32;
+        }
+        for route in &mut self.routes {
+            if let Some(gone) = gone.get(route.shard as usize) {
+                route.local -= gone.partition_point(|local| *local < route.local) as u32;
+            }
+        }
+    }
+
+    /// A key comes to the shard of its name's slot, behind the keys there, and the shard knows it already ([`crate::Shard::join_slot`]): one that
+    /// left, or the next one of the log.
+    ///
+    /// # Panics
+    /// For a key behind the next one.
+    pub fn arrive(&mut self, key: u32, name: u64) {
+        self.alike = false;
+        let slot = slot_of(name);
+        self.settle(key, self.placement.shard_of(slot));
+    }
+
+    /// As [`Router::arrive`], to a shard of the caller's choice: a start takes over the order in which shards know their keys.
+    ///
+    /// # Panics
+    /// For a key behind the next one, and a shard that there is not.
+    pub fn settle(&mut self, key: u32, shard: u32) {
+        let local = &mut self.local_count[shard as usize];
+        let route = Route { shard, local: *local };
+        *local += 1;
+        match self.routes.get_mut(key as usize) {
+            Some(known) => *known = route,
+            None => {
+                assert_eq!(key as usize, self.routes.len(), "keys come in the order of the log");
+                self.routes.push(route);
+            }
+        }
+        self.alike &= route.local == key;
+    }
+
+    /// The next key of the log is on no shard: its slot has left.
+    pub fn absent(&mut self) {
+        self.alike = false;
+        self.routes.push(UNROUTED);
+    }
+
+    /// Whether a key of the log is on a shard.
+    #[must_use]
+    pub fn is_here(&self, key: u32) -> bool {
+        self.routes.get(key as usize).is_some_and(|route| route.shard != u32::MAX)
+    }
+
     /// Keys defined.
     #[must_use]
     pub fn defined(&self) -> usize {
@@ -155,7 +228,7 @@ impl Router {
         let mut open = true;
         // Frame by frame, as the sequencer hands them over; a longer run of the log is cut, which only costs counts.
         for events in log.chunks(crate::sequencer::FRAME_EVENTS + 2) {
-            if self.staging.len() == 1 {
+            if self.alike {
                 // One shard: local and log keys are the same numbers, so events go straight into the ring.
                 open &= self.flush_one(0, &mut idle);
                 let outlet = &mut self.outlets[0];

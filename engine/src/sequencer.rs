@@ -214,6 +214,11 @@ impl Sequencer {
         }
     }
 
+    /// Takes events out of what waits for others to confirm its stamp: they go on elsewhere.
+    pub fn take_suspects(&mut self, is: impl FnMut(&Event) -> bool) -> Vec<Event> {
+        self.fence.as_mut().map(|fence| fence.take(is)).unwrap_or_default()
+    }
+
     /// Closes the open frame early: with it the watermark reaches the newest event. For a source that says it has no more.
     pub fn flush(&mut self, emit: &mut impl FnMut(&[Event])) {
         if self.open.is_some() {

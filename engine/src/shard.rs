@@ -13,8 +13,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod part;
 mod regroup;
 
+pub use part::{PartError, PartHead};
 pub use regroup::{RegroupError, Share, ShareError, regroup};
 
 /// Declared losses kept: enough for a feed that gaps every second over the longest default window.
@@ -355,11 +357,17 @@ impl Shard {
     }
 
     fn observe(&mut self, record: &Event, out: &mut dyn OutputSink) {
-        let Some(watermark) = self.tracker.observe(record) else { return };
+        if let Some(watermark) = self.tracker.observe(record) {
+            self.advance(watermark, record.kind == kind::IDLE, out);
+        }
+    }
+
+    /// Time has come so far, if it had not yet.
+    fn advance(&mut self, watermark: u64, idle: bool, out: &mut dyn OutputSink) {
         if !self.context.advance(watermark) {
             return;
         }
-        self.context.idle_close = record.kind == kind::IDLE;
+        self.context.idle_close = idle;
         for stage in &mut self.stages {
             let mut fan = Fan { analyzers: &mut stage.analyzers, out };
             let mut emit = Emit::new(&mut stage.lane, &mut fan);

@@ -193,6 +193,13 @@ impl Fence {
         self.fenced
     }
 
+    /// Takes those out of what is held back that `is` says, in their order: they go on elsewhere.
+    pub fn take(&mut self, mut is: impl FnMut(&Event) -> bool) -> Vec<Event> {
+        let (taken, left) = self.suspects.drain(..).partition(|event| is(event));
+        self.suspects = left;
+        taken
+    }
+
     /// Events held back.
     #[cfg(test)]
     pub(crate) fn suspects(&self) -> u64 {

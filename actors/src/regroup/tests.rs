@@ -11,9 +11,9 @@ use crate::sliding::SlidingBars;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tidegate_engine::{
-    AnalyzerStage, Digest, Event, FlowPayload, FullPolicy, Ledger, NamePayload, Operator, Output, Placement,
-    Price, Receiver, Router, SLOT_COUNT, Shard, Size, Stage, WindowWidth, flag, kind, output_kind, regroup,
-    ring, slot_of,
+    AnalyzerStage, Digest, Event, FlowPayload, FullPolicy, Ledger, NamePayload, Operator, Output, PartError,
+    PartHead, Placement, Price, Receiver, Router, SLOT_COUNT, Shard, Size, Stage, WindowWidth, flag, kind,
+    output_kind, regroup, ring, slot_of,
 };
 
 const WIDTH: u64 = 1_000;
@@ -185,6 +185,27 @@ impl Pipeline {
         self.shards = divided(&self.states(), &self.names, &placement);
         (self.router, self.inputs) = way_in(&placement);
         self.names.iter().for_each(|name| self.router.known(*name));
+        self.placement = placement;
+    }
+
+    /// The same, slot by slot, each out of one shard and into another.
+    fn carry(&mut self, placement: Placement) {
+        for slot in SLOTS {
+            let (from, to) = (self.placement.shard_of(slot), placement.shard_of(slot));
+            if from != to {
+                let part = self.shards[from as usize].take_slot(&stages, slot).unwrap();
+                self.shards[to as usize].join_slot(&stages, &part, &|source| source).unwrap();
+            }
+        }
+        (self.router, self.inputs) = way_in(&placement);
+        self.names.iter().for_each(|_| self.router.absent());
+        for (number, shard) in (0..).zip(&self.shards) {
+            for key in shard.context().keys() {
+                let key = self.names.iter().position(|name| *name == key.name).unwrap();
+                self.router.settle(key as u32, number);
+            }
+        }
+        assert!((0..self.names.len() as u32).all(|key| self.router.is_here(key)));
         self.placement = placement;
     }
 
@@ -405,6 +426,68 @@ fn a_bar_that_was_let_go_does_not_come_again_on_another_shard() {
     }
 }
 
+/// A slot comes out of a log that was further in time: its closed bars stay closed.
+#[test]
+fn a_slot_is_taken_up_no_earlier_than_it_was() {
+    let stages = || {
+        let bars = TimeBars::new(width(WIDTH), options(LatePolicy::Amend));
+        vec![Stage::new("time", 0, Box::new(bars) as Box<dyn Operator>).with(roll_up("rolled", 1, 0, WIDTH))]
+    };
+    let log = |name: u64, to: u64| {
+        let mut shard = Shard::new(stages());
+        let trade = |ts| Event::trade(ts, 0, 3, Price(5), Size(1), 0);
+        let log = [
+            Event::control(kind::DEFINE, 0, 0, 3, [name, name]),
+            trade(500),
+            trade(1_500),
+            Event::control(kind::WATERMARK, to, 0, 0, [0; 2]),
+            Event::control(kind::BARRIER, 0, 0, 0, [1, 0]),
+        ];
+        shard.process(&log, &mut |_: &[Output]| {});
+        shard
+    };
+    let (mut old, mut new) = (log(0, 1_200), log(1, 900));
+    let part = old.take_slot(&stages, 0).unwrap();
+    assert!(old.context().keys().is_empty());
+    let head = PartHead::read(&part).unwrap();
+    assert_eq!((head.slot, head.watermark, head.keys.len()), (0, 1_200, 1));
+    let before = new.save(Vec::new());
+    let behind = new.join_slot(&stages, &part, &|_| 7).unwrap_err();
+    assert_eq!(behind, PartError::Behind { slot: 0, watermark: 1_200, found: 900 });
+    for end in 0..part.len() {
+        assert!(new.join_slot(&stages, &part[..end], &|_| 7).is_err(), "{end}");
+    }
+    assert_eq!(new.save(Vec::new()), before, "what is refused changes nothing");
+    let mut closed = 0;
+    new.catch_up(1_200, &mut |outputs: &[Output]| {
+        closed += outputs.iter().filter(|output| output.kind == output_kind::BAR).count();
+    });
+    assert_eq!((closed, new.context().watermark()), (1, 1_200), "time is of all its keys");
+    new.join_slot(&stages, &part, &|source| source + 4).unwrap();
+    let keys = new.context().keys();
+    assert_eq!(keys.iter().map(|key| (key.name, key.source)).collect::<Vec<_>>(), [(1, 3), (0, 7)]);
+    // Its first bar is closed and amended; its second goes on.
+    let mut bars = Vec::new();
+    let trade = |ts| Event::trade(ts, 1, 0, Price(6), Size(1), 0);
+    let end = Event::control(kind::WATERMARK, 3_000, 0, 0, [0; 2]);
+    new.process(&[trade(600), trade(1_600), end], &mut |outputs: &[Output]| {
+        let of_slot = outputs.iter().filter(|output| output.slot == 0 && output.stream == 0);
+        bars.extend(
+            of_slot.map(|output| (output.sequence, output.bar().ts_open, output.bar().trades, output.state)),
+        );
+    });
+    assert_eq!(bars, [(2, 0, 2, 2), (3, 1_000, 2, 1)]);
+    // And back, to where it came from.
+    let part = new.take_slot(&stages, 0).unwrap();
+    old.catch_up(3_000, &mut |_: &[Output]| {});
+    old.join_slot(&stages, &part, &|source| source).unwrap();
+    assert_eq!(
+        old.join_slot(&stages, &part, &|source| source).map(drop).is_err(),
+        true,
+        "it is there already"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -434,6 +517,32 @@ proptest! {
         prop_assert_eq!(&moved.written, &calm.written);
         prop_assert_eq!(moved.account(), calm.account());
         prop_assert!(calm.account().1.iter().all(|(_, _, cut)| *cut == 0));
+    }
+
+    /// Slots that are carried from shard to shard go on as if they had never been moved.
+    #[test]
+    fn slots_carried_from_shard_to_shard_go_on_as_if_nothing_had_moved(
+        acts in prop::collection::vec(act(), 20..70),
+        shards in 2u32..5,
+        last in divide(),
+    ) {
+        let (mut calm, mut moved) =
+            (Pipeline::new(Placement::round_robin(1)), Pipeline::new(Placement::round_robin(shards)));
+        let mut pen = Pen::begin(&mut [&mut calm, &mut moved]);
+        for act in acts.iter().chain([&last]) {
+            let log = pen.log(act, &mut [&mut calm, &mut moved]);
+            calm.give(&log);
+            moved.give(&log);
+            if let Act::Divide(_, of) = act {
+                let before = moved.account();
+                moved.carry(placement(shards, of));
+                prop_assert_eq!(moved.account(), before);
+            }
+        }
+        calm.give(&end());
+        moved.give(&end());
+        prop_assert_eq!(&moved.written, &calm.written);
+        prop_assert_eq!(moved.account(), calm.account());
     }
 
     /// Where slots end up is all that counts, not the way there: to the byte.

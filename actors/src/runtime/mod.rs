@@ -48,6 +48,8 @@ pub enum ShardCommand {
     WatchBarriers(BarrierWatch),
     /// Run other stages from a barrier of the log on. One routed after this was sent is not missed.
     Restage(Arc<Restage>),
+    /// Let a slot go, or take one up, at a barrier of the log. One routed after this was sent is not missed.
+    Slot(Arc<SlotChange>),
     /// End without reading the ring empty.
     Stop,
 }
@@ -90,6 +92,38 @@ impl std::fmt::Debug for Restage {
             .field("kept", &self.kept)
             .finish_non_exhaustive()
     }
+}
+
+/// A slot leaves a shard, or comes to it, behind a barrier; see [`tidegate_engine::Shard::take_slot`].
+#[derive(Debug)]
+pub struct SlotChange {
+    /// Number of the BARRIER.
+    pub barrier: u64,
+    /// What happens there.
+    pub step: SlotStep,
+}
+
+/// What happens to a slot.
+#[derive(Debug)]
+pub enum SlotStep {
+    /// It leaves the shard, and what is known of it goes to whoever asked, or why it could not.
+    Take {
+        /// The slot.
+        slot: u16,
+        /// Whoever asked.
+        reply: flume::Sender<Result<Vec<u8>, String>>,
+    },
+    /// A slot comes to one of the shards; all of them go on from no earlier than it was.
+    Join {
+        /// How far it was in event time.
+        watermark: u64,
+        /// What is known of it; `None` for shards that it does not come to.
+        part: Option<Arc<[u8]>>,
+        /// What sources of the other log are called here, by their rank there.
+        sources: Arc<[u16]>,
+        /// Who hears how it went.
+        reply: flume::Sender<Result<(), String>>,
+    },
 }
 
 /// The way to shards for commands, for any thread.

@@ -5,7 +5,9 @@ use super::idle::Idle;
 use super::options::{FailurePolicy, Placement, RuntimeOptions};
 use super::stats::{Cells, Phase, add};
 use super::times::Stopwatch;
-use super::{BarrierWatch, Restage, ShardCommand, ShardSnapshot, StageFactory, StageReport, pin};
+use super::{
+    BarrierWatch, Restage, ShardCommand, ShardSnapshot, SlotChange, SlotStep, StageFactory, StageReport, pin,
+};
 use crossbeam_utils::CachePadded;
 use std::any::Any;
 use std::collections::VecDeque;
@@ -120,6 +122,8 @@ pub(super) enum Pause {
         to: Arc<Restage>,
         replies: Vec<flume::Sender<ShardSnapshot>>,
     },
+    /// A slot leaves, or comes.
+    Slot(Arc<SlotChange>),
     Ended,
     Failed(String),
 }
@@ -154,6 +158,8 @@ pub(crate) struct Worker {
     barriers: Option<BarrierWatch>,
     /// Stages to change to at barriers that have not come yet, in their order.
     restages: VecDeque<Arc<Restage>>,
+    /// The same, of slots that leave or come.
+    changes: VecDeque<Arc<SlotChange>>,
     /// Events before each stage was there, once stages were changed: a snapshot does not have it.
     since: Vec<u64>,
     snapshot: Option<Vec<u8>>,
@@ -221,6 +227,7 @@ impl Worker {
             commands,
             barriers: None,
             restages: VecDeque::new(),
+            changes: VecDeque::new(),
             since: Vec::new(),
             snapshot,
             known: None,
@@ -289,6 +296,7 @@ impl Worker {
             Pause::Snapshot { barrier, replies } => {
                 self.take_snapshot(shard, barrier, &replies).map(|()| None)
             }
+            Pause::Slot(change) => self.change_slot(shard, &change).map(|()| None),
             Pause::Ended => guarded(|| ShardOutcome::of(shard)).map(|outcome| {
                 self.cells.ledgers().clone_from(&outcome.stages);
                 Some(Box::new(outcome))
@@ -315,6 +323,45 @@ impl Worker {
         self.snapshot = None;
         if !replies.is_empty() || matches!(self.options.failure, FailurePolicy::Restart { .. }) {
             self.take_snapshot(shard, None, replies)?;
+        }
+        Ok(())
+    }
+
+    /// A slot leaves, or comes. Whoever asked hears how it went.
+    ///
+    /// # Errors
+    /// What is wrong: the shard is not what its log says from here on.
+    fn change_slot(&mut self, shard: &mut Shard, change: &SlotChange) -> Result<(), String> {
+        let make = Arc::clone(&self.make);
+        let done = match &change.step {
+            SlotStep::Take { slot, reply } => {
+                let taken = guarded(|| shard.take_slot(&|| make(), *slot).map_err(|error| error.to_string()));
+                let taken = taken.and_then(|taken| taken);
+                let done = taken.as_ref().map(|_| ()).map_err(Clone::clone);
+                let _ = reply.try_send(taken);
+                done
+            }
+            SlotStep::Join { watermark, part, sources, reply } => {
+                let done = self.with_outlet(|_, outlet| {
+                    guarded(|| {
+                        shard.catch_up(*watermark, outlet);
+                        let Some(part) = part else { return Ok(()) };
+                        let here = |rank: u16| sources.get(usize::from(rank)).copied().unwrap_or(u16::MAX);
+                        shard.join_slot(&|| make(), part, &here).map_err(|error| error.to_string())
+                    })
+                });
+                let done = done.and_then(|done| done);
+                let _ = reply.try_send(done.clone());
+                done
+            }
+        };
+        done?;
+        self.cells.ledgers().clear();
+        self.cells.watermark.store(shard.context().watermark(), Ordering::Relaxed);
+        // One before does not go together with what comes.
+        self.snapshot = None;
+        if matches!(self.options.failure, FailurePolicy::Restart { .. }) {
+            self.take_snapshot(shard, None, &[])?;
         }
         Ok(())
     }
@@ -464,6 +511,11 @@ impl Worker {
             {
                 return Step::Paused(Pause::Restage { to, replies });
             }
+            if self.changes.front().is_some_and(|change| change.barrier == barrier)
+                && let Some(change) = self.changes.pop_front()
+            {
+                return Step::Paused(Pause::Slot(change));
+            }
             replies.extend(self.barriers.as_ref().map(|watch| watch.snapshots.clone()));
             if !replies.is_empty() {
                 return Step::Paused(Pause::Snapshot { barrier: Some(barrier), replies });
@@ -543,6 +595,7 @@ impl Worker {
                 ShardCommand::Snapshot(reply) => replies.push(reply),
                 ShardCommand::WatchBarriers(watch) => self.barriers = Some(watch),
                 ShardCommand::Restage(to) => self.restages.push_back(to),
+                ShardCommand::Slot(change) => self.changes.push_back(change),
                 ShardCommand::Stop => self.stop.store(true, Ordering::Release),
             }
         }

@@ -18,6 +18,7 @@ pub struct Share<'a> {
     /// By old key: the new one, or [`GONE`].
     moves: &'a [u32],
     counts: bool,
+    guest: bool,
 }
 
 /// A key that goes to another shard.
@@ -49,6 +50,12 @@ impl<'a> Share<'a> {
     pub fn keys(&self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
         let places = self.moves.iter().enumerate();
         places.filter(|(_, new)| **new != GONE).map(|(old, new)| (old, *new as usize))
+    }
+
+    /// Whether it comes out of another log: how far that had come in time says nothing here.
+    #[must_use]
+    pub fn is_guest(&self) -> bool {
+        self.guest
     }
 
     /// Whether what the old operator counted as a whole (its ledger, what it cut) goes on here.
@@ -163,6 +170,8 @@ struct Allotment {
     moves: Vec<Vec<u32>>,
     /// By old shard: whether its counts come here.
     counts: Vec<bool>,
+    /// Old shards from this one on are of another log.
+    guests_from: usize,
     /// Its slots.
     slots: Vec<u16>,
 }
@@ -184,6 +193,17 @@ pub fn regroup(
     shards: u32,
     shard_of: &dyn Fn(u16) -> u32,
 ) -> Result<Vec<Shard>, RegroupError> {
+    with_guests(stages, (states, states.len()), keys, shards, shard_of)
+}
+
+/// As [`regroup`]; states from a certain one on are of another log, and say of time and losses what the others do.
+pub(super) fn with_guests(
+    stages: &dyn Fn() -> Vec<Stage>,
+    (states, guests_from): (&[&[u8]], usize),
+    keys: &[u64],
+    shards: u32,
+    shard_of: &dyn Fn(u16) -> u32,
+) -> Result<Vec<Shard>, RegroupError> {
     if states.is_empty() || shards == 0 {
         return Err(RegroupError::Empty { states: states.len(), shards });
     }
@@ -200,7 +220,8 @@ pub fn regroup(
         old.push(state);
     }
     agree(&old)?;
-    let allotments = allot(&old, keys, shards, shard_of)?;
+    let mut allotments = allot(&old, keys, shards, shard_of)?;
+    allotments.iter_mut().for_each(|allotment| allotment.guests_from = guests_from);
     allotments.iter().map(|allotment| build(stages(), &old, &readers, allotment)).collect()
 }
 
@@ -247,6 +268,7 @@ fn allot(
             keys: Vec::new(),
             moves: old.iter().map(|state| vec![GONE; state.keys.len()]).collect(),
             counts: (0..old.len()).map(|state| state % shards as usize == shard).collect(),
+            guests_from: old.len(),
             slots: Vec::new(),
         })
         .collect();
@@ -341,12 +363,13 @@ impl<'a> Parts<'a> {
     fn shares(&mut self, id: u32, name: &'static str) -> Result<Vec<Share<'a>>, RegroupError> {
         let states = self.next(id, name)?;
         let of = self.allotment.moves.iter().zip(&self.allotment.counts);
-        let share = |(state, (moves, counts)): (&'a [u8], (&'a Vec<u32>, &bool))| Share {
+        let share = |(at, (state, (moves, counts))): (usize, (&'a [u8], (&'a Vec<u32>, &bool)))| Share {
             state,
             moves,
             counts: *counts,
+            guest: at >= self.allotment.guests_from,
         };
-        Ok(states.into_iter().zip(of).map(share).collect())
+        Ok(states.into_iter().zip(of).enumerate().map(share).collect())
     }
 
     fn operator(
