@@ -202,6 +202,35 @@ pub struct Ack {
     pub position: u64,
 }
 
+/// What is said about a slot that changes its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SlotWord {
+    /// Server of the group that has it: the feed sends what it has numbered, has all of it acknowledged, and then says that it stopped.
+    Leaving = 1,
+    /// Feed: it has stopped behind `sequence` of this session.
+    Stopped = 2,
+    /// Server of the group that has it: it does not leave after all.
+    Stays = 3,
+    /// Server of either group: this move is the last one that parted this numbering. The slot has left the one group, or has come to the other.
+    Moved = 4,
+}
+
+/// A slot changes its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotFrame {
+    /// What is said of it.
+    pub word: SlotWord,
+    /// The slot.
+    pub slot: u16,
+    /// The group that it goes to.
+    pub to: u16,
+    /// Which move this is: 1 or more, counted for the life of the cluster.
+    pub number: u64,
+    /// [`SlotWord::Stopped`]: the last sequence of the session; else 0.
+    pub sequence: u64,
+}
+
 /// How to count what a subscriber does not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -438,6 +467,8 @@ pub enum Frame<'a> {
     },
     /// See [`Packed`].
     Packed(Packed<'a>),
+    /// See [`SlotFrame`].
+    Slot(SlotFrame),
     /// See [`Ack`].
     Ack(Ack),
     /// The feed may send up to and including `limit`.
@@ -738,6 +769,23 @@ impl<'a> Frame<'a> {
                 let last = body.sequence("last", first)?;
                 Self::Gap { first, last }
             }
+            FrameType::Slot => {
+                let word = body.byte("word")?;
+                let word = body.bounded(word, "word", 1, 4)?;
+                let word = [SlotWord::Leaving, SlotWord::Stopped, SlotWord::Stays, SlotWord::Moved]
+                    [usize::from(word - 1) % 4];
+                body.zero(1)?;
+                let slot: u16 = body.word("slot")?;
+                body.bounded(slot, "slot", 0, SLOT_COUNT as u64 - 1)?;
+                let to: u16 = body.word("group")?;
+                body.bounded(to, "group", 0, GROUPS_MAX as u64 - 1)?;
+                body.zero(2)?;
+                let number = body.sequence("number", 1)?;
+                let most = if word == SlotWord::Stopped { SEQUENCE_MAX } else { 0 };
+                let sequence: u64 = body.word("sequence")?;
+                body.bounded(sequence, "sequence", 0, most)?;
+                Self::Slot(SlotFrame { word, slot, to, number, sequence })
+            }
             FrameType::Subscribe => Self::Subscribe(SubscribeFrame::read(&mut body)?),
             FrameType::Subscribed => {
                 let (lag_budget, streams) = (body.word("lag_budget")?, body.word("streams")?);
@@ -862,6 +910,7 @@ impl<'a> Frame<'a> {
             Self::Resume { .. } => FrameType::Resume,
             Self::Position { .. } => FrameType::Position,
             Self::Gap { .. } => FrameType::Gap,
+            Self::Slot(_) => FrameType::Slot,
             Self::Subscribe(_) => FrameType::Subscribe,
             Self::Subscribed { .. } => FrameType::Subscribed,
             Self::Names(_) => FrameType::Names,
@@ -1135,6 +1184,18 @@ impl<'a> FrameWriter<'a> {
         self.frame(FrameType::Gap, 0, |out| {
             out.extend_from_slice(&first.to_le_bytes());
             out.extend_from_slice(&last.to_le_bytes());
+        });
+    }
+
+    /// See [`SlotFrame`].
+    pub fn slot(&mut self, slot: SlotFrame) {
+        self.frame(FrameType::Slot, 0, |out| {
+            out.extend_from_slice(&[slot.word as u8, 0]);
+            out.extend_from_slice(&slot.slot.to_le_bytes());
+            out.extend_from_slice(&slot.to.to_le_bytes());
+            out.extend_from_slice(&[0; 2]);
+            out.extend_from_slice(&slot.number.to_le_bytes());
+            out.extend_from_slice(&slot.sequence.to_le_bytes());
         });
     }
 

@@ -137,6 +137,19 @@ impl GroupMap {
         self.runs[at.saturating_sub(1)].1
     }
 
+    /// A slot is another group's from here on; of one that there is not nothing changes.
+    pub fn give(&mut self, slot: u16, to: u16) {
+        if usize::from(to) >= self.leads.len() || usize::from(slot) >= SLOT_COUNT {
+            return;
+        }
+        let behind = slot + 1;
+        let next = (usize::from(behind) < SLOT_COUNT).then(|| (behind, self.group_of(behind)));
+        self.runs.retain(|(first, _)| *first != slot && *first != behind);
+        self.runs.extend([(slot, to)].into_iter().chain(next));
+        self.runs.sort_unstable();
+        self.runs.dedup_by_key(|(_, group)| *group);
+    }
+
     /// Who leads each, by group.
     #[must_use]
     pub fn leads(&self) -> &[GroupLead] {

@@ -27,7 +27,9 @@ pub mod subscription;
 
 pub use access::{Admission, Grant, Quotas};
 pub use close::{Close, CloseCode};
-pub use frame::{Ack, AckMode, Credential, Frame, FrameWriter, Loss, LossCause, Plane, StreamKind};
+pub use frame::{
+    Ack, AckMode, Credential, Frame, FrameWriter, Loss, LossCause, Plane, SlotFrame, SlotWord, StreamKind,
+};
 pub use groups::{GroupLead, GroupMap, GroupMapError};
 pub use meter::Meter;
 pub use packed::Packed;

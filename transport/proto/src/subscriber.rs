@@ -835,7 +835,7 @@ mod tests {
             credential: None,
         });
         let close = session.handle(MonoTime(0), 0, &hello, &mut out).unwrap_err();
-        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1 to 4");
+        assert_eq!(close.to_string(), "version: versions 9 to 12 were offered, this server speaks 1 to 5");
         assert!(session.tick(MonoTime(2_000 * MILLISECOND_NS), &mut out).is_err(), "two seconds for a hello");
     }
 }

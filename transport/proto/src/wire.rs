@@ -17,14 +17,17 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"TGP1");
 pub const VERSION: u8 = 1;
 /// Lowest version of the protocol this crate speaks: what sessions say in frames.
 pub const PROTOCOL_MIN: u8 = 1;
-/// Highest version of the protocol this crate speaks. Version 2 has credentials in HELLO, version 3 packed events, version 4 groups.
-pub const PROTOCOL_MAX: u8 = 4;
+/// Highest version of the protocol this crate speaks. Version 2 has credentials in HELLO, version 3 packed events, version 4 groups,
+/// version 5 slots that change their group.
+pub const PROTOCOL_MAX: u8 = 5;
 /// The version of the protocol from which HELLO may carry a credential.
 pub const PROTOCOL_CREDENTIAL: u8 = 2;
 /// The version of the protocol from which feeds may send [`FrameType::Packed`].
 pub const PROTOCOL_PACKED: u8 = 3;
 /// The version of the protocol from which HELLO may name a group, and servers tell of several ([`FrameType::Groups`]).
 pub const PROTOCOL_GROUPS: u8 = 4;
+/// The version of the protocol from which feeds stop for a slot that changes its group ([`FrameType::Slot`]).
+pub const PROTOCOL_SLOTS: u8 = 5;
 /// Bytes of a proof: a signature of Ed25519.
 pub const PROOF_BYTES: usize = 64;
 /// Longest token, in bytes.
@@ -78,6 +81,8 @@ pub enum FrameType {
     Gap = 0x16,
     /// Feed: a run of events, in fewer bytes; see [`crate::packed`].
     Packed = 0x17,
+    /// Either side: a slot changes its group.
+    Slot = 0x18,
     /// Subscriber: what it wants.
     Subscribe = 0x20,
     /// Server: the subscription stands.
@@ -100,7 +105,7 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Hello,
         Self::HelloAck,
         Self::Groups,
@@ -112,6 +117,7 @@ impl FrameType {
         Self::Position,
         Self::Gap,
         Self::Packed,
+        Self::Slot,
         Self::Subscribe,
         Self::Subscribed,
         Self::Names,
@@ -141,6 +147,7 @@ impl FrameType {
             Self::Credit => (8, 8),
             Self::Resume => (8, 8),
             Self::Position | Self::Gap | Self::Loss | Self::Heartbeat => (16, 16),
+            Self::Slot => (24, 24),
             Self::Subscribe => (40, BODY_BYTES_MAX),
             Self::Subscribed => (16, 16),
             Self::Records | Self::Edge => (16, BODY_BYTES_MAX),

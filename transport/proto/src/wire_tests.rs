@@ -4,6 +4,7 @@ use crate::close::CloseCode;
 use crate::frame::{
     Ack, AckMode, Credential, Frame, FrameWriter, Hello, HelloAck, Loss, LossCause, Plane, StreamKind,
 };
+use crate::frame::{SlotFrame, SlotWord};
 use crate::groups::{GroupLead, GroupMap};
 use crate::subscription::{Conflation, Keys, LagPolicy, Start, Subscription};
 use crate::wire::{
@@ -62,6 +63,7 @@ fn samples() -> Vec<(FrameType, Vec<u8>)> {
         held: node == 1,
     };
     let groups = GroupMap::new(9, vec![(0, 0), (2_048, 1)], vec![lead(1), lead(2)]).unwrap();
+    let slot = SlotFrame { word: SlotWord::Stopped, slot: 4_095, to: 3, number: 7, sequence: 11 };
     let loss = Loss { stream: 1, cause: LossCause::Dropped, exact: true, count: 9 };
     vec![
         one(FrameType::Hello, |w| w.hello(&hello)),
@@ -75,6 +77,7 @@ fn samples() -> Vec<(FrameType, Vec<u8>)> {
         one(FrameType::Position, |w| w.position(7, 8)),
         one(FrameType::Gap, |w| w.gap(5, 9)),
         one(FrameType::Packed, |w| assert_eq!(w.packed(9, 5, [&[event], &[event, event]]), 3)),
+        one(FrameType::Slot, |w| w.slot(slot)),
         (FrameType::Subscribe, subscribe),
         one(FrameType::Subscribed, |w| w.subscribed(9, 1)),
         one(FrameType::Names, |w| assert_eq!(w.names([(1, "one"), (2, "two")].into_iter()), 2)),
@@ -149,6 +152,10 @@ fn fields_come_back() {
                 );
             }
             Frame::Gap { first, last } => assert_eq!((first, last), (5, 9)),
+            Frame::Slot(slot) => {
+                assert_eq!((slot.word, slot.slot, slot.to), (SlotWord::Stopped, 4_095, 3));
+                assert_eq!((slot.number, slot.sequence), (7, 11));
+            }
             Frame::Names(names) => assert_eq!(names.iter().collect::<Vec<_>>(), [(1, "one"), (2, "two")]),
             Frame::Records(records) => {
                 assert!(records.past && records.conflated == 3);

@@ -2,7 +2,7 @@
 
 use crate::close::{Close, CloseCode};
 use crate::credential::Shown;
-use crate::frame::{Ack, AckMode, Credential, Frame, FrameWriter, Hello, Plane};
+use crate::frame::{Ack, AckMode, Credential, Frame, FrameWriter, Hello, Plane, SlotFrame};
 use crate::groups::GroupMap;
 use crate::time::{MILLISECOND_NS, MonoTime};
 use crate::wire::{EVENTS_HEAD_BYTES, FRAME_EVENTS_MAX, FrameError, NAME_BYTES_MAX, PROTOCOL_PACKED};
@@ -129,6 +129,8 @@ pub struct FeedClient {
     close_due: bool,
     tail: Tail,
     shown: Shown,
+    /// What is to be said behind the last event that was taken, and whether it was.
+    stop: Option<(SlotFrame, bool)>,
 }
 
 /// What is known of the last datagrams, before the last word.
@@ -184,6 +186,7 @@ impl FeedClient {
             close_due: false,
             tail: Tail::Open,
             shown: Shown::default(),
+            stop: None,
         }
     }
 
@@ -277,7 +280,8 @@ impl FeedClient {
 
     /// A new connection stands: its first bytes come from the next [`FeedClient::transmit`].
     pub fn connected(&mut self, now: MonoTime) {
-        self.link = Link::Greeting(None);
+        // Another server may know of other moves.
+        (self.link, self.stop) = (Link::Greeting(None), None);
         (self.heard, self.told, self.asked, self.progress) = (now, now, now, now);
     }
 
@@ -349,6 +353,8 @@ impl FeedClient {
                 Ok(map) => Ok(Some(FeedEvent::Groups(Box::new(map)))),
                 Err(error) => Err(Close::new(CloseCode::PROTOCOL, error.to_string())),
             },
+            // They are for who has the sessions of all groups.
+            Frame::Slot(_) => Ok(None),
             // A late double of the answer, or of one, overtaken by others.
             Frame::HelloAck(_) | Frame::Groups(_) => Ok(None),
             Frame::Close { code, reason } => {
@@ -385,6 +391,9 @@ impl FeedClient {
                 } else {
                     self.send = self.send.min(last + 1).max(self.base);
                     self.names_sent = self.names_sent.min(names);
+                    if let Some((_, told)) = &mut self.stop {
+                        *told = false;
+                    }
                 }
                 Ok(None)
             }
@@ -398,6 +407,17 @@ impl FeedClient {
                 Err(Close::new(CloseCode::PROTOCOL, error.to_string()))
             }
         }
+    }
+
+    /// Says to the server that this session has stopped, once all that was taken is sent; `None` for not, or not any more.
+    pub(super) fn stop(&mut self, word: Option<SlotFrame>) {
+        // Events that datagrams bring may come behind the word.
+        self.stop = word.filter(|_| !self.options.datagrams).map(|word| (word, false));
+    }
+
+    /// The name behind a key.
+    pub(super) fn name(&self, key: u32) -> Option<&str> {
+        self.names.get(key as usize).map(|name| &**name)
     }
 
     /// Forgets what the server has.
@@ -448,6 +468,12 @@ impl FeedClient {
         }
         while !self.options.datagrams && self.may_send() && out.len() - start < bytes_max {
             self.frame_of_events(now, FRAME_EVENTS_MAX, out);
+        }
+        if let Some((word, told @ false)) = &mut self.stop
+            && self.send == self.next
+        {
+            *told = true;
+            FrameWriter::new(out).slot(SlotFrame { sequence: self.next - 1, ..*word });
         }
         let waits = self.options.datagrams && !self.names_asked && self.may_send();
         if waits && !self.names_are_known(FRAME_EVENTS_MAX) {

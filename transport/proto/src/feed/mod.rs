@@ -16,6 +16,9 @@
 //! [`Frame::Gap`]: crate::Frame::Gap
 
 mod client;
+mod moving;
+#[cfg(test)]
+mod moving_sim;
 mod principals;
 mod server;
 #[cfg(test)]
@@ -28,6 +31,7 @@ mod split_sim;
 mod state;
 
 pub use client::{FeedClient, FeedClientOptions, FeedEvent};
+pub use moving::SlotGoes;
 pub use server::{
     ConnectionId, FeedGroup, FeedLedger, FeedServer, FeedServerOptions, Released, SourceStats, Taken,
 };

@@ -1,5 +1,6 @@
 //! The server's side of all feed sessions. One owner, any number of connections.
 
+use super::moving::Moving;
 use super::principals::Principals;
 use crate::access::{ANONYMOUS, Grant, Policy, Quotas, Symbols, Verb};
 use crate::close::{Close, CloseCode};
@@ -7,7 +8,7 @@ use crate::credential;
 use crate::frame::{Ack, AckMode, Frame, FrameWriter, HelloAck, Plane, Texts};
 use crate::groups::wrong_group;
 use crate::time::{MILLISECOND_NS, MonoTime};
-use crate::wire::{FRAME_EVENTS_MAX, FrameError, PROTOCOL_MAX};
+use crate::wire::{FRAME_EVENTS_MAX, FrameError, PROTOCOL_MAX, PROTOCOL_SLOTS};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -288,15 +289,19 @@ struct Feed {
     dry: bool,
     /// By sequence.
     held: BTreeMap<u64, Held>,
+    version: u8,
+    /// The move that it has stopped for.
+    stopped: Option<u64>,
 }
 
 /// All feed sessions of a server.
 pub struct FeedServer {
-    options: FeedServerOptions,
+    pub(super) options: FeedServerOptions,
     pub(super) sources: Vec<Source>,
     pub(super) by_id: HashMap<u64, u16>,
     connections: HashMap<ConnectionId, Connection>,
     pub(super) principals: Principals,
+    pub(super) moving: Moving,
     next_connection: u64,
 }
 
@@ -325,6 +330,7 @@ impl FeedServer {
             by_id: HashMap::new(),
             connections: HashMap::new(),
             principals: Principals::default(),
+            moving: Moving::default(),
             next_connection: 1,
         }
     }
@@ -425,7 +431,7 @@ impl FeedServer {
                 source.ledger.accepted += fresh.len() as u64;
                 source.last = end - 1;
                 self.principals.used(source.grant.principal(), fresh.len() as u64, now);
-                feed.asked = None;
+                (feed.asked, feed.stopped) = (None, None);
                 Ok(Taken::Events { rank, named, events: fresh })
             }
             Frame::Gap { first, last } => {
@@ -453,6 +459,10 @@ impl FeedServer {
                     writer.ack(Ack { mode: feed.mode, sequence: feed.acked, position: feed.acked });
                 }
                 link.told = now;
+                Ok(Taken::Nothing)
+            }
+            Frame::Slot(word) if feed.version >= PROTOCOL_SLOTS => {
+                feed.stopped = self.moving.stopped(word, source.last).or(feed.stopped);
                 Ok(Taken::Nothing)
             }
             Frame::Heartbeat { nonce, .. } => {
@@ -632,6 +642,7 @@ impl FeedServer {
         let again = source.connection == Some(connection);
         let first_time = source.connections == 0 && !source.recovered;
         let new_session = source.session != hello.session;
+        self.moving.session(hello.source_id, hello.session);
         if new_session {
             source.session = hello.session;
             (source.last, source.durable, source.committed) = (0, 0, 0);
@@ -662,9 +673,14 @@ impl FeedServer {
             // What was allowed once stays allowed.
             credit = credit.max(link.feed.as_ref().map_or(0, |feed| feed.credit));
             let (mode, dry) = (hello.ack_mode, false);
-            let held = link.feed.take().map(|feed| feed.held).unwrap_or_default();
-            link.feed = Some(Feed { rank, mode, acked, credit, asked: None, echo: 0, dry, held });
+            let (held, stopped) = link.feed.take().map(|feed| (feed.held, feed.stopped)).unwrap_or_default();
+            link.feed =
+                Some(Feed { rank, mode, acked, credit, asked: None, echo: 0, dry, held, version, stopped });
             link.told = now;
+        }
+        let [moved, leaving] = self.moving.greeting(version, hello.source_id);
+        if let Some(moved) = moved {
+            FrameWriter::new(out).slot(moved);
         }
         FrameWriter::new(out).hello_ack(&HelloAck {
             version,
@@ -679,6 +695,9 @@ impl FeedServer {
             streams: 0,
             server: &self.options.server,
         });
+        if let Some(leaving) = leaving {
+            FrameWriter::new(out).slot(leaving);
+        }
         Ok(Taken::Registered { rank, new_session: forget || first_time, superseded })
     }
 
@@ -833,6 +852,8 @@ impl FeedServer {
     pub fn go_on_from(&mut self, log: &Self) {
         self.sources.clone_from(&log.sources);
         self.by_id.clone_from(&log.by_id);
+        self.options.group.clone_from(&log.options.group);
+        self.moving.go_on_from(&log.moving);
         self.connections.clear();
         self.principals = Principals::default();
     }
@@ -878,6 +899,7 @@ impl FeedServer {
                 throttled: 0,
             });
         }
+        self.moving.session(source_id, session);
         let source = &mut self.sources[usize::from(rank)];
         if source.session != session {
             source.session = session;
@@ -915,6 +937,21 @@ impl FeedServer {
         let Some(source) = self.sources.get_mut(usize::from(rank)) else { return };
         source.ledger.declared_lost += count;
         (source.last, source.durable) = (last, last);
+    }
+
+    /// What the connection of a source speaks, and which move it has stopped for.
+    pub(super) fn feed_of(&self, rank: u16) -> Option<(u8, Option<u64>)> {
+        let connection = self.sources.get(usize::from(rank))?.connection?;
+        let feed = self.connections.get(&connection)?.feed.as_ref()?;
+        Some((feed.version, feed.stopped))
+    }
+
+    /// Connections of feeds that know of moves, and their ranks.
+    pub(super) fn feeds_that_know(&self) -> impl Iterator<Item = (ConnectionId, u16)> + '_ {
+        let of = |(&id, link): (&ConnectionId, &Connection)| {
+            link.feed.as_ref().filter(|feed| feed.version >= PROTOCOL_SLOTS).map(|feed| (id, feed.rank))
+        };
+        self.connections.iter().filter_map(of)
     }
 
     /// Every source, by rank.

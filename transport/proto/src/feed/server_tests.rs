@@ -327,16 +327,16 @@ fn who_shows_a_token_speaks_to_those_who_can_read_it() {
         let versions = (hello.version_min, hello.version_max);
         let mut answer =
             |version| client.handle(MonoTime(0), 0, &welcome(version)).map(drop).map_err(|close| close.code);
-        (versions, answer(5), answer(3), answer(1))
+        (versions, answer(6), answer(3), answer(1))
     };
     let no = Err(CloseCode::VERSION);
     // Whoever answered once has the session's version; what comes behind is a late double.
-    assert_eq!(offered(None, None), ((1, 4), no, Ok(()), Ok(())));
+    assert_eq!(offered(None, None), ((1, 5), no, Ok(()), Ok(())));
     let shown = crate::Credential { proof: &[7; 64], token: b"a.b.c" };
-    assert_eq!(offered(Some(shown), None), ((2, 4), no, Ok(()), Ok(())));
+    assert_eq!(offered(Some(shown), None), ((2, 5), no, Ok(()), Ok(())));
     // Nor is a group's session taken up by a server that knows of no groups.
-    assert_eq!(offered(None, Some(0)), ((4, 4), no, no, no));
-    assert_eq!(offered(Some(shown), Some(9)), ((4, 4), no, no, no));
+    assert_eq!(offered(None, Some(0)), ((4, 5), no, no, no));
+    assert_eq!(offered(Some(shown), Some(9)), ((4, 5), no, no, no));
 }
 
 #[test]

@@ -1,15 +1,18 @@
 //! A feed's sessions, one for each group of a cluster that it has something for. To whoever offers events they are one: events have one
 //! numbering, and what is acknowledged is a beginning of it.
 //!
-//! A name belongs to the group of its slot, for good, so each group's session sees the same part of the feed in every run and every
+//! A name belongs to the group of its slot, so each group's session sees the same part of the feed in every run and every
 //! connection, and goes on where that group stands by its own numbers. What is not about a key goes to all groups.
+//!
+//! When a slot changes its group (see [`super::moving`]) nothing more is taken until it is there: what was taken is acknowledged, and the next event
+//! of the slot is of the other session.
 //!
 //! Windows close with the time that events show, and a group sees its own only. So every group that was given nothing while the feed's time
 //! went on is told that ([`kind::TIME`]): when, follows from the events offered and from nothing else.
 
 use super::client::{FeedClient, FeedClientOptions, FeedEvent};
-use crate::close::Close;
-use crate::frame::{Credential, Frame};
+use crate::close::{Close, CloseCode};
+use crate::frame::{Credential, Frame, SlotFrame, SlotWord};
 use crate::groups::GroupMap;
 use crate::time::MonoTime;
 use crate::wire::NAME_BYTES_MAX;
@@ -48,6 +51,19 @@ struct Part {
     /// The time that it was given last.
     last: Option<u64>,
     touched: bool,
+    /// The last move that divided its numbering.
+    moved: u64,
+}
+
+/// The feed has stopped for a slot that leaves a group, or is about to.
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    goes: SlotFrame,
+    from: u16,
+    /// Whether all that was taken is acknowledged, which the group is told.
+    stopped: bool,
+    /// Whether the group said that the slot has left.
+    left: bool,
 }
 
 /// Where a key of the feed is.
@@ -73,6 +89,7 @@ pub struct SplitFeed {
     look: (u64, u64),
     /// Groups with something new to send.
     touched: Vec<u16>,
+    hold: Option<Hold>,
 }
 
 impl SplitFeed {
@@ -91,10 +108,11 @@ impl SplitFeed {
             finished: false,
             look: (0, 0),
             touched: Vec::new(),
+            hold: None,
         }
     }
 
-    /// The groups as they were told at first. Slots do not move; who leads may have changed.
+    /// The groups as they were told at first, but for slots that moved since; who leads may have changed.
     #[must_use]
     pub fn map(&self) -> &GroupMap {
         &self.map
@@ -132,7 +150,7 @@ impl SplitFeed {
             if self.finished {
                 client.finish();
             }
-            Box::new(Part { client, staged: Vec::new(), taken: 0, last: None, touched: false })
+            Box::new(Part { client, staged: Vec::new(), taken: 0, last: None, touched: false, moved: 0 })
         });
         if !part.touched {
             part.touched = true;
@@ -243,6 +261,9 @@ impl SplitFeed {
     /// Events there is room for.
     #[must_use]
     pub fn room(&self) -> usize {
+        if self.hold.is_some() {
+            return 0;
+        }
         let least = self.sessions().map(FeedClient::room).min().unwrap_or(usize::MAX);
         self.options.unacked_max.saturating_sub(self.unacked()).min(least)
     }
@@ -326,6 +347,7 @@ impl SplitFeed {
         let Some(Some(part)) = self.parts.get_mut(usize::from(group)) else { return none };
         let done = act(&mut part.client);
         self.advance();
+        self.stop_when_settled();
         done
     }
 
@@ -339,6 +361,10 @@ impl SplitFeed {
 
     /// As [`FeedClient::connected`].
     pub fn connected(&mut self, group: u16, now: MonoTime) {
+        if let Some(hold) = self.hold.as_mut().filter(|hold| hold.from == group) {
+            // Whoever answers says whether the slot has left, or is still to.
+            (hold.stopped, hold.left) = (true, false);
+        }
         self.with(group, (), |client| client.connected(now));
     }
 
@@ -358,7 +384,110 @@ impl SplitFeed {
         offset: u64,
         frame: &Frame<'_>,
     ) -> Result<Option<FeedEvent>, Close> {
-        self.with(group, Ok(None), |client| client.handle(now, offset, frame))
+        let event = self.with(group, Ok(None), |client| client.handle(now, offset, frame))?;
+        if let Frame::Slot(word) = frame {
+            self.heard_of_slot(group, *word)?;
+        }
+        // What a server has to say of a move that took place it says in front of this answer.
+        let answered = matches!(event, Some(FeedEvent::Ready { .. } | FeedEvent::ServerLost { .. }));
+        if answered && self.hold.is_some_and(|hold| hold.from == group && !hold.left) {
+            self.go_on();
+        }
+        Ok(event)
+    }
+
+    /// A group says something about a slot that leaves it, or comes to it.
+    fn heard_of_slot(&mut self, group: u16, word: SlotFrame) -> Result<(), Close> {
+        let Some(Some(part)) = self.parts.get(usize::from(group)) else { return Ok(()) };
+        let moved = part.moved;
+        match word.word {
+            SlotWord::Leaving => {
+                let known = self.hold.map(|hold| (hold.goes.number, hold.from));
+                let mine = known.is_none_or(|(number, from)| number <= word.number && from == group);
+                if word.number > moved && mine && usize::from(word.to) < self.parts.len() {
+                    self.hold = Some(Hold { goes: word, from: group, stopped: false, left: false });
+                    // Where it goes is heard of there.
+                    self.part(word.to);
+                    self.stop_when_settled();
+                }
+                Ok(())
+            }
+            SlotWord::Stays => {
+                if self.hold.is_some_and(|hold| hold.from == group && hold.goes.number == word.number) {
+                    self.go_on();
+                }
+                Ok(())
+            }
+            SlotWord::Moved if word.number <= moved => Ok(()),
+            SlotWord::Moved => match self.hold {
+                Some(hold) if hold.goes.number == word.number => {
+                    if group == hold.goes.to {
+                        self.arrived(hold);
+                    } else if group == hold.from
+                        && let Some(hold) = &mut self.hold
+                    {
+                        hold.left = true;
+                    }
+                    Ok(())
+                }
+                _ => {
+                    let reason = format!(
+                        "slot {} went to group {} within this numbering, and this process was not there: give another session, behind what is acknowledged",
+                        word.slot, word.to
+                    );
+                    Err(Close::new(CloseCode::GROUP, reason))
+                }
+            },
+            SlotWord::Stopped => Ok(()),
+        }
+    }
+
+    /// Tells the group that a slot leaves, once all that was taken is acknowledged, by whichever groups.
+    fn stop_when_settled(&mut self) {
+        let settled = self.sessions().all(FeedClient::is_settled);
+        let Some(hold) = self.hold.as_mut().filter(|hold| settled && !hold.stopped) else { return };
+        hold.stopped = true;
+        let Hold { goes, from, .. } = *hold;
+        self.part(from).client.stop(Some(SlotFrame { word: SlotWord::Stopped, ..goes }));
+    }
+
+    /// Takes events again.
+    fn go_on(&mut self) {
+        if let Some(hold) = self.hold.take() {
+            self.part(hold.from).client.stop(None);
+        }
+    }
+
+    /// The slot is there: its names and events are of the other session from here on.
+    fn arrived(&mut self, Hold { goes: SlotFrame { slot, to, number, .. }, from, .. }: Hold) {
+        for at in 0..self.keys.len() {
+            let Place { group, key } = self.keys[at];
+            let name = self.session(group).and_then(|client| client.name(key)).map(str::to_owned);
+            let Some(name) = name.filter(|name| group == from && slot_of(name_hash(name.as_bytes())) == slot)
+            else {
+                continue;
+            };
+            if let Some(key) = self.part(to).client.define(&name) {
+                self.keys[at] = Place { group: to, key };
+            }
+        }
+        self.map.give(slot, to);
+        (self.part(from).moved, self.part(to).moved) = (number, number);
+        // It may not have heard of the time that the slot's events had come to. Of a feed that is done nobody need hear more, and its sessions may have ended.
+        let time = self.part(from).last.filter(|_| !self.finished);
+        if let Some(time) = time.filter(|time| self.part(to).last.is_none_or(|last| last < *time)) {
+            let part = self.part(to);
+            part.last = Some(time);
+            part.client.offer(&[Event::control(kind::TIME, time, 0, 0, [0; 2])]);
+            self.run(To::Told(to));
+        }
+        self.go_on();
+    }
+
+    /// Whether nothing is taken because a slot changes its group.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.hold.is_some()
     }
 
     /// As [`FeedClient::transmit`], for the connection of a group's session.

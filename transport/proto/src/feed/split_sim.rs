@@ -15,10 +15,10 @@ use std::net::SocketAddr;
 use tidegate_engine::{Event, kind, name_hash, slot_of};
 
 /// SplitMix64: small, and the same everywhere.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,47 +26,60 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    fn percent(&mut self, percent: u64) -> bool {
+    pub(super) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
-const NODES: u16 = 3;
+pub(super) const NODES: u16 = 3;
 
-fn address(node: u16) -> SocketAddr {
+pub(super) fn address(node: u16) -> SocketAddr {
     ([10, 0, 0, node as u8], 7_443).into()
 }
 
-fn node_at(address: SocketAddr) -> u16 {
+pub(super) fn node_at(address: SocketAddr) -> u16 {
     (1..=NODES).find(|node| self::address(*node) == address).expect("a node of the cluster")
 }
 
 /// What a leader has taken and nobody has committed.
-enum Entry {
-    Source { session: u64, empty: bool },
+pub(super) enum Entry {
+    Source {
+        session: u64,
+        empty: bool,
+    },
     Names(Vec<String>),
-    Events { sequence: u64, events: Vec<Event> },
+    Events {
+        sequence: u64,
+        events: Vec<Event>,
+    },
+    /// A slot leaves, or comes, and the numberings that it divides.
+    Moved {
+        goes: SlotGoes,
+        numberings: Vec<(u64, u64)>,
+    },
 }
 
 /// A group: its committed log, and its leader.
-struct Group {
-    log: FeedServer,
+pub(super) struct Group {
+    pub(super) log: FeedServer,
     /// Numbers and times of the events that are committed, where 0 tells the time, and the names behind keys.
-    committed: Vec<(u64, u64)>,
-    named: Vec<String>,
-    leader: u16,
-    epoch: u32,
-    server: FeedServer,
+    pub(super) committed: Vec<(u64, u64)>,
+    pub(super) named: Vec<String>,
+    pub(super) leader: u16,
+    pub(super) epoch: u32,
+    pub(super) server: FeedServer,
     /// Names as the leader has them.
-    names: Vec<String>,
-    pending: VecDeque<Entry>,
+    pub(super) names: Vec<String>,
+    pub(super) pending: VecDeque<Entry>,
+    /// Moves that are committed here.
+    pub(super) moved: Vec<SlotGoes>,
 }
 
-fn options() -> FeedServerOptions {
+pub(super) fn options() -> FeedServerOptions {
     FeedServerOptions {
         credit_events: 64,
         committed: true,
@@ -77,7 +90,7 @@ fn options() -> FeedServerOptions {
 }
 
 impl Group {
-    fn new(leader: u16) -> Self {
+    pub(super) fn new(leader: u16) -> Self {
         Self {
             log: FeedServer::new(options()),
             committed: Vec::new(),
@@ -87,18 +100,19 @@ impl Group {
             server: FeedServer::new(options()),
             names: Vec::new(),
             pending: VecDeque::new(),
+            moved: Vec::new(),
         }
     }
 
     /// Another node leads, with what is committed.
-    fn fail_over(&mut self, leader: u16) {
+    pub(super) fn fail_over(&mut self, leader: u16) {
         (self.leader, self.epoch) = (leader, self.epoch + 1);
         self.server.go_on_from(&self.log);
         self.names.clone_from(&self.named);
         self.pending.clear();
     }
 
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         let Some(entry) = self.pending.pop_front() else { return };
         match entry {
             Entry::Source { session, empty } => {
@@ -118,11 +132,16 @@ impl Group {
                 self.log.committed(0, 42, last);
                 self.server.committed(0, 42, last);
             }
+            Entry::Moved { goes, numberings } => {
+                self.log.slot_moved(goes, &numberings);
+                self.server.slot_moved(goes, &numberings);
+                self.moved.push(goes);
+            }
         }
     }
 
     /// A frame of a connection to the leader.
-    fn take(
+    pub(super) fn take(
         &mut self,
         id: ConnectionId,
         now: MonoTime,
@@ -169,36 +188,36 @@ impl Group {
 }
 
 /// A connection of a group's session.
-struct Link {
+pub(super) struct Link {
     /// `None` to a node that does not lead.
-    id: Option<ConnectionId>,
+    pub(super) id: Option<ConnectionId>,
     /// When the leader that it is to was another one, it is to nobody.
-    epoch: u32,
-    up: Vec<u8>,
-    down: Vec<u8>,
+    pub(super) epoch: u32,
+    pub(super) up: Vec<u8>,
+    pub(super) down: Vec<u8>,
 }
 
 /// What the feed has to say; known to the test and to nobody else.
-struct Script {
-    total: u64,
-    names: u64,
-    controls: u64,
+pub(super) struct Script {
+    pub(super) total: u64,
+    pub(super) names: u64,
+    pub(super) controls: u64,
     /// Between two events, in ns; now and then time goes back a little.
-    step: u64,
+    pub(super) step: u64,
 }
 
 impl Script {
-    fn name(&self, number: u64) -> Option<String> {
+    pub(super) fn name(&self, number: u64) -> Option<String> {
         let control = self.controls > 0 && number.is_multiple_of(self.controls);
         (!control).then(|| format!("key-{}", (number * number / 3) % self.names.min(1 + number / 4)))
     }
 
-    fn event(&self, number: u64, key: u32) -> Event {
+    pub(super) fn event(&self, number: u64, key: u32) -> Event {
         let kind = if self.name(number).is_some() { kind::SAMPLE } else { kind::GAP };
         Event { ts_event: self.time(number), kind, key, payload: [number, 0], ..Event::default() }
     }
 
-    fn time(&self, number: u64) -> u64 {
+    pub(super) fn time(&self, number: u64) -> u64 {
         let back = if number.is_multiple_of(37) { 5 } else { 0 };
         (number + 5 - back) * self.step
     }
@@ -235,18 +254,18 @@ impl Script {
 }
 
 /// The feed's process.
-struct Feed {
-    split: SplitFeed,
-    names: Vec<String>,
-    read: u64,
+pub(super) struct Feed {
+    pub(super) split: SplitFeed,
+    pub(super) names: Vec<String>,
+    pub(super) read: u64,
     /// Where each group's session goes next.
-    targets: Vec<u16>,
-    links: Vec<Option<Link>>,
-    ended: Vec<bool>,
+    pub(super) targets: Vec<u16>,
+    pub(super) links: Vec<Option<Link>>,
+    pub(super) ended: Vec<bool>,
 }
 
 impl Feed {
-    fn new(map: &GroupMap, unacked_max: usize) -> Self {
+    pub(super) fn new(map: &GroupMap, unacked_max: usize) -> Self {
         let split = SplitFeed::new(
             FeedClientOptions {
                 source_id: 7,
@@ -273,7 +292,7 @@ impl Feed {
         }
     }
 
-    fn read_on(&mut self, script: &Script, most: u64, random: &mut Random) {
+    pub(super) fn read_on(&mut self, script: &Script, most: u64, random: &mut Random) {
         let count = (script.total - self.read).min(most);
         // Names come with what they are first needed for, or some time before: that makes no difference.
         let ahead = self.read + count + random.below(20);
@@ -295,7 +314,7 @@ impl Feed {
     }
 }
 
-fn frames(bytes: &mut Vec<u8>, most: usize, mut each: impl FnMut(&Frame<'_>) -> bool) {
+pub(super) fn frames(bytes: &mut Vec<u8>, most: usize, mut each: impl FnMut(&Frame<'_>) -> bool) {
     let mut buffer = FrameBuffer::new(2);
     for _ in 0..most {
         let Ok(Some(head)) = crate::FrameHead::read(bytes, 0) else { return };

@@ -449,6 +449,8 @@ pub struct Hub {
     watermark: u64,
     /// Of each log, its newest barrier whose marker came, and how many shards' did.
     barriers: Vec<(u64, u32)>,
+    /// Slots of which some results are computed again that are here already; see [`Hub::ignore_known`].
+    again: Option<Box<[bool]>>,
     /// Copies for one reader within the process.
     /// Few: whoever computes from results in this process.
     taps: Vec<Tap>,
@@ -474,6 +476,7 @@ impl Hub {
             stats: HubStats::default(),
             watermark: 0,
             barriers: Vec::new(),
+            again: None,
             taps: Vec::new(),
             taps_begun: 0,
         })
@@ -609,6 +612,12 @@ impl Hub {
                 self.stats.strays += 1;
                 continue;
             };
+            if let Some(again) = &self.again
+                && again[usize::from(output.slot) % SLOT_COUNT]
+                && output.sequence <= state.heads[usize::from(output.slot) % SLOT_COUNT]
+            {
+                continue;
+            }
             if state.ring.len() >= self.options.ring_records {
                 self.make_room(stream);
             }

@@ -133,6 +133,12 @@ impl Hub {
         Some(key)
     }
 
+    /// Of these slots two pasts were taken over: the older one's log brings again what the newer one has, and that is left out by its number.
+    pub fn ignore_known(&mut self, slots: &[u16]) {
+        let again = self.again.get_or_insert_with(|| vec![false; SLOT_COUNT].into());
+        slots.iter().for_each(|slot| again[usize::from(*slot) % SLOT_COUNT] = true);
+    }
+
     /// Takes over the past of another hub, of the same streams and of slots of its own. Nothing may have been published here.
     ///
     /// # Errors
@@ -174,6 +180,10 @@ impl Hub {
         }
         let known = |output: &Output| output.sequence <= past.heads[usize::from(output.slot) % SLOT_COUNT];
         let before = self.streams[at].head();
+        // Of a slot that has changed its log both pasts have some: what is here already is not taken twice.
+        let here = self.streams[at].heads.clone();
+        let known =
+            |output: &Output| known(output) && output.sequence > here[usize::from(output.slot) % SLOT_COUNT];
         for (head, of) in self.streams[at].heads.iter_mut().zip(past.heads) {
             *head = (*head).max(*of);
         }

@@ -90,6 +90,7 @@ struct Shared {
     progress: Notify,
     dialer: Dialer,
     options: FeedClientOptions,
+    tasks: Mutex<Tasks>,
 }
 
 impl Shared {
@@ -102,15 +103,34 @@ impl Shared {
 struct Tasks {
     runtime: Handle,
     tasks: HashMap<Lane, (Arc<Notify>, JoinHandle<()>)>,
+    /// There is something to send for the first session, which mostly is the only one.
+    work: Arc<Notify>,
+}
+
+/// Has sessions look for what there is to send; those that have just come to be begin.
+fn wake(shared: &Arc<Shared>, lanes: &[Lane]) {
+    if lanes.is_empty() {
+        return;
+    }
+    let mut tasks = shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    let Tasks { runtime, tasks, work: first } = &mut *tasks;
+    for &lane in lanes {
+        let (work, _) = tasks.entry(lane).or_insert_with(|| {
+            let work = if lane.is_none() { Arc::clone(first) } else { Arc::default() };
+            shared.state().open += 1;
+            let task = run(Arc::clone(shared), lane, Arc::clone(&work));
+            (work, runtime.spawn(task))
+        });
+        work.notify_one();
+    }
 }
 
 /// A feed. Events go out as soon as the connection takes them, in frames as large as what has gathered meanwhile. In a cluster of several
 /// groups it speaks to the leader of each that it has names of, and follows each by itself.
 pub struct Publisher {
     shared: Arc<Shared>,
-    /// There is something to send for the first session, which mostly is the only one.
+    /// As the tasks have it.
     work: Arc<Notify>,
-    tasks: Mutex<Tasks>,
 }
 
 /// Bytes handed to the connection at a time.
@@ -142,9 +162,11 @@ impl Publisher {
             ready: false,
         };
         let state = Mutex::new(state);
-        let shared = Arc::new(Shared { state, progress: Notify::new(), dialer, options });
-        let tasks = Mutex::new(Tasks { runtime: Handle::current(), tasks: HashMap::new() });
-        let publisher = Self { shared, work: Arc::default(), tasks };
+        let work: Arc<Notify> = Arc::default();
+        let tasks =
+            Mutex::new(Tasks { runtime: Handle::current(), tasks: HashMap::new(), work: Arc::clone(&work) });
+        let shared = Arc::new(Shared { state, progress: Notify::new(), dialer, options, tasks });
+        let publisher = Self { shared, work };
         publisher.wake(&[None]);
         publisher.wait(|state| state.ready).await?;
         Ok(publisher)
@@ -153,20 +175,7 @@ impl Publisher {
     /// Has sessions look for what there is to send; those that have just come to be begin.
     fn wake(&self, lanes: &[Lane]) {
         self.work.notify_one();
-        if lanes.is_empty() {
-            return;
-        }
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let Tasks { runtime, tasks } = &mut *tasks;
-        for &lane in lanes {
-            let (work, _) = tasks.entry(lane).or_insert_with(|| {
-                let work = if lane.is_none() { Arc::clone(&self.work) } else { Arc::default() };
-                self.shared.state().open += 1;
-                let task = run(Arc::clone(&self.shared), lane, Arc::clone(&work));
-                (work, runtime.spawn(task))
-            });
-            work.notify_one();
-        }
+        wake(&self.shared, lanes);
     }
 
     /// Waits until `done`, or the session is over.
@@ -220,7 +229,7 @@ impl Publisher {
                     return false;
                 }
                 taken = state.sessions.offer(events);
-                touched = state.sessions.take_touched();
+                touched.extend(state.sessions.take_touched());
                 taken > 0
             })
             .await?;
@@ -260,7 +269,7 @@ impl Publisher {
             }
         }
         let lanes: Vec<Lane> = {
-            let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             tasks.tasks.keys().copied().collect()
         };
         self.wake(&lanes);
@@ -285,7 +294,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.tasks.values().for_each(|(_, task)| task.abort());
     }
 }
@@ -329,7 +338,11 @@ async fn run(shared: Arc<Shared>, lane: Lane, work: Arc<Notify>) {
 }
 
 /// As [`run`]; gives the groups if it turns out that there are several.
-async fn session(shared: &Shared, lane: Lane, work: &Notify) -> Result<Option<Box<GroupMap>>, ClientError> {
+async fn session(
+    shared: &Arc<Shared>,
+    lane: Lane,
+    work: &Notify,
+) -> Result<Option<Box<GroupMap>>, ClientError> {
     let (dialer, datagrams) = (shared.dialer.beside(), shared.options.datagrams);
     if let Some(leader) = shared.state().sessions.leader(lane) {
         dialer.prefer(leader);
@@ -406,7 +419,7 @@ async fn session(shared: &Shared, lane: Lane, work: &Notify) -> Result<Option<Bo
 
 /// One connection, until it ends. With `datagrams`, events go by those of this connection.
 async fn talk(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     lane: Lane,
     work: &Notify,
     send: &mut SendStream,
@@ -503,6 +516,9 @@ async fn talk(
                     Err(close) => return End::Failed(ClientError::Rule(close)),
                 }
             }
+            // What one group says of a slot is for the sessions of others to act upon.
+            let touched = shared.state().sessions.take_touched();
+            wake(shared, &touched);
             work.notify_one();
             shared.progress.notify_waiters();
         }
