@@ -2,11 +2,12 @@
 //! slot and stream, and a slot is of one group, so readers cannot tell.
 
 use crate::ingest::{IngestReport, IngestStats};
+use crate::moving::MovesState;
 use crate::replication::{ReplicaSnapshots, Replication};
 use crate::service::LiveOptions;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tidegate_engine::SLOT_COUNT;
+use tidegate_engine::{SLOT_COUNT, snapshot};
 use tidegate_proto::feed::{FeedGroup, FeedServerOptions, SourceStats};
 
 /// Where the number of a group is in that of a barrier: those of different groups come through one hub.
@@ -66,6 +67,20 @@ pub(crate) fn check(groups: &LiveGroups) -> Result<(), String> {
         Some(group) => Err(format!("a slot is of group {group}, there are {count}")),
         None => Ok(()),
     }
+}
+
+/// Slots that two groups say are theirs, as their snapshots have it: one's is from before the slot left it, and the other's from behind its arrival.
+pub(crate) fn twice<'a>(parts: impl Iterator<Item = (&'a FeedGroup, Option<Vec<u8>>)>) -> Vec<u16> {
+    let mut owned = vec![0u8; SLOT_COUNT];
+    for (group, moves) in parts {
+        let saved = moves.and_then(|bytes| snapshot::read::<MovesState>(&bytes, "moves of slots").ok());
+        let saved = saved.map(|saved| saved.slots);
+        let slots: &[u16] = saved.as_deref().unwrap_or(&group.slots);
+        for (owners, of) in owned.iter_mut().zip(slots) {
+            *owners += u8::from(*of == group.group);
+        }
+    }
+    (0u16..).zip(owned).filter(|(_, owners)| *owners > 1).map(|(slot, _)| slot).collect()
 }
 
 /// One account of what each source sent, over all groups that it feeds.

@@ -1,12 +1,18 @@
 //! All feeds become one log: sessions, one sequencer per source, and the router; on the thread `tg-ingest`, or as a part of
 //! the fused core.
 
+mod handle;
+mod moving;
 mod replicated;
 
+use self::handle::Way;
+pub use self::handle::{Datagrams, Feed, IngestHandle};
+use self::moving::Slots;
+pub use self::moving::{SlotAsk, SlotStatus};
 use self::replicated::Replicating;
 use crate::clock::Clock;
 use crate::downstream::Downstream;
-use crate::groups::{first_barrier, merged};
+use crate::groups::first_barrier;
 use crate::journal::{JournalError, Journaling, PROGRESS_RECORDS, Progress, Recovered, SnapshotOptions};
 use crate::packed::Item;
 use crate::recovery::Loaded;
@@ -17,14 +23,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tidegate_actors::runtime::{Commander, Restage, ShardCommand, StageFactory, ThreadTimes, TimeCells};
+use tidegate_actors::runtime::{Commander, Restage, ShardCommand, StageFactory, TimeCells};
 use tidegate_engine::{Event, Router, Sequencer, SequencerOptions, kind, name_hash};
 use tidegate_journal::{Batch, BatchView, Disk, Entry, Point, SyncStats};
 use tidegate_proto::feed::{ConnectionId, FeedGroup, FeedServer, Released, SourceStats, Taken};
 use tidegate_proto::time::MILLISECOND_NS;
-use tidegate_proto::wire::FRAME_BYTES_MAX;
 use tidegate_proto::{Close, CloseCode, Frame, FrameBuffer, FrameError, Grant, MonoTime, Packed};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Buffers of frames on their way to the thread, over all connections: beyond that, connections wait, and their peers
 /// with them.
@@ -70,6 +75,8 @@ pub(crate) enum Input {
     Journaled,
     /// The log of the cluster went on.
     Replicated,
+    /// A slot is to change its group.
+    Slot(SlotAsk),
     /// Other stages from here on; answered with the number of the barrier they begin behind.
     Restage {
         make: StageFactory,
@@ -143,237 +150,12 @@ struct Shared {
     times: TimeCells,
     /// Asked to end, also where nothing is taken from the queue.
     stopping: AtomicBool,
+    slots: watch::Sender<SlotStatus>,
 }
 
 impl Shared {
     fn stats(&self) -> MutexGuard<'_, IngestStats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The way in, for connection tasks: to one group's feeds, or to those of all groups.
-#[derive(Clone)]
-pub struct IngestHandle {
-    /// Of each group that is held here.
-    ways: Arc<[Way]>,
-    /// By group, which of them that is.
-    of: Arc<[Option<u16>]>,
-}
-
-/// The way to the thread of one group.
-#[derive(Clone)]
-struct Way {
-    inputs: flume::Sender<Input>,
-    spare: flume::Receiver<FrameBuffer>,
-    shared: Arc<Shared>,
-    clock: Clock,
-}
-
-impl Way {
-    fn buffer(&self) -> FrameBuffer {
-        self.spare.try_recv().unwrap_or_else(|_| FrameBuffer::new(BUFFER_FRAMES))
-    }
-
-    /// As it stood at most a quarter of a second ago; `logged` is of now.
-    fn stats(&self) -> IngestStats {
-        let mut stats = self.shared.stats().clone();
-        stats.logged = self.shared.logged.load(Relaxed);
-        stats
-    }
-}
-
-/// One connection's way in. Dropping it is the connection's end.
-pub struct Feed {
-    connection: ConnectionId,
-    way: Way,
-    buffer: FrameBuffer,
-}
-
-impl IngestHandle {
-    /// The ways of several groups as one, in their order; `held` says by number which groups these are.
-    pub(crate) fn joined(parts: &[Self], held: &[bool]) -> Self {
-        let mut next = 0..;
-        let of = held.iter().map(|held| if *held { next.next() } else { None }).collect();
-        Self { ways: parts.iter().flat_map(|part| part.ways.iter().cloned()).collect(), of }
-    }
-
-    /// How many groups there are.
-    #[must_use]
-    pub fn groups(&self) -> u16 {
-        self.of.len() as u16
-    }
-
-    /// Whether feeds of a group may come here at all: other nodes have the rest.
-    #[must_use]
-    pub fn holds(&self, group: u16) -> bool {
-        self.of.get(usize::from(group)).is_some_and(Option::is_some)
-    }
-
-    /// A connection came to the first group, or the only one. See [`IngestHandle::open_in`].
-    ///
-    /// # Errors
-    /// [`IngestGone`] while shutting down.
-    pub async fn open(
-        &self,
-        grant: Grant,
-        buffer: FrameBuffer,
-        peer: Option<Box<str>>,
-    ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
-        self.open_in(0, grant, buffer, peer).await
-    }
-
-    /// A connection came to a group, whose peer may do what `grant` says; `buffer` is what was read of it so far, to be handed on with
-    /// [`Feed::filled`]. What is to be said to it comes out of the receiver.
-    ///
-    /// # Errors
-    /// [`IngestGone`] while shutting down, and where there is no such group.
-    pub async fn open_in(
-        &self,
-        group: u16,
-        grant: Grant,
-        buffer: FrameBuffer,
-        peer: Option<Box<str>>,
-    ) -> Result<(Feed, mpsc::Receiver<FeedAnswer>), IngestGone> {
-        let of = self.of.get(usize::from(group)).copied().flatten();
-        let way = of.and_then(|at| self.ways.get(usize::from(at))).ok_or(IngestGone)?;
-        let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-        let (reply, id) = oneshot::channel();
-        way.inputs.send_async(Input::Open { grant, peer, answers, reply }).await.map_err(|_| IngestGone)?;
-        let connection = id.await.map_err(|_| IngestGone)?;
-        Ok((Feed { connection, way: way.clone(), buffer }, receiver))
-    }
-
-    /// A buffer for a connection that is not open yet.
-    #[must_use]
-    pub fn buffer(&self) -> FrameBuffer {
-        self.ways.first().map_or_else(|| FrameBuffer::new(BUFFER_FRAMES), Way::buffer)
-    }
-
-    /// How ingest stands, at most a quarter of a second ago, over all groups; `logged` is of now. A source that feeds several is one.
-    #[must_use]
-    pub fn stats(&self) -> IngestStats {
-        match &*self.ways {
-            [only] => only.stats(),
-            ways => merged(ways.iter().map(Way::stats)),
-        }
-    }
-
-    /// Events in the log now, over all groups: what sources sent about keys, without words about losses and the time.
-    #[must_use]
-    pub fn events(&self) -> u64 {
-        self.ways.iter().map(|way| way.shared.events.load(Relaxed)).sum()
-    }
-
-    /// Has every shard run other stages from one place of the log on; returns the number of the BARRIER there.
-    ///
-    /// # Errors
-    /// [`IngestGone`] while shutting down.
-    pub(crate) async fn restage(&self, make: StageFactory, legacy: Legacy) -> Result<u64, IngestGone> {
-        let (reply, barrier) = oneshot::channel();
-        // Where there are several groups streams cannot change.
-        let restage = Input::Restage { make, legacy, reply };
-        let way = self.ways.first().ok_or(IngestGone)?;
-        way.inputs.send_async(restage).await.map_err(|_| IngestGone)?;
-        barrier.await.map_err(|_| IngestGone)
-    }
-
-    /// There are orders for a node of a cluster.
-    pub fn replicated(&self) {
-        for way in &*self.ways {
-            // When the queue is full, ingest is awake anyway.
-            let _ = way.inputs.try_send(Input::Replicated);
-        }
-    }
-
-    /// What the threads do with their time, by group.
-    pub(crate) fn times(&self) -> impl Iterator<Item = ThreadTimes> + '_ {
-        self.ways.iter().map(|way| way.shared.times.times())
-    }
-
-    /// Where this group's journal says that it went on.
-    fn inputs_of_first(&self) -> flume::Sender<Input> {
-        self.ways[0].inputs.clone()
-    }
-}
-
-impl Feed {
-    /// Where to read to; never empty.
-    pub fn space(&mut self) -> &mut [u8] {
-        self.buffer.space()
-    }
-
-    /// `count` bytes were read into the front of [`Feed::space`]: hands whole frames to the thread, and waits while it has
-    /// enough to do.
-    ///
-    /// # Errors
-    /// [`IngestGone`] while shutting down.
-    pub async fn filled(&mut self, count: usize) -> Result<(), IngestGone> {
-        self.buffer.filled(count);
-        if !self.buffer.has_frame() {
-            return Ok(());
-        }
-        let mut rest = self.way.buffer();
-        self.buffer.split_rest(&mut rest);
-        let buffer = std::mem::replace(&mut self.buffer, rest);
-        // What waits for the thread from here on has arrived.
-        let (connection, received) = (self.connection, self.way.clock.now());
-        let input = Input::Frames { connection, received, buffer, datagrams: false };
-        self.way.inputs.send_async(input).await.map_err(|_| IngestGone)
-    }
-
-    /// The way in for this connection's datagrams.
-    #[must_use]
-    pub fn datagrams(&self) -> Datagrams {
-        Datagrams { connection: self.connection, way: self.way.clone(), buffer: self.way.buffer() }
-    }
-
-    /// The peer's stream ended: whether that was between two frames.
-    ///
-    /// # Errors
-    /// What is wrong with the last bytes.
-    pub fn finish(&self) -> Result<(), tidegate_proto::FrameError> {
-        self.buffer.finish()
-    }
-}
-
-/// One connection's way in for datagrams, each of them a whole frame. The connection ends with its [`Feed`].
-pub struct Datagrams {
-    connection: ConnectionId,
-    way: Way,
-    buffer: FrameBuffer,
-}
-
-impl Datagrams {
-    /// Takes one; returns whether there is room for another before [`Datagrams::flush`].
-    pub fn push(&mut self, datagram: &[u8]) -> bool {
-        // What is not whole is found out by whoever reads the frames: nothing behind it counts.
-        self.buffer.push(datagram);
-        self.buffer.space().len() >= FRAME_BYTES_MAX
-    }
-
-    /// Hands what was taken to the thread, and waits while it has enough to do.
-    ///
-    /// # Errors
-    /// [`IngestGone`] while shutting down.
-    pub async fn flush(&mut self) -> Result<(), IngestGone> {
-        let buffer = std::mem::replace(&mut self.buffer, self.way.buffer());
-        let (connection, received) = (self.connection, self.way.clock.now());
-        let input = Input::Frames { connection, received, buffer, datagrams: true };
-        self.way.inputs.send_async(input).await.map_err(|_| IngestGone)
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        let closed = Input::Closed { connection: self.connection };
-        // Never lost: a full queue is waited for by a thread of its own, which ends with the ingest thread at the latest.
-        if let Err(flume::TrySendError::Full(closed)) = self.way.inputs.try_send(closed) {
-            let inputs = self.way.inputs.clone();
-            match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn(async move { inputs.send_async(closed).await })),
-                Err(_) => drop(inputs.send(closed)),
-            }
-        }
     }
 }
 
@@ -450,6 +232,7 @@ pub(crate) struct Ingest {
     texts: Vec<u8>,
     snapshots: Option<Snapshotting>,
     replica: Option<Box<Replicating>>,
+    slots: Box<Slots>,
     /// The way to the shards, and how often their stages were changed. Without a journal and a cluster only, which have barriers of their own.
     commander: Commander,
     restages: u64,
@@ -503,6 +286,7 @@ impl Ingest {
             events: AtomicU64::new(0),
             times: TimeCells::default(),
             stopping: AtomicBool::new(false),
+            slots: watch::Sender::default(),
         });
         let stopper = Stopper(inputs_in.clone(), Arc::clone(&shared));
         let way = Way { inputs: inputs_in, spare: spare_out, shared: Arc::clone(&shared), clock };
@@ -535,6 +319,7 @@ impl Ingest {
             texts: Vec::new(),
             snapshots: None,
             replica: options.replication.clone().map(|port| Box::new(Replicating::new(port, &options.feed))),
+            slots: Box::default(),
             commander,
             restages: 0,
             options,
@@ -560,7 +345,8 @@ impl Ingest {
                 self.sweep_when_due();
                 continue;
             }
-            let input = self.inputs.recv_timeout(if replicated { Duration::ZERO } else { patience });
+            let wait = if self.slots_wait() { STALL } else { patience };
+            let input = self.inputs.recv_timeout(if replicated { Duration::ZERO } else { wait });
             self.downstream.waited(&self.shared.times);
             match input {
                 Ok(input) => self.input(input),
@@ -603,6 +389,8 @@ impl Ingest {
             self.sweep(now);
         }
         let next = self.swept.after(SWEEP.as_nanos() as u64);
+        // Nobody says when another thread of this node has done its part.
+        let next = if self.slots_wait() { next.min(now.after(STALL.as_nanos() as u64)) } else { next };
         if self.holding { next.min(now.after(HELD_LOOK_NS)) } else { next }
     }
 
@@ -650,10 +438,14 @@ impl Ingest {
             Input::Journaled => self.journaled(now),
             // Whoever runs this looks at what there is of it before anything else.
             Input::Replicated => {}
+            Input::Slot(ask) => self.slot_asked(ask),
             Input::Restage { make, legacy, reply } => {
                 let _ = reply.send(self.restage(make, legacy));
             }
             Input::Stop => self.ended = true,
+        }
+        if self.server.leaves().is_some() {
+            self.leave_when_stopped();
         }
         self.snapshot_when_due(now);
     }
@@ -705,7 +497,9 @@ impl Ingest {
         let ingest_pause_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
         if let Some(snapshots) = &self.snapshots {
-            let request = Request { barrier, begun, taken_ns, ingest_pause_ns, point, state };
+            let group = self.options.feed.group.clone();
+            let request =
+                Request { barrier, begun, taken_ns, ingest_pause_ns, point, state, moves: None, group };
             // There is room: it is asked for one at a time.
             let _ = snapshots.requests.try_send(request);
         }
@@ -754,7 +548,8 @@ impl Ingest {
     ///
     /// # Errors
     /// What is wrong with it; ingest is then of no use.
-    fn restore(&mut self, state: &IngestState) -> Result<(), String> {
+    fn restore(&mut self, loaded: &Loaded) -> Result<(), String> {
+        let state = &loaded.ingest;
         self.restore_sessions(&state.server).map_err(|error| error.to_string())?;
         for (rank, saved) in state.sources.iter().enumerate() {
             let options = SequencerOptions {
@@ -781,7 +576,18 @@ impl Ingest {
         for name in state.names() {
             let hash = name_hash(name.as_bytes());
             self.names.insert(hash, self.router.defined() as u32);
-            self.router.known(hash);
+            match &loaded.moves {
+                Some(_) => self.router.absent(),
+                None => self.router.known(hash),
+            }
+        }
+        if let Some(moves) = &loaded.moves {
+            // Keys that came with a slot are behind those that were there, whatever the log calls them.
+            for (shard, keys) in (0..).zip(&loaded.keys) {
+                let known = keys.iter().filter_map(|name| self.names.get(name));
+                known.for_each(|key| self.router.settle(*key, shard));
+            }
+            self.restore_moves(moves)?;
         }
         let keys = self.router.defined() as u32;
         let all = self.sources.iter().flat_map(|source| &source.keys).chain(&state.overflow);
@@ -930,8 +736,8 @@ impl Ingest {
         let mut found = Recovered::default();
         let mut ranks: HashMap<u16, u16> = HashMap::new();
         let mut point: Option<Point> = None;
-        if let Some(Loaded { info, bytes, ingest, .. }) = loaded {
-            self.restore(ingest).map_err(|what| JournalError::Snapshot {
+        if let Some(loaded @ Loaded { info, bytes, .. }) = loaded {
+            self.restore(loaded).map_err(|what| JournalError::Snapshot {
                 folder: settings.folder.clone(),
                 offset: info.point.offset,
                 what,
@@ -1296,7 +1102,7 @@ impl Ingest {
     fn define(&mut self, name: &str, hash: u64, rank: u16) -> u32 {
         let key = self.router.defined() as u32;
         self.names.insert(hash, key);
-        if self.options.journal.is_some() || self.options.snapshots.is_some() {
+        if self.options.journal.is_some() || self.options.replication.is_some() {
             // No name is longer than a length byte can say: frames and entries have none.
             self.texts.push(name.len() as u8);
             self.texts.extend_from_slice(name.as_bytes());
@@ -1377,6 +1183,7 @@ impl Ingest {
         for (connection, close) in gone {
             self.close(connection, close);
         }
+        self.say_again();
         // A source that left without a word stops holding the others' windows open after a while, and the log says so. Alone
         // it holds nobody up, and when it comes back its log is as if it had never left.
         if self.sources.len() > 1 && self.must_lead().is_ok() {

@@ -24,6 +24,7 @@ mod groups;
 mod ingest;
 mod journal;
 mod latency;
+mod moving;
 mod network;
 mod packed;
 mod recovery;
@@ -38,7 +39,8 @@ pub use clock::Clock;
 pub use egress::{Delivery, HubGone, HubHandle, Origin, Reader, SubscribeError};
 pub use groups::{LiveGroup, LiveGroups};
 pub use ingest::{
-    Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats,
+    Datagrams, Feed, FeedAnswer, FeedState, IngestGone, IngestHandle, IngestReport, IngestStats, SlotAsk,
+    SlotStatus,
 };
 pub use journal::{JournalError, JournalSettings, Progress, Recovered, SnapshotOptions};
 pub use latency::{LatencyHandle, LatencyStats};

@@ -4,6 +4,7 @@ use crate::journal::{JournalError, JournalSettings};
 use crate::replication::ReplicaSnapshots;
 use crate::settings::SnapshotSettings;
 use crate::snapshot::{IngestState, LoadedShards, digest_bytes, load, part};
+use std::collections::HashSet;
 use tidegate_actors::runtime::{ShardSnapshot, StageFactory, regrouped};
 use tidegate_engine::{Digest, name_hash, snapshot};
 use tidegate_journal::scan::begin;
@@ -17,6 +18,10 @@ pub(crate) struct Loaded {
     pub(crate) info: SnapshotInfo,
     pub(crate) bytes: u64,
     pub(crate) ingest: IngestState,
+    /// What it has of moves of slots.
+    pub(crate) moves: Option<Vec<u8>>,
+    /// Names of each shard's keys, in its order.
+    pub(crate) keys: Vec<Vec<u64>>,
     pub(crate) shards: Vec<ShardSnapshot>,
     /// How many shards took it and how many take it over, where these are not as many.
     pub(crate) regrouped: Option<(u32, u32)>,
@@ -70,16 +75,22 @@ impl Pipeline<'_> {
         if !(0..taken_by).eq(saved.iter().map(|part| part.index)) {
             return Err(broken(format!("it holds {} shards, expected {taken_by}", saved.len())));
         }
-        let LoadedShards { digest, streams, events, watermark } =
+        let LoadedShards { digest, streams, events, watermark, keys: mut known } =
             load(self.stages, saved.iter().map(|part| part.bytes), self.streams).map_err(broken)?;
         if digest_bytes(&digest) != snapshot.info.digest {
             return Err(broken("its results have another digest than it says".to_owned()));
         }
+        let moves = snapshot.parts_of(part::MOVES).next().map(|part| part.bytes.to_vec());
+        // Keys of slots that have left are on no shard.
+        let here: Option<HashSet<u64>> = moves.is_some().then(|| known.iter().flatten().copied().collect());
         let (mut names, mut keys) = (0, Vec::new());
         for name in ingest.names() {
             hub.define(name);
             names += 1 + name.len();
-            keys.push(name_hash(name.as_bytes()));
+            let hash = name_hash(name.as_bytes());
+            if here.as_ref().is_none_or(|here| here.contains(&hash)) {
+                keys.push(hash);
+            }
         }
         if names != ingest.names.len() {
             return Err(broken("a name cannot be read".to_owned()));
@@ -109,11 +120,12 @@ impl Pipeline<'_> {
             });
             (shards.collect(), None)
         } else {
-            let shards = self.regrouped(&states.collect::<Vec<_>>(), &keys, &digest)?;
+            let shards;
+            (shards, known) = self.regrouped(&states.collect::<Vec<_>>(), &keys, &digest)?;
             (shards, Some((taken_by, self.shards)))
         };
         let (info, bytes) = (snapshot.info, snapshot.info.file_bytes());
-        Ok(Loaded { info, bytes, shards, ingest, regrouped })
+        Ok(Loaded { info, bytes, shards, ingest, moves, keys: known, regrouped })
     }
 
     /// States that other shards saved, as those of as many as there are now.
@@ -122,7 +134,7 @@ impl Pipeline<'_> {
         states: &[&[u8]],
         keys: &[u64],
         digest: &Digest,
-    ) -> Result<Vec<ShardSnapshot>, Useless> {
+    ) -> Result<(Vec<ShardSnapshot>, Vec<Vec<u64>>), Useless> {
         // It is of use to as many as took it.
         let refused = |why: String| {
             let (by, shards) = (states.len(), self.shards);
@@ -133,10 +145,11 @@ impl Pipeline<'_> {
         let shards =
             regrouped(self.stages, states, keys, self.shards).map_err(|why| refused(why.to_string()))?;
         let loaded = load(self.stages, shards.iter().map(|shard| shard.bytes.as_slice()), self.streams);
-        if loaded.map_err(refused)?.digest != *digest {
+        let loaded = loaded.map_err(refused)?;
+        if loaded.digest != *digest {
             return Err(refused("the results would have another digest".to_owned()));
         }
-        Ok(shards)
+        Ok((shards, loaded.keys))
     }
 
     /// Opens the journal's folder and finds what to go on from.

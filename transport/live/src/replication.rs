@@ -3,6 +3,7 @@
 //! What a leader's ingest accepts in one turn is one [`Submission`]. It comes back with everybody else's as an [`Order`] once it is
 //! committed, and only then reaches shards and readers; so a follower, which gets the same orders, computes the same.
 
+use crate::moving::{self, Word};
 use crate::packed::{self, FORM, Item, Items};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::net::SocketAddr;
@@ -64,6 +65,7 @@ impl Input {
         match Self::form(&bytes) {
             Some(0) if count > 0 => entry::check(&bytes[HEAD_BYTES..], count)?,
             Some(FORM) if count > 0 => packed::check(&bytes, count)?,
+            Some(moving::FORM) if count == 1 => drop(Word::of(&bytes)?),
             _ => return Err(EntryError::Count { found: 0, expected: count }),
         }
         Ok(Self(bytes))
@@ -104,8 +106,19 @@ impl Input {
         &self.0
     }
 
+    /// What is in it, unless it is a word of a move.
     pub(crate) fn items(&self) -> Items<'_> {
-        Items::of(&self.0)
+        Items::of(if self.word().is_some() { &[] } else { &self.0 })
+    }
+
+    /// A word of a move.
+    pub(crate) fn of_word(word: Word<'_>) -> Self {
+        Self(word.input())
+    }
+
+    /// The word of a move that it is, if it is one.
+    pub(crate) fn word(&self) -> Option<Word<'_>> {
+        if Self::form(&self.0) == Some(moving::FORM) { Word::of(&self.0).ok() } else { None }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::groups::{self, LiveGroups};
 use crate::ingest::{Ingest, IngestHandle, IngestReport, Stopper};
 use crate::journal::{JournalError, JournalSettings, Recovered, SnapshotOptions};
 use crate::latency::{LatencyHandle, Percentiles, measure};
+use crate::moving::Departures;
 use crate::recovery::{Base, Loaded, Pipeline};
 use crate::relay::{BATCHES_MAX, RelayIn, RelayPort};
 use crate::replication::{ReplicaSnapshots, Replication, Written};
@@ -390,6 +391,12 @@ impl Live {
             receivers.push(runtime.take_outputs());
             begun.push(Begun { base, runtime: Box::new(runtime), options: part });
         }
+        if let Some(hub) = &mut hub {
+            let loaded = |part: &Begun| part.base.as_ref()?.loaded.as_ref()?.moves.clone();
+            let parts =
+                begun.iter().filter_map(|part| Some((part.options.feed.group.as_ref()?, loaded(part))));
+            hub.ignore_known(&groups::twice(parts));
+        }
         let parts: Vec<StatsHandle> = begun.iter().map(|part| part.runtime.stats_handle()).collect();
         let (stats, shards) = (StatsHandle::joined(&parts), receivers.first().map_or(0, Vec::len));
         let receivers: Vec<_> = receivers.into_iter().flatten().collect();
@@ -422,6 +429,7 @@ impl Live {
         let relays = relay_ends.into_iter().map(port).collect();
         let egress = std::thread::Builder::new().name("tg-egress".into()).spawn(move || egress.run(idle))?;
         let (mut groups, mut recovered, mut ingests, mut stoppers) = (vec![], vec![], vec![], vec![]);
+        let departures = Arc::new(Departures::default());
         for (part, marker) in begun.into_iter().zip(marker.split(shards)) {
             let Begun { base, mut runtime, options } = part;
             let Some(router) = runtime.take_router() else {
@@ -439,6 +447,7 @@ impl Live {
             let maker = maker.map(|parts| parts.maker(&hub_handle, &runtime.stats_handle()));
             let ways = (router, runtime.commander());
             let (mut ingest, handle, stopper) = Ingest::new(options, ways, downstream, clock);
+            ingest.move_slots(Arc::clone(&departures), hub_handle.clone(), Arc::clone(&stages));
             let (found, ends) = recover(&mut ingest, &handle, base, snapshots.as_ref(), maker)?;
             if let Some(ends) = ends {
                 runtime.watch_barriers(&ends.watch)?;

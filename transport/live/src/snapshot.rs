@@ -28,6 +28,8 @@ pub(crate) mod part {
     pub(crate) const RING: u32 = 4;
     /// A piece of a stream's histories, by the stream's number.
     pub(crate) const HISTORY: u32 = 5;
+    /// Slots that changed their group.
+    pub(crate) const MOVES: u32 = 6;
 }
 
 /// How long shards and disk may take until a snapshot is given up.
@@ -69,14 +71,19 @@ pub(crate) struct IngestState {
 impl IngestState {
     /// The names, in the order of their keys; ends early where something is no name.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let mut rest = self.names.as_slice();
-        std::iter::from_fn(move || {
-            let (&length, behind) = rest.split_first()?;
-            let (name, behind) = behind.split_at_checked(usize::from(length))?;
-            rest = behind;
-            std::str::from_utf8(name).ok()
-        })
+        names_in(&self.names)
     }
+}
+
+/// Names with a length byte in front of each; ends early where something is no name.
+pub(crate) fn names_in(texts: &[u8]) -> impl Iterator<Item = &str> {
+    let mut rest = texts;
+    std::iter::from_fn(move || {
+        let (&length, behind) = rest.split_first()?;
+        let (name, behind) = behind.split_at_checked(usize::from(length))?;
+        rest = behind;
+        std::str::from_utf8(name).ok()
+    })
 }
 
 /// Names as a snapshot has them, for who reads the log behind it without a server.
@@ -119,6 +126,8 @@ pub(crate) struct StreamHeads {
 
 /// What shards' states are when they are loaded.
 pub(crate) struct LoadedShards {
+    /// Names of each shard's keys, in its order.
+    pub(crate) keys: Vec<Vec<u64>>,
     pub(crate) digest: Digest,
     pub(crate) streams: Vec<StreamHeads>,
     /// Events applied, by shard.
@@ -135,6 +144,7 @@ pub(crate) fn load<'a>(
 ) -> Result<LoadedShards, String> {
     let none = StreamHeads { heads: vec![0; SLOT_COUNT], published: 0 };
     let mut loaded = LoadedShards {
+        keys: Vec::new(),
         digest: Digest::default(),
         streams: vec![none; streams],
         events: Vec::new(),
@@ -144,6 +154,7 @@ pub(crate) fn load<'a>(
         let mut shard = Shard::new(stages());
         shard.load(bytes).map_err(|error| format!("shard {number}: {error}"))?;
         loaded.digest.add_shard(&shard);
+        loaded.keys.push(shard.context().keys().iter().map(|key| key.name).collect());
         loaded.events.push(shard.events());
         loaded.watermark = loaded.watermark.min(shard.context().watermark());
         for (_, lane) in shard.lanes() {
@@ -203,6 +214,10 @@ pub(crate) struct Request {
     pub(crate) ingest_pause_ns: u64,
     pub(crate) point: flume::Receiver<Point>,
     pub(crate) state: IngestState,
+    /// What is to be said of moves of slots.
+    pub(crate) moves: Option<Vec<u8>>,
+    /// The group whose slots go into it, where there are several.
+    pub(crate) group: Option<FeedGroup>,
 }
 
 #[derive(Default)]
@@ -355,7 +370,7 @@ impl Maker {
         let states = shards.iter().map(|shard| shard.bytes.as_slice());
         let digest = load(&self.stages, states, usize::from(self.streams))?.digest;
         let mut pieces = Vec::new();
-        self.past(request.barrier, deadline, &mut pieces)?;
+        self.past(request.barrier, request.group.as_ref(), deadline, &mut pieces)?;
         let point = request
             .point
             .recv_deadline(deadline)
@@ -366,6 +381,7 @@ impl Maker {
             Part { id: part::SETTINGS, index: 0, bytes: self.text.as_bytes() },
             Part { id: part::INGEST, index: 0, bytes: &ingest },
         ];
+        parts.extend(request.moves.as_ref().map(|bytes| Part { id: part::MOVES, index: 0, bytes }));
         parts.extend(shards.iter().map(|shard| Part {
             id: part::SHARD,
             index: shard.shard,
@@ -419,6 +435,7 @@ impl Maker {
     fn past(
         &self,
         barrier: u64,
+        group: Option<&FeedGroup>,
         deadline: Instant,
         pieces: &mut Vec<(u32, u16, Vec<u8>)>,
     ) -> Result<(), String> {
@@ -434,7 +451,7 @@ impl Maker {
             // From the newest to the oldest: those may leave meanwhile.
             let (mut before, mut newest_first) = (Some(u64::MAX), Vec::new());
             while let Some(place) = before {
-                let group = self.group.clone();
+                let group = group.cloned();
                 let (next, piece) = self
                     .hub
                     .ask_blocking(move |hub, _| {
@@ -452,7 +469,7 @@ impl Maker {
             let mut from = Some(0);
             let histories = std::iter::from_fn(|| {
                 let key = from?;
-                let group = self.group.clone();
+                let group = group.cloned();
                 let (next, piece) = self
                     .hub
                     .ask_blocking(move |hub, _| {

@@ -5,6 +5,7 @@
 
 use super::{FeedState, Ingest};
 use crate::journal::{JournalError, Recovered};
+use crate::moving::Word;
 use crate::packed::{self, Item};
 use crate::recovery::Loaded;
 use crate::replication::{Input, Order, ReplicaSnapshots, Replication, Submission};
@@ -23,19 +24,19 @@ pub(super) struct Replicating {
     /// Whether packed events are in it.
     packed: bool,
     /// In order, what the driver had no room for.
-    waiting: VecDeque<Submission>,
+    pub(super) waiting: VecDeque<Submission>,
     /// The epoch it leads in.
-    leads: Option<u32>,
+    pub(super) leads: Option<u32>,
     /// The group, where there are several.
     group: Option<u16>,
     /// Who leads, where that is, and the epoch, while it does not lead.
     leader: (Option<u16>, Option<SocketAddr>, u32),
     /// The sources as the committed log has them.
-    log: FeedServer,
+    pub(super) log: FeedServer,
     /// A source's rank here for its rank in the log: they differ only where fewer sources may be known.
     ranks: HashMap<u16, u16>,
     /// When what is on its way arrived here; nothing for what came by another leader.
-    arrived: VecDeque<Option<MonoTime>>,
+    pub(super) arrived: VecDeque<Option<MonoTime>>,
     received: MonoTime,
     /// Inputs that were in the log when leading began and are not committed yet, as far as is known here. Feeds may have been told that
     /// they are, so until then nobody can be told how far they are.
@@ -66,6 +67,11 @@ impl Replicating {
             Some(group) => Close::not_leader_of(group, node, leader, epoch),
             None => Close::not_leader(leader, epoch),
         }
+    }
+
+    /// Whether all that was in the log when leading began is committed.
+    pub(super) fn settled(&self) -> bool {
+        self.unsettled == 0
     }
 
     /// Adds to what this turn accepted.
@@ -207,13 +213,24 @@ impl Ingest {
     pub(crate) fn replicate(&mut self, most: usize) -> bool {
         let mut done = 0;
         let mut told = false;
-        while done < most {
+        self.look_for_cargo();
+        while let Some(input) = self.take_held() {
+            self.committed(&input);
+            (done, told) = (done + 1, true);
+        }
+        while done < most && !self.is_holding() {
             let Some(replica) = &mut self.replica else { return false };
             let Ok(order) = replica.port.orders.try_recv() else { break };
             match order {
                 Order::Commit(inputs) => {
                     done += inputs.len();
-                    inputs.iter().for_each(|input| self.committed(input));
+                    for (at, input) in inputs.iter().enumerate() {
+                        if !self.may_happen(input) {
+                            self.hold(&inputs[at..]);
+                            break;
+                        }
+                        self.committed(input);
+                    }
                     told = true;
                 }
                 Order::Lead { epoch, tail } => {
@@ -246,6 +263,9 @@ impl Ingest {
 
     /// An input is committed: it happens now.
     fn committed(&mut self, input: &Input) {
+        if let Some(word) = input.word() {
+            self.word_committed(word);
+        }
         let Some(mut replica) = self.replica.take() else { return };
         std::mem::swap(&mut self.server, &mut replica.log);
         let _ = self.read_items(input.items().flatten(), &mut replica.ranks, &mut Recovered::default());
@@ -288,6 +308,8 @@ impl Ingest {
         }
         let begun = Instant::now();
         let state = self.state(&replica.log);
+        let moves = self.moves_state();
+        let group = self.options.feed.group.clone();
         let Some(snapshots) = &mut self.snapshots else { return refuse("there are to be none") };
         if snapshots.shared.is_busy() {
             return refuse("another one is being written");
@@ -304,6 +326,8 @@ impl Ingest {
             ingest_pause_ns: u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
             point: points,
             state,
+            moves,
+            group,
         };
         let requests = snapshots.requests.clone();
         self.route(&[Event::control(kind::BARRIER, 0, 0, 0, [barrier, 0])]);
@@ -332,9 +356,9 @@ impl Ingest {
         loaded: Option<&Loaded>,
     ) -> Result<Recovered, JournalError> {
         let mut found = Recovered::default();
-        let Some(Loaded { info, bytes, ingest, .. }) = loaded else { return Ok(found) };
+        let Some(loaded @ Loaded { info, bytes, .. }) = loaded else { return Ok(found) };
         let (offset, folder) = (info.point.offset, settings.folder.clone());
-        self.restore(ingest).map_err(|what| JournalError::Snapshot { folder, offset, what })?;
+        self.restore(loaded).map_err(|what| JournalError::Snapshot { folder, offset, what })?;
         (found.snapshot, found.snapshot_bytes) = (Some(offset), *bytes);
         found.point = Some(info.point);
         let stats = self.stats();
@@ -367,6 +391,7 @@ impl Ingest {
         replica.waiting.clear();
         replica.arrived.clear();
         self.server.go_on_from(&replica.log);
+        self.slots.begin_anew();
     }
 
     fn lead(&mut self, epoch: u32, tail: &[Input]) {
@@ -376,12 +401,20 @@ impl Ingest {
         replica.unsettled = tail.len();
         replica.arrived.extend(tail.iter().map(|_| None));
         let mut ranks = replica.ranks.clone();
-        for item in tail.iter().flat_map(Input::items).flatten() {
-            match item {
-                Item::Entry(entry) => sent(&mut self.server, &mut ranks, entry),
-                Item::Packed { rank, run } => {
-                    if let Some(&here) = ranks.get(&rank) {
-                        self.server.recover_events(here, run.sequence, run.count.into());
+        for input in tail {
+            if let Some(Word::Leaves(goes)) = input.word() {
+                // It stays in this log, so here the slot has left.
+                let numberings = self.server.numberings();
+                self.server.slot_moved(goes, &numberings);
+                self.slots_written(goes.number);
+            }
+            for item in input.items().flatten() {
+                match item {
+                    Item::Entry(entry) => sent(&mut self.server, &mut ranks, entry),
+                    Item::Packed { rank, run } => {
+                        if let Some(&here) = ranks.get(&rank) {
+                            self.server.recover_events(here, run.sequence, run.count.into());
+                        }
                     }
                 }
             }
