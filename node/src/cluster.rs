@@ -3,6 +3,7 @@
 mod groups;
 mod members;
 mod rebalance;
+mod slots;
 
 use crate::cli::{ClusterCommand, ClusterDrainArgs, ClusterInitArgs, ClusterStatusArgs};
 use crate::exit::{Exit, Failure, Outcome};
@@ -59,6 +60,9 @@ pub(crate) fn run(command: &ClusterCommand, ui: &Ui) -> Outcome {
         ClusterCommand::Join(args) => members::join(args, ui),
         ClusterCommand::Leave(args) => members::leave(args, ui),
         ClusterCommand::Move(args) => {
+            if let Some(moved) = slots::run(args, ui) {
+                return moved;
+            }
             let does = |meta: &Meta| format!("leads{}", groups::said(meta, args.group));
             change(&args.dir, args.to, ui, does, |meta| groups::transfer(meta, args.group, args.to))
         }

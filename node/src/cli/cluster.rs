@@ -136,12 +136,18 @@ pub(crate) struct ClusterMoveArgs {
     /// The cluster's folder.
     #[arg(value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// The node.
+    /// The node; with --slot or --key, the group.
     #[arg(long, value_name = "ID")]
     pub(crate) to: u16,
-    /// The group, where there are several.
+    /// The group that the node is to lead, where there are several.
     #[arg(long, value_name = "G", default_value_t = 0)]
     pub(crate) group: u16,
+    /// Let this slot be another group's, with all its keys.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u16).range(0..4_096), conflicts_with_all = ["group", "key"])]
+    pub(crate) slot: Option<u16>,
+    /// The same, of the slot that this key is in.
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Debug, Args)]

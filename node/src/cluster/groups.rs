@@ -10,7 +10,7 @@ use tidegate_cluster::{ClusterConfig, NodeStatus, ReplicaStatus};
 use tidegate_replica::{Command, Group, GroupId, Member, Meta, NodeId};
 
 /// A group by number, or why there is none.
-fn group(meta: &Meta, number: GroupId) -> Result<&Group, Failure> {
+pub(super) fn group(meta: &Meta, number: GroupId) -> Result<&Group, Failure> {
     meta.group(number).ok_or_else(|| {
         Failure::usage(match meta.groups.len() {
             1 => format!("there is no group {number}: this cluster has one, which is group 0"),
@@ -140,6 +140,7 @@ pub(super) fn render(
     }
     text += "\n";
     text += &of_groups(found, meta, ui);
+    text += &super::slots::under_way(found, meta);
     text += "\n";
     text + &of_nodes(found, meta, config, ui)
 }

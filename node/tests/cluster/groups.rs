@@ -16,17 +16,17 @@ use tidegate_proto::subscriber::Continuation;
 use tidegate_proto::subscription::{Start, Subscription};
 use tidegate_quic::{ClientOptions, Publisher, PublisherOptions, Subscriber, Trust, Update};
 
-const GROUPS: usize = 4;
+pub(super) const GROUPS: usize = 4;
 /// Symbols of the feed, five of each group.
-const SYMBOLS: usize = 5 * GROUPS;
+pub(super) const SYMBOLS: usize = 5 * GROUPS;
 /// Rounds, of an event of each symbol, that are to be acknowledged before and behind each turn of the test.
-const ROUNDS: u64 = 150;
+pub(super) const ROUNDS: u64 = 150;
 /// Slow enough for a reader to stand still for half a minute within what is held for it.
 const PACE: Duration = Duration::from_millis(10);
-const WORK: &str = "--json --http off --bars 1t";
+pub(super) const WORK: &str = "--json --http off --bars 1t";
 
 /// The groups as metadata has them.
-fn groups(status: &Value) -> Vec<Value> {
+pub(super) fn groups(status: &Value) -> Vec<Value> {
     let meta = &status["meta"];
     let more = meta["more"].as_array().cloned().unwrap_or_default();
     std::iter::once(meta["group"].clone()).chain(more).collect()
@@ -39,14 +39,14 @@ fn leads(status: &Value, node: u64) -> Vec<usize> {
 }
 
 /// A node's replicas, by group.
-fn replicas(status: &Value, node: u64) -> Vec<Value> {
+pub(super) fn replicas(status: &Value, node: u64) -> Vec<Value> {
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
     let Some(found) = nodes.into_iter().find(|found| found["node"] == node) else { return Vec::new() };
     let more = found["replicas"].as_array().cloned().unwrap_or_default();
     std::iter::once(found["replica"].clone()).chain(more).collect()
 }
 
-fn all_in_sync(status: &Value) -> bool {
+pub(super) fn all_in_sync(status: &Value) -> bool {
     let whole = |group: &Value| group["isr"].as_array().is_some_and(|isr| isr.len() == 3);
     let here = |node| {
         let of = replicas(status, node);
@@ -56,7 +56,7 @@ fn all_in_sync(status: &Value) -> bool {
 }
 
 /// Names that fall into the groups by turns.
-fn symbols() -> Vec<String> {
+pub(super) fn symbols() -> Vec<String> {
     let of = |name: &String| usize::from(slot_of(name_hash(name.as_bytes()))) * GROUPS / 4_096;
     let mut named: Vec<Vec<String>> = vec![Vec::new(); GROUPS];
     for at in 0.. {
@@ -79,15 +79,15 @@ fn event(symbol: usize, round: u64) -> Event {
 }
 
 #[derive(Default)]
-struct Clients {
-    stop: AtomicBool,
-    ended: AtomicBool,
+pub(super) struct Clients {
+    pub(super) stop: AtomicBool,
+    pub(super) ended: AtomicBool,
     /// Rounds that were offered, and events that were acknowledged.
-    offered: AtomicU64,
-    acked: AtomicU64,
+    pub(super) offered: AtomicU64,
+    pub(super) acked: AtomicU64,
     /// Results that each reader has seen.
-    seen: [AtomicU64; 3],
-    live: AtomicU64,
+    pub(super) seen: [AtomicU64; 3],
+    pub(super) live: AtomicU64,
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -103,7 +103,7 @@ fn client(servers: &str, first: usize, ca: &Path) -> ClientOptions {
 }
 
 /// Publishes rounds until it is told to stop; then everything must be acknowledged.
-async fn publish(options: ClientOptions, clients: &Clients) -> Result<(), String> {
+pub(super) async fn publish(options: ClientOptions, clients: &Clients) -> Result<(), String> {
     let said =
         |error: &dyn std::fmt::Display| format!("behind {} rounds: {error}", clients.offered.load(SeqCst));
     let of = PublisherOptions {
@@ -132,7 +132,7 @@ async fn publish(options: ClientOptions, clients: &Clients) -> Result<(), String
 }
 
 /// Reads until it is told to stop, and looks at each result: of each symbol one after the other, as they were fed.
-async fn read(options: ClientOptions, at: usize, clients: &Clients) -> Result<(), String> {
+pub(super) async fn read(options: ClientOptions, at: usize, clients: &Clients) -> Result<(), String> {
     let subscription =
         Subscription { streams: vec!["bars.1t".to_owned()], start: Start::Latest, ..Subscription::default() };
     let connected = Subscriber::connect(options, "reader", subscription).await;
@@ -166,9 +166,9 @@ async fn read(options: ClientOptions, at: usize, clients: &Clients) -> Result<()
     Ok(())
 }
 
-type Worker = JoinHandle<Result<(), String>>;
+pub(super) type Worker = JoinHandle<Result<(), String>>;
 
-fn work(
+pub(super) fn work(
     servers: &str,
     first: usize,
     ca: &Path,
@@ -181,7 +181,7 @@ fn work(
 
 /// Waits until that is so, as long as all clients are well.
 #[track_caller]
-fn until(what: &str, workers: &[Worker], is: impl Fn() -> bool) {
+pub(super) fn until(what: &str, workers: &[Worker], is: impl Fn() -> bool) {
     let start = Instant::now();
     while !is() {
         assert!(!workers.iter().any(JoinHandle::is_finished), "a client ended before {what}");

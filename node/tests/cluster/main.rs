@@ -14,6 +14,8 @@ mod members;
 #[cfg(target_os = "linux")]
 mod net;
 mod relay;
+#[cfg(target_os = "linux")]
+mod slots;
 
 use common::{Running, command, ends, fails, http, json, write_trades};
 use serde_json::Value;

@@ -24,6 +24,7 @@ mod members;
 mod driver;
 mod kept;
 mod machine;
+mod mover;
 mod prepared;
 mod registrar;
 mod relay;

@@ -5,9 +5,10 @@
 
 use crate::config::{ClusterConfig, ClusterError, Incarnations, Who};
 use crate::driver::{Driver, LOG_BYTES_MAX, Work};
-use crate::links::{Kind, Links, Serve};
+use crate::links::{Kind, Links, Serve, Speaks};
 use crate::members;
 use crate::metadata::{Consensus, ConsensusStatus, Undecided, Verdict};
+use crate::mover::Mover;
 use crate::prepared::{Begins, Prepared};
 use crate::registrar::Registrar;
 use crate::relay::{RelayDriver, RelayStatus, Relaying, Shared};
@@ -93,6 +94,12 @@ pub struct ReplicaStatus {
     /// How the group is relayed, where the node does not hold it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayStatus>,
+    /// Feeds that a slot waits for which is to leave the group, the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slot_waits: Vec<String>,
+    /// Why the last slot that was to leave the group cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot_refused: Option<String>,
     /// Event time up to which the group's results are there for readers of this node, where nodes hold some groups only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<u64>,
@@ -117,6 +124,9 @@ pub struct NodeStatus {
     pub consensus: ConsensusStatus,
     /// Nodes it is connected to.
     pub connected: Vec<NodeId>,
+    /// Whether it knows how slots change their group. A node of an earlier version does not, and does not say.
+    #[serde(default)]
+    pub moves_slots: bool,
 }
 
 impl NodeStatus {
@@ -279,6 +289,7 @@ impl Node {
             Links::start(config.clone(), dir, prepared.speaks())?
         };
         let consensus = runtime.block_on(Consensus::start(&config, dir, Arc::clone(&links)))?;
+        let moves_slots = prepared.speaks() == Speaks::Newest;
         let (lock, there) = prepared.into_parts();
         let meta = Arc::clone(&consensus.state().borrow());
         let held: Vec<bool> = there.iter().map(Option::is_some).collect();
@@ -300,7 +311,7 @@ impl Node {
         let partial = config.copies > 0;
         let shared =
             Arc::new(Shared { me: node, hub: hub.clone(), streams, settings, slots, held: held.clone() });
-        if meta.slots != config.layout().slots() {
+        if meta.moves.is_empty() && meta.slots != config.layout().slots() {
             return Err(ClusterError::Asked("the cluster has other slots in its groups".to_owned()));
         }
         // After the store was locked: of two processes in one folder the second gets no further.
@@ -313,6 +324,7 @@ impl Node {
         let (told, incarnation) = watch::channel(me.incarnation);
         let (mut drivers, mut inboxes, mut shown) = (Vec::new(), Vec::new(), Vec::new());
         let (mut lossy, mut marks, mut recovered) = (Vec::new(), Vec::new(), Vec::new());
+        let mut engines: Vec<Option<IngestHandle>> = vec![None; held.len()];
         let (log_bytes_max, budget) = (LOG_BYTES_MAX / u64::from(config.groups), Budget::new());
         let (mut of_groups, mut ports, mut relays) = (groups.into_iter(), ports.into_iter(), Vec::new());
         for (group, there) in (0..).zip(there) {
@@ -336,6 +348,9 @@ impl Node {
             };
             let Some(NodeGroup { snapshots, port, ingest }) = of_groups.next() else { continue };
             show(Some(ingest.clone()));
+            if let Some(engine) = engines.get_mut(usize::from(group)) {
+                *engine = Some(ingest.clone());
+            }
             let begins = there.begin(meta.groups[usize::from(group)].lineage, &snapshots)?;
             recovered.push(begins.recovered);
             // A log that may lack what was acknowledged is a beginning like any other, but not that of the member before.
@@ -371,6 +386,7 @@ impl Node {
         }
         let replicas = Replicas(shown.into());
         let service = Arc::new(Service {
+            moves_slots,
             replicas: replicas.clone(),
             consensus: consensus.clone(),
             links: Arc::clone(&links),
@@ -382,10 +398,13 @@ impl Node {
             let observer = Observer::start(node, Arc::clone(&links), consensus.clone(), replicas);
             (observer, Registrar { me, proposals, refused, incarnations, lossy, marks, told })
         };
+        let mover =
+            Mover { node, consensus: consensus.clone(), groups: engines, replicas: service.replicas.clone() };
         let ended = life.ended.subscribe();
         {
             let _here = network.enter();
             links.serve(Arc::clone(&service), inboxes);
+            tokio::spawn(mover.run(stop.subscribe()));
             tokio::spawn(members::follow(dir.to_owned(), Arc::clone(&links), consensus.clone()));
             life.spawn(|stop| registrar.run(stop));
             drivers.into_iter().for_each(|driver| life.spawn(|stop| driver.run(stop)));
@@ -537,7 +556,11 @@ impl Replicas {
             let logged = shown.ingest.as_ref().map_or(0, IngestHandle::events);
             let status = shown.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let complete = shown.hub.as_ref().map(|hub| hub.complete(status.group));
-            ReplicaStatus { logged, complete, ..status }
+            let slots =
+                shown.ingest.as_ref().and_then(IngestHandle::slots).map(|slots| slots.borrow().clone());
+            let slots = slots.unwrap_or_default();
+            let (slot_waits, slot_refused) = (slots.waits_for, slots.refused.map(|(_, why)| why));
+            ReplicaStatus { logged, complete, slot_waits, slot_refused, ..status }
         };
         self.0.iter().map(of).collect()
     }
@@ -545,6 +568,7 @@ impl Replicas {
 
 /// What a node answers.
 struct Service {
+    moves_slots: bool,
     replicas: Replicas,
     consensus: Consensus,
     links: Arc<Links>,
@@ -561,6 +585,7 @@ impl Service {
             meta: (**self.consensus.state().borrow()).clone(),
             consensus: self.consensus.status(),
             connected: self.links.connected(),
+            moves_slots: self.moves_slots,
         }
     }
 
@@ -569,7 +594,7 @@ impl Service {
             serde_json::from_slice(question).map_err(|error| Undecided::Failed(error.to_string()))?;
         let meta = Arc::clone(&self.consensus.state().borrow());
         let leads = |group| meta.group(group)?.leader.map(|leader| leader.node);
-        if !may_propose(who, &command, leads) {
+        if !may_propose(who, &command, &meta, leads) {
             return Err(Undecided::Failed(format!("{who:?} may not propose {command:?}")));
         }
         match who {
@@ -580,16 +605,14 @@ impl Service {
 }
 
 /// A node speaks for itself, and for a group while it leads it; an operator decides what only people can.
-fn may_propose(who: Who, command: &Command, leader: impl Fn(GroupId) -> Option<NodeId>) -> bool {
+fn may_propose(who: Who, command: &Command, meta: &Meta, leader: impl Fn(GroupId) -> Option<NodeId>) -> bool {
     match (who, command) {
-        // Nobody does what they stand for yet.
-        (
-            _,
-            Command::MoveSlot { .. }
-            | Command::SlotLeft { .. }
-            | Command::SlotArrived { .. }
-            | Command::SlotStays { .. },
-        ) => false,
+        (Who::Node(node), Command::SlotLeft { slot, .. } | Command::SlotStays { slot, .. }) => {
+            leader(meta.slots.group_of(*slot)) == Some(node)
+        }
+        (Who::Node(node), Command::SlotArrived { slot, .. }) => {
+            meta.moves.get(slot).is_some_and(|of| leader(of.to) == Some(node))
+        }
         (Who::Node(node), Command::Register { member, .. } | Command::Renew { member, .. }) => {
             member.node == node
         }
@@ -603,10 +626,19 @@ fn may_propose(who: Who, command: &Command, leader: impl Fn(GroupId) -> Option<N
             | Command::DeclareLoss { .. }
             | Command::Drain { .. }
             | Command::Join { .. }
-            | Command::Leave { .. },
+            | Command::Leave { .. }
+            | Command::MoveSlot { .. },
         ) => who == Who::Operator,
         (Who::Operator, Command::Transfer { .. }) => true,
-        (Who::Operator, Command::Register { .. } | Command::Renew { .. } | Command::AlterIsr { .. }) => false,
+        (
+            Who::Operator,
+            Command::Register { .. }
+            | Command::Renew { .. }
+            | Command::AlterIsr { .. }
+            | Command::SlotLeft { .. }
+            | Command::SlotArrived { .. }
+            | Command::SlotStays { .. },
+        ) => false,
     }
 }
 
@@ -648,21 +680,39 @@ mod tests {
 
     #[test]
     fn nobody_proposes_what_is_not_theirs() {
+        let mut meta = Meta::laid_out(
+            &tidegate_replica::Layout { groups: 2, ..tidegate_replica::Layout::of(&[1, 2]) },
+            tidegate_replica::Rules::default(),
+        );
+        let epochs = (meta.groups[0].epoch, meta.groups[1].epoch);
+        let wish = Command::MoveSlot { slot: 7, step: 0, to: 1, epoch: epochs.0, to_epoch: epochs.1 };
+        meta.apply(&wish).unwrap();
+        let left = Command::SlotLeft { slot: 7, step: 1, epoch: epochs.0, offset: 1 };
+        let stays = Command::SlotStays { slot: 7, step: 1, epoch: epochs.0 };
+        let arrived = Command::SlotArrived { slot: 7, step: 2, epoch: epochs.1 };
+        let of_two = |group: GroupId| Some(if group == 0 { 1 } else { 2 });
+        for (command, node) in [(&left, 1), (&stays, 1), (&arrived, 2)] {
+            assert!(may_propose(Who::Node(node), command, &meta, of_two), "{command:?}");
+            assert!(!may_propose(Who::Node(3 - node), command, &meta, of_two), "{command:?}");
+            assert!(!may_propose(Who::Operator, command, &meta, of_two), "{command:?}");
+        }
+        assert!(may_propose(Who::Operator, &wish, &meta, of_two));
+        assert!(!may_propose(Who::Node(1), &wish, &meta, of_two));
         let member = Member { node: 2, incarnation: 9 };
         let register = Command::Register { member, lossy: true, lost: Vec::new() };
         let alter = Command::AlterIsr { group: 0, epoch: 1, version: 1, isr: vec![member] };
         let fence = Command::Fence { member };
         let transfer = Command::Transfer { group: 0, epoch: 1, target: member };
         let loss = Command::DeclareLoss { group: 0, epoch: 1, target: member };
-        assert!(may_propose(Who::Node(2), &register, |_| None));
-        assert!(!may_propose(Who::Node(1), &register, |_| Some(1)), "in the name of another");
-        assert!(may_propose(Who::Node(1), &alter, |_| Some(1)));
-        assert!(!may_propose(Who::Node(2), &alter, |_| Some(1)), "not the leader");
-        assert!(may_propose(Who::Node(1), &transfer, |_| Some(1)), "it hands over");
-        assert!(!may_propose(Who::Node(2), &transfer, |_| Some(1)), "not the leader");
+        assert!(may_propose(Who::Node(2), &register, &meta, |_| None));
+        assert!(!may_propose(Who::Node(1), &register, &meta, |_| Some(1)), "in the name of another");
+        assert!(may_propose(Who::Node(1), &alter, &meta, |_| Some(1)));
+        assert!(!may_propose(Who::Node(2), &alter, &meta, |_| Some(1)), "not the leader");
+        assert!(may_propose(Who::Node(1), &transfer, &meta, |_| Some(1)), "it hands over");
+        assert!(!may_propose(Who::Node(2), &transfer, &meta, |_| Some(1)), "not the leader");
         let second = Command::Transfer { group: 1, epoch: 1, target: member };
         let first = |group: GroupId| Some(if group == 0 { 1 } else { 2 });
-        assert!(!may_propose(Who::Node(1), &second, first), "it leads another group");
+        assert!(!may_propose(Who::Node(1), &second, &meta, first), "it leads another group");
         let drain = Command::Drain { node: 2, drained: true };
         let place = tidegate_replica::Place {
             peers: ([10, 0, 0, 4], 7_500).into(),
@@ -672,16 +722,16 @@ mod tests {
         let join = Command::Join { node: 4, place };
         let leave = Command::Leave { node: 2 };
         for command in [&fence, &loss, &drain, &join, &leave] {
-            assert!(!may_propose(Who::Node(2), command, |_| Some(2)), "{command:?}");
+            assert!(!may_propose(Who::Node(2), command, &meta, |_| Some(2)), "{command:?}");
         }
         for command in [&register, &alter, &transfer, &leave] {
-            assert!(!may_propose(Who::Left(2), command, |_| Some(2)), "{command:?}");
+            assert!(!may_propose(Who::Left(2), command, &meta, |_| Some(2)), "{command:?}");
         }
         for command in [&fence, &transfer, &loss, &drain, &join, &leave] {
-            assert!(may_propose(Who::Operator, command, |_| None), "{command:?}");
+            assert!(may_propose(Who::Operator, command, &meta, |_| None), "{command:?}");
         }
         for command in [&register, &alter] {
-            assert!(!may_propose(Who::Operator, command, |_| None), "{command:?}");
+            assert!(!may_propose(Who::Operator, command, &meta, |_| None), "{command:?}");
         }
     }
 }
