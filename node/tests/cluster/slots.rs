@@ -56,7 +56,7 @@ fn a_hot_key_moves_under_load_and_back() {
         1,
         &[&format!("slot {slot} is group 0's already")],
     );
-    fails(cluster.path(), &format!("cluster move lab --slot {slot} --to 9"), 1, &["group 9"]);
+    fails(cluster.path(), &format!("cluster move lab --slot {slot} --to 9"), 2, &["there is no group 9"]);
 
     clients.stop.store(true, SeqCst);
     workers.pop().expect("the feed").join().expect("no panic").expect("everything is acknowledged");

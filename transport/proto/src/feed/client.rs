@@ -131,6 +131,8 @@ pub struct FeedClient {
     shown: Shown,
     /// What is to be said behind the last event that was taken, and whether it was.
     stop: Option<(SlotFrame, bool)>,
+    /// Whether the last word was said.
+    ended: bool,
 }
 
 /// What is known of the last datagrams, before the last word.
@@ -187,6 +189,7 @@ impl FeedClient {
             tail: Tail::Open,
             shown: Shown::default(),
             stop: None,
+            ended: false,
         }
     }
 
@@ -415,6 +418,11 @@ impl FeedClient {
         self.stop = word.filter(|_| !self.options.datagrams).map(|word| (word, false));
     }
 
+    /// Whether it has said its last word, with all that it had acknowledged.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The name behind a key.
     pub(super) fn name(&self, key: u32) -> Option<&str> {
         self.names.get(key as usize).map(|name| &**name)
@@ -488,7 +496,7 @@ impl FeedClient {
         } else if settled && self.close_due && self.tail_due().is_none() {
             FrameWriter::new(out).close(CloseCode::FINISHED, "");
             self.close_due = false;
-            ended = true;
+            (self.ended, ended) = (true, true);
         }
         if out.len() > start {
             self.told = now;

@@ -90,6 +90,8 @@ pub struct SplitFeed {
     /// Groups with something new to send.
     touched: Vec<u16>,
     hold: Option<Hold>,
+    /// Names that were given since it has stopped, the last ones of all: which groups they are of shows when it goes on.
+    late: Vec<Box<str>>,
 }
 
 impl SplitFeed {
@@ -109,6 +111,7 @@ impl SplitFeed {
             look: (0, 0),
             touched: Vec::new(),
             hold: None,
+            late: Vec::new(),
         }
     }
 
@@ -165,6 +168,11 @@ impl SplitFeed {
             return None;
         }
         let key = u32::try_from(self.keys.len()).ok()?;
+        if self.hold.is_some() {
+            self.late.push(name.into());
+            self.keys.push(Place { group: 0, key: u32::MAX });
+            return Some(key);
+        }
         let group = self.map.group_of(slot_of(name_hash(name.as_bytes())));
         let place = Place { group, key: self.part(group).client.define(name)? };
         self.keys.push(place);
@@ -430,6 +438,8 @@ impl SplitFeed {
                     }
                     Ok(())
                 }
+                // The slot left behind the last word of the old group's session, and nothing more comes of it.
+                _ if self.session(self.map.group_of(word.slot)).is_some_and(FeedClient::has_ended) => Ok(()),
                 _ => {
                     let reason = format!(
                         "slot {} went to group {} within this numbering, and this process was not there: give another session, behind what is acknowledged",
@@ -455,6 +465,14 @@ impl SplitFeed {
     fn go_on(&mut self) {
         if let Some(hold) = self.hold.take() {
             self.part(hold.from).client.stop(None);
+            let late = std::mem::take(&mut self.late);
+            let first = self.keys.len() - late.len();
+            for (at, name) in (first..).zip(late) {
+                let group = self.map.group_of(slot_of(name_hash(name.as_bytes())));
+                if let Some(key) = self.part(group).client.define(&name) {
+                    self.keys[at] = Place { group, key };
+                }
+            }
         }
     }
 
