@@ -38,6 +38,12 @@ pub struct Habits {
 }
 
 impl Habits {
+    /// When the host was first seen to ask for anything; 0 before that.
+    #[inline]
+    pub(super) fn since_ns(&self) -> u64 {
+        self.since_ns
+    }
+
     /// Reads its lines; changes nothing, and what comes back means nothing.
     #[inline]
     pub(super) fn touch(&self) -> u64 {

@@ -506,6 +506,7 @@ impl Watch for Detectors {
         } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
             self.floods.stalled(&datagram(record, now), &mut self.hosts, &mut self.alerts);
         }
+        self.volumes.goes_on(&flow.record, now, &mut self.hosts, &mut self.alerts);
     }
 
     fn stepped(&mut self) {

@@ -3,6 +3,7 @@
 mod attacks;
 mod benign;
 mod bounded;
+mod carried;
 mod edges;
 mod flows;
 mod guesses;
