@@ -7,5 +7,6 @@ mod carried;
 mod edges;
 mod flows;
 mod guesses;
+mod hidden;
 mod net;
 mod shapes;
