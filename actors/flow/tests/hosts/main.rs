@@ -9,4 +9,6 @@ mod flows;
 mod guesses;
 mod hidden;
 mod net;
+mod quiet_sites;
 mod shapes;
+mod site;
