@@ -167,12 +167,15 @@ pub(crate) struct TakeUp {
 impl TakeUp {
     /// Until the node is to end, or to begin again with the group.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
+        // A node that holds nothing hears of it here alone.
+        let mut left = self.of.links.left();
         loop {
             self.proposals.refresh();
             let me = Member { node: self.of.node, incarnation: *self.incarnation.borrow_and_update() };
             if !self.proposals.state().takes_up(self.group, me) {
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return Ended::Asked,
+                    Ok(_) = left.wait_for(|left| *left) => return Ended::Left,
                     changed = self.proposals.watched.changed() => {
                         if changed.is_err() {
                             return Ended::Metadata;
@@ -188,13 +191,12 @@ impl TakeUp {
             let (back, ended) = self.take(me, &mut stop).await;
             self = back;
             match ended {
-                Ok(None) => self.tell(None),
-                Ok(Some(ended)) => return ended,
+                Ok(ended) => return ended,
                 // Nothing of it was acknowledged, so it may begin anew.
                 Err(problem) => {
                     let struck = self.of.held.note(self.group, false);
                     let _ = struck.and_then(|()| erase(&prepared::place(&self.of.dir, self.group)));
-                    self.tell(Some(problem));
+                    self.tell(problem);
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return Ended::Asked,
                         () = tokio::time::sleep(AGAIN) => {}
@@ -204,9 +206,9 @@ impl TakeUp {
         }
     }
 
-    fn tell(&self, problem: Option<String>) {
+    fn tell(&self, problem: String) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        *status = ReplicaStatus { problem, ..ReplicaStatus::default() };
+        *status = ReplicaStatus { problem: Some(problem), ..ReplicaStatus::default() };
     }
 
     /// A replica without an engine, from nothing.
@@ -230,12 +232,8 @@ impl TakeUp {
         Ok((kept, replica, snapshots))
     }
 
-    /// Follows until the node should begin again with the group, or should not hold it after all: then nothing is returned.
-    async fn take(
-        self,
-        me: Member,
-        stop: &mut watch::Receiver<bool>,
-    ) -> (Self, Result<Option<Ended>, String>) {
+    /// Follows until the node should begin again, with the group or without it.
+    async fn take(self, me: Member, stop: &mut watch::Receiver<bool>) -> (Self, Result<Ended, String>) {
         let (kept, replica, snapshots) = match self.begin(me) {
             Ok(begun) => begun,
             Err(error) => return (self, Err(error.to_string())),
@@ -267,14 +265,10 @@ impl TakeUp {
         let back = Self { of, group, proposals, refused, inbox, incarnation, status };
         let ended = match ended {
             // Its folder has what an engine begins with.
-            Ended::Snapshot(_) | Ended::TookUp(_) => Ok(Some(Ended::TookUp(group))),
-            // The driver has struck it out.
-            Ended::GaveUp(_) => match erase(&prepared::place(&back.of.dir, group)) {
-                Ok(()) => Ok(None),
-                Err(error) => Err(error.to_string()),
-            },
+            Ended::Snapshot(_) | Ended::TookUp(_) => Ok(Ended::TookUp(group)),
             Ended::Snapshots(why) if empty => Err(why),
-            other => Ok(Some(other)),
+            // Also one that is not to come after all: what this start acknowledged of it, another copy would not have.
+            other => Ok(other),
         };
         (back, ended)
     }

@@ -75,6 +75,9 @@ pub struct Group {
     /// A copy that is on its way to a node, which holds the group and may not have everything yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coming: Option<Coming>,
+    /// Nodes that gave a copy up, and in which incarnation: a copy that comes again is another one's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gave_up: BTreeMap<NodeId, u64>,
 }
 
 impl Group {
@@ -340,6 +343,7 @@ impl Meta {
             holders: if all { Vec::new() } else { placed },
             renewed: BTreeMap::new(),
             coming: None,
+            gave_up: BTreeMap::new(),
         };
         let groups: Vec<Group> = layout.place().into_iter().map(group).collect();
         Self {
@@ -382,11 +386,12 @@ impl Meta {
         Some(known.max(renewed))
     }
 
-    /// Whether this incarnation is its node's newest in a group, and the node was not fenced.
+    /// Whether this incarnation is its node's newest in a group, did not give a copy of it up, and the node was not fenced.
     #[must_use]
     pub fn is_live(&self, group: GroupId, member: Member) -> bool {
         self.nodes.get(&member.node).is_some_and(|node| !node.fenced)
             && self.newest(group, member.node) == Some(member.incarnation)
+            && !self.has_given_up(group, member)
     }
 
     /// Whether a node holds a group.
@@ -494,6 +499,7 @@ impl Meta {
             let lossy = lossy || reached && lost.iter().any(|group| usize::from(*group) == at);
             let group = &mut self.groups[at];
             group.renewed.remove(&member.node);
+            group.gave_up.remove(&member.node);
             let led = group.leader.is_some_and(|leader| leader.node == member.node);
             self.come(at, member, lossy);
             // Whoever holds nothing of a group is no help to it.

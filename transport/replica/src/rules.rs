@@ -74,13 +74,15 @@ pub enum Rule {
     CopyKeepsEnough,
     /// One copy at a time comes to a group, and to a node.
     CopiesOneByOne,
+    /// A start of a node that was let go from a group counts there no more, and takes up no other copy of it.
+    CopyComesAnew,
     /// A node removes a copy only by metadata that knows this start of it.
     GivesUpConfirmed,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::CleanElection,
         Self::LossyLeaves,
         Self::DedupeFromLog,
@@ -115,6 +117,7 @@ impl Rule {
         Self::CopyInSyncFirst,
         Self::CopyKeepsEnough,
         Self::CopiesOneByOne,
+        Self::CopyComesAnew,
         Self::GivesUpConfirmed,
     ];
 }

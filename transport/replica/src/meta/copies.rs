@@ -29,10 +29,18 @@ impl Meta {
         known.is_some_and(|known| known.incarnation == me.incarnation && !known.fenced)
     }
 
-    /// Whether a node, in its newest incarnation `me`, is to hold a group.
+    /// Whether a node, in its newest incarnation `me`, is to hold a group. Not in one that held it before: what that acknowledged the new
+    /// copy does not have.
     #[must_use]
     pub fn takes_up(&self, group: GroupId, me: Member) -> bool {
-        self.is_registered(me) && self.is_held(group, me.node)
+        self.is_registered(me) && self.is_held(group, me.node) && !self.has_given_up(group, me)
+    }
+
+    /// Whether this incarnation was let go from a group: it counts there no more, though its node may hold the group again. It may hear late
+    /// that it was let go, and removes then what it has.
+    pub(super) fn has_given_up(&self, group: GroupId, member: Member) -> bool {
+        let last = self.group(group).and_then(|group| group.gave_up.get(&member.node).copied());
+        last >= Some(member.incarnation) && self.rules.hold(Rule::CopyComesAnew)
     }
 
     /// Whether a node, in its newest incarnation `me`, is to hold a group no longer, and may remove what it has of it. A node that starts
@@ -112,7 +120,9 @@ impl Meta {
         if !self.groups[at].isr.contains(&member) && self.rules.hold(Rule::CopyInSyncFirst) {
             return Err(Rejection::NotYet("the copy that comes is not in sync"));
         }
-        if let Some(from) = coming.from {
+        // Where others have left meanwhile and no more hold it than are needed, this one is one more.
+        let spare = self.groups[at].holders.len() > self.groups[at].min_isr;
+        if let Some(from) = coming.from.filter(|_| spare) {
             self.may_let_go(at, from)?;
             self.let_go(at, from);
         }
@@ -154,11 +164,13 @@ impl Meta {
     /// A node holds a group no longer. Which incarnations it had there stays known: it may come back.
     fn let_go(&mut self, at: usize, node: NodeId) {
         let mut leads = self.leads();
+        let newest = self.newest(at as GroupId, node);
         let group = &mut self.groups[at];
         for set in [&mut group.isr, &mut group.elr] {
             set.retain(|member| member.node != node);
         }
         group.holders.retain(|holder| *holder != node);
+        group.gave_up.extend(newest.map(|incarnation| (node, incarnation)));
         if group.leader.is_some_and(|leader| leader.node == node) {
             // Whoever has just taken it up may lead.
             group.coming = None;
@@ -274,6 +286,13 @@ mod tests {
         meta.apply(&Command::StopCopy { group: 0, version }).unwrap();
         assert_eq!((&meta.groups[0].holders[..], meta.groups[0].coming), (&[first, second][..], None));
         assert!(meta.gives_up(0, member(to, 1)));
+        // A copy that comes once more is not that one.
+        let mut more = meta.clone();
+        more.apply(&move_copy(&more, 0, to, None)).unwrap();
+        assert!(!more.takes_up(0, member(to, 1)));
+        let anew = Command::Register { member: member(to, 2), lossy: false, lost: Vec::new() };
+        more.apply(&anew).unwrap();
+        assert!(more.takes_up(0, member(to, 2)));
         let again = Command::StopCopy { group: 0, version: version + 1 };
         assert!(matches!(meta.apply(&again), Err(Rejection::Malformed(_))));
     }
