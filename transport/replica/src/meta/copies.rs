@@ -48,7 +48,8 @@ impl Meta {
     #[must_use]
     pub fn gives_up(&self, group: GroupId, me: Member) -> bool {
         let knows = self.is_registered(me) || !self.rules.hold(Rule::GivesUpConfirmed);
-        knows && !self.is_held(group, me.node)
+        // Also where it is to hold the group again, and has not heard that it was let go meanwhile: what it has counts no more.
+        knows && (!self.is_held(group, me.node) || self.has_given_up(group, me))
     }
 
     /// Whether a node's copy of a group is still on its way: it may have everything, and computes nothing of it yet.
