@@ -9,7 +9,7 @@
 
 use crate::finality::first_final;
 use crate::indicators::UNDEFINED;
-use crate::regroup::trim;
+use crate::regroup::gathered;
 use std::fmt;
 use std::str::FromStr;
 use tidegate_engine::snapshot::{self, SnapshotError};
@@ -196,14 +196,7 @@ impl Analyzer for RegimeAnalyzer {
     }
 
     fn regroup(&mut self, keys: &[KeyMeta], shares: &[Share<'_>]) -> Result<(), ShareError> {
-        self.keys.resize_with(keys.len(), || None);
-        for share in shares {
-            let mut saved = self.read(share.state())?;
-            for (old, new) in share.keys() {
-                self.keys[new] = saved.get_mut(old).and_then(Option::take);
-            }
-        }
-        trim(&mut self.keys, Option::is_some);
+        self.keys = gathered(keys.len(), shares, |state| self.read(state))?;
         Ok(())
     }
 }

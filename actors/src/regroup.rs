@@ -4,7 +4,8 @@
 //! steps are to the byte what one step gives. Within a slot every order is kept; between slots one is laid down here, for no result depends on it.
 
 use std::collections::BTreeMap;
-use tidegate_engine::{KeyMeta, Ledger, SLOT_COUNT, Share};
+use tidegate_engine::snapshot::SnapshotError;
+use tidegate_engine::{KeyMeta, Ledger, SLOT_COUNT, Share, ShareError};
 
 fn slot_of(keys: &[KeyMeta], key: usize) -> usize {
     keys.get(key).map_or(0, |key| usize::from(key.slot) % SLOT_COUNT)
@@ -77,6 +78,24 @@ pub(crate) fn count(
 pub(crate) fn trim<T>(keys: &mut Vec<T>, has_state: impl Fn(&T) -> bool) {
     let used = keys.iter().rposition(has_state).map_or(0, |last| last + 1);
     keys.truncate(used);
+}
+
+/// The states of a shard's `keys`, each as the share has it that it comes with; `read` makes the saved ones, by old key.
+pub(crate) fn gathered<T>(
+    keys: usize,
+    shares: &[Share<'_>],
+    read: impl Fn(&[u8]) -> Result<Vec<Option<T>>, SnapshotError>,
+) -> Result<Vec<Option<T>>, ShareError> {
+    let mut all = Vec::new();
+    all.resize_with(keys, || None);
+    for share in shares {
+        let mut saved = read(share.state())?;
+        for (old, new) in share.keys() {
+            all[new] = saved.get_mut(old).and_then(Option::take);
+        }
+    }
+    trim(&mut all, Option::is_some);
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `tidegate cluster`: make a cluster, see how it is, and decide what only people can; and the part of `serve` that is a node.
 
+mod copies;
 mod groups;
 mod members;
 mod rebalance;
@@ -66,6 +67,7 @@ pub(crate) fn run(command: &ClusterCommand, ui: &Ui) -> Outcome {
             let does = |meta: &Meta| format!("leads{}", groups::said(meta, args.group));
             change(&args.dir, args.to, ui, does, |meta| groups::transfer(meta, args.group, args.to))
         }
+        ClusterCommand::Rebalance(args) if args.copies => copies::even(args, ui),
         ClusterCommand::Rebalance(args) => rebalance::run(args, ui),
         ClusterCommand::Drain(args) => drain(args, ui),
         ClusterCommand::PromoteLoss(args) => {
@@ -309,7 +311,35 @@ fn change(
 fn drain(args: &ClusterDrainArgs, ui: &Ui) -> Outcome {
     let does = if args.undo { "may lead again" } else { "leads no more while another node in sync can" };
     let command = |meta: &Meta| groups::drain(meta, args.node, !args.undo);
+    if args.copies {
+        return drain_copies(args, ui);
+    }
     change(&args.dir, args.node, ui, |_| does.to_owned(), command)
+}
+
+/// Has a node lead nothing and hold nothing: it relays all groups then.
+fn drain_copies(args: &ClusterDrainArgs, ui: &Ui) -> Outcome {
+    let node = args.node;
+    runtime()?.block_on(async {
+        let mut operator = Operator::of(&args.dir).map_err(failure)?;
+        let (_, meta) = members::known(&mut operator).await?;
+        let command = groups::drain(&meta, node, true)?;
+        if !copies::is_partial(&meta) {
+            return Err(refused(
+                "every node holds every group: only a cluster made with --copies has copies that move"
+                    .to_owned(),
+            ));
+        }
+        if !args.dry_run {
+            // First, so that nobody gives it any.
+            operator.decide_within(&command, DECIDED).await.map_err(failure)?;
+            ui.print(&format!("node {node} leads no more while another node in sync can\n"));
+        }
+        if copies::away(&mut operator, node, (false, args.dry_run), ui).await? {
+            ui.print(&format!("node {node} holds no group, and relays all\n"));
+        }
+        Ok(Exit::Ok)
+    })
 }
 
 /// The node that `serve` is to be.
@@ -460,7 +490,14 @@ impl Watch {
         let line = |replica: &ReplicaStatus| {
             if let Some(relay) = &replica.relay {
                 let from = relay.from.map_or("nowhere yet".to_owned(), |node| format!("node {node}"));
-                return format!("node {}: group {}: relayed from {from}", replica.node, replica.group);
+                let comes = match &replica.taking_up {
+                    Some(taking) => match &taking.problem {
+                        Some(problem) => format!(", to be taken up here: {problem}"),
+                        None => ", and taken up here".to_owned(),
+                    },
+                    None => String::new(),
+                };
+                return format!("node {}: group {}: relayed from {from}{comes}", replica.node, replica.group);
             }
             let group =
                 if status.replicas.is_empty() { String::new() } else { format!(" group {}:", replica.group) };

@@ -400,6 +400,10 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
             Ended::Snapshot(offset) => {
                 format!("fetched the leader's snapshot behind {} entries of the log", thousands(*offset))
             }
+            Ended::TookUp(group) => format!("takes up group {group}: begins again, and holds it"),
+            Ended::GaveUp(group) => {
+                format!("other nodes hold group {group} now: begins again, and relays it")
+            }
             _ => "a loss was declared in a group that is relayed here: begins anew with what is left"
                 .to_owned(),
         });

@@ -74,6 +74,7 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Outcome {
             json!({
                 "shards": run.variant.shards, "batch_max": run.variant.batch_max,
                 "placement": run.variant.placement.to_string(), "restore_at": run.variant.restore_at,
+                "restored_by": run.variant.restored_by,
                 "events": run.events, "seconds": run.elapsed.as_secs_f64(), "digest": run.digest.short(),
                 "outputs": run.digest.outputs(), "same": same(run),
             })
@@ -98,7 +99,7 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Outcome {
         for run in &runs {
             let (tone, verdict) = if same(run) { (Tone::Good, "same") } else { (Tone::Bad, "DIFFERS") };
             table.toned([
-                (Tone::Plain, &run.variant.shards.to_string()),
+                (Tone::Plain, &shards(&run.variant)),
                 (Tone::Plain, &thousands(run.variant.batch_max as u64)),
                 (Tone::Plain, &run.variant.placement.to_string()),
                 (Tone::Plain, &run.variant.restore_at.map_or_else(|| "-".to_owned(), thousands)),
@@ -127,4 +128,10 @@ pub(crate) fn run(args: &VerifyArgs, ui: &Ui) -> Outcome {
         Ok(_) if differ > 0 => Ok(Exit::Differs),
         other => other,
     }
+}
+
+/// How many shards it had, and how many went on.
+fn shards(variant: &Variant) -> String {
+    let before = variant.shards.to_string();
+    variant.restored_by.map_or_else(|| before.clone(), |by| format!("{before}, then {by}"))
 }

@@ -451,7 +451,11 @@ fn verify_proves_and_disproves() {
     assert!(text.contains("staged") && text.contains("one result"), "{text}");
     let report = json(path, "verify m.tgc --against m.digest --shards 2 --json");
     assert_eq!(report["equal"], true);
-    assert!(report["runs"].as_array().unwrap().iter().any(|run| run["restore_at"].is_u64()));
+    let restored = |by: &Value| {
+        let runs = report["runs"].as_array().unwrap();
+        runs.iter().filter(|run| run["restore_at"].is_u64() && run["restored_by"] == *by).count()
+    };
+    assert_eq!((restored(&Value::Null), restored(&3.into()), restored(&2.into())), (2, 1, 1), "{report}");
     let (text, _) = ends(path, "verify other.tgc --against m.digest --shards 1", 1);
     assert!(text.contains("DIFFERS"), "{text}");
     fails(path, "verify m.tgc --against m.digest --bars 1m", 2, &["other settings"]);

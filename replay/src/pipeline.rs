@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_actors::runtime::{
-    Idle, IdleStrategy, Outputs, Phase, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
-    ShardStats, StatsHandle,
+    Idle, IdleStrategy, InlineShards, Outputs, Phase, Placement, Runtime, RuntimeError, RuntimeOptions,
+    RuntimeReport, ShardCommand, ShardSnapshot, ShardStats, StageFactory, StatsHandle, regrouped,
 };
 use tidegate_engine::{
-    Digest, Event, FenceOptions, FullPolicy, Ledger, Output, Receiver, Sequencer, SequencerOptions, Shard,
-    kind, output_kind, ring, slot_of,
+    Digest, Event, FenceOptions, FullPolicy, Ledger, Output, Receiver, RegroupError, Router, Sequencer,
+    SequencerOptions, kind, output_kind, ring,
 };
 
 /// How fast a replay goes.
@@ -92,6 +92,9 @@ pub enum ReplayError {
     /// The threads cannot be laid out or started.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// What shards had saved cannot be divided among others.
+    #[error(transparent)]
+    Regroup(#[from] RegroupError),
     /// The results could not be written.
     #[error("results could not be written")]
     Sink(#[source] SinkError),
@@ -214,6 +217,13 @@ fn data_events(events: &[Event]) -> u64 {
     events.iter().filter(|event| !event.is_control()).count() as u64
 }
 
+/// What makes a plan's stages, which can be made.
+fn factory(plan: &Plan) -> Result<StageFactory, PlanError> {
+    plan.stages()?;
+    let plan = plan.clone();
+    Ok(Arc::new(move || plan.stages().unwrap_or_default()))
+}
+
 /// Runs inputs through a plan. `progress` is called about ten times a second from the calling thread.
 ///
 /// # Errors
@@ -228,11 +238,7 @@ pub fn replay(
     progress: &mut dyn FnMut(&LiveStats),
 ) -> Result<ReplayReport, ReplayError> {
     let streams = plan.streams()?;
-    let stages = {
-        plan.stages()?;
-        let plan = plan.clone();
-        Arc::new(move || plan.stages().unwrap_or_default())
-    };
+    let stages = factory(plan)?;
     let outputs = if sink.is_some() { Outputs::Ring { capacity: 4_096 } } else { Outputs::Discard };
     let mut runtime = Runtime::start(stages, RuntimeOptions { outputs, ..options.runtime })?;
     let start = Instant::now();
@@ -590,15 +596,23 @@ pub struct Variant {
     pub batch_max: usize,
     /// Where analyzers run.
     pub placement: Placement,
-    /// Save and restore the shard after so many logged records, into a fresh one. Single shard, on this thread.
+    /// Save the shards after so many logged records and continue with fresh ones. On this thread.
     pub restore_at: Option<u64>,
+    /// How many shards continue then, at the end of the frame; as many as before without it, right there.
+    pub restored_by: Option<u32>,
 }
 
 impl Variant {
     /// The variants `verify` runs unless told otherwise. `records` is the length of the log, for restores inside it.
     #[must_use]
     pub fn usual(shards: &[u32], records: u64) -> Vec<Self> {
-        let one = Self { shards: 1, batch_max: 4_096, placement: Placement::Fused, restore_at: None };
+        let one = Self {
+            shards: 1,
+            batch_max: 4_096,
+            placement: Placement::Fused,
+            restore_at: None,
+            restored_by: None,
+        };
         let mut variants = Vec::new();
         for &shards in shards {
             variants.push(Self { shards, ..one });
@@ -608,6 +622,9 @@ impl Variant {
         variants.push(Self { batch_max: 97, placement: Placement::Staged, ..one });
         for part in [3, 2] {
             variants.push(Self { restore_at: Some(records / part), batch_max: 333, ..one });
+        }
+        for (shards, by) in [(1, 3), (3, 2)] {
+            variants.push(Self { shards, restore_at: Some(records / 2), restored_by: Some(by), ..one });
         }
         variants
     }
@@ -657,7 +674,7 @@ pub fn verify(
     })
 }
 
-/// One shard on this thread, saved after `at` log records and continued by a fresh one.
+/// Shards on this thread, saved after `at` log records and continued by fresh ones, of another number if the variant says so.
 fn restored(
     inputs: Vec<Box<dyn Source>>,
     plan: &Plan,
@@ -666,39 +683,38 @@ fn restored(
     at: u64,
 ) -> Result<VariantRun, ReplayError> {
     let start = Instant::now();
-    let mut shard = Shard::new(plan.stages()?);
-    let mut sink = |_: &[Output]| {};
+    let options = RuntimeOptions {
+        shards: variant.shards,
+        batch_max: variant.batch_max,
+        placement: variant.placement,
+        ..RuntimeOptions::default()
+    };
+    let mut run = Inline::start(factory(plan)?, options)?;
     let mut merge = Merge::new(inputs);
     let mut sequencer =
         Sequencer::new(SequencerOptions { disorder_ns: log.disorder_ns, fence: log.fence, source: 0 });
-    let (mut records, mut defined, mut restored) = (0, 0u32, false);
-    let mut failure = None;
+    // At least one, so that there is something to save; a log without records has nothing to continue.
+    let (at, mut records) = (at.max(1), 0);
+    let mut moved = Ok(());
     let mut held = Vec::new();
     loop {
         merge.batch(&mut held);
-        for (_, hash, source) in merge.names_from(defined as usize) {
-            let payload = [hash, u64::from(slot_of(hash))];
-            shard.process(&[Event::control(kind::DEFINE, 0, defined, source, payload)], &mut sink);
-            defined += 1;
+        for (_, hash, source) in merge.names_from(run.names.len()) {
+            run.define(hash, source);
         }
         let mut emit = |frame: &[Event]| {
-            for chunk in frame.chunks(variant.batch_max) {
-                shard.process(chunk, &mut sink);
-                records += chunk.len() as u64;
-                if records >= at && !restored {
-                    restored = true;
-                    shard.flush(&mut sink);
-                    let bytes = shard.snapshot();
-                    let fresh = plan.stages().map(Shard::new);
-                    match fresh {
-                        Ok(mut fresh) => match fresh.restore(&bytes) {
-                            Ok(()) => shard = fresh,
-                            Err(error) => failure = Some(error),
-                        },
-                        Err(_) => return,
-                    }
-                }
+            let before = usize::try_from(at.saturating_sub(records)).unwrap_or(usize::MAX);
+            // Once: at the next frame nothing is in front of `at` any more.
+            let here = before > 0 && before <= frame.len();
+            // Among others shards are divided between frames only, as between the turns of a server.
+            let first = if here && variant.restored_by.is_none() { before } else { frame.len() };
+            let (head, tail) = frame.split_at(first);
+            run.feed(head);
+            records += frame.len() as u64;
+            if here {
+                moved = run.continue_by(variant.restored_by.unwrap_or(variant.shards));
             }
+            run.feed(tail);
         };
         if held.is_empty() {
             sequencer.finish(&mut emit);
@@ -706,11 +722,60 @@ fn restored(
         }
         sequencer.push(&held, &mut emit);
     }
-    shard.flush(&mut sink);
-    if failure.is_some() {
-        return Err(ReplayError::Thread { thread: "restored shard's" });
+    moved?;
+    let report = run.finish();
+    Ok(VariantRun { variant, digest: report.digest, events: report.events, elapsed: start.elapsed() })
+}
+
+/// Shards on this thread, and what feeds them.
+struct Inline {
+    stages: StageFactory,
+    options: RuntimeOptions,
+    router: Router,
+    shards: InlineShards,
+    /// Hashes of the names defined, in their order.
+    names: Vec<u64>,
+}
+
+impl Inline {
+    fn start(stages: StageFactory, options: RuntimeOptions) -> Result<Self, ReplayError> {
+        let (router, shards) = InlineShards::new(&stages, options)?;
+        Ok(Self { stages, options, router, shards, names: Vec::new() })
     }
-    let mut digest = Digest::default();
-    digest.add_shard(&shard);
-    Ok(VariantRun { variant, digest, events: shard.events(), elapsed: start.elapsed() })
+
+    fn define(&mut self, hash: u64, source: u16) {
+        self.router.define(hash, source);
+        self.names.push(hash);
+    }
+
+    fn feed(&mut self, events: &[Event]) {
+        let shards = &mut self.shards;
+        self.router.route(events, || shards.make_room(&mut |_: &[Output]| {}));
+        while shards.turn(&mut |_: &[Output]| {}) {}
+    }
+
+    /// Saves all shards, and has so many fresh ones go on from there.
+    fn continue_by(&mut self, shards: u32) -> Result<(), ReplayError> {
+        let before = self.options.shards;
+        let (reply, saved) = flume::bounded(before as usize);
+        for shard in 0..before {
+            self.shards.control(shard, ShardCommand::Snapshot(reply.clone()))?;
+        }
+        while self.shards.turn(&mut |_: &[Output]| {}) {}
+        let mut saved: Vec<ShardSnapshot> = saved.try_iter().collect();
+        saved.sort_unstable_by_key(|snapshot| snapshot.shard);
+        if shards != before {
+            let states: Vec<&[u8]> = saved.iter().map(|snapshot| &snapshot.bytes[..]).collect();
+            saved = regrouped(&self.stages, &states, &self.names, shards)?;
+        }
+        self.options.shards = shards;
+        (self.router, self.shards) = InlineShards::restore(&self.stages, self.options, &saved)?;
+        self.names.iter().for_each(|&hash| self.router.known(hash));
+        Ok(())
+    }
+
+    fn finish(self) -> RuntimeReport {
+        drop(self.router);
+        self.shards.finish(&mut |_: &[Output]| {})
+    }
 }

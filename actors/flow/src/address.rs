@@ -37,6 +37,14 @@ impl Ip {
         }
     }
 
+    /// Whether another is most probably of the same network: of the same 256 addresses, or of the same link of IPv6.
+    #[inline]
+    #[must_use]
+    pub const fn is_beside(self, other: Self) -> bool {
+        let differ = self.0 ^ other.0;
+        differ < 256 || (differ >> 64 == 0 && other.0 >> 32 != V4 >> 32)
+    }
+
     /// Whether it belongs to a site: private, link-local, loopback, shared (RFC 6598) or unique local.
     #[must_use]
     pub fn is_private(self) -> bool {
@@ -84,6 +92,15 @@ mod tests {
 
     fn ip(text: &str) -> Ip {
         text.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn networks() {
+        let same = |a, b| ip(a).is_beside(ip(b));
+        assert!(same("203.0.113.1", "203.0.113.200") && !same("203.0.113.1", "203.0.114.1"));
+        assert!(same("2001:db8::1", "2001:db8::ffff:1") && !same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(!same("203.0.113.1", "2001:db8::1") && !same("2001:db8::1", "203.0.113.1"));
+        assert!(!same("::", "203.0.113.1"));
     }
 
     #[test]

@@ -221,7 +221,7 @@ pub struct LaneReport {
 
 /// The end of a runtime, in numbers. Digest, stages and lanes speak of the shards that ended well; what a quarantined
 /// shard had computed is not trusted and not in them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RuntimeReport {
     /// Over all lanes of all shards.
     pub digest: Digest,
@@ -270,18 +270,7 @@ impl RuntimeReport {
 
     /// Adds up what the shards left.
     fn new(ends: Vec<ShardEnd>, shards: Vec<ShardStats>) -> Self {
-        let mut report = Self {
-            digest: Digest::default(),
-            stages: Vec::new(),
-            lanes: Vec::new(),
-            events: 0,
-            panics: 0,
-            restarts: 0,
-            quarantined: 0,
-            lost_in_restart: 0,
-            shards,
-            failures: Vec::new(),
-        };
+        let mut report = Self { shards, ..Self::default() };
         for (shard, outcome, failure) in ends {
             report.failures.extend(failure.map(|message| (shard, message)));
             let Some(outcome) = outcome else { continue };

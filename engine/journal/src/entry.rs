@@ -521,17 +521,20 @@ impl Batch {
     }
 }
 
-/// Appends the entry that [`Batch::events`] would.
-pub fn put_events(out: &mut Vec<u8>, rank: u16, sequence: u64, named: u32, events: &[Event]) {
+/// Bytes in front of the events in an entry of them.
+const EVENTS_HEAD_BYTES: usize = HEAD_BYTES + size_of::<u64>();
+
+/// The entry that [`Batch::events`] makes of these events: what is in front of them, and themselves.
+#[must_use]
+pub fn events(rank: u16, sequence: u64, named: u32, events: &[Event]) -> ([u8; EVENTS_HEAD_BYTES], &[u8]) {
     let length = size_of::<u64>() + size_of_val(events);
-    let mut head = [0; HEAD_BYTES];
+    let mut head = [0; EVENTS_HEAD_BYTES];
     head[0] = tag::EVENTS;
     head[2..4].copy_from_slice(&rank.to_le_bytes());
     head[4..8].copy_from_slice(&(length as u32).to_le_bytes());
-    head[8..].copy_from_slice(&sequence.to_le_bytes());
-    out.extend_from_slice(&head);
-    out.extend_from_slice(&u64::from(named).to_le_bytes());
-    out.extend_from_slice(events.as_bytes());
+    head[8..16].copy_from_slice(&sequence.to_le_bytes());
+    head[16..].copy_from_slice(&u64::from(named).to_le_bytes());
+    (head, events.as_bytes())
 }
 
 fn clip(text: &str) -> &str {
@@ -609,11 +612,10 @@ mod tests {
         assert_eq!(check(batch.body(), batch.count()), Err(EntryError::Kind { at: 0, kind: 9 }));
         batch.clear();
         assert_eq!(batch, Batch::new());
-        let mut put = Vec::new();
-        put_events(&mut put, 1, 7, 3, &events[..2]);
         plain.clear();
         assert!(plain.events(1, 7, 3, &events[..2]));
-        assert_eq!(put, plain.body());
+        let (head, events) = super::events(1, 7, 3, &events[..2]);
+        assert_eq!([&head, events].concat(), plain.body());
     }
 
     #[test]

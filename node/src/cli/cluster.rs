@@ -26,9 +26,11 @@ pub(crate) enum ClusterCommand {
                       4=127.0.0.1:7504:7444"
     )]
     Join(ClusterJoinArgs),
-    /// Let a node go, for good: another one leads first if it does, and its process ends by itself.
+    /// Let a node go, for good: others take up what it holds and lead what it leads first, and its process ends by itself.
     #[command(
-        after_help = "Examples:\n  tidegate cluster leave prod --node 4\n  tidegate cluster leave prod --node 4 --force"
+        after_help = "Examples:\n  tidegate cluster leave prod --node 4 --dry-run\n  tidegate cluster leave prod --node 4\n  tidegate cluster \
+                      leave prod --node 4 --force\n\nWhere nodes hold some groups only it waits until others have the copies. Broken off, it goes on \
+                      where it was when it is said again."
     )]
     Leave(ClusterLeaveArgs),
     /// Let another node in sync lead; feeds follow by themselves.
@@ -37,14 +39,18 @@ pub(crate) enum ClusterCommand {
     )]
     Move(ClusterMoveArgs),
     /// Let each group be led by the node where that costs least to the busiest one: by what each group takes in while this looks on. Only
-    /// moves that are worth it are made, and all of them may be undone with `move`.
+    /// moves that are worth it are made, and all of them may be undone with `move`. With --copies: let each node hold as many groups as any
+    /// other, and each group be held by as many nodes as it should.
     #[command(
-        after_help = "Examples:\n  tidegate cluster rebalance prod --dry-run\n  tidegate cluster rebalance prod --over 30s --gain 20 --moves 4"
+        after_help = "Examples:\n  tidegate cluster rebalance prod --dry-run\n  tidegate cluster rebalance prod --over 30s --gain 20 --moves 4\n  \
+                      tidegate cluster rebalance prod --copies --dry-run\n  tidegate cluster rebalance prod --copies"
     )]
     Rebalance(ClusterRebalanceArgs),
     /// Let a node lead no more, as long as another one in sync can: it goes on to hold and apply everything. Before it is worked on, say.
+    /// With --copies it holds nothing either, and relays all groups.
     #[command(
-        after_help = "Examples:\n  tidegate cluster drain prod --node 2\n  tidegate cluster drain prod --node 2 --undo"
+        after_help = "Examples:\n  tidegate cluster drain prod --node 2\n  tidegate cluster drain prod --node 2 --undo\n  tidegate cluster drain prod \
+                      --node 2 --copies"
     )]
     Drain(ClusterDrainArgs),
     /// Go on with what one node has, when no node is left that has everything. What only others had is lost, and everybody is told by a
@@ -119,6 +125,9 @@ pub(crate) struct ClusterLeaveArgs {
     /// Though it does not answer, and will not come back.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Say which copies would go where, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +179,12 @@ pub(crate) struct ClusterRebalanceArgs {
     /// The plan as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Move copies instead of leads: to groups that lack one, to zones that have none, and to who holds the least; and wait for them.
+    #[arg(long, conflicts_with_all = ["over", "gain", "moves"])]
+    pub(crate) copies: bool,
+    /// Copies that are on their way are not to come any more, as when their node is gone.
+    #[arg(long, requires = "copies", conflicts_with_all = ["dry_run", "json"])]
+    pub(crate) stop: bool,
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +198,12 @@ pub(crate) struct ClusterDrainArgs {
     /// Let it lead again.
     #[arg(long)]
     pub(crate) undo: bool,
+    /// Others take up what it holds, and this waits for them.
+    #[arg(long, conflicts_with = "undo")]
+    pub(crate) copies: bool,
+    /// Say which copies would go where, and change nothing.
+    #[arg(long, requires = "copies")]
+    pub(crate) dry_run: bool,
 }
 
 fn parse_zone(text: &str) -> Result<String, String> {

@@ -210,8 +210,15 @@ fn of_groups(found: &BTreeMap<NodeId, Found>, meta: &Meta, ui: &Ui) -> String {
             (Tone::Faint, leads.map_or(String::new(), |replica| clean(&replica.digest))),
         ];
         if partial {
-            let held: Vec<String> = meta.holders(number).map(|member| member.node.to_string()).collect();
-            cells.insert(5, (Tone::Plain, held.join(" ")));
+            let settled = meta.holders(number).filter(|member| !meta.is_coming(number, member.node));
+            let mut held: Vec<String> = settled.map(|member| member.node.to_string()).collect();
+            if let Some(coming) = group.coming {
+                let place = coming.from.map_or(String::new(), |from| format!(", for node {from}"));
+                let how = super::copies::progress(found, meta, number, coming.to);
+                held.push(format!("(node {} comes{place}: {how})", coming.to));
+            }
+            let tone = if group.coming.is_some() { Tone::Warn } else { Tone::Plain };
+            cells.insert(5, (tone, held.join(" ")));
             cells.push((Tone::Plain, relayed(found, meta, number)));
         }
         table.cells(cells);

@@ -3,7 +3,7 @@
 //! Each has one command of metadata decided, and everything else follows from that by itself: addresses, who decides, who is in sync.
 //! So whoever is interrupted in between, or does it twice, does no harm.
 
-use super::{DECIDED, failure, newest, refused, runtime};
+use super::{DECIDED, copies, failure, newest, refused, runtime};
 use crate::cli::{ClusterJoinArgs, ClusterLeaveArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::place::now_s;
@@ -21,7 +21,7 @@ const SETTLED: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What the nodes say, as soon as anybody says anything.
-async fn known(operator: &mut Operator) -> Result<(BTreeMap<u16, Found>, Meta), Failure> {
+pub(super) async fn known(operator: &mut Operator) -> Result<(BTreeMap<u16, Found>, Meta), Failure> {
     let start = Instant::now();
     loop {
         let found = operator.found().await;
@@ -119,7 +119,11 @@ pub(super) fn join(args: &ClusterJoinArgs, ui: &Ui) -> Outcome {
         let (_, meta) = known(&mut operator).await?;
         let relays =
             meta.groups.iter().all(|group| !group.holders.is_empty() && !group.holders.contains(&node));
-        let is = if relays { "is there: it holds no group, and relays all of them" } else { "is in sync" };
+        let is = if relays {
+            "is there: it relays all groups, and holds none before `tidegate cluster rebalance --copies`"
+        } else {
+            "is in sync"
+        };
         ui.print(&format!("node {node} {is}\n"));
         Ok(Exit::Ok)
     })
@@ -156,16 +160,19 @@ pub(super) fn leave(args: &ClusterLeaveArgs, ui: &Ui) -> Outcome {
                     "node {node} does not answer ({why}): start it, or say --force if it will not come back"
                 )));
             }
+            // What it holds others take up first.
+            if copies::is_partial(&meta) && !copies::away(&mut operator, node, (true, args.dry_run), ui).await? {
+                ui.print(&format!("then node {node} would leave\n"));
+                return Ok(Exit::Ok);
+            }
+            if args.dry_run {
+                ui.print(&format!("node {node} would leave: no copy need move for that\n"));
+                return Ok(Exit::Ok);
+            }
             operator.decide_within(&Command::Leave { node }, DECIDED).await.map_err(|error| match error {
-                ClusterError::Refused(why) => {
-                    // Copies stay where they are, so nobody who joins takes one up.
-                    let hint = if meta.groups.iter().any(|group| group.holders.contains(&node)) {
-                        "bring the others back; nobody else can take up its copies yet"
-                    } else {
-                        "bring the others back, or let another node join first"
-                    };
-                    failure(ClusterError::Refused(format!("node {node} cannot leave: {why}; {hint}")))
-                }
+                ClusterError::Refused(why) => failure(ClusterError::Refused(format!(
+                    "node {node} cannot leave: {why}; bring the others back, or let another node join first"
+                ))),
                 other => failure(other),
             })?;
         }

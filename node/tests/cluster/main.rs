@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod copies;
 mod derived;
 #[cfg(target_os = "linux")]
 mod faults;
@@ -88,7 +89,24 @@ impl Cluster {
         Self::made(work, words, &[], settings)
     }
 
+    /// One whose nodes take snapshots as this says.
+    fn with_snapshots(work: &'static str, words: &str, snapshots: &'static str) -> Self {
+        Self::began(work, words, &[], "", snapshots)
+    }
+
     fn made(work: &'static str, words: &str, before: &[u64], settings: &'static str) -> Self {
+        // A feed of many symbols in groups would have them make snapshots and nothing else.
+        let snapshots = if words.contains("--groups") { "--journal-snapshot 5000" } else { SNAPSHOTS };
+        Self::began(work, words, before, settings, snapshots)
+    }
+
+    fn began(
+        work: &'static str,
+        words: &str,
+        before: &[u64],
+        settings: &'static str,
+        snapshots: &'static str,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let ports: Vec<u16> = (0..6).map(|_| port()).collect();
         let nodes: Vec<String> =
@@ -96,8 +114,6 @@ impl Cluster {
         ends(folder.path(), &format!("cluster init lab {words} {}", nodes.join(" ")), 0);
         let servers: Vec<String> = ports[3..].iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let servers = servers.join(",");
-        // A feed of many symbols in groups would have them make snapshots and nothing else.
-        let snapshots = if words.contains("--groups") { "--journal-snapshot 5000" } else { SNAPSHOTS };
         let (nodes, http) = (vec![None, None, None], vec![None; 3]);
         let before = before.to_vec();
         let mut cluster = Self { folder, nodes, servers, work, snapshots, http, before, settings };

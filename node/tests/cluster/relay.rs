@@ -11,25 +11,30 @@ use std::collections::BTreeMap;
 const HALF: u64 = 40;
 
 /// Bars that are there once all that comes before this second is.
-fn bars_before(second: u64) -> usize {
+pub(super) fn bars_before(second: u64) -> usize {
     let one = |(group, _): (usize, String)| if group + 1 < GROUPS { second } else { second.min(QUIET) };
     symbols().into_iter().map(one).sum::<u64>() as usize
 }
 
 /// Bars by key and number: what they say but for the place in their log, which is another one with other groups.
-type Bars = BTreeMap<(String, u64), Value>;
+pub(super) type Bars = BTreeMap<(String, u64), Value>;
 
 /// Reads on until so many bars are there.
-fn bars(reader: &mut Running, seen: &mut Bars, count: usize) {
+pub(super) fn bars(reader: &mut Running, seen: &mut Bars, count: usize) {
     while seen.len() < count {
-        let mut row = reader.json();
-        let key = (row["k"].as_str().expect("a name").to_owned(), row["seq"].as_u64().expect("a number"));
-        let fields = row.as_object_mut().expect("an object");
-        fields.retain(|field, _| {
-            ["k", "t", "T", "o", "h", "l", "c", "v", "n", "rev", "x"].contains(&field.as_str())
-        });
+        let (key, row) = bar(reader.json());
         assert!(seen.insert(key, row).is_none(), "told twice");
     }
+}
+
+/// Which bar it is, and what it says.
+pub(super) fn bar(mut row: Value) -> ((String, u64), Value) {
+    let key = (row["k"].as_str().expect("a name").to_owned(), row["seq"].as_u64().expect("a number"));
+    let fields = row.as_object_mut().expect("an object");
+    fields.retain(|field, _| {
+        ["k", "t", "T", "o", "h", "l", "c", "v", "n", "rev", "x"].contains(&field.as_str())
+    });
+    (key, row)
 }
 
 fn reader(cluster: &Cluster, place: &str) -> Running {
@@ -37,7 +42,7 @@ fn reader(cluster: &Cluster, place: &str) -> Running {
 }
 
 /// What a node says of each group.
-fn of_groups(status: &Value, node: u64) -> Vec<Value> {
+pub(super) fn of_groups(status: &Value, node: u64) -> Vec<Value> {
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
     let Some(found) = nodes.into_iter().find(|found| found["node"] == node) else { return Vec::new() };
     let more = found["replicas"].as_array().cloned().unwrap_or_default();

@@ -95,6 +95,11 @@ impl Running {
             .unwrap_or_else(|_| panic!("it ended: {}", self.err.iter().collect::<Vec<_>>().join("\n")))
     }
 
+    /// The next line, when it comes; none if it ends instead.
+    pub fn next_line(&mut self) -> Option<String> {
+        self.out.recv().ok()
+    }
+
     /// The next line as JSON, when it comes.
     #[track_caller]
     pub fn json(&mut self) -> Value {

@@ -1,5 +1,6 @@
 //! A whole cluster in one thread: nodes, their disks, the network, metadata, feeds, an operator, and what goes wrong.
 
+mod copies;
 mod faults;
 mod metadata;
 mod part;
@@ -61,6 +62,8 @@ pub struct Life {
     pub hash: u64,
     /// Inputs acknowledged.
     pub acks: u64,
+    /// Copies of groups that came to nodes.
+    pub copies: u64,
     /// Declared losses.
     pub losses: u64,
     /// Replicas that fenced themselves because their state differed.
@@ -135,6 +138,8 @@ struct Node {
     held: Vec<GroupId>,
     /// The newest metadata that all its replicas were told; none where one began since.
     revision: Option<u64>,
+    /// The newest that it heard of since its start.
+    heard_of: u64,
     slow_until: u64,
     paused_until: u64,
     ticks: u64,
@@ -188,6 +193,10 @@ pub(crate) struct Cluster {
     queue: BinaryHeap<Reverse<Due>>,
     nodes: Vec<Node>,
     pub(crate) meta: Rc<Meta>,
+    /// As it began.
+    first: Rc<Meta>,
+    /// Copies that came.
+    copies: u64,
     pub(crate) traffic: Traffic,
     feeds: Vec<Feed>,
     /// Until when nothing passes from one to another; the last row and column are metadata.
@@ -224,6 +233,7 @@ fn place(node: NodeId, zone: Option<String>) -> Place {
 pub fn live(seed: u64, options: &Options) -> Life {
     let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0x1405_7b7e_f767_814f);
     let mut plan = Plan::of(&mut random);
+    plan.move_copies(seed);
     plan.leave_out(&options.without);
     let groups = plan.groups;
     let mut cluster = Cluster::new(seed, random, plan, options.clone());
@@ -235,6 +245,7 @@ pub fn live(seed: u64, options: &Options) -> Life {
         faults: cluster.faults,
         hash: cluster.hash,
         acks: sum(|checker| checker.acks),
+        copies: cluster.copies,
         losses: sum(|checker| checker.losses),
         fenced: sum(|checker| checker.fenced),
         installed: cluster.installed,
@@ -264,7 +275,9 @@ impl Cluster {
             nodes: Vec::new(),
             feeds: feeds.collect(),
             checkers: meta.numbered().map(|(group, _)| Checker::new(&meta, group)).collect(),
+            first: Rc::new(meta.clone()),
             meta: Rc::new(meta),
+            copies: 0,
             traffic: Traffic::default(),
             cuts: vec![vec![0; count + 1]; count + 1],
             fates: Random(seed ^ 0xfa7e_fa7e_fa7e_fa7e),
@@ -312,6 +325,7 @@ impl Cluster {
                 parts,
                 held,
                 revision: None,
+                heard_of: 0,
                 slow_until: 0,
                 paused_until: 0,
                 ticks: self.plan.ticks[at],
@@ -403,7 +417,7 @@ impl Cluster {
             let parts = members.filter_map(|node| node.parts[usize::from(group)].as_deref());
             checker.converged(&self.meta, group, parts.filter_map(|part| part.replica.as_ref()))?;
         }
-        Ok(())
+        self.copies_are_there()
     }
 
     fn push(&mut self, delay: u64, event: Event) {
@@ -694,6 +708,7 @@ impl Cluster {
             self.step(at, group, |replica| replica.tick(tick))?;
             self.believes_what_is(at, group)?;
             self.snapshot(at, group);
+            self.took_up(at, group);
         }
         if self.nodes[at].up {
             self.heartbeat(at);

@@ -10,6 +10,9 @@ pub(crate) const FAULTS_END: u64 = 3_000;
 /// Units of time in which everybody must have converged then.
 pub(crate) const PATIENCE: u64 = 6_000;
 
+/// Kinds of faults.
+pub(crate) const KINDS: usize = 14;
+
 pub(crate) struct Plan {
     pub(crate) nodes: Vec<NodeId>,
     /// Nodes that may join, numbered behind those.
@@ -33,8 +36,8 @@ pub(crate) struct Plan {
     /// Units between faults.
     pub(crate) fault_every: u64,
     /// Weights of the kinds of faults: crash, pause, cut in one direction, cut off, flip, slow disk, transfer, drain, loss of
-    /// one replica, leads spread anew, join, leave.
-    pub(crate) faults: [u64; 12],
+    /// one replica, leads spread anew, join, leave, a copy that comes, copies that come no longer.
+    pub(crate) faults: [u64; KINDS],
     /// Crashes that lose memory, and with it what a disk holds, of a hundred.
     pub(crate) lossy: u64,
     /// Length of a node's tick.
@@ -64,8 +67,8 @@ impl Plan {
             _ => (0..all).map(|_| random.chance(1, 2)).collect(),
         };
         // Swarms: most lives lack most kinds of faults, so that rare ones meet undisturbed.
-        let mut faults = [0; 12];
-        for weight in &mut faults {
+        let mut faults = [0; KINDS];
+        for weight in &mut faults[..12] {
             *weight = if random.chance(1, 2) { 1 + random.below(8) } else { 0 };
         }
         let groups = if random.chance(1, 8) { 2 + random.below(3) as usize } else { 1 };
@@ -102,6 +105,23 @@ impl Plan {
             nodes,
             spare,
         }
+    }
+
+    /// Copies move in some lives; drawn apart, so that the others are as they were.
+    pub(crate) fn move_copies(&mut self, seed: u64) {
+        let mut random = Random(seed ^ 0xc0b1_e5c0_b1e5_c0b1);
+        if !random.chance(1, 3) {
+            return;
+        }
+        self.copies = 2 + random.below(self.nodes.len() as u64 - 2) as usize;
+        self.min_isr = self.min_isr.min(self.copies);
+        self.faults[12] = 4 + random.below(12);
+        self.faults[13] = 1 + random.below(6);
+    }
+
+    /// Whether copies move.
+    pub(crate) fn moves_copies(&self) -> bool {
+        self.faults[12] > 0
     }
 
     /// Without what is left out.

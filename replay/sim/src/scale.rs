@@ -5,7 +5,7 @@
 
 use crate::check::Broken;
 use crate::cluster::{Cluster, Options, Traffic};
-use crate::plan::Plan;
+use crate::plan::{KINDS, Plan};
 use std::collections::BTreeMap;
 use std::fmt;
 use tidegate_journal::sim::Random;
@@ -188,7 +188,7 @@ impl Scale {
             delay: 2,
             spikes: 0,
             fault_every: u64::from(u32::MAX),
-            faults: [0; 12],
+            faults: [0; KINDS],
             lossy: 0,
             // Clocks run apart here too.
             ticks: nodes.iter().map(|node| 9 + u64::from(node % 3)).collect(),

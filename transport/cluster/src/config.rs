@@ -13,6 +13,8 @@ const FILE: &str = "cluster.json";
 /// Version of that file: the second says that nodes hold some groups only, which nodes of the version before would not know.
 const VERSION: u32 = 1;
 const VERSION_COPIES: u32 = 2;
+/// Of a node that copies came to or went from: as the cluster began does not say what it holds.
+const VERSION_MOVED: u32 = 3;
 pub use tidegate_replica::NODES_MAX;
 /// Least and most members that may be needed to commit.
 const MIN_ISR: (usize, usize) = (1, NODES_MAX);
@@ -44,7 +46,7 @@ pub enum ClusterError {
         source: serde_json::Error,
     },
     /// The cluster's file is of another version.
-    #[error("`{}` is of version {found}, allowed are {VERSION} and {VERSION_COPIES}", path.display())]
+    #[error("`{}` is of version {found}, allowed are {VERSION} to {VERSION_MOVED}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -422,6 +424,11 @@ impl ClusterConfig {
         Some(new)
     }
 
+    /// For a folder that nodes of an earlier version must not take for theirs, as copies moved. Nothing if it is that already.
+    pub(crate) fn moved(&self) -> Option<Self> {
+        (self.version < VERSION_MOVED).then(|| Self { version: VERSION_MOVED, ..self.clone() })
+    }
+
     /// Writes the file of a folder anew: all of it, or nothing.
     ///
     /// # Errors
@@ -443,7 +450,7 @@ impl ClusterConfig {
         let text = std::fs::read(&path).map_err(file("read", &path))?;
         let config: Self = serde_json::from_slice(&text)
             .map_err(|source| ClusterError::Parse { path: path.clone(), source })?;
-        if !(VERSION..=VERSION_COPIES).contains(&config.version) {
+        if !(VERSION..=VERSION_MOVED).contains(&config.version) {
             return Err(ClusterError::Version { path, found: config.version });
         }
         let named = |node: &NodeId| config.nodes.contains_key(node);
@@ -523,7 +530,7 @@ fn fingerprint(bytes: &[u8]) -> String {
 }
 
 /// Puts a file in place of what is there, for good; a crash leaves one or the other.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     let new = path.with_extension("new");
     let mut out = std::fs::File::create(&new)?;

@@ -1,5 +1,6 @@
 //! Drives the replica: messages, time and metadata in; messages, proposals and orders out. One task.
 
+use crate::copies::Held;
 use crate::kept::Kept;
 use crate::links::Links;
 use crate::machine::Inputs;
@@ -15,8 +16,8 @@ use std::time::Duration;
 use tidegate_live::IngestHandle;
 use tidegate_live::replication::{Input, Order, ReplicationDriver, Submission};
 use tidegate_replica::{
-    Body, Entry, Group, GroupId, Member, Message, MetaStore, NodeId, Output, Replica, Role, SnapshotId,
-    Submitted,
+    Body, Command, Entry, Group, GroupId, Member, Message, MetaStore, NodeId, Output, Replica, Role,
+    SnapshotId, Submitted,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,6 +29,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 const MESSAGES_TURN: usize = 256;
 /// How often a full log is looked at for what may go, in ticks: once a second.
 const KEEP_TICKS: u64 = 50;
+/// How often metadata is told that a copy has come, in ticks.
+const TOOK_UP_TICKS: u64 = 10;
 /// Submissions taken between two looks at the rest.
 const SUBMISSIONS_TURN: usize = 64;
 /// Inputs in one order.
@@ -57,12 +60,15 @@ pub(crate) struct Driver {
     pub(crate) refused: mpsc::Receiver<Refused>,
     pub(crate) inbox: mpsc::Receiver<(NodeId, Message<Bytes>)>,
     pub(crate) port: ReplicationDriver,
-    pub(crate) ingest: IngestHandle,
+    /// None where the group is only on its way here: what is committed stays in the log.
+    pub(crate) ingest: Option<IngestHandle>,
     pub(crate) replica: Replica<Inputs>,
     /// The replica's log in a file.
     pub(crate) kept: Kept,
     /// Its snapshots.
     pub(crate) snapshots: Snapshots,
+    /// Which groups the node holds.
+    pub(crate) held: Arc<Held>,
     /// Which start of the node it is: another one once it was given up and is here all the same.
     pub(crate) incarnation: watch::Receiver<u64>,
     /// What the log may grow to.
@@ -87,6 +93,8 @@ pub(crate) struct Work {
     hashing: Option<(SnapshotId, JoinHandle<Checked>)>,
     /// What followers acknowledged, to be shown.
     acks: Acks,
+    /// Whether metadata says that the node is to hold the group no longer.
+    over: bool,
 }
 
 impl Work {
@@ -102,6 +110,7 @@ impl Work {
             syncing: None,
             hashing: None,
             acks: Acks::default(),
+            over: false,
         }
     }
 }
@@ -109,6 +118,11 @@ impl Work {
 impl Driver {
     /// Drives until the node is to end, or cannot go on with what it has.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
+        self.follow(&mut stop).await
+    }
+
+    /// The same, of which something is left.
+    pub(crate) async fn follow(&mut self, stop: &mut watch::Receiver<bool>) -> Ended {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.metadata();
@@ -124,6 +138,7 @@ impl Driver {
                     self.work.tick += 1;
                     self.replica.tick(self.work.tick);
                     self.tell_followers();
+                    self.took_up();
                     // Who fetched a snapshot held the log; that it does so no longer nobody says, and a full log takes nothing until it is cut.
                     if self.work.tick.is_multiple_of(KEEP_TICKS) && self.is_full() {
                         self.keep();
@@ -188,6 +203,35 @@ impl Driver {
             }
             self.snapshot();
             self.tell();
+            if let Some(ended) = self.moved() {
+                return ended;
+            }
+        }
+    }
+
+    /// Whether the copy of the group here has gone, or come.
+    fn moved(&self) -> Option<Ended> {
+        if self.work.over {
+            // Its feeds were sent to whoever leads now. What is here of the group goes when the node begins again.
+            let noted = self.held.note(self.group, false);
+            return Some(
+                noted.map_or_else(|error| Ended::Log(error.to_string()), |()| Ended::GaveUp(self.group)),
+            );
+        }
+        let there = self.of_group().isr.contains(&self.replica.me()) || self.replica.role() == Role::Leader;
+        (self.ingest.is_none() && there).then_some(Ended::TookUp(self.group))
+    }
+
+    /// Says that a copy that came is there, for as long as metadata does not know.
+    fn took_up(&mut self) {
+        let me = self.replica.me();
+        let there = self.ingest.is_some() && self.work.ordered == self.replica.commit();
+        if there
+            && self.work.tick.is_multiple_of(TOOK_UP_TICKS)
+            && self.proposals.state().is_coming(self.group, me.node)
+            && self.of_group().isr.contains(&me)
+        {
+            self.proposals.propose(Command::TookUp { group: self.group, member: me });
         }
     }
 
@@ -230,6 +274,7 @@ impl Driver {
         if known.is_some_and(|known| known.incarnation == me.incarnation && !known.fenced) {
             self.replica.on_meta(self.proposals.state());
         }
+        self.work.over |= self.proposals.state().gives_up(self.group, me);
     }
 
     fn outputs(&mut self) -> Result<(), Ended> {
@@ -369,10 +414,11 @@ impl Driver {
         if !all || !snapshots.is_due(self.work.tick, full) {
             return;
         }
+        let Some(ingest) = &self.ingest else { return };
         let point = snapshots.point(&self.replica.base());
         if self.port.orders.try_send(Order::Snapshot(point)).is_ok() {
             snapshots.begun(self.work.tick);
-            self.ingest.replicated();
+            ingest.replicated();
         }
     }
 
@@ -391,6 +437,9 @@ impl Driver {
 
     /// Gives ingest what it may have, as far as it takes it; the rest stays in the log.
     fn order(&mut self) {
+        if self.ingest.is_none() {
+            return;
+        }
         let leads = self.replica.role() == Role::Leader;
         let epoch = self.replica.epoch();
         let mut gave = false;
@@ -430,8 +479,8 @@ impl Driver {
                 (self.work.told, gave) = (Told::Lead(epoch), true);
             }
         }
-        if gave {
-            self.ingest.replicated();
+        if let Some(ingest) = self.ingest.as_ref().filter(|_| gave) {
+            ingest.replicated();
         }
     }
 
@@ -582,10 +631,11 @@ mod tests {
             refused,
             inbox,
             port,
-            ingest: live.ingest(),
+            ingest: Some(live.ingest()),
             replica,
             kept,
             snapshots: Snapshots::new(&path, "0", Budget::new(), of, log_bytes_max),
+            held: Arc::new(Held::of(&dir, &ClusterConfig::read(&dir).unwrap(), 1).unwrap()),
             incarnation,
             log_bytes_max,
             status: Arc::clone(&status),

@@ -388,8 +388,9 @@ impl Kept {
             before = Some(entry.epoch);
             let start = scratch.len();
             scratch.extend_from_slice(&[0; RECORD_BYTES]);
-            let input = if let Body::Input { input, .. } = &entry.body { self.plain.of(input) } else { &[] };
-            wire::encode_entry_with(entry, input, &mut scratch);
+            let input = if let Body::Input { input, .. } = &entry.body { &input[..] } else { &[] };
+            wire::encode_entry_head(entry, Plain::bytes(input), &mut scratch);
+            self.plain.pieces(input, |piece| scratch.extend_from_slice(piece));
             let bytes = scratch.len() - start - RECORD_BYTES;
             let crc = crc32c::crc32c(&scratch[start + RECORD_BYTES..]);
             scratch[start..start + 4].copy_from_slice(&(bytes as u32).to_le_bytes());

@@ -21,6 +21,7 @@ mod metadata;
 
 mod members;
 
+mod copies;
 mod driver;
 mod kept;
 mod machine;
@@ -36,6 +37,7 @@ pub mod node;
 pub mod operate;
 
 pub use config::{ClusterConfig, ClusterError, Founding, GROUPS_MAX, NodePlace};
+pub use copies::TakingUp;
 pub use links::Speaks;
 pub use node::{Ended, Node, NodeGroup, NodeStatus, Recovered, ReplicaStatus, Snapshotting};
 pub use prepared::Prepared;

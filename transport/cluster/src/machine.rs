@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tidegate_live::Plain;
 use tidegate_live::replication::Input;
 use tidegate_replica::{Body, Machine, Message};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::Xxh3;
 
 /// A chain over all inputs so far, packed ones as what they stand for: the digest that the log holds now and then.
 #[derive(Debug, Default)]
@@ -38,7 +38,9 @@ impl Machine for Inputs {
     type Input = Bytes;
 
     fn apply(&mut self, input: &Bytes) {
-        self.chain = xxh3_64_with_seed(self.plain.of(input), self.chain);
+        let mut chain = Xxh3::with_seed(self.chain);
+        self.plain.pieces(input, |piece| chain.update(piece));
+        self.chain = chain.digest();
     }
 
     fn digest(&self) -> u64 {
@@ -80,6 +82,7 @@ pub(crate) fn packed_and_plain() -> [Bytes; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xxhash_rust::xxh3::xxh3_64_with_seed;
 
     #[test]
     fn a_digest_does_not_tell_who_packed() {

@@ -1,5 +1,6 @@
 //! Keeps the links, and the file of a node's folder, as metadata has who belongs to the cluster.
 
+use crate::copies::Held;
 use crate::links::Links;
 use crate::metadata::Consensus;
 use std::path::PathBuf;
@@ -21,7 +22,10 @@ pub(crate) async fn follow(dir: PathBuf, links: Arc<Links>, consensus: Consensus
             book.left.retain(|node| !parties.contains(&u64::from(*node)));
         }
         let mut written = true;
-        if let Some(config) = links.config().following(&book) {
+        let known = links.config();
+        let followed = known.following(&book);
+        let moved = Held::has_moved(&dir).then(|| followed.as_ref().unwrap_or(&known).moved()).flatten();
+        if let Some(config) = moved.or(followed) {
             let (path, copy) = (dir.clone(), config.clone());
             links.follow(config);
             let wrote = tokio::task::spawn_blocking(move || copy.write(&path)).await;

@@ -4,6 +4,7 @@
 //! event goes from a feed's socket to a follower's and back without a thread to be woken on the way. Consensus waits for its disk.
 
 use crate::config::{ClusterConfig, ClusterError, Incarnations, Who};
+use crate::copies::{TakeUp, Taking, TakingUp};
 use crate::driver::{Driver, LOG_BYTES_MAX, Work};
 use crate::links::{Kind, Links, Serve, Speaks};
 use crate::members;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use tidegate_journal::Point;
 use tidegate_live::replication::ReplicationDriver;
 use tidegate_live::{HubHandle, IngestHandle, SnapshotOptions, SnapshotSettings};
-use tidegate_replica::{Command, Group, GroupId, Member, Meta, NodeId, Replica, ReplicaOptions};
+use tidegate_replica::{Command, GroupId, Member, Meta, NodeId, Replica, ReplicaOptions};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -100,6 +101,9 @@ pub struct ReplicaStatus {
     /// Why the last slot that was to leave the group cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot_refused: Option<String>,
+    /// How a copy of the group comes that is on its way here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taking_up: Option<TakingUp>,
     /// Event time up to which the group's results are there for readers of this node, where nodes hold some groups only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete: Option<u64>,
@@ -147,6 +151,10 @@ pub enum Ended {
     Lineage(u64),
     /// It has fetched the leader's snapshot of this offset, and is to be started again with it.
     Snapshot(u64),
+    /// A group has come that it holds from here on, and it is to be started again with it.
+    TookUp(GroupId),
+    /// It holds a group no longer, and is to be started again and relay it.
+    GaveUp(GroupId),
     /// A loss was declared in a group that it relays: what its readers have of the old history is over, and it is to be started again.
     Relayed(GroupId),
     /// The leader computes something else: its snapshot is of no use here.
@@ -187,6 +195,12 @@ impl std::fmt::Display for Ended {
                 f,
                 "a loss was declared in group {group}, which it relays: start it again, and it relays what is left"
             ),
+            Self::TookUp(group) => {
+                write!(f, "it has what group {group} takes: start it again, and it holds the group")
+            }
+            Self::GaveUp(group) => {
+                write!(f, "it holds group {group} no longer: start it again, and it relays the group")
+            }
             Self::Settings(settings) => write!(
                 f,
                 "another node computes with `{settings}`: give all nodes the same streams and settings"
@@ -204,7 +218,7 @@ impl Ended {
     /// Whether the node is to be started again in the same process.
     #[must_use]
     pub fn is_turn(&self) -> bool {
-        matches!(self, Self::Snapshot(_) | Self::Relayed(_))
+        matches!(self, Self::Snapshot(_) | Self::TookUp(_) | Self::GaveUp(_) | Self::Relayed(_))
     }
 }
 
@@ -290,7 +304,8 @@ impl Node {
         };
         let consensus = runtime.block_on(Consensus::start(&config, dir, Arc::clone(&links)))?;
         let moves_slots = prepared.speaks() == Speaks::Newest;
-        let (lock, there) = prepared.into_parts();
+        let (lock, there, holds) = prepared.into_parts();
+        let holds = Arc::new(holds);
         let meta = Arc::clone(&consensus.state().borrow());
         let held: Vec<bool> = there.iter().map(Option::is_some).collect();
         let here = held.iter().filter(|held| **held).count();
@@ -298,17 +313,24 @@ impl Node {
             let why = format!("the cluster has {} groups, and {} are there", meta.groups.len(), there.len());
             return Err(ClusterError::Asked(why));
         }
-        let differs = |((_, group), held): ((GroupId, &Group), &bool)| {
-            (group.holders.is_empty() || group.holders.contains(&node)) != *held
-        };
-        if meta.numbered().zip(&held).any(differs) {
-            return Err(ClusterError::Asked("the cluster has its groups on other nodes".to_owned()));
-        }
         let Relaying { hub, streams, settings, ports } = relaying;
         if ports.len() + here != held.len() {
             return Err(ClusterError::Asked("not every group that is not held can be relayed".to_owned()));
         }
         let partial = config.copies > 0;
+        // What it holds follows metadata from when that knows this start.
+        let taking = Arc::new(Taking {
+            node,
+            dir: dir.to_owned(),
+            cluster: config.cluster.clone(),
+            durable: config.durable,
+            settings: settings.0.clone(),
+            log_bytes_max: LOG_BYTES_MAX / u64::from(config.groups),
+            budget: Budget::new(),
+            held: Arc::clone(&holds),
+            links: Arc::clone(&links),
+        });
+        let mut comes = Vec::new();
         let shared =
             Arc::new(Shared { me: node, hub: hub.clone(), streams, settings, slots, held: held.clone() });
         if meta.moves.is_empty() && meta.slots != config.layout().slots() {
@@ -325,20 +347,34 @@ impl Node {
         let (mut drivers, mut inboxes, mut shown) = (Vec::new(), Vec::new(), Vec::new());
         let (mut lossy, mut marks, mut recovered) = (Vec::new(), Vec::new(), Vec::new());
         let mut engines: Vec<Option<IngestHandle>> = vec![None; held.len()];
-        let (log_bytes_max, budget) = (LOG_BYTES_MAX / u64::from(config.groups), Budget::new());
+        let (log_bytes_max, budget) = (taking.log_bytes_max, taking.budget.clone());
         let (mut of_groups, mut ports, mut relays) = (groups.into_iter(), ports.into_iter(), Vec::new());
         for (group, there) in (0..).zip(there) {
             let status =
                 ReplicaStatus { node, group, incarnation: me.incarnation, ..ReplicaStatus::default() };
             let status = Arc::new(Mutex::new(status));
-            let mut show = |ingest: Option<IngestHandle>| {
+            let mut show = |ingest: Option<IngestHandle>, comes| {
                 let hub = partial.then(|| hub.clone());
-                shown.push(Shown { status: Arc::clone(&status), ingest, hub });
+                shown.push(Shown { status: Arc::clone(&status), ingest, hub, comes });
+            };
+            let (inbox, messages) = mpsc::channel(INBOX_MAX);
+            inboxes.push(inbox);
+            let (proposals, refused) = {
+                let _here = runtime.enter();
+                consensus.proposals()
             };
             let Some(there) = there else {
-                show(None);
-                // Nobody sends anything to a replica that there is not.
-                inboxes.push(mpsc::channel(1).0);
+                let coming = Arc::new(Mutex::new(ReplicaStatus::default()));
+                show(None, Some(Arc::clone(&coming)));
+                comes.push(TakeUp {
+                    of: Arc::clone(&taking),
+                    group,
+                    proposals,
+                    refused,
+                    inbox: messages,
+                    incarnation: incarnation.clone(),
+                    status: coming,
+                });
                 lossy.push(false);
                 relays.extend(ports.next().map(|port| {
                     let (shared, links) = (Arc::clone(&shared), Arc::clone(&links));
@@ -347,7 +383,7 @@ impl Node {
                 continue;
             };
             let Some(NodeGroup { snapshots, port, ingest }) = of_groups.next() else { continue };
-            show(Some(ingest.clone()));
+            show(Some(ingest.clone()), None);
             if let Some(engine) = engines.get_mut(usize::from(group)) {
                 *engine = Some(ingest.clone());
             }
@@ -361,12 +397,6 @@ impl Node {
             let ordered = base.offset;
             let options = ReplicaOptions { group, durable: config.durable, ..ReplicaOptions::default() };
             let replica = Replica::new(me, lineage, base, log, options);
-            let (inbox, messages) = mpsc::channel(INBOX_MAX);
-            inboxes.push(inbox);
-            let (proposals, refused) = {
-                let _here = runtime.enter();
-                consensus.proposals()
-            };
             drivers.push(Driver {
                 group,
                 links: Arc::clone(&links),
@@ -374,11 +404,12 @@ impl Node {
                 refused,
                 inbox: messages,
                 port,
-                ingest,
+                ingest: Some(ingest),
                 replica,
                 incarnation: incarnation.clone(),
                 kept,
                 snapshots: Snapshots::new(&folder, &config.cluster, budget.clone(), snapshots, log_bytes_max),
+                held: Arc::clone(&holds),
                 log_bytes_max,
                 status,
                 work: Work::from(ordered),
@@ -409,6 +440,7 @@ impl Node {
             life.spawn(|stop| registrar.run(stop));
             drivers.into_iter().for_each(|driver| life.spawn(|stop| driver.run(stop)));
             relays.into_iter().for_each(|relay| life.spawn(|stop| relay.run(stop)));
+            comes.into_iter().for_each(|comes| life.spawn(|stop| comes.run(stop)));
         }
         Ok(Self {
             runtime: Some(runtime),
@@ -464,7 +496,9 @@ impl Node {
         let handing = meta.numbered().filter_map(|(number, group)| {
             let me = group.leader.filter(|leader| leader.node == replica.node)?;
             // One after the other, so that they do not all go to the same.
-            let there = group.isr.iter().copied().filter(|member| connected.contains(&member.node));
+            let may =
+                |member: &Member| connected.contains(&member.node) && !meta.is_coming(number, member.node);
+            let there = group.isr.iter().copied().filter(may);
             let heirs: Vec<Member> = there.collect();
             let may: Vec<Member> =
                 heirs.iter().copied().filter(|member| !meta.drained.contains(&member.node)).collect();
@@ -543,6 +577,8 @@ struct Shown {
     ingest: Option<IngestHandle>,
     /// Where nodes hold some groups only.
     hub: Option<HubHandle>,
+    /// How a copy comes, where none is held.
+    comes: Option<Arc<Mutex<ReplicaStatus>>>,
 }
 
 /// The replicas of a node, to be shown.
@@ -560,7 +596,11 @@ impl Replicas {
                 shown.ingest.as_ref().and_then(IngestHandle::slots).map(|slots| slots.borrow().clone());
             let slots = slots.unwrap_or_default();
             let (slot_waits, slot_refused) = (slots.waits_for, slots.refused.map(|(_, why)| why));
-            ReplicaStatus { logged, complete, slot_waits, slot_refused, ..status }
+            let comes = |of: &Arc<Mutex<ReplicaStatus>>| {
+                TakingUp::of(&of.lock().unwrap_or_else(PoisonError::into_inner))
+            };
+            let taking_up = shown.comes.as_ref().and_then(comes);
+            ReplicaStatus { logged, complete, taking_up, slot_waits, slot_refused, ..status }
         };
         self.0.iter().map(of).collect()
     }
@@ -616,6 +656,7 @@ fn may_propose(who: Who, command: &Command, meta: &Meta, leader: impl Fn(GroupId
         (Who::Node(node), Command::Register { member, .. } | Command::Renew { member, .. }) => {
             member.node == node
         }
+        (Who::Node(node), Command::TookUp { member, .. }) => member.node == node,
         (Who::Node(node), Command::AlterIsr { group, .. } | Command::Transfer { group, .. }) => {
             leader(*group) == Some(node)
         }
@@ -627,6 +668,8 @@ fn may_propose(who: Who, command: &Command, meta: &Meta, leader: impl Fn(GroupId
             | Command::Drain { .. }
             | Command::Join { .. }
             | Command::Leave { .. }
+            | Command::MoveCopy { .. }
+            | Command::StopCopy { .. }
             | Command::MoveSlot { .. },
         ) => who == Who::Operator,
         (Who::Operator, Command::Transfer { .. }) => true,
@@ -635,6 +678,7 @@ fn may_propose(who: Who, command: &Command, meta: &Meta, leader: impl Fn(GroupId
             Command::Register { .. }
             | Command::Renew { .. }
             | Command::AlterIsr { .. }
+            | Command::TookUp { .. }
             | Command::SlotLeft { .. }
             | Command::SlotArrived { .. }
             | Command::SlotStays { .. },
@@ -721,16 +765,21 @@ mod tests {
         };
         let join = Command::Join { node: 4, place };
         let leave = Command::Leave { node: 2 };
-        for command in [&fence, &loss, &drain, &join, &leave] {
+        let copy = Command::MoveCopy { group: 0, version: 1, to: 2, from: None };
+        let stop = Command::StopCopy { group: 0, version: 1 };
+        let there = Command::TookUp { group: 0, member };
+        assert!(may_propose(Who::Node(2), &there, &meta, |_| None));
+        assert!(!may_propose(Who::Node(1), &there, &meta, |_| Some(1)), "in the name of another");
+        for command in [&fence, &loss, &drain, &join, &leave, &copy, &stop] {
             assert!(!may_propose(Who::Node(2), command, &meta, |_| Some(2)), "{command:?}");
         }
-        for command in [&register, &alter, &transfer, &leave] {
+        for command in [&register, &alter, &transfer, &leave, &there] {
             assert!(!may_propose(Who::Left(2), command, &meta, |_| Some(2)), "{command:?}");
         }
-        for command in [&fence, &transfer, &loss, &drain, &join, &leave] {
+        for command in [&fence, &transfer, &loss, &drain, &join, &leave, &copy, &stop] {
             assert!(may_propose(Who::Operator, command, &meta, |_| None), "{command:?}");
         }
-        for command in [&register, &alter] {
+        for command in [&register, &alter, &there] {
             assert!(!may_propose(Who::Operator, command, &meta, |_| None), "{command:?}");
         }
     }

@@ -3,6 +3,7 @@
 //! `log/` and `snapshots/` are the first group's, those of group G are in `group-G/`.
 
 use crate::config::{ClusterConfig, ClusterError, Incarnations};
+use crate::copies::Held;
 use crate::kept::{Found, Kept, Lossy, Opening, boot};
 use crate::links::Speaks;
 use crate::machine::Inputs;
@@ -23,6 +24,7 @@ pub struct Prepared {
     speaks: Speaks,
     /// By number; `None` for those that other nodes hold.
     groups: Vec<Option<PreparedGroup>>,
+    held: Held,
 }
 
 /// What is there of one group.
@@ -67,7 +69,9 @@ impl Prepared {
         adopt(dir, &path).map_err(at("use", &path))?;
         let before = Incarnations::of(dir).last()? > 0;
         let opening = Opening { boot: boot(), durable: config.durable, before };
-        let groups = (0..).zip(config.held(node)).map(|(group, held)| {
+        let held = Held::of(dir, &config, node)?;
+        held.clear().map_err(at("remove what is left in", dir))?;
+        let groups = (0..).zip(held.groups()).map(|(group, held)| {
             let open = || PreparedGroup::of(place(dir, group), opening);
             held.then(open).transpose()
         });
@@ -76,6 +80,7 @@ impl Prepared {
             lock,
             speaks: Speaks::Newest,
             groups: groups.collect::<Result<_, _>>()?,
+            held,
         })
     }
 
@@ -114,14 +119,14 @@ impl Prepared {
         self.groups.iter().map(|group| group.as_ref().map(PreparedGroup::snapshots)).collect()
     }
 
-    /// The lock, for as long as anything here is used, and the groups.
-    pub(crate) fn into_parts(self) -> (File, Vec<Option<PreparedGroup>>) {
-        (self.lock, self.groups)
+    /// The lock, for as long as anything here is used, the groups, and which of them are held.
+    pub(crate) fn into_parts(self) -> (File, Vec<Option<PreparedGroup>>, Held) {
+        (self.lock, self.groups, self.held)
     }
 }
 
 /// Where a group's log and snapshots are.
-fn place(dir: &Path, group: GroupId) -> PathBuf {
+pub(crate) fn place(dir: &Path, group: GroupId) -> PathBuf {
     if group == 0 { dir.to_owned() } else { dir.join(format!("group-{group}")) }
 }
 
@@ -278,7 +283,7 @@ mod tests {
             .collect();
         assert_eq!(left, [45], "the one of another history is gone");
         assert!(matches!(Prepared::of(&dir), Err(ClusterError::Taken { .. })), "two processes in one folder");
-        let (_lock, groups) = prepared.into_parts();
+        let (_lock, groups, _) = prepared.into_parts();
         let [first, second] =
             <[Option<PreparedGroup>; 2]>::try_from(groups).ok().unwrap().map(Option::unwrap);
         let begins = first.begin(7, &snapshotting(MINE, Some(point))).unwrap();

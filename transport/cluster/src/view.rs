@@ -106,6 +106,8 @@ pub enum ChangeKind {
     Joined,
     /// A node is in sync no longer.
     Left,
+    /// A copy of the group comes to a node, or came, or goes.
+    Copy,
 }
 
 impl ChangeKind {
@@ -120,6 +122,7 @@ impl ChangeKind {
             Self::Loss => "loss",
             Self::Joined => "joined",
             Self::Left => "left",
+            Self::Copy => "copy",
         }
     }
 }
@@ -206,6 +209,20 @@ fn changes_of(group: GroupId, (old, new): (&Group, &Group), now: &Meta) -> Vec<C
     for come in new.isr.iter().filter(|member| !has(&old.isr, member.node)) {
         let reason = format!("node {} has everything", come.node);
         found.push(change(ChangeKind::Joined, None, Some(come.node), reason));
+    }
+    for node in new.holders.iter().filter(|node| !old.holders.is_empty() && !old.holders.contains(node)) {
+        let from = new.coming.and_then(|coming| coming.from);
+        let place = from.map_or(String::new(), |from| format!(" in place of node {from}"));
+        let reason = format!("node {node} takes the group up{place}");
+        found.push(change(ChangeKind::Copy, from, Some(*node), reason));
+    }
+    for node in old.holders.iter().filter(|node| !new.holders.contains(node)) {
+        let to = old.coming.filter(|coming| coming.from == Some(*node)).map(|coming| coming.to);
+        let reason = match to {
+            Some(to) => format!("node {to} holds the group, and node {node} no longer does"),
+            None => format!("node {node} holds the group no longer"),
+        };
+        found.push(change(ChangeKind::Copy, Some(*node), to, reason));
     }
     found
 }
@@ -488,6 +505,30 @@ mod tests {
         let (_, gone) = after(&meta, &Command::Fence { member: member(1, 1) });
         let of: Vec<GroupId> = gone.iter().map(|change| change.group).collect();
         assert_eq!((of, gone[0].kind), (vec![0, 0, 1, 2], ChangeKind::FailOver));
+    }
+
+    #[test]
+    fn a_copy_that_moves_is_told_when_it_begins_and_when_it_is_there() {
+        let layout = tidegate_replica::Layout {
+            groups: 2,
+            copies: 2,
+            min_isr: 1,
+            ..tidegate_replica::Layout::of(&[1, 2, 3])
+        };
+        let meta = Meta::laid_out(&layout, Rules::default());
+        let [from, _] = meta.groups[1].holders[..] else { panic!("two hold it") };
+        let to = (1..=3).find(|node| !meta.groups[1].holders.contains(node)).expect("three nodes");
+        let version = meta.groups[1].version;
+        let (began, comes) = after(&meta, &Command::MoveCopy { group: 1, version, to, from: Some(from) });
+        assert_eq!(kinds(&comes), [("copy", Some(from), Some(to))]);
+        let of = &began.groups[1];
+        let isr = of.isr.iter().copied().chain([member(to, 1)]).collect();
+        let (in_sync, _) =
+            after(&began, &Command::AlterIsr { group: 1, epoch: of.epoch, version: of.version, isr });
+        let (_, there) = after(&in_sync, &Command::TookUp { group: 1, member: member(to, 1) });
+        let last = there.last().expect("it is told");
+        assert_eq!((last.kind, last.from, last.to, last.group), (ChangeKind::Copy, Some(from), Some(to), 1));
+        assert_eq!(last.reason, format!("node {to} holds the group, and node {from} no longer does"));
     }
 
     #[test]

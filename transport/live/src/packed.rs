@@ -6,7 +6,7 @@
 //! that is what goes into the digest, into files, and to nodes that know form 0 only, so no two nodes need to agree on who packs.
 
 use crate::replication::HEAD_BYTES;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tidegate_engine::Event;
 use tidegate_journal::entry::{self, Entries};
 use tidegate_journal::format::BODY_BYTES_MAX;
@@ -119,7 +119,7 @@ fn is_packed(input: &[u8]) -> bool {
 /// Checks a packed input whole: what it stands for must be an input of form 0, and none larger than that may be.
 pub(crate) fn check(input: &[u8], count: u32) -> Result<(), EntryError> {
     let (mut records, mut bytes) = (0, 0);
-    let (mut events, mut any) = (Vec::new(), false);
+    let mut any = false;
     let mut items = Items::of(input);
     loop {
         let at = items.at;
@@ -130,7 +130,7 @@ pub(crate) fn check(input: &[u8], count: u32) -> Result<(), EntryError> {
         bytes += item.stands_for().unwrap_or(items.at - at);
         if let Item::Packed { run, .. } = item {
             let wrong = EntryError::Payload { at, what: "packed events that are none" };
-            run.unpack(&mut events).map_err(|_| wrong)?;
+            run.check().map_err(|_| wrong)?;
         }
         if bytes > BODY_BYTES_MAX {
             return Err(EntryError::Payload { at, what: "more events than one input may have" });
@@ -163,36 +163,47 @@ pub(crate) fn plain_bytes(input: &[u8]) -> usize {
 #[derive(Clone, Debug, Default)]
 pub struct Plain {
     events: Vec<Event>,
-    bytes: Vec<u8>,
 }
 
 impl Plain {
-    /// The bytes of an input in form 0: its own, unless it is packed.
-    pub fn of<'a>(&'a mut self, input: &'a [u8]) -> &'a [u8] {
+    /// Gives the bytes of an input in form 0, piece by piece: its own, unless it is packed.
+    pub fn pieces(&mut self, input: &[u8], mut put: impl FnMut(&[u8])) {
         if !is_packed(input) {
-            return input;
+            return put(input);
         }
-        self.bytes.clear();
-        self.bytes.extend_from_slice(&input[..4]);
-        self.bytes.extend_from_slice(&[0; 4]);
+        put(&input[..4]);
+        put(&[0; 4]);
         let mut items = Items::of(input);
         loop {
             let at = items.at;
             match items.next() {
-                Some(Ok(Item::Entry(_))) => self.bytes.extend_from_slice(&items.body[at..items.at]),
+                Some(Ok(Item::Entry(_))) => put(&items.body[at..items.at]),
                 Some(Ok(Item::Packed { rank, run })) if run.unpack(&mut self.events).is_ok() => {
-                    entry::put_events(&mut self.bytes, rank, run.sequence, run.names, &self.events);
+                    let (head, events) = entry::events(rank, run.sequence, run.names, &self.events);
+                    put(&head);
+                    put(events);
                 }
                 // Whoever took it in has checked it.
                 Some(_) => debug_assert!(false, "an input that nobody checked"),
-                None => return &self.bytes,
+                None => return,
             }
         }
     }
 
-    /// The same, to keep.
+    /// How many bytes [`Plain::pieces`] gives.
+    #[must_use]
+    pub fn bytes(input: &[u8]) -> usize {
+        plain_bytes(input)
+    }
+
+    /// The same bytes, to keep: without a copy where it is not packed.
     pub fn owned(&mut self, input: &Bytes) -> Bytes {
-        if is_packed(input) { Bytes::copy_from_slice(self.of(input)) } else { input.clone() }
+        if !is_packed(input) {
+            return input.clone();
+        }
+        let mut plain = BytesMut::with_capacity(plain_bytes(input));
+        self.pieces(input, |piece| plain.extend_from_slice(piece));
+        plain.freeze()
     }
 }
 
@@ -243,9 +254,13 @@ mod tests {
             assert_eq!(input.plain_bytes(), plain.bytes().len());
         }
         let mut expand = Plain::default();
-        assert_eq!(expand.of(packed.bytes()), &plain.bytes()[..]);
         assert_eq!(&expand.owned(packed.bytes()), plain.bytes());
-        assert_eq!(expand.of(plain.bytes()), &plain.bytes()[..], "what is plain already stays");
+        assert_eq!(&expand.owned(plain.bytes()), plain.bytes(), "what is plain already stays");
+        for input in [&packed, &plain] {
+            let mut bytes = Vec::new();
+            expand.pieces(input.bytes(), |piece| bytes.extend_from_slice(piece));
+            assert_eq!((&bytes[..], bytes.len()), (&plain.bytes()[..], Plain::bytes(input.bytes())));
+        }
     }
 
     #[test]
@@ -262,8 +277,8 @@ mod tests {
             // Refused, or another input that can be read whole.
             if let Ok(input) = Input::check(flipped.into()) {
                 let mut expand = Plain::default();
-                let plain = Bytes::copy_from_slice(expand.of(input.bytes()));
-                let plain = Input::check(plain).expect("what it stands for is an input");
+                let plain =
+                    Input::check(expand.owned(input.bytes())).expect("what it stands for is an input");
                 assert_eq!((plain.events(), plain.records()), (input.events(), input.records()));
             }
         }

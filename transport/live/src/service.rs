@@ -24,7 +24,7 @@ use tidegate_actors::runtime::{
     Idle, InlineShards, Outputs, Placement, Runtime, RuntimeError, RuntimeOptions, RuntimeReport,
     ShardSnapshot, StageFactory, StageReport, StatsHandle, Stopwatch, ThreadStats, ThreadTimes,
 };
-use tidegate_engine::{Digest, FenceOptions};
+use tidegate_engine::FenceOptions;
 use tidegate_journal::SnapshotFolder;
 use tidegate_proto::feed::{FeedGroup, FeedServerOptions};
 use tidegate_proto::hub::{Hub, HubError, HubOptions, HubStats, PastError, StreamMeta};
@@ -179,22 +179,6 @@ enum Engine {
         report: flume::Receiver<CoreReport>,
         runtime: tokio::runtime::Handle,
     },
-}
-
-/// What the shards did where no group is held.
-fn no_shards() -> RuntimeReport {
-    RuntimeReport {
-        digest: Digest::default(),
-        stages: Vec::new(),
-        lanes: Vec::new(),
-        events: 0,
-        panics: 0,
-        restarts: 0,
-        quarantined: 0,
-        lost_in_restart: 0,
-        shards: Vec::new(),
-        failures: Vec::new(),
-    }
 }
 
 /// What subscribers are told of this server.
@@ -659,7 +643,7 @@ impl Live {
                 }
                 self.hub.wake();
                 let hub = egress.join().map_err(|_| LiveError::Failed { thread: "egress" })?;
-                let runtime = runtime.unwrap_or_else(no_shards);
+                let runtime = runtime.unwrap_or_default();
                 Ok(LiveReport { ingest: groups::reported(ingests), runtime, hub: hub.stats() })
             }
             Engine::Task { report, .. } => {

@@ -188,13 +188,27 @@ impl<'a> Packed<'a> {
     /// word. `into` is of no use then.
     pub fn unpack(&self, into: &mut Vec<Event>) -> Result<(), FrameError> {
         into.resize(usize::from(self.count), Event::default());
+        self.read(into.iter_mut(), |place, event| *place = event)
+    }
+
+    /// Whether [`Packed::unpack`] would find anything wrong, for less than it takes.
+    ///
+    /// # Errors
+    /// As [`Packed::unpack`].
+    pub fn check(&self) -> Result<(), FrameError> {
+        self.read(0..self.count, |_, _| ())
+    }
+
+    /// Reads the events, one for each of `to`.
+    #[inline]
+    fn read<P>(&self, to: impl Iterator<Item = P>, mut put: impl FnMut(P, Event)) -> Result<(), FrameError> {
         let units = self.scales.map(|exponent| 10u64.pow(u32::from(exponent.min(SCALE_MAX))));
         // The smallest i64 is one further from zero than the largest.
         let most = [i64::MAX as u64 / units[1] + u64::from(units[1] == 1), u64::MAX / units[2]];
         let (mut time, mut key, mut at) = (self.base, 0u32, 0usize);
         let mut magnitudes = [0u64; 2];
         let mut tail;
-        for event in into.iter_mut() {
+        for slot in to {
             // Behind the end of the body are zeros; that it was passed shows once, below.
             let window = match self.bytes.get(at..).and_then(<[u8]>::first_chunk::<WINDOW>) {
                 Some(window) => window,
@@ -218,7 +232,7 @@ impl<'a> Packed<'a> {
             let (first, second) = (unzigzag(field(2)), field(3));
             magnitudes[0] = magnitudes[0].max((first as i64).unsigned_abs());
             magnitudes[1] = magnitudes[1].max(second);
-            *event = Event {
+            let event = Event {
                 ts_event: time,
                 key,
                 source: 0,
@@ -226,6 +240,7 @@ impl<'a> Packed<'a> {
                 flags: window[1],
                 payload: [first.wrapping_mul(units[1]), second.wrapping_mul(units[2])],
             };
+            put(slot, event);
             at += usize::from(places[4]);
         }
         if at > self.bytes.len() {
@@ -495,7 +510,9 @@ mod tests {
             let Some((offset, head, body)) = buffer.next_frame()? else { return Ok(Vec::new()) };
             let mut found = Vec::new();
             if let Frame::Packed(packed) = Frame::read(offset, &head, body)? {
-                packed.unpack(&mut found)?;
+                let unpacked = packed.unpack(&mut found);
+                assert_eq!(packed.check(), unpacked, "checking finds what unpacking finds");
+                unpacked?;
             }
             Ok(found)
         };
@@ -537,7 +554,9 @@ mod tests {
                 bytes: &bytes,
                 offset: 0,
             };
-            packed.unpack(&mut Vec::new())
+            let unpacked = packed.unpack(&mut Vec::new());
+            assert_eq!(packed.check(), unpacked, "checking finds what unpacking finds");
+            unpacked
         };
         let limit = i64::MAX as u64 / 1_000;
         assert_eq!(body([0, 3, 0], zigzag(limit), u64::MAX), Ok(()));

@@ -106,7 +106,10 @@ impl Meta {
             }
             group.holders.retain(|holder| *holder != node);
             group.renewed.remove(&node);
+            group.gave_up.remove(&node);
             group.version += u64::from(had > group.isr.len() + group.elr.len());
+            self.left_copies(at, node);
+            let group = &mut self.groups[at];
             if group.leader.is_some_and(|leader| leader.node == node) {
                 self.elect(at, &mut leads);
             }

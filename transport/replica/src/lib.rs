@@ -7,6 +7,7 @@
 pub mod rules;
 
 pub mod book;
+pub mod copies;
 pub mod log;
 pub mod meta;
 
@@ -18,10 +19,12 @@ pub mod snapshot;
 pub mod wire;
 
 pub use book::{Book, NODES_MAX, Place};
+pub use copies::{Copies, CopyMove};
 pub use log::{Body, Entry, Log};
 pub use message::{Append, Message, SnapshotId};
 pub use meta::{
-    Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS, SlotMove, SlotMoves,
+    COMING_MAX, Coming, Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS,
+    SlotMove, SlotMoves,
     Slots,
 };
 pub use rebalance::{Eagerness, Move, Moves};

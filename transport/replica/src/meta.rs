@@ -1,10 +1,12 @@
 //! Metadata: who is who, who leads, who is in sync. A deterministic state machine; its commands come in one order, by consensus that is
 //! not ours ([`MetaStore`]).
 
+mod copies;
 mod elect;
 mod layout;
 mod moves;
 
+pub use copies::{COMING_MAX, Coming};
 pub use layout::{Layout, SLOTS, Slots};
 pub use moves::{SlotMove, SlotMoves};
 
@@ -72,6 +74,12 @@ pub struct Group {
     /// Newer incarnations that nodes have in this group alone: its replica there began anew while the others went on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub renewed: BTreeMap<NodeId, u64>,
+    /// A copy that is on its way to a node, which holds the group and may not have everything yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coming: Option<Coming>,
+    /// Nodes that gave a copy up, and in which incarnation: a copy that comes again is another one's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gave_up: BTreeMap<NodeId, u64>,
 }
 
 impl Group {
@@ -202,6 +210,35 @@ pub enum Command {
         /// The leader's epoch.
         epoch: u32,
     },
+    /// A node is to hold a group, in another one's place or beside all that do. An operator's wish.
+    MoveCopy {
+        /// Of which group.
+        #[serde(default, skip_serializing_if = "is_first")]
+        group: GroupId,
+        /// The version of its sets that this was decided by.
+        version: u64,
+        /// The node that is to hold it.
+        to: NodeId,
+        /// The node that is to hold it no longer, once the other one has everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<NodeId>,
+    },
+    /// A node holds a group that was on its way to it: it computes all that is committed.
+    TookUp {
+        /// Which group.
+        #[serde(default, skip_serializing_if = "is_first")]
+        group: GroupId,
+        /// Who.
+        member: Member,
+    },
+    /// A copy that is on its way is not to come any more. An operator's wish.
+    StopCopy {
+        /// Of which group.
+        #[serde(default, skip_serializing_if = "is_first")]
+        group: GroupId,
+        /// The version of its sets that this was decided by.
+        version: u64,
+    },
 }
 
 /// Why a command is refused. Each reason holds for ever, so a command that was refused once can never be accepted later, and whoever
@@ -244,6 +281,9 @@ pub enum Rejection {
     /// Another slot is on its way. Not for ever.
     #[error("slot {0} is on its way, and one moves at a time")]
     Busy(u16),
+    /// Something else comes first. (Then it may be, by another command.)
+    #[error("not yet: {0}")]
+    NotYet(&'static str),
     /// The command makes no sense in any state.
     #[error("{0}")]
     Malformed(&'static str),
@@ -359,6 +399,8 @@ impl Meta {
             lineage: 1,
             holders: if all { Vec::new() } else { placed },
             renewed: BTreeMap::new(),
+            coming: None,
+            gave_up: BTreeMap::new(),
         };
         let groups: Vec<Group> = layout.place().into_iter().map(group).collect();
         Self {
@@ -402,11 +444,12 @@ impl Meta {
         Some(known.max(renewed))
     }
 
-    /// Whether this incarnation is its node's newest in a group, and the node was not fenced.
+    /// Whether this incarnation is its node's newest in a group, did not give a copy of it up, and the node was not fenced.
     #[must_use]
     pub fn is_live(&self, group: GroupId, member: Member) -> bool {
         self.nodes.get(&member.node).is_some_and(|node| !node.fenced)
             && self.newest(group, member.node) == Some(member.incarnation)
+            && !self.has_given_up(group, member)
     }
 
     /// Whether a node holds a group.
@@ -481,6 +524,9 @@ impl Meta {
             }
             Command::SlotArrived { slot, step, epoch } => self.slot_arrived(*slot, *step, *epoch)?,
             Command::SlotStays { slot, step, epoch } => self.slot_stays(*slot, *step, *epoch)?,
+            Command::MoveCopy { group, version, to, from } => self.move_copy(*group, *version, *to, *from)?,
+            Command::TookUp { group, member } => self.took_up(*group, *member)?,
+            Command::StopCopy { group, version } => self.stop_copy(*group, *version)?,
         }
         self.revision += 1;
         Ok(())
@@ -519,6 +565,7 @@ impl Meta {
             let lossy = lossy || reached && lost.iter().any(|group| usize::from(*group) == at);
             let group = &mut self.groups[at];
             group.renewed.remove(&member.node);
+            group.gave_up.remove(&member.node);
             let led = group.leader.is_some_and(|leader| leader.node == member.node);
             self.come(at, member, lossy);
             // Whoever holds nothing of a group is no help to it.

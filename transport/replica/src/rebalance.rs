@@ -114,7 +114,8 @@ fn heirs(meta: &Meta, id: GroupId) -> impl Iterator<Item = Member> {
     let isr = group.map_or(&[][..], |group| &group.isr[..]);
     let leader = group.and_then(|group| group.leader);
     isr.iter().copied().filter(move |member| {
-        Some(*member) != leader && meta.is_live(id, *member) && !meta.drained.contains(&member.node)
+        let computes = !meta.is_coming(id, member.node) && !meta.drained.contains(&member.node);
+        Some(*member) != leader && meta.is_live(id, *member) && computes
     })
 }
 

@@ -68,11 +68,21 @@ pub enum Rule {
     LeaveKeepsEnough,
     /// Who has left is refused when it registers, and so is its number.
     LeftStaysOut,
+    /// A copy goes only once the one that replaces it is in sync.
+    CopyInSyncFirst,
+    /// No copy goes whose group would have too few in sync without it.
+    CopyKeepsEnough,
+    /// One copy at a time comes to a group, and to a node.
+    CopiesOneByOne,
+    /// A start of a node that was let go from a group counts there no more, and takes up no other copy of it.
+    CopyComesAnew,
+    /// A node removes a copy only by metadata that knows this start of it.
+    GivesUpConfirmed,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 36] = [
         Self::CleanElection,
         Self::LossyLeaves,
         Self::DedupeFromLog,
@@ -104,6 +114,11 @@ impl Rule {
         Self::RenewIsNewer,
         Self::LeaveKeepsEnough,
         Self::LeftStaysOut,
+        Self::CopyInSyncFirst,
+        Self::CopyKeepsEnough,
+        Self::CopiesOneByOne,
+        Self::CopyComesAnew,
+        Self::GivesUpConfirmed,
     ];
 }
 

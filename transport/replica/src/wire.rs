@@ -316,26 +316,26 @@ fn input_bytes(entry: &Entry<Bytes>) -> usize {
 /// Appends an entry: the same bytes as in an append, for a log that is kept.
 pub fn encode_entry(entry: &Entry<Bytes>, out: &mut Vec<u8>) {
     let input = if let Body::Input { input, .. } = &entry.body { &input[..] } else { &[] };
-    encode_entry_with(entry, input, out);
+    encode_entry_head(entry, input.len(), out);
+    out.extend_from_slice(input);
 }
 
-/// The same with another input in place of its own; a digest has none.
-pub fn encode_entry_with(entry: &Entry<Bytes>, input: &[u8], out: &mut Vec<u8>) {
-    let (kind, source, first, second, payload) = match &entry.body {
-        Body::Input { source, sequence, .. } => (1, *source, *sequence, 0, input),
-        Body::Digest { at, value } => (2, 0, *at, *value, &[][..]),
+/// The head of an entry whose input is another one, of so many bytes, which are to follow; a digest has none.
+pub fn encode_entry_head(entry: &Entry<Bytes>, input_bytes: usize, out: &mut Vec<u8>) {
+    let (kind, source, first, second, bytes) = match &entry.body {
+        Body::Input { source, sequence, .. } => (1, *source, *sequence, 0, input_bytes),
+        Body::Digest { at, value } => (2, 0, *at, *value, 0),
     };
     let head = EntryHead {
         epoch: U32::new(entry.epoch),
         kind,
         reserved: [0; 3],
         source: U32::new(source),
-        bytes: U32::new(payload.len() as u32),
+        bytes: U32::new(bytes as u32),
         first: U64::new(first),
         second: U64::new(second),
     };
     out.extend_from_slice(head.as_bytes());
-    out.extend_from_slice(payload);
 }
 
 /// Bytes behind a head, as the head says; what is wrong with it is known before anything is read or set aside.

@@ -46,11 +46,13 @@ pub enum Kind {
     Heartbleed,
     /// A service that neither the host nor others were seen to use.
     RareEdge,
+    /// Names that a program made up, asked for one after the other, none of which there is.
+    Dga,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::VerticalScan,
         Self::HorizontalScan,
         Self::SynFlood,
@@ -70,6 +72,7 @@ impl Kind {
         Self::FailureBurst,
         Self::Heartbleed,
         Self::RareEdge,
+        Self::Dga,
     ];
 
     /// Name in reports.
@@ -95,6 +98,7 @@ impl Kind {
             Self::FailureBurst => "failure-burst",
             Self::Heartbleed => "heartbleed",
             Self::RareEdge => "rare-edge",
+            Self::Dga => "dga",
         }
     }
 
@@ -119,6 +123,7 @@ impl Kind {
             Self::FailureBurst => "T1008",
             Self::Heartbleed => "T1190",
             Self::RareEdge => "T1571",
+            Self::Dga => "T1568.002",
         }
     }
 }

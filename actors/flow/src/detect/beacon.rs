@@ -8,6 +8,7 @@
 use super::alert::{Alert, Alerts, Kind, Range, Severity};
 use super::evidence::Measure;
 use super::host::{Hosts, furthest};
+use super::login::Logins;
 use crate::record::FlowRecord;
 use crate::table::SECOND;
 
@@ -91,7 +92,14 @@ impl Calls {
     /// Takes a flow that ended and is not the first of its edge: one to outside, since inside a site regular connections are
     /// monitoring, far more often than not, and calls home go out.
     #[inline]
-    pub(super) fn again(&mut self, record: &FlowRecord, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
+    pub(super) fn again(
+        &mut self,
+        record: &FlowRecord,
+        now: u64,
+        logins: &Logins,
+        hosts: &mut Hosts,
+        alerts: &mut Alerts,
+    ) {
         let call = Call::of(record);
         let at = self.count as usize;
         self.count += 1;
@@ -107,7 +115,7 @@ impl Calls {
         let is_due = count >= STARTS_MIN && (count <= STARTS_MAX || count.is_multiple_of(JUDGED_EVERY));
         self.unjudged = self.unjudged.saturating_sub(1);
         if is_due && self.unjudged == 0 {
-            self.unjudged = ring.judge(self.count, record, now, hosts, alerts);
+            self.unjudged = ring.judge(self.count, record, now, logins, hosts, alerts);
         }
     }
 
@@ -149,6 +157,7 @@ impl Ring {
         count: u64,
         record: &FlowRecord,
         now: u64,
+        logins: &Logins,
         hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) -> u32 {
@@ -162,9 +171,13 @@ impl Ring {
         let last = &mut last[..held.len()];
         last.sort_unstable_by_key(|call| (call.start_ns, call.number));
         let Some(found) = judge(last) else { return 0 };
+        // What is tried at regular times is a login where nearly every call was one: then that is what it is.
+        let calls = last.len() as u32;
+        let guesses =
+            (found.times >= 1.0).then(|| logins.guesses(record, calls, found.period_ns, now)).flatten();
         // Guessing passwords and scanning are regular too, and said already.
         let said = [Kind::BruteForce, Kind::VerticalScan, Kind::HorizontalScan, Kind::FailureBurst];
-        if said.iter().any(|&kind| alerts.is_on(kind, originator, now)) {
+        if guesses.is_none() && said.iter().any(|&kind| alerts.is_on(kind, originator, now)) {
             return 0;
         }
         if found.times < 1.0 {
@@ -174,6 +187,19 @@ impl Ring {
         let probability = alerts.weigh(Measure::Regular, furthest(hosts, originator), found.times);
         let mut range = Range::at(last[0].number, last[0].start_ns);
         range.cover(record.packets.1, record.last_ns);
+        if let Some(guesses) = guesses {
+            alerts.raise(
+                Alert::new(Kind::BruteForce, originator, range, now)
+                    .against(responder, Some(responder_port))
+                    .rated(Severity::Low, probability, guesses.method)
+                    .because("calls at regular times", calls, STARTS_MIN as f64)
+                    .because("logins that failed, or look like it", guesses.count, 0.0)
+                    .because("period in seconds", found.period_ns / SECOND as f64, 0.0)
+                    .because("spread of intervals over their median", found.spread, SPREAD_MAX)
+                    .because("alignment of starts", found.aligned, ALIGNED_MIN),
+            );
+            return 0;
+        }
         alerts.raise(
             Alert::new(Kind::Beacon, originator, range, now)
                 .against(responder, Some(responder_port))

@@ -5,6 +5,7 @@ use super::alert::{Alert, Alerts, Kind, Range, Severity};
 use super::beacon::{self, Call, Calls};
 use super::evidence::Measure;
 use super::host::{Ends, Hosts, furthest};
+use super::login::Logins;
 use crate::hash::{Line, Place, Recent, shorter};
 use crate::packet::protocol;
 use crate::record::FlowRecord;
@@ -38,6 +39,12 @@ pub struct Habits {
 }
 
 impl Habits {
+    /// When the host was first seen to ask for anything; 0 before that.
+    #[inline]
+    pub(super) fn since_ns(&self) -> u64 {
+        self.since_ns
+    }
+
     /// Reads its lines; changes nothing, and what comes back means nothing.
     #[inline]
     pub(super) fn touch(&self) -> u64 {
@@ -70,7 +77,7 @@ impl Edges {
         record: &FlowRecord,
         ends: &Ends,
         (edge, at): (u64, Place),
-        now: u64,
+        (now, logins): (u64, &Logins),
         hosts: &mut Hosts,
         alerts: &mut Alerts,
     ) {
@@ -98,7 +105,7 @@ impl Edges {
             habits.new_ns = habits.new_ns.max(now);
             self.judge(record, ends, before, now, hosts, alerts);
         } else if !ends.responder_is_private && !beacon::is_regular(record.responder_port) {
-            calls.again(record, now, hosts, alerts);
+            calls.again(record, now, logins, hosts, alerts);
         }
     }
 

@@ -49,7 +49,7 @@ pub enum Measure {
     Forms,
     /// How regular calls are.
     Regular,
-    /// Names that carry data.
+    /// Names that carry data, or that were made up and of which there is none.
     Carriers,
     /// Echoes that carry data.
     Echoes,

@@ -45,6 +45,12 @@ pub enum Service {
     Redis,
     /// Tickets of a domain.
     Kerberos,
+    /// MongoDB.
+    Mongo,
+    /// Control of media, cameras above all.
+    Rtsp,
+    /// Calls, over UDP or TCP.
+    Sip,
 }
 
 impl Service {
@@ -70,6 +76,9 @@ impl Service {
             Self::MsSql => "mssql",
             Self::Redis => "redis",
             Self::Kerberos => "kerberos",
+            Self::Mongo => "mongodb",
+            Self::Rtsp => "rtsp",
+            Self::Sip => "sip",
         }
     }
 
@@ -123,6 +132,8 @@ pub struct Inspection {
     pub heartbeat: u16,
     /// The originator completed the handshake, or was counted as not having done so.
     pub completed: bool,
+    /// What follows is TLS, begun within the service: STARTTLS and its like. Nothing of it is read.
+    pub encrypted: bool,
     /// The flow was found guilty of something said once per flow.
     pub told: bool,
     /// Packets with payload that did not show what is spoken; past [`LOOKS_MAX`] no more are looked at.
@@ -185,6 +196,12 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
         }
         seen.service = recognise(from_originator, port, bytes);
         seen.looks += 1;
+    }
+    if from_originator && !seen.encrypted && may_upgrade(seen.service) {
+        seen.encrypted = matches!(bytes, [0x16, 3, 0..=4, _, _, 1, ..]);
+    }
+    if seen.encrypted {
+        return None;
     }
     match (seen.service, from_originator) {
         (Service::Unknown, _) => None,
@@ -265,14 +282,20 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
             .any(|word| has(text, word));
             refused.then_some(Finding::LoginFailed)
         }
-        (Service::Http, true) => {
+        (Service::Http | Service::Rtsp | Service::Sip, true) => {
             request(seen, bytes);
-            is_request(bytes).then_some(Finding::Requested)
+            (seen.service == Service::Http && is_request(bytes)).then_some(Finding::Requested)
         }
-        (Service::Http, false) => {
+        (Service::Http | Service::Rtsp | Service::Sip, false) => {
             let asked = std::mem::take(&mut seen.login_asked);
-            let status = bytes.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
-            match status {
+            let version = [&b"HTTP/1."[..], b"RTSP/1.", b"SIP/2."];
+            let rest = version.iter().find_map(|version| bytes.strip_prefix(*version));
+            match rest.and_then(|rest| rest.get(2..5)) {
+                // Of calls: that it is on its way. Of a registration with a name: not with this password.
+                Some([b'1', ..]) if seen.service == Service::Sip => None,
+                Some(b"403") if seen.service == Service::Sip && seen.credentials => {
+                    Some(Finding::LoginFailed)
+                }
                 // Whoever says no name is asked for one: that is no refusal yet, and no page either.
                 Some(b"401" | b"407") if !asked && !seen.credentials => None,
                 Some(b"401" | b"407") => Some(Finding::LoginFailed),
@@ -332,6 +355,15 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
             b'+' => Some(Finding::LoginTaken),
             _ => None,
         },
+        (Service::Mongo, false) => {
+            let head = &bytes[..bytes.len().min(400)];
+            if has(head, b"AuthenticationFailed") {
+                Some(Finding::LoginFailed)
+            } else {
+                // The last word of an exchange that went well.
+                has(head, b"\x08done\0\x01").then_some(Finding::LoginTaken)
+            }
+        }
         // A ticket; or an error whose code says that the password is wrong, or that nobody has this name.
         (Service::Kerberos, false) => match bytes.get(4) {
             Some(0x6b) => Some(Finding::LoginTaken),
@@ -359,7 +391,7 @@ fn recognise(from_originator: bool, port: u16, bytes: &[u8]) -> Service {
     }
     if from_originator {
         if is_request(bytes) {
-            return Service::Http;
+            return spoken(bytes);
         }
         // A connection request of X.224 in a TPKT.
         if matches!(bytes, [3, 0, _, _, _, 0xe0, ..]) {
@@ -371,6 +403,15 @@ fn recognise(from_originator: bool, port: u16, bytes: &[u8]) -> Service {
             389 | 3268 => Service::Ldap,
             5432 => Service::Postgres,
             88 => Service::Kerberos,
+            // The question whether to go on in TLS.
+            _ if matches!(bytes, [0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f]) => Service::Postgres,
+            // A message says how long it is, and is of the kind that all are today.
+            _ if bytes.get(12..16) == Some(&[0xdd, 7, 0, 0])
+                && bytes.get(..4).and_then(|raw| raw.try_into().ok()).map(u32::from_le_bytes)
+                    == Some(bytes.len() as u32) =>
+            {
+                Service::Mongo
+            }
             // The first packet of version 3 says how long it is; so does that of TDS.
             _ if long(2) == Some(bytes.len()) && matches!(bytes, [0, 0, _, _, 0, 3, 0, 0, ..]) => {
                 Service::Postgres
@@ -400,11 +441,49 @@ fn recognise(from_originator: bool, port: u16, bytes: &[u8]) -> Service {
     }
 }
 
+/// Services that may go on in TLS on the same connection.
+const fn may_upgrade(service: Service) -> bool {
+    matches!(
+        service,
+        Service::Ftp
+            | Service::Smtp
+            | Service::Pop3
+            | Service::Imap
+            | Service::MySql
+            | Service::Postgres
+            | Service::Ldap
+    )
+}
+
 /// Whether a request begins here.
 fn is_request(bytes: &[u8]) -> bool {
-    const METHODS: [&[u8]; 9] =
-        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"PROPFIND ", b"CONNECT ", b"DELETE ", b"PATCH "];
+    const METHODS: [&[u8]; 12] = [
+        b"GET ",
+        b"POST ",
+        b"HEAD ",
+        b"PUT ",
+        b"OPTIONS ",
+        b"PROPFIND ",
+        b"CONNECT ",
+        b"DELETE ",
+        b"PATCH ",
+        b"DESCRIBE ",
+        b"REGISTER ",
+        b"INVITE ",
+    ];
     METHODS.iter().any(|method| bytes.starts_with(method))
+}
+
+/// What a request is one of: three protocols have the same form.
+fn spoken(bytes: &[u8]) -> Service {
+    let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    if line.ends_with(b" RTSP/1.0") {
+        Service::Rtsp
+    } else if line.ends_with(b" SIP/2.0") {
+        Service::Sip
+    } else {
+        Service::Http
+    }
 }
 
 /// A POST to a path that is about logging in, or a request that has a password among its fields.
@@ -453,7 +532,10 @@ fn request(seen: &mut Inspection, bytes: &[u8]) {
             seen.request = Part::Form;
         } else if let Some(value) = credentials(line) {
             seen.credentials = true;
-            seen.secret = secret(seen.secret, value);
+            // An answer to a challenge is another each time, whatever the password: of cameras and telephones, which ask again and again by
+            // themselves, it counts as the same.
+            let is_answer = seen.service != Service::Http && !has(&value[..value.len().min(8)], b"basic");
+            seen.secret = if is_answer { 1 } else { secret(seen.secret, value) };
         }
     }
     if seen.request == Part::Form && !rest.is_empty() {

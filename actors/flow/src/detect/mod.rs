@@ -120,6 +120,8 @@ const TALKERS_MAX: usize = 1 << 16;
 const FAILING_WORDS: usize = 1 << 12;
 /// Words of 64 services.
 const HALF_OPEN_WORDS: usize = 1 << 10;
+/// Calls over UDP.
+const SIP: u16 = 5060;
 
 impl Detectors {
     /// The alerts so far, in order of being raised.
@@ -303,7 +305,7 @@ impl Detectors {
     #[inline]
     fn called(&mut self, record: &FlowRecord, ahead: &Ahead, now: u64) {
         let edge = (ahead.edge, ahead.edge_at);
-        self.edges.ended(record, &ahead.ends, edge, now, &mut self.hosts, &mut self.alerts);
+        self.edges.ended(record, &ahead.ends, edge, (now, &self.logins), &mut self.hosts, &mut self.alerts);
     }
 
     #[inline]
@@ -357,6 +359,37 @@ impl Detectors {
         self.floods.connection(record, at, half_open, now, &mut self.hosts, &mut self.alerts);
     }
 
+    /// Takes what the payload of a packet shows.
+    #[inline]
+    fn shown(&mut self, flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) {
+        match inspect::inspect(flow, from_originator, packet) {
+            Some(Finding::Heartbleed { claimed, sent }) if !flow.inspection.told => {
+                flow.inspection.told = true;
+                let record = &flow.record;
+                let at = Range::at(packet.number, packet.ts);
+                self.alerts.raise(
+                    Alert::new(Kind::Heartbleed, record.originator, at, packet.ts)
+                        .against(record.responder, Some(record.responder_port))
+                        .rated(Severity::High, 0.99, "tls")
+                        .because("bytes claimed or answered", claimed, sent),
+                );
+            }
+            Some(Finding::Heartbleed { .. }) | None => {}
+            Some(Finding::Requested) => {
+                let datagram = datagram(&flow.record, packet.ts);
+                self.floods.requested(&datagram, &mut self.hosts, &mut self.alerts);
+            }
+            Some(Finding::AdminShare) => {
+                let (record, at) = (&flow.record, (packet.number, packet.ts));
+                self.volumes.shared(record, at, &mut self.hosts, &mut self.alerts);
+            }
+            Some(finding) => {
+                let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
+                self.logins.found(flow, finding, (packet.number, packet.ts), hosts, alerts);
+            }
+        }
+    }
+
     fn heard(&mut self, ip: crate::address::Ip, port: u16, now: u64) {
         *self.talkers.entry(hash_of(&(ip, port)), || now) = now;
     }
@@ -403,38 +436,14 @@ impl Watch for Detectors {
                 if packet.payload.is_empty() || packet.fragment == Fragment::Later {
                     return;
                 }
-                match inspect::inspect(flow, from_originator, packet) {
-                    Some(Finding::Heartbleed { claimed, sent }) if !flow.inspection.told => {
-                        flow.inspection.told = true;
-                        let record = &flow.record;
-                        self.alerts.raise(
-                            Alert::new(
-                                Kind::Heartbleed,
-                                record.originator,
-                                Range::at(packet.number, packet.ts),
-                                packet.ts,
-                            )
-                            .against(record.responder, Some(record.responder_port))
-                            .rated(Severity::High, 0.99, "tls")
-                            .because("bytes claimed or answered", claimed, sent),
-                        );
-                    }
-                    Some(Finding::Heartbleed { .. }) | None => {}
-                    Some(Finding::Requested) => {
-                        let datagram = datagram(&flow.record, packet.ts);
-                        self.floods.requested(&datagram, &mut self.hosts, &mut self.alerts);
-                    }
-                    Some(Finding::AdminShare) => {
-                        let (record, at) = (&flow.record, (packet.number, packet.ts));
-                        self.volumes.shared(record, at, &mut self.hosts, &mut self.alerts);
-                    }
-                    Some(finding) => {
-                        let (hosts, alerts) = (&mut self.hosts, &mut self.alerts);
-                        self.logins.found(flow, finding, (packet.number, packet.ts), hosts, alerts);
-                    }
-                }
+                self.shown(flow, from_originator, packet);
             }
             protocol::UDP => {
+                if (packet.target_port == SIP || packet.source_port == SIP)
+                    && packet.fragment != Fragment::Later
+                {
+                    self.shown(flow, from_originator, packet);
+                }
                 let record = &flow.record;
                 if from_originator && record.sent.packets > 1 && record.received.packets == 0 {
                     let datagram = Datagram { bytes: packet.ip_bytes, ..datagram(record, packet.ts) };
@@ -506,6 +515,7 @@ impl Watch for Detectors {
         } else if record.received.bytes == 0 && record.sent.bytes > 0 && record.sent.bytes < 2_048 {
             self.floods.stalled(&datagram(record, now), &mut self.hosts, &mut self.alerts);
         }
+        self.volumes.goes_on(&flow.record, now, &mut self.hosts, &mut self.alerts);
     }
 
     fn stepped(&mut self) {

@@ -323,7 +323,7 @@ impl Scans {
             return;
         }
         self.ports(outcome, hosts, alerts);
-        if probe == Probe::Syn {
+        if probe == Probe::Syn && !ends.responder_is_private {
             self.failing(outcome, hosts, alerts);
         }
         if !matches!(probe, Probe::Ack | Probe::Reset) {
@@ -525,9 +525,9 @@ impl Scans {
         }
     }
 
-    /// One service of one host that fails every time: what an implant does whose controller is gone, or a broken program. A person
+    /// One service of one host outside that fails every time: what an implant does whose controller is gone, or a broken program. A person
     /// stops after a few, and well-made programs wait longer each time, so that 100 within the silence allowed are
-    /// hours of them.
+    /// hours of them. Inside a site monitoring and balances ask for what is down for as long as it is.
     #[inline(never)]
     fn failing(&mut self, outcome: &Outcome<'_>, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Outcome { record, port, .. } = *outcome;
@@ -540,7 +540,7 @@ impl Scans {
         if steps || is_due {
             let span = tries.range.span_ns() as f64 / SECOND as f64;
             // Faster than ten a second is a flood, and told as such.
-            if span * 10.0 >= f64::from(tries.failures) && source != target {
+            if span * 10.0 >= f64::from(tries.failures) {
                 let times = f64::from(tries.failures) / f64::from(FAILURES_MIN);
                 let probability = alerts.weigh(Measure::Failures, furthest(hosts, source), times);
                 if !is_due {

@@ -14,7 +14,7 @@ use crate::table::SECOND;
 pub const WINDOW_NS: u64 = 300 * SECOND;
 /// Windows a host must have been seen for: before that it is being learnt, and nothing is said.
 pub const WINDOWS_MIN: u32 = 6;
-/// Bytes to one address in a window below which nothing is said, whatever the history.
+/// Bytes to one network ([`Ip::is_beside`]) in a window below which nothing is said, whatever the history.
 pub const BYTES_MIN: u64 = 20_000_000;
 /// Times the largest window so far.
 pub const TIMES_MIN: f64 = 5.0;
@@ -30,8 +30,12 @@ pub const FADE_NS: u64 = 10_800 * SECOND;
 pub const SITE_BACK_MIN: u64 = 10;
 /// Hosts whose administrative shares are opened within the window. Nobody but an administrator does that, and programs that spread by it.
 pub const SHARES_MIN: u32 = 3;
-/// Hosts newly administered within the window.
+/// Hosts newly administered within the window, by one host or by those that it reached like that.
 pub const NEW_HOSTS_MIN: u32 = 5;
+/// Hosts one behind the other of which each was newly administered from the one before: an administrator passes one host on his way to another.
+pub const HOPS_MIN: u32 = 3;
+/// Hosts reached remembered.
+const REACHED_MAX: usize = 1 << 12;
 const TRACKED_MAX: usize = 1 << 14;
 /// Hosts that open administrative shares.
 const SHARES_MAX: usize = 1 << 12;
@@ -47,7 +51,7 @@ fn is_admin(port: u16) -> bool {
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
 pub struct Volume {
-    /// Receiver of most in this window (Misra and Gries with one counter).
+    /// Receiver of most in this window, or another of its network (Misra and Gries with one counter).
     main: Ip,
     /// Where this window's flows are; means nothing before `in_window`.
     range: Range,
@@ -70,10 +74,20 @@ struct Administrator {
     since: u64,
 }
 
+/// How a host was reached that was newly administered.
+#[derive(Debug, Clone, Copy)]
+struct Reached {
+    first: Ip,
+    hops: u32,
+    at_ns: u64,
+}
+
 /// The detector.
 #[derive(Debug, Clone)]
 pub struct Volumes {
     administrators: Recent<Ip, Administrator>,
+    /// Hosts newly administered of late: by whom in the beginning, and at which step from there.
+    reached: Recent<Ip, Reached>,
     shares: Recent<Ip, Administrator>,
     edges: Recent<(Ip, Ip, u16), ()>,
     site: Site,
@@ -83,6 +97,7 @@ impl Default for Volumes {
     fn default() -> Self {
         Self {
             administrators: Recent::new(TRACKED_MAX),
+            reached: Recent::new(REACHED_MAX),
             shares: Recent::new(SHARES_MAX),
             edges: Recent::new(EDGES_MAX),
             site: Site::default(),
@@ -190,23 +205,44 @@ impl Volumes {
             out(record, ends, told, now, hosts, &mut self.site, alerts);
         }
         if record.protocol == protocol::TCP && is_admin(record.responder_port) {
+            let answered = matches!(
+                record.state,
+                ConnState::S1
+                    | ConnState::S2
+                    | ConnState::S3
+                    | ConnState::Sf
+                    | ConnState::RstO
+                    | ConnState::RstR
+            );
+            if answered {
+                self.administered(record, now, hosts, alerts);
+            }
+        }
+    }
+
+    /// Takes a connection that was answered a while ago and goes on: who goes from host to host leaves them open behind him, and the first ends
+    /// last.
+    pub fn goes_on(&mut self, record: &FlowRecord, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
+        if is_admin(record.responder_port) && record.sent.bytes > 0 && record.received.bytes > 0 {
             self.administered(record, now, hosts, alerts);
         }
     }
 
+    /// Takes a connection to administer a host, which was answered.
     #[inline(never)]
     fn administered(&mut self, record: &FlowRecord, now: u64, hosts: &mut Hosts, alerts: &mut Alerts) {
         let (originator, responder, port) = (record.originator, record.responder, record.responder_port);
-        let answered = matches!(
-            record.state,
-            ConnState::S1 | ConnState::S2 | ConnState::S3 | ConnState::Sf | ConnState::RstO | ConnState::RstR
-        );
-        if !answered || !originator.is_private() || !responder.is_private() || originator == responder {
+        if !originator.is_private() || !responder.is_private() || originator == responder {
             return;
         }
         let mut known = true;
         self.edges.entry((originator, responder, port), || known = false);
-        let since_ns = hosts.entry(originator, Default::default).volume.seen_since(now);
+        let host = hosts.entry(originator, Host::default);
+        // Since it asked for anything, or sent something out.
+        let since_ns = match host.habits.since_ns() {
+            0 => host.volume.seen_since(now),
+            since_ns => since_ns.min(host.volume.seen_since(now)),
+        };
         // Half an hour of the host is what "never before" rests on.
         if known || now.saturating_sub(since_ns) < u64::from(WINDOWS_MIN) * WINDOW_NS {
             return;
@@ -216,21 +252,35 @@ impl Volumes {
             range: Range::at(record.packets.0, record.start_ns),
             since: now,
         };
-        let host = self.administrators.entry(originator, new);
+        // What a host does that was itself reached like that of late is done by who reached it.
+        let way = self.reached.find(&originator).filter(|way| now.saturating_sub(way.at_ns) <= 2 * WINDOW_NS);
+        let (first, hops) = way.map_or((originator, 1), |way| (way.first, way.hops + 1));
+        if responder != first {
+            let way = Reached { first, hops, at_ns: now };
+            *self.reached.entry(responder, || way) = way;
+        }
+        let host = self.administrators.entry(first, new);
         if now.saturating_sub(host.since) > 2 * WINDOW_NS {
             *host = new();
         }
         host.new_hosts.insert(hash_of(&responder));
+        host.range.cover(record.packets.0, record.start_ns);
         host.range.cover(record.packets.1, record.last_ns);
         let count = host.new_hosts.count();
-        let times = f64::from(count) / f64::from(NEW_HOSTS_MIN);
-        let probability = alerts.weigh(Measure::Administered, furthest(hosts, originator), times);
-        if count >= NEW_HOSTS_MIN {
+        let is_way = hops >= HOPS_MIN;
+        let times = (f64::from(count) / f64::from(NEW_HOSTS_MIN)).max(f64::from(hops) / f64::from(HOPS_MIN));
+        let probability = alerts.weigh(Measure::Administered, furthest(hosts, first), times);
+        if count >= NEW_HOSTS_MIN || is_way {
+            let (severity, method) = match count >= NEW_HOSTS_MIN {
+                true => (Severity::High, "new edges"),
+                false => (Severity::Medium, "hops"),
+            };
             alerts.raise(
-                Alert::new(Kind::LateralMovement, originator, host.range, now)
+                Alert::new(Kind::LateralMovement, first, host.range, now)
                     .against(responder, Some(port))
-                    .rated(Severity::High, probability, "new edges")
+                    .rated(severity, probability, method)
                     .because("hosts administered for the first time in 10 min", count, 1.0)
+                    .because("hosts one behind the other", hops, HOPS_MIN - 1)
                     .because(
                         "minutes of history",
                         now.saturating_sub(since_ns) as f64 / (60 * SECOND) as f64,
@@ -286,6 +336,7 @@ impl Volumes {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.administrators.bytes(|host| host.new_hosts.owned_bytes())
+            + self.reached.bytes(|_| 0)
             + self.shares.bytes(|host| host.new_hosts.owned_bytes())
             + self.edges.bytes(|_| 0)
             + self.site.senders.owned_bytes()
@@ -294,7 +345,7 @@ impl Volumes {
     /// Entries forgotten for lack of room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.administrators.dropped() + self.shares.dropped() + self.edges.dropped()
+        self.administrators.dropped() + self.reached.dropped() + self.shares.dropped() + self.edges.dropped()
     }
 }
 
@@ -349,7 +400,8 @@ fn out(
     host.range.cover(record.packets.0, record.start_ns);
     host.range.cover(record.packets.1, record.last_ns);
     host.all_bytes = host.all_bytes.saturating_add(bytes);
-    if host.main == record.responder || host.main_bytes == 0 {
+    // Services that take files have several addresses side by side, and clients use them by turns.
+    if host.main.is_beside(record.responder) || host.main_bytes == 0 {
         host.main = record.responder;
         host.main_bytes = host.main_bytes.saturating_add(bytes);
     } else if host.main_bytes >= bytes {
@@ -400,7 +452,7 @@ fn unlike_before(
         Alert::new(Kind::DataExfiltration, record.originator, host.range, now)
             .against(host.main, Some(record.responder_port))
             .rated(Severity::High, probability, "volume")
-            .because("bytes out to one address in 5 min", host.main_bytes as f64, usual)
+            .because("bytes out to one network in 5 min", host.main_bytes as f64, usual)
             .because("times the largest window before", times, 1.0)
             .because("windows of history", host.windows, WINDOWS_MIN),
     );
@@ -419,7 +471,11 @@ fn unlike_site(
 ) -> bool {
     let on = |alerts: &Alerts| alerts.is_on(Kind::DataExfiltration, record.originator, now);
     let Some(others) = site.others(record.originator, now) else { return on(alerts) };
-    let usual = others.max(1_000_000) as f64;
+    // Who sends seldom needs long for a history of windows. Half an hour after it was first seen what it sent before counts all the same:
+    // the same copy again is a habit of its own.
+    let is_old = now.saturating_sub(host.since_ns) >= u64::from(WINDOWS_MIN) * WINDOW_NS;
+    let own = if is_old { host.largest as f64 * (TIMES_MIN / SITE_TIMES_MIN) } else { 0.0 };
+    let usual = own.max(others.max(1_000_000) as f64);
     let times = host.main_bytes as f64 / usual;
     let goes_out = bytes > back.saturating_mul(SITE_BACK_MIN);
     if times < SITE_TIMES_MIN || !goes_out {
@@ -433,7 +489,7 @@ fn unlike_site(
         Alert::new(Kind::DataExfiltration, record.originator, host.range, now)
             .against(host.main, Some(record.responder_port))
             .rated(Severity::Medium, probability, "volume, against the site")
-            .because("bytes out to one address in 5 min", host.main_bytes as f64, usual)
+            .because("bytes out to one network in 5 min", host.main_bytes as f64, usual)
             .because("times the most of any other host", times, 1.0)
             .because("hosts that send out", site.senders.count(), SITE_HOSTS_MIN),
     );

@@ -3,8 +3,12 @@
 mod attacks;
 mod benign;
 mod bounded;
+mod carried;
 mod edges;
 mod flows;
 mod guesses;
+mod hidden;
 mod net;
+mod quiet_sites;
 mod shapes;
+mod site;

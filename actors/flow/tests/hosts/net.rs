@@ -55,10 +55,42 @@ pub(crate) struct Sent {
 
 #[derive(Clone)]
 pub(crate) enum What {
-    Tcp { from: (Ip, u16), to: (Ip, u16), flags: u8, seq: u32, ack: u32, payload: Vec<u8> },
-    Udp { from: (Ip, u16), to: (Ip, u16), payload: Vec<u8>, ttl: u8 },
-    Icmp { from: Ip, to: Ip, kind: u8, code: u8, rest: u32, payload: Vec<u8> },
-    Arp { reply: bool, mac: [u8; 6], sender: Ip, target: Ip },
+    Tcp {
+        from: (Ip, u16),
+        to: (Ip, u16),
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        payload: Vec<u8>,
+    },
+    /// So many bytes of a transfer, as a card hands them over: more than a frame at once.
+    Bulk {
+        from: (Ip, u16),
+        to: (Ip, u16),
+        seq: u32,
+        ack: u32,
+        bytes: u16,
+    },
+    Udp {
+        from: (Ip, u16),
+        to: (Ip, u16),
+        payload: Vec<u8>,
+        ttl: u8,
+    },
+    Icmp {
+        from: Ip,
+        to: Ip,
+        kind: u8,
+        code: u8,
+        rest: u32,
+        payload: Vec<u8>,
+    },
+    Arp {
+        reply: bool,
+        mac: [u8; 6],
+        sender: Ip,
+        target: Ip,
+    },
 }
 
 /// Traffic to be, in any order; played by time.
@@ -252,75 +284,93 @@ impl Net {
     fn feed<W: Watch>(self, watch: &mut W, options: TableOptions, arp: fn(&mut W, &Arp)) -> FlowTable {
         let mut table = FlowTable::new(options);
         for (at, sent) in self.sent.iter().enumerate() {
-            let number = at as u64 + 1;
-            let ts = 1_700_000_000_000_000_000 + (sent.at * 1e9) as u64;
-            let mut packet = Packet {
-                number,
-                ts,
-                source: Ip::default(),
-                target: Ip::default(),
-                protocol: protocol::TCP,
-                source_port: 0,
-                target_port: 0,
-                tcp_flags: 0,
-                sequence: 0,
-                acknowledged: 0,
-                window: 1_000,
-                payload: &[],
-                payload_bytes: 0,
-                ip_bytes: 0,
-                ttl: 64,
-                fragment: Fragment::Whole,
-                identification: 0,
-                vlan: 0,
-                tunnels: 0,
-                source_mac: [0; 6],
-            };
-            match &sent.what {
-                What::Tcp { from, to, flags, seq, ack, payload } => {
-                    (packet.source, packet.source_port) = *from;
-                    (packet.target, packet.target_port) = *to;
-                    (packet.tcp_flags, packet.sequence, packet.acknowledged) = (*flags, *seq, *ack);
-                    packet.payload = payload;
-                    packet.ip_bytes = 40 + payload.len() as u32;
-                }
-                What::Udp { from, to, payload, ttl } => {
-                    packet.protocol = protocol::UDP;
-                    packet.ttl = *ttl;
-                    (packet.source, packet.source_port) = *from;
-                    (packet.target, packet.target_port) = *to;
-                    packet.payload = payload;
-                    packet.ip_bytes = 28 + payload.len() as u32;
-                }
-                What::Icmp { from, to, kind, code, rest, payload } => {
-                    packet.protocol = if from.as_v4().is_some() { protocol::ICMP } else { protocol::ICMP6 };
-                    (packet.source, packet.source_port) = (*from, u16::from(*kind));
-                    (packet.target, packet.target_port) = (*to, u16::from(*code));
-                    packet.sequence = *rest;
-                    packet.payload = payload;
-                    packet.ip_bytes = 28 + payload.len() as u32;
-                }
-                What::Arp { reply, mac, sender, target } => {
-                    let arp_packet = Arp {
-                        number,
-                        ts,
-                        reply: *reply,
-                        sender_mac: *mac,
-                        sender: *sender,
-                        target_mac: [0; 6],
-                        target: *target,
-                        broadcast: !reply,
-                    };
-                    arp(watch, &arp_packet);
-                    continue;
-                }
-            }
-            packet.payload_bytes = packet.payload.len() as u32;
-            table.packet(&packet, watch);
+            give(sent, at as u64 + 1, &mut table, watch, arp);
         }
         table.finish(watch);
         table
     }
+}
+
+static BULK: [u8; 1 << 16] = [23; 1 << 16];
+
+/// Gives a packet to a table.
+pub(crate) fn give<W: Watch>(
+    sent: &Sent,
+    number: u64,
+    table: &mut FlowTable,
+    watch: &mut W,
+    arp: fn(&mut W, &Arp),
+) {
+    let ts = 1_700_000_000_000_000_000 + (sent.at * 1e9) as u64;
+    let mut packet = Packet {
+        number,
+        ts,
+        source: Ip::default(),
+        target: Ip::default(),
+        protocol: protocol::TCP,
+        source_port: 0,
+        target_port: 0,
+        tcp_flags: 0,
+        sequence: 0,
+        acknowledged: 0,
+        window: 1_000,
+        payload: &[],
+        payload_bytes: 0,
+        ip_bytes: 0,
+        ttl: 64,
+        fragment: Fragment::Whole,
+        identification: 0,
+        vlan: 0,
+        tunnels: 0,
+        source_mac: [0; 6],
+    };
+    match &sent.what {
+        What::Tcp { from, to, flags, seq, ack, payload } => {
+            (packet.source, packet.source_port) = *from;
+            (packet.target, packet.target_port) = *to;
+            (packet.tcp_flags, packet.sequence, packet.acknowledged) = (*flags, *seq, *ack);
+            packet.payload = payload;
+            packet.ip_bytes = 40 + payload.len() as u32;
+        }
+        What::Bulk { from, to, seq, ack, bytes } => {
+            (packet.source, packet.source_port) = *from;
+            (packet.target, packet.target_port) = *to;
+            (packet.tcp_flags, packet.sequence, packet.acknowledged) = (ACK | PSH, *seq, *ack);
+            packet.payload = &BULK[..usize::from(*bytes)];
+            packet.ip_bytes = 40 + u32::from(*bytes);
+        }
+        What::Udp { from, to, payload, ttl } => {
+            packet.protocol = protocol::UDP;
+            packet.ttl = *ttl;
+            (packet.source, packet.source_port) = *from;
+            (packet.target, packet.target_port) = *to;
+            packet.payload = payload;
+            packet.ip_bytes = 28 + payload.len() as u32;
+        }
+        What::Icmp { from, to, kind, code, rest, payload } => {
+            packet.protocol = if from.as_v4().is_some() { protocol::ICMP } else { protocol::ICMP6 };
+            (packet.source, packet.source_port) = (*from, u16::from(*kind));
+            (packet.target, packet.target_port) = (*to, u16::from(*code));
+            packet.sequence = *rest;
+            packet.payload = payload;
+            packet.ip_bytes = 28 + payload.len() as u32;
+        }
+        What::Arp { reply, mac, sender, target } => {
+            let packet = Arp {
+                number,
+                ts,
+                reply: *reply,
+                sender_mac: *mac,
+                sender: *sender,
+                target_mac: [0; 6],
+                target: *target,
+                broadcast: !reply,
+            };
+            return arp(watch, &packet);
+        }
+    }
+    packet.payload_bytes = packet.payload.len() as u32;
+    table.packet(&packet, watch);
 }
 
 #[derive(Default)]

@@ -382,7 +382,7 @@ fn attackers(folder: &str) {
                 talk(site(123), world(77), 443, &[b'b'; 300]);
             }
         }),
-        Box::new(move || rounds(130, 150, |_| drop(connect(site(124), site(26), 9_999, millis(100))))),
+        Box::new(move || rounds(130, 150, |_| drop(connect(site(124), world(78), 9_999, millis(100))))),
         Box::new(move || {
             // A controller that reads two services, and one day another.
             rounds(44, 500, |_| {

@@ -9,7 +9,7 @@ use tidegate_journal::sim::Random;
 use tidegate_replica::{Command, Eagerness, GroupId, Moves, Role};
 
 /// Kinds of faults.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; crate::plan::KINDS] = [
     "crashes",
     "stands still",
     "is cut off in one direction or both from another one",
@@ -22,6 +22,8 @@ const KINDS: [&str; 12] = [
     "is there when leads are spread anew",
     "is there when another one joins",
     "is to leave",
+    "is to get a copy",
+    "is there when copies on their way are stopped",
 ];
 
 /// One fault of a life.
@@ -161,6 +163,22 @@ impl Cluster {
                 // Whoever it is learns of it late or never, and goes on as if nothing had happened.
                 let node = self.nodes[at].id;
                 self.decide(operator, &Command::Leave { node })?;
+            }
+            12 => {
+                let group = own.below(self.meta.groups.len() as u64) as GroupId;
+                let of = &self.meta.groups[usize::from(group)];
+                let (pick, more) = (own.below(of.holders.len() as u64) as usize, own.chance(1, 8));
+                let from =
+                    of.holders.get(pick).copied().filter(|_| !more || of.holders.len() > self.plan.copies);
+                let (version, to) = (of.version, self.nodes[at].id);
+                self.decide(operator, &Command::MoveCopy { group, version, to, from })?;
+            }
+            13 => {
+                let coming: Vec<GroupId> = self.meta.coming().map(|(group, _)| group).collect();
+                for group in coming {
+                    let version = self.meta.groups[usize::from(group)].version;
+                    self.decide(operator, &Command::StopCopy { group, version })?;
+                }
             }
             _ => {
                 let group = self.any_of(at, own);

@@ -43,24 +43,19 @@ impl Cluster {
 
     /// A node hears of metadata: it registers if it must, and its replicas do as they are told.
     pub(super) fn told(&mut self, at: usize, meta: &Rc<Meta>) -> Result<(), Broken> {
-        let node = &mut self.nodes[at];
-        if !node.up {
+        if !self.nodes[at].up {
             return Ok(());
         }
+        self.hold(at, meta)?;
+        let node = &mut self.nodes[at];
         // Who joins is not known yet; who has left asks in vain.
         let nobody = NodeState { incarnation: 0, fenced: false };
         let known = meta.nodes.get(&node.id).copied().unwrap_or(nobody);
         if known.incarnation == node.incarnation && known.fenced {
             // It was given up, and is here: somebody new, with its memory.
-            node.newest += 1;
-            node.incarnation = node.newest;
-            for part in node.parts.iter_mut().flatten() {
-                if let Some(replica) = &mut part.replica {
-                    part.incarnation = node.incarnation;
-                    replica.reincarnate(node.incarnation);
-                }
-            }
+            self.reincarnate(at);
         }
+        let node = &mut self.nodes[at];
         let member = node.member();
         if known.incarnation < member.incarnation {
             let lossy =
@@ -81,6 +76,19 @@ impl Cluster {
             node.revision = node.revision.max(Some(meta.revision));
         }
         Ok(())
+    }
+
+    /// A node is somebody new, with its memory.
+    pub(super) fn reincarnate(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.newest += 1;
+        node.incarnation = node.newest;
+        for part in node.parts.iter_mut().flatten() {
+            if let Some(replica) = &mut part.replica {
+                part.incarnation = node.incarnation;
+                replica.reincarnate(node.incarnation);
+            }
+        }
     }
 
     /// One replica hears of it. Returns whether it is as metadata has it.
@@ -119,6 +127,9 @@ impl Cluster {
             Command::AlterIsr { group, .. }
             | Command::Transfer { group, .. }
             | Command::DeclareLoss { group, .. }
+            | Command::MoveCopy { group, .. }
+            | Command::TookUp { group, .. }
+            | Command::StopCopy { group, .. }
             | Command::Renew { group, .. } => usize::from(*group),
             _ => 0,
         };
@@ -149,6 +160,7 @@ impl Cluster {
         if let Command::Leave { node } = command {
             self.missed(*node, &before, &after)?;
         }
+        self.moved(command, &before, &after)?;
         match command {
             Command::Register { member, lossy, lost } => {
                 for (group, checker) in (0..).zip(&mut self.checkers) {
@@ -221,8 +233,10 @@ impl Cluster {
         let lost = self.meta.numbered().filter(|(_, group)| group.is_lost());
         let lost: Vec<(GroupId, u32)> = lost.map(|(id, group)| (id, group.epoch)).collect();
         for (group, epoch) in lost {
-            let live = self.meta.holders(group).find(|member| self.meta.is_live(group, *member));
-            if let Some(target) = live {
+            let live = |member: &Member| self.meta.is_live(group, *member);
+            let whole = |member: &Member| live(member) && !self.meta.is_coming(group, member.node);
+            let target = self.meta.holders(group).find(whole);
+            if let Some(target) = target.or_else(|| self.meta.holders(group).find(live)) {
                 self.decide(operator, &Command::DeclareLoss { group, epoch, target })?;
             }
         }

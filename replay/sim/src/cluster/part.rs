@@ -4,6 +4,7 @@ use super::{Cluster, Event, WAITING_MAX};
 use crate::check::Broken;
 use crate::machine::Folded;
 use crate::store::{Stored, Stores};
+use std::rc::Rc;
 use tidegate_replica::{Entry, GroupId, Log, Member, Replica, ReplicaOptions, Role};
 
 #[derive(Default)]
@@ -31,6 +32,8 @@ pub(super) struct Part {
     pub(super) flipped: Option<u64>,
     /// End of its log when it began to lead.
     pub(super) led_from: u64,
+    /// Whether it is on its way to its node, as far as that knows. It says that it is there before it is: that is for metadata to see.
+    pub(super) coming: bool,
 }
 
 impl Part {
@@ -43,7 +46,12 @@ impl Cluster {
     /// A node's process starts, and with it all its replicas.
     pub(super) fn boot(&mut self, at: usize) -> Result<(), Broken> {
         let node = &mut self.nodes[at];
-        (node.up, node.boot, node.revision) = (true, node.boot + 1, None);
+        (node.up, node.boot, node.revision, node.heard_of) = (true, node.boot + 1, None, 0);
+        if self.plan.moves_copies() {
+            // Metadata is read from the past on.
+            let meta = Rc::clone(&self.first);
+            self.push(1, Event::Told { to: at, meta });
+        }
         for place in 0..self.nodes[at].held.len() {
             let node = &mut self.nodes[at];
             let (group, incarnation) = (node.held[place], node.incarnation);
@@ -57,7 +65,13 @@ impl Cluster {
     }
 
     /// A replica begins with this log, and the newest snapshot that goes with it.
-    fn begin(&mut self, at: usize, group: GroupId, lineage: u64, log: Log<u64>) -> Result<(), Broken> {
+    pub(super) fn begin(
+        &mut self,
+        at: usize,
+        group: GroupId,
+        lineage: u64,
+        log: Log<u64>,
+    ) -> Result<(), Broken> {
         let (rules, lag_ticks) = (self.options.rules, self.plan.lag_ticks);
         let node = &mut self.nodes[at];
         let (id, durable) = (node.id, node.durable);

@@ -24,7 +24,10 @@ impl Meta {
     }
 
     fn leads_well(&self, at: usize, member: Member) -> bool {
-        self.is_live(at as GroupId, member) && !self.drained.contains(&member.node)
+        // Whose copy is on its way computes nothing yet.
+        self.is_live(at as GroupId, member)
+            && !self.drained.contains(&member.node)
+            && !self.is_coming(at as GroupId, member.node)
     }
 
     /// Somebody else leads, or nobody: the old leader's epoch is over either way.
@@ -35,7 +38,9 @@ impl Meta {
         let id = at as GroupId;
         let live = |member: &&Member| self.is_live(id, **member);
         let group = &self.groups[at];
-        let in_sync = self.heir(at, leads).or_else(|| group.isr.iter().find(live).copied());
+        let computes = |member: &&Member| live(member) && !self.is_coming(id, member.node);
+        let in_sync = self.heir(at, leads).or_else(|| group.isr.iter().find(computes).copied());
+        let in_sync = in_sync.or_else(|| group.isr.iter().find(live).copied());
         let eligible = || group.elr.iter().find(live).copied();
         let any = || {
             let found = self.holders(id).find(|member| self.is_live(id, *member));
