@@ -481,11 +481,35 @@ fn a_slot_is_taken_up_no_earlier_than_it_was() {
     let part = new.take_slot(&stages, 0).unwrap();
     old.catch_up(3_000, &mut |_: &[Output]| {});
     old.join_slot(&stages, &part, &|source| source).unwrap();
-    assert_eq!(
-        old.join_slot(&stages, &part, &|source| source).map(drop).is_err(),
-        true,
-        "it is there already"
-    );
+    assert!(old.join_slot(&stages, &part, &|source| source).is_err(), "it is there already");
+}
+
+/// Its log is lost: its keys come anew, and readers are told no number twice.
+#[test]
+fn a_slot_of_which_nothing_is_known_goes_on_behind_its_last_numbers() {
+    let stages = || {
+        let bars = TimeBars::new(width(WIDTH), options(LatePolicy::Amend));
+        vec![Stage::new("time", 4, Box::new(bars) as Box<dyn Operator>).with(roll_up("rolled", 1, 0, WIDTH))]
+    };
+    let mut shard = Shard::new(stages());
+    let watermark = |to| Event::control(kind::WATERMARK, to, 0, 0, [0; 2]);
+    let barrier = Event::control(kind::BARRIER, 0, 0, 0, [1, 0]);
+    shard.process(&[watermark(10), barrier], &mut |_: &[Output]| {});
+    let part = Shard::part_of_nothing(stages(), 3, &|stream| if stream == 4 { 70 } else { 7 });
+    assert!(!shard.has_slot(3));
+    shard.join_slot(&stages, &part, &|source| source).unwrap();
+    let name = (0u64..).find(|name| slot_of(*name) == 3).unwrap();
+    let trade = |ts| Event::trade(ts, 0, 0, Price(6), Size(1), 0);
+    let define = Event::control(kind::DEFINE, 10, 0, 0, [name, name]);
+    let mut numbers = Vec::new();
+    shard.process(&[define, trade(600), trade(1_600), watermark(5_000)], &mut |outputs: &[Output]| {
+        numbers.extend(outputs.iter().map(|output| (output.stream, output.slot, output.sequence)));
+    });
+    numbers.sort_unstable();
+    let (bars, rolled): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|(stream, ..)| *stream == 4);
+    assert_eq!(bars, [(4, 3, 71), (4, 3, 72)]);
+    assert_eq!(rolled.first(), Some(&(1, 3, 8)), "{rolled:?}");
+    assert!(shard.has_slot(3));
 }
 
 proptest! {

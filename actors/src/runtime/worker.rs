@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidegate_engine::{
-    Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, Receiver, Sender, Shard, Sleeper,
-    Waker, kind, output_kind, ring,
+    Analysis, Context, Digest, Event, FullPolicy, Output, OutputSink, PartHead, Receiver, Sender, Shard,
+    Sleeper, Waker, kind, output_kind, ring,
 };
 
 /// What a shard left behind when its input ended.
@@ -346,6 +346,11 @@ impl Worker {
                     guarded(|| {
                         shard.catch_up(*watermark, outlet);
                         let Some(part) = part else { return Ok(()) };
+                        let slot = PartHead::read(part).map_err(|error| error.to_string())?.slot;
+                        if shard.has_slot(slot) {
+                            // Of a history in which it did not leave: what comes is what goes on.
+                            shard.take_slot(&|| make(), slot).map_err(|error| error.to_string())?;
+                        }
                         let here = |rank: u16| sources.get(usize::from(rank)).copied().unwrap_or(u16::MAX);
                         shard.join_slot(&|| make(), part, &here).map_err(|error| error.to_string())
                     })

@@ -60,19 +60,21 @@ pub enum PartError {
     Regroup(#[from] RegroupError),
 }
 
-fn lane_of(lane: &Lane, slot: u16, writer: &mut Writer) {
-    let SlotAccount { sequence, digest } = lane.accounts()[usize::from(slot)];
+/// What a lane has counted of the slot that is written.
+type Account<'a> = &'a dyn Fn(&Lane) -> SlotAccount;
+
+fn write_lane(account: SlotAccount, writer: &mut Writer) {
     writer.section(section::LANE, |bytes| {
-        bytes.extend_from_slice(&sequence.to_le_bytes());
-        bytes.extend_from_slice(&digest.to_le_bytes());
+        bytes.extend_from_slice(&account.sequence.to_le_bytes());
+        bytes.extend_from_slice(&account.digest.to_le_bytes());
     });
 }
 
 impl AnalyzerStage {
-    fn write_part(&self, slot: u16, writer: &mut Writer) {
-        lane_of(&self.lane, slot, writer);
+    fn write_part(&self, account: Account<'_>, writer: &mut Writer) {
+        write_lane(account(&self.lane), writer);
         writer.section(section::ANALYZER, |bytes| self.analyzer.save(bytes));
-        self.children.iter().for_each(|child| child.write_part(slot, writer));
+        self.children.iter().for_each(|child| child.write_part(account, writer));
     }
 
     fn expand(&self, slot: u16, part: &mut Reader<'_>, whole: &mut Writer) -> Result<(), SnapshotError> {
@@ -149,16 +151,36 @@ impl Shard {
         let (Some(rest), Some(taken)) = (two.next(), two.next()) else {
             return Err(RegroupError::Empty { states: 1, shards: 2 });
         };
-        let mut writer = Writer::new();
         let head = PartHead { slot, watermark: self.context.watermark, keys: taken.context.keys.clone() };
-        writer.section(HEAD, |bytes| snapshot::append(bytes, &head));
-        for stage in &taken.stages {
-            lane_of(&stage.lane, slot, &mut writer);
-            writer.section(section::OPERATOR, |bytes| stage.operator.save(bytes));
-            stage.analyzers.iter().for_each(|analyzer| analyzer.write_part(slot, &mut writer));
-        }
+        let part = taken.write_part(&head, &|lane| lane.accounts()[usize::from(slot)]);
         self.become_of(rest);
-        Ok(writer.finish())
+        Ok(part)
+    }
+
+    fn write_part(&self, head: &PartHead, account: Account<'_>) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.section(HEAD, |bytes| snapshot::append(bytes, head));
+        for stage in &self.stages {
+            write_lane(account(&stage.lane), &mut writer);
+            writer.section(section::OPERATOR, |bytes| stage.operator.save(bytes));
+            stage.analyzers.iter().for_each(|analyzer| analyzer.write_part(account, &mut writer));
+        }
+        writer.finish()
+    }
+
+    /// The part of a slot of which nothing is known any more but the last number of each stream, by the stream's: what comes of it is numbered
+    /// behind that.
+    #[must_use]
+    pub fn part_of_nothing(stages: Vec<Stage>, slot: u16, last: &dyn Fn(u16) -> u64) -> Vec<u8> {
+        let head = PartHead { slot, watermark: 0, keys: Vec::new() };
+        let account = |lane: &Lane| SlotAccount { sequence: last(lane.stream()), digest: 0 };
+        Self::new(stages).write_part(&head, &account)
+    }
+
+    /// Whether keys of a slot are here.
+    #[must_use]
+    pub fn has_slot(&self, slot: u16) -> bool {
+        self.context.keys.iter().any(|key| key.slot == slot)
     }
 
     /// Goes on from no earlier than this, whatever its sources say. All shards of a log do that at the same barrier.

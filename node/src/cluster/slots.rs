@@ -7,13 +7,15 @@ use crate::render::{Ui, clean};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tidegate_cluster::operate::{Found, Operator};
-use tidegate_cluster::{ClusterError, ReplicaStatus};
+use tidegate_cluster::{ClusterError, NodeStatus, ReplicaStatus};
 use tidegate_engine::{name_hash, slot_of};
 use tidegate_replica::{Command, GroupId, Meta, NodeId};
 
 /// Between two looks whether it is there, and how long it is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long nodes are asked until all have answered: a busy one may miss a question or two.
+const ANSWERS: Duration = Duration::from_secs(10);
 
 /// The slot that is meant, and what it is called in a sentence.
 fn slot_of_args(args: &ClusterMoveArgs) -> Option<(u16, String)> {
@@ -78,7 +80,17 @@ fn why(found: &BTreeMap<NodeId, Found>, meta: &Meta, from: GroupId) -> Option<St
 fn move_slot(args: &ClusterMoveArgs, slot: u16, said: &str, ui: &Ui) -> Outcome {
     runtime()?.block_on(async {
         let mut operator = Operator::of(&args.dir).map_err(failure)?;
-        let found = operator.found().await;
+        let asked = Instant::now();
+        let found = loop {
+            let found = operator.found().await;
+            let all = |status: &NodeStatus| {
+                status.meta.nodes.keys().all(|node| found.get(node).is_some_and(Result::is_ok))
+            };
+            if newest(&found).is_some_and(all) || asked.elapsed() >= ANSWERS {
+                break found;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
         let silent = || failure(ClusterError::Silent(format!("{} were asked", found.len())));
         let meta = &newest(&found).ok_or_else(silent)?.meta;
         let (from, step) = (meta.slots.group_of(slot), meta.step_of(slot));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tidegate_replica::{Body, Entry, Group, GroupId, Log, Member, Message, Meta, NodeId};
+use tidegate_replica::{Body, Entry, Group, GroupId, Log, Member, Message, Meta, NodeId, SlotMove};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -108,6 +108,8 @@ pub enum ChangeKind {
     Left,
     /// A copy of the group comes to a node, or came, or goes.
     Copy,
+    /// A slot has come from another group.
+    Slot,
 }
 
 impl ChangeKind {
@@ -123,6 +125,7 @@ impl ChangeKind {
             Self::Joined => "joined",
             Self::Left => "left",
             Self::Copy => "copy",
+            Self::Slot => "slot",
         }
     }
 }
@@ -165,7 +168,8 @@ fn fate(member: Member, now: &Meta) -> Option<&'static str> {
 /// missed.
 pub(crate) fn changes(before: &Meta, now: &Meta) -> Vec<Change> {
     let groups = before.numbered().zip(&now.groups);
-    groups.flat_map(|((group, old), new)| changes_of(group, (old, new), now)).collect()
+    let of_groups = groups.flat_map(|((group, old), new)| changes_of(group, (old, new), now));
+    of_groups.chain(slots_of(before, now)).collect()
 }
 
 fn changes_of(group: GroupId, (old, new): (&Group, &Group), now: &Meta) -> Vec<Change> {
@@ -225,6 +229,24 @@ fn changes_of(group: GroupId, (old, new): (&Group, &Group), now: &Meta) -> Vec<C
         found.push(change(ChangeKind::Copy, Some(*node), to, reason));
     }
     found
+}
+
+/// Slots that another group has now.
+fn slots_of(before: &Meta, now: &Meta) -> Vec<Change> {
+    let of = |(&slot, _): (&u16, &SlotMove)| {
+        let (old, group) = (before.slots.group_of(slot), now.slots.group_of(slot));
+        let of = now.group(group).filter(|_| old != group)?;
+        Some(Change {
+            group,
+            kind: ChangeKind::Slot,
+            epoch: of.epoch,
+            lineage: of.lineage,
+            from: before.group(old)?.leader.map(|leader| leader.node),
+            to: of.leader.map(|leader| leader.node),
+            reason: format!("slot {slot} came from group {old}"),
+        })
+    };
+    now.moves.iter().filter_map(of).collect()
 }
 
 /// A node as another one sees it.
@@ -413,7 +435,7 @@ impl Observer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_replica::{Command, Rules};
+    use tidegate_replica::{Command, Layout, Rules};
 
     const fn member(node: NodeId, incarnation: u64) -> Member {
         Member { node, incarnation }
@@ -529,6 +551,23 @@ mod tests {
         let last = there.last().expect("it is told");
         assert_eq!((last.kind, last.from, last.to, last.group), (ChangeKind::Copy, Some(from), Some(to), 1));
         assert_eq!(last.reason, format!("node {to} holds the group, and node {from} no longer does"));
+    }
+
+    #[test]
+    fn a_slot_that_moved_is_told_once_it_is_there() {
+        let layout = Layout { groups: 2, ..Layout::of(&[1, 2, 3]) };
+        let begun = Meta::laid_out(&layout, Rules::default());
+        let (slot, epoch) = (7, begun.groups[0].epoch);
+        let (asked, none) = after(
+            &begun,
+            &Command::MoveSlot { slot, step: 0, to: 1, epoch, to_epoch: begun.groups[1].epoch },
+        );
+        let (left, still_none) = after(&asked, &Command::SlotLeft { slot, step: 1, epoch, offset: 9 });
+        assert!(none.is_empty() && still_none.is_empty());
+        let (_, there) = after(&left, &Command::SlotArrived { slot, step: 2, epoch: begun.groups[1].epoch });
+        let leader = |group: usize| begun.groups[group].leader.map(|leader| leader.node);
+        assert_eq!(kinds(&there), [("slot", leader(0), leader(1))]);
+        assert_eq!((there[0].group, there[0].reason.as_str()), (1, "slot 7 came from group 0"));
     }
 
     #[test]

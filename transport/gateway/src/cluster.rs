@@ -206,7 +206,7 @@ pub struct ClusterReplica {
 /// Something that changed in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterChange {
-    /// `fail_over`, `move`, `leaderless`, `elected`, `loss`, `joined` or `left`.
+    /// `fail_over`, `move`, `leaderless`, `elected`, `loss`, `joined`, `left`, `copy` or `slot`.
     pub kind: &'static str,
     /// How long ago.
     pub age: Duration,

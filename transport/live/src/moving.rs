@@ -32,7 +32,7 @@ pub(crate) enum Word<'a> {
     /// A piece of what is known of a slot that comes to the group of this log.
     Arrives {
         goes: SlotGoes,
-        /// The group that it left.
+        /// The group that it left; the one that it comes to, where what left is lost and the slot begins anew.
         from: u16,
         /// Which piece, from 0, and how many there are.
         piece: u32,

@@ -95,6 +95,13 @@ impl Pipeline<'_> {
         if names != ingest.names.len() {
             return Err(broken("a name cannot be read".to_owned()));
         }
+        if let Some(here) = here {
+            if keys.len() != here.len() {
+                return Err(broken("a key of a shard has no name".to_owned()));
+            }
+            // A slot that came stands behind all that was there, wherever the log first named its keys.
+            keys = known.iter().flatten().copied().collect();
+        }
         for (number, stream) in (0u16..).zip(&streams) {
             let pieces = |id| -> Vec<&[u8]> {
                 let mine = snapshot.parts_of(id).filter(|part| part.index == u32::from(number));

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tidegate_actors::bars::{BarOptions, BarSpec};
@@ -25,6 +27,8 @@ const GROUPS: usize = 2;
 /// Names of each group.
 const NAMES: usize = 3;
 const EVENTS: u64 = 6_000;
+/// Bars that begin before are closed by what is published, whenever the end of the feed is heard of.
+const SETTLED: u64 = START_NS + (EVENTS - 600) * 5_000_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn stages() -> StageFactory {
@@ -84,6 +88,15 @@ struct Node {
     ways: Arc<Ways>,
 }
 
+/// Tells threads to end when it is dropped.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 /// The other ends of its groups.
 struct Ways {
     drivers: Vec<ReplicationDriver>,
@@ -122,6 +135,33 @@ impl Node {
         let live = network.live(stages(), streams(), options).unwrap();
         let groups = live.ingest_groups().to_vec();
         Self { network, live, ways: Arc::new(Ways { drivers, groups }) }
+    }
+
+    /// Leads all groups while `what` goes on: all that is written is committed at once. Returns that.
+    fn leads(&self, epoch: u32, what: impl FnOnce()) -> Logs {
+        let logs: Mutex<Logs> = Mutex::default();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for group in 0..GROUPS {
+                self.ways.order(group, Order::Lead { epoch, tail: Vec::new() });
+                let (logs, stop, ways) = (&logs, &stop, &self.ways);
+                scope.spawn(move || {
+                    while !stop.load(SeqCst) {
+                        let Ok(taken) =
+                            ways.drivers[group].submissions.recv_timeout(Duration::from_millis(5))
+                        else {
+                            continue;
+                        };
+                        logs.lock().unwrap()[group].push(taken.input.clone());
+                        ways.order(group, Order::Commit(vec![taken.input]));
+                    }
+                });
+            }
+            // Should it panic, they end all the same.
+            let _ended = Ended(&stop);
+            what();
+        });
+        logs.into_inner().unwrap()
     }
 
     /// What readers find of each name: number, begin, open, close, trades and volume of its bars.
@@ -185,15 +225,24 @@ struct Desk {
     split: SplitFeed,
     links: Vec<Option<Link>>,
     begun: Instant,
+    /// Events that were published before it.
+    behind: u64,
+}
+
+fn map() -> GroupMap {
+    let lead = GroupLead { node: Some(1), held: true, ..GroupLead::default() };
+    GroupMap::new(1, vec![(0, 0), (2_048, 1)], vec![lead; GROUPS]).unwrap()
 }
 
 impl Desk {
     fn new(live: &Live) -> Self {
-        let lead = GroupLead { node: Some(1), held: true, ..GroupLead::default() };
-        let map = GroupMap::new(1, vec![(0, 0), (2_048, 1)], vec![lead; GROUPS]).unwrap();
+        Self::of(live, 1, map(), 0)
+    }
+
+    fn of(live: &Live, session: u64, map: GroupMap, behind: u64) -> Self {
         let options = FeedClientOptions {
             source_id: 7,
-            session: 1,
+            session,
             name: "feed".to_owned(),
             ack_mode: AckMode::Committed,
             unacked_max: 500,
@@ -208,6 +257,7 @@ impl Desk {
             split,
             links,
             begun: Instant::now(),
+            behind,
         }
     }
 
@@ -257,7 +307,7 @@ impl Desk {
     async fn publish(&mut self, upto: u64) -> Result<(), String> {
         while self.split.offered() < upto {
             let from = self.split.offered() + 1;
-            let events: Vec<Event> = (from..=upto.min(from + 40)).map(event).collect();
+            let events: Vec<Event> = (from..=upto.min(from + 40)).map(|at| event(self.behind + at)).collect();
             self.split.offer(&events);
             self.turn().await?;
         }
@@ -297,26 +347,9 @@ impl Desk {
 /// A node that leads, under a feed; with moves or without. Its logs, what readers have in the end, and its report.
 fn lead(folder: &Path, moves: bool) -> (Logs, BTreeMap<(u16, String), Vec<[u64; 6]>>, LiveReport) {
     let node = Node::start(folder, 2);
-    let logs: Arc<Mutex<Logs>> = Arc::default();
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        for group in 0..GROUPS {
-            node.ways.order(group, Order::Lead { epoch: 1, tail: Vec::new() });
-            let (logs, stop, node) = (Arc::clone(&logs), Arc::clone(&stop), Arc::clone(&node.ways));
-            scope.spawn(move || {
-                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                    let Ok(taken) = node.drivers[group].submissions.recv_timeout(Duration::from_millis(5))
-                    else {
-                        continue;
-                    };
-                    logs.lock().unwrap()[group].push(taken.input.clone());
-                    node.order(group, Order::Commit(vec![taken.input]));
-                }
-            });
-        }
+    let logs = node.leads(1, || {
         let mut desk = Desk::new(&node.live);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let done = runtime.block_on(async {
+        let done = by_turns(async {
             desk.publish(EVENTS / 3).await?;
             if moves {
                 desk.carry(SlotGoes { number: 1, slot: hot_slot(), to: 1 }, 0).await?;
@@ -335,21 +368,28 @@ fn lead(folder: &Path, moves: bool) -> (Logs, BTreeMap<(u16, String), Vec<[u64; 
             }
             Ok::<_, String>(())
         });
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
         done.unwrap();
         assert_eq!(desk.split.offered(), EVENTS);
     });
-    let bars = node.bars();
+    // What is committed is on its way to readers.
+    let (mut bars, begun) = (node.bars(), Instant::now());
+    while bars.values().any(|bars| bars.last().is_none_or(|bar| bar[1] < SETTLED)) {
+        assert!(begun.elapsed() < PATIENCE, "{bars:?}");
+        std::thread::yield_now();
+        bars = node.bars();
+    }
     let report = node.finish();
     assert_eq!(report.imbalance(), 0);
-    let logs = logs.lock().unwrap().clone();
     (logs, bars, report)
+}
+
+fn by_turns<T>(what: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(what)
 }
 
 /// Without what comes of the end of the feed, which one log hears of before the other.
 fn settled(bars: &BTreeMap<(u16, String), Vec<[u64; 6]>>) -> BTreeMap<(u16, String), Vec<[u64; 6]>> {
-    let last = START_NS + (EVENTS - 600) * 5_000_000;
-    let before = |bars: &Vec<[u64; 6]>| bars.iter().filter(|bar| bar[1] < last).copied().collect();
+    let before = |bars: &Vec<[u64; 6]>| bars.iter().filter(|bar| bar[1] < SETTLED).copied().collect();
     bars.iter().map(|(of, bars)| (of.clone(), before(bars))).collect()
 }
 
@@ -361,7 +401,7 @@ fn a_slot_goes_and_comes_back_and_readers_cannot_tell() {
     assert_eq!(report.runtime.events, whole.runtime.events);
     let (moved_bars, calm_bars) = (settled(&moved), settled(&calm));
     for (of, bars) in &calm_bars {
-        assert!(bars.len() > 10 && bars.windows(2).all(|two| two[0][0] + 1 == two[1][0]), "{of:?}: {bars:?}");
+        assert!(bars.len() > 10 && bars.windows(2).all(|two| two[0][0] < two[1][0]), "{of:?}: {bars:?}");
         assert_eq!(moved_bars.get(of), Some(bars), "{of:?}");
     }
 
@@ -443,4 +483,82 @@ fn a_slot_goes_and_comes_back_and_readers_cannot_tell() {
         let again = node.finish();
         assert_eq!(again.runtime.digest.short(), report.runtime.digest.short(), "from {ends:?}");
     }
+}
+
+/// A declared loss took the entry by which it arrived: the slot begins anew where it is to be, and readers are told no number twice.
+#[test]
+fn a_slot_whose_arrival_is_lost_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let goes = SlotGoes { number: 1, slot: hot_slot(), to: 1 };
+    let node = Node::start(&folder.path().join("first"), 2);
+    let logs = node.leads(1, || {
+        let mut desk = Desk::new(&node.live);
+        by_turns(async {
+            desk.publish(EVENTS / 3).await?;
+            desk.carry(goes, 0).await?;
+            desk.publish(2 * EVENTS / 3).await?;
+            desk.settle().await
+        })
+        .unwrap();
+    });
+    node.finish();
+
+    let word = |input: &Input| input.records() == 1 && input.events() == 0;
+    let arrival = logs[1].iter().position(word).unwrap();
+    let events = |logs: &Logs| logs.iter().flatten().map(|input| input.events() as u64).sum::<u64>();
+    let follows = |node: &Node, logs: &Logs, all: u64| {
+        for group in 0..GROUPS {
+            logs[group].iter().for_each(|input| node.ways.order(group, Order::Commit(vec![input.clone()])));
+        }
+        let begun = Instant::now();
+        while node.live.ingest().events() < all {
+            assert!(begun.elapsed() < PATIENCE, "{} of {all} events", node.live.ingest().events());
+            std::thread::yield_now();
+        }
+    };
+    // Of both names of the slot, in the order of their numbers.
+    let hot = |node: &Node| {
+        let (bars, names) = (node.bars(), names());
+        let mut of: Vec<[u64; 6]> =
+            [0, 2].iter().flat_map(|at: &usize| bars[&(0, names[*at].clone())].clone()).collect();
+        of.sort_unstable();
+        of
+    };
+    let front: Logs = [logs[0].clone(), logs[1][..arrival].to_vec()];
+    let node = Node::start(&folder.path().join("new"), 2);
+    follows(&node, &front, events(&front));
+    let before = hot(&node);
+    let behind = node.leads(2, || {
+        let stands = node.live.ingest_groups()[1].slots().unwrap();
+        let begun = Instant::now();
+        while stands.borrow().arrived < 1 {
+            assert!(begun.elapsed() < PATIENCE, "{stands:?}");
+            let _ = node.live.ingest_groups()[1].ask_slots(SlotAsk::Anew(goes));
+            std::thread::yield_now();
+        }
+        let mut map = map();
+        map.give(hot_slot(), 1);
+        let mut desk = Desk::of(&node.live, 2, map, 2 * EVENTS / 3);
+        by_turns(async {
+            desk.publish(EVENTS / 3).await?;
+            desk.settle().await
+        })
+        .unwrap();
+    });
+    let (mut bars, begun) = (hot(&node), Instant::now());
+    while bars.len() < before.len() + 5 {
+        assert!(begun.elapsed() < PATIENCE, "{before:?}, then {bars:?}");
+        bars = hot(&node);
+    }
+    assert!(bars.starts_with(&before), "{before:?}, then {bars:?}");
+    assert!(bars.windows(2).all(|two| two[0][0] + 1 == two[1][0]), "{bars:?}");
+    let all = node.live.ingest().events();
+    let report = node.finish();
+    assert_eq!(report.imbalance(), 0);
+
+    // Who reads the logs has the same.
+    let node = Node::start(&folder.path().join("again"), 1);
+    follows(&node, &front, events(&front));
+    follows(&node, &behind, all);
+    assert_eq!(node.finish().runtime.digest.short(), report.runtime.digest.short());
 }

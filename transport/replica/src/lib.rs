@@ -24,8 +24,7 @@ pub use log::{Body, Entry, Log};
 pub use message::{Append, Message, SnapshotId};
 pub use meta::{
     COMING_MAX, Coming, Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS,
-    SlotMove, SlotMoves,
-    Slots,
+    SlotMove, SlotMoves, Slots,
 };
 pub use rebalance::{Eagerness, Move, Moves};
 pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};

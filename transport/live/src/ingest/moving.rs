@@ -3,6 +3,7 @@
 //! The leader of the old group asks its feeds to stop, and writes that the slot leaves once all have; the leader of the new group writes what the old one
 //! knew of it. What happens to the slot happens when these words come back committed, at the same place of the log on every node.
 
+use super::replicated::Replicating;
 use super::{FeedAnswer, Ingest};
 use crate::egress::HubHandle;
 use crate::groups::first_barrier;
@@ -44,6 +45,8 @@ pub enum SlotAsk {
         /// The group that it left.
         from: u16,
     },
+    /// Write that the slot begins anew: by metadata it is the group's, and the log that had its arrival is lost.
+    Anew(SlotGoes),
     /// The move is over: nobody asks for what the old group knew of the slot any more.
     Over(u64),
 }
@@ -55,6 +58,8 @@ pub struct SlotStatus {
     pub left: u64,
     /// See `left`.
     pub arrived: u64,
+    /// Whether this node leads the group, and all that was in its log when it began to is in these numbers.
+    pub settled: bool,
     /// The move that feeds are asked to stop for, while this node leads.
     pub asked: Option<u64>,
     /// Feeds that it waits for, the first few, and why.
@@ -144,6 +149,12 @@ impl Ingest {
                     self.send_cargo(goes, from);
                 }
             }
+            SlotAsk::Anew(goes) => {
+                let settled = self.replica.as_ref().is_some_and(|replica| replica.settled());
+                if leads && settled && goes.number > self.slots.arrived && self.slots.sent != goes.number {
+                    self.send_nothing(goes);
+                }
+            }
             SlotAsk::Over(number) => {
                 if self.slots.cargo.as_ref().is_some_and(|(of, _)| *of <= number) {
                     self.slots.cargo = None;
@@ -221,7 +232,23 @@ impl Ingest {
 
     fn send_cargo(&mut self, goes: SlotGoes, from: u16) {
         let cargo = self.slots.departures.of(goes.number).and_then(|departure| departure.cargo);
-        let Some(cargo) = cargo else { return };
+        if let Some(cargo) = cargo {
+            self.send_pieces(goes, from, &cargo);
+        }
+    }
+
+    /// What is known of a slot whose state is lost: how far readers have heard of it.
+    fn send_nothing(&mut self, goes: SlotGoes) {
+        let (Some(stages), Some(hub)) = (self.slots.stages.clone(), &self.slots.hub) else { return };
+        let slot = goes.slot;
+        // Without an answer nothing is written: readers would be told numbers again that they know. It is asked again.
+        let Ok(last) = hub.ask_blocking(move |hub, _| hub.last_of_slot(slot)) else { return };
+        let last = |stream: u16| last.get(usize::from(stream)).copied().unwrap_or(0);
+        let cargo = Cargo { part: Shard::part_of_nothing(stages(), slot, &last), ..Cargo::default() };
+        self.send_pieces(goes, goes.to, &cargo.sealed());
+    }
+
+    fn send_pieces(&mut self, goes: SlotGoes, from: u16, cargo: &Bytes) {
         let pieces = cargo.len().div_ceil(PIECE_BYTES) as u32;
         for (piece, bytes) in (0..).zip(cargo.chunks(PIECE_BYTES)) {
             self.write_word(Word::Arrives { goes, from, piece, pieces, bytes });
@@ -232,7 +259,7 @@ impl Ingest {
     /// Whether a committed input may happen now: what comes of a slot here is behind all that came of it in its old group.
     pub(super) fn may_happen(&self, input: &Input) -> bool {
         let Some(Word::Arrives { goes, from, piece, pieces, .. }) = input.word() else { return true };
-        if piece + 1 < pieces || goes.number <= self.slots.arrived {
+        if piece + 1 < pieces || goes.number <= self.slots.arrived || from == goes.to {
             return true;
         }
         match self.slots.departures.departed(goes.number, from) {
@@ -265,8 +292,15 @@ impl Ingest {
     pub(super) fn word_committed(&mut self, word: Word<'_>) {
         match word {
             Word::Leaves(goes) if goes.number > self.slots.left => self.slot_leaves(goes),
-            Word::Arrives { goes, piece, pieces, bytes, .. } if goes.number > self.slots.arrived => {
+            Word::Arrives { goes, from, piece, pieces, bytes } if goes.number > self.slots.arrived => {
                 if let Some(cargo) = self.slots.pieces.take(goes, piece, pieces, bytes) {
+                    // Lost were its departure and its return: what is here is what it goes on with.
+                    if from == goes.to
+                        && self.replica.as_ref().is_some_and(|replica| replica.log.owns(goes.slot))
+                    {
+                        self.slots.arrived = goes.number;
+                        return self.tell_slots();
+                    }
                     match Cargo::open(&cargo) {
                         Ok(cargo) => self.slot_arrives(goes, &cargo),
                         // It was sealed where it left; a log that has something else is no log of ours.
@@ -297,10 +331,7 @@ impl Ingest {
     fn slot_leaves(&mut self, goes: SlotGoes) {
         // What has come of open frames goes to the shards, so that they are between two frames.
         (0..self.sources.len() as u16).for_each(|rank| self.release_source(rank));
-        let of_slot = |hash: &u64| slot_of(*hash) == goes.slot;
-        let here = self.names.iter().filter(|(hash, key)| of_slot(hash) && self.router.is_here(**key));
-        let mut keys: Vec<u32> = here.map(|(_, key)| *key).collect();
-        keys.sort_unstable();
+        let keys = self.keys_here(goes.slot);
         let place: HashMap<u32, u32> = keys.iter().copied().zip(0..).collect();
         let names: Vec<String> = {
             let all: Vec<&str> = self.all_names().collect();
@@ -333,6 +364,14 @@ impl Ingest {
             self.server.slot_moved(goes, &numberings);
             self.tell_feeds(goes);
         }
+    }
+
+    /// Keys of a slot that are on its shard, in the order of the log.
+    fn keys_here(&self, slot: u16) -> Vec<u32> {
+        let of = |(hash, key): &(&u64, &u32)| slot_of(**hash) == slot && self.router.is_here(**key);
+        let mut keys: Vec<u32> = self.names.iter().filter(of).map(|(_, key)| *key).collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// One shard, or all, do something at a barrier, and that comes.
@@ -381,6 +420,11 @@ impl Ingest {
             Err(why) => return self.cannot_go_on(&why.to_string()),
         };
         (0..self.sources.len() as u16).for_each(|rank| self.release_source(rank));
+        // It never left, by this log, which is then one behind a declared loss: what comes takes the place of what is here.
+        let stale = self.keys_here(goes.slot);
+        if !stale.is_empty() {
+            self.router.leave(&stale);
+        }
         let mut keys = Vec::new();
         for name in &cargo.names {
             let hash = name_hash(name.as_bytes());
@@ -527,6 +571,7 @@ impl Ingest {
         if let Some((number, next, bytes)) = pieces {
             self.slots.pieces = Pieces { number, next, bytes };
         }
+        self.tell_slots();
         Ok(())
     }
 
@@ -544,9 +589,11 @@ impl Ingest {
                 format!("{name} (away)")
             }
         };
+        let leads = |replica: &Replicating| replica.leads.is_some() && replica.settled();
         let status = SlotStatus {
             left: self.slots.left,
             arrived: self.slots.arrived,
+            settled: self.replica.as_deref().is_some_and(leads),
             asked,
             waits_for: waits.iter().take(NAMED_MAX).map(says).collect(),
             refused: self.slots.refused.clone(),

@@ -286,6 +286,7 @@ impl Ingest {
                 self.server.durable(rank, session, last);
             }
         }
+        let settles = replica.unsettled == 1;
         replica.unsettled = replica.unsettled.saturating_sub(1);
         if replica.leads.is_some()
             && let Some(Some(received)) = replica.arrived.pop_front()
@@ -293,6 +294,9 @@ impl Ingest {
             self.downstream.arrived(received, &self.router);
         }
         self.replica = Some(replica);
+        if settles {
+            self.tell_slots();
+        }
     }
 
     /// Begins a snapshot of the committed log up to here.
@@ -424,6 +428,7 @@ impl Ingest {
             // As if each had left without a word.
             (source.connected, source.left) = (false, (!source.state.finished).then_some(now));
         }
+        self.tell_slots();
     }
 
     fn follow(&mut self, leader: (Option<u16>, Option<SocketAddr>, u32)) {
@@ -433,6 +438,7 @@ impl Ingest {
         for source in &mut self.sources {
             (source.connected, source.left) = (false, None);
         }
+        self.tell_slots();
     }
 }
 

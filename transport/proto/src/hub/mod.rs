@@ -714,6 +714,13 @@ impl Hub {
         self.streams.iter().position(is).map(|at| at as u16)
     }
 
+    /// The last number of a slot in each stream, by the stream's; 0 where it has none.
+    #[must_use]
+    pub fn last_of_slot(&self, slot: u16) -> Vec<u64> {
+        let of = |state: &StreamState| state.heads.get(usize::from(slot)).copied().unwrap_or(0);
+        self.streams.iter().map(of).collect()
+    }
+
     /// How a stream stands.
     #[must_use]
     pub fn stream_stats(&self, stream: u16) -> Option<StreamStats> {
