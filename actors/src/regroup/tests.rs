@@ -471,7 +471,8 @@ fn a_slot_is_taken_up_no_earlier_than_it_was() {
     let trade = |ts| Event::trade(ts, 1, 0, Price(6), Size(1), 0);
     let end = Event::control(kind::WATERMARK, 3_000, 0, 0, [0; 2]);
     new.process(&[trade(600), trade(1_600), end], &mut |outputs: &[Output]| {
-        let of_slot = outputs.iter().filter(|output| output.slot == 0 && output.stream == 0);
+        let numbered = outputs.iter().filter(|output| output.sequence > 0);
+        let of_slot = numbered.filter(|output| output.slot == 0 && output.stream == 0);
         bars.extend(
             of_slot.map(|output| (output.sequence, output.bar().ts_open, output.bar().trades, output.state)),
         );
@@ -503,7 +504,8 @@ fn a_slot_of_which_nothing_is_known_goes_on_behind_its_last_numbers() {
     let define = Event::control(kind::DEFINE, 10, 0, 0, [name, name]);
     let mut numbers = Vec::new();
     shard.process(&[define, trade(600), trade(1_600), watermark(5_000)], &mut |outputs: &[Output]| {
-        numbers.extend(outputs.iter().map(|output| (output.stream, output.slot, output.sequence)));
+        let numbered = outputs.iter().filter(|output| output.sequence > 0);
+        numbers.extend(numbered.map(|output| (output.stream, output.slot, output.sequence)));
     });
     numbers.sort_unstable();
     let (bars, rolled): (Vec<_>, Vec<_>) = numbers.into_iter().partition(|(stream, ..)| *stream == 4);
