@@ -66,7 +66,7 @@ pub(crate) enum Command {
     /// Look into the journal of a server, check it, or get its events out.
     #[command(
         after_help = "Examples:\n  tidegate journal inspect ~/tidegate/journal\n  tidegate journal verify ~/tidegate/journal --json\n  tidegate \
-                      journal export ~/tidegate/journal --out day.tgc\n  tidegate journal export ~/tidegate/journal --from 1M --count 20\n\nNone \
+                      journal export ~/tidegate --out day.tgc\n  tidegate journal export ~/tidegate --from 1M --count 20\n\nNone \
                       of them changes anything; all of them may be used while the server writes."
     )]
     Journal(JournalArgs),
@@ -1039,9 +1039,9 @@ pub(crate) struct JournalArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
     /// What is in it: segments, records, sources, time span, how it ends.
-    #[command(after_help = "Example:\n  tidegate journal inspect ~/tidegate/journal --json")]
+    #[command(after_help = "Example:\n  tidegate journal inspect ~/tidegate --json")]
     Inspect {
-        /// The journal's folder.
+        /// The journal's folder, or the data folder that it is in.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// The answer as JSON.
@@ -1050,11 +1050,11 @@ pub(crate) enum JournalCommand {
     },
     /// Read every byte: checksums, the chain of hashes, offsets, epochs, entries. Exits with 1 when it is damaged.
     #[command(
-        after_help = "Example:\n  tidegate journal verify ~/tidegate/journal && echo sound\n\nWhat was being written when the machine \
+        after_help = "Example:\n  tidegate journal verify ~/tidegate && echo sound\n\nWhat was being written when the machine \
                       stopped is no damage: it is told, and cut off when the server starts."
     )]
     Verify {
-        /// The journal's folder.
+        /// The journal's folder, or the data folder that it is in.
         #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// The answer as JSON.
@@ -1063,15 +1063,15 @@ pub(crate) enum JournalCommand {
     },
     /// Its entries as lines of JSON, or its events as a capture.
     #[command(
-        after_help = "Examples:\n  tidegate journal export ~/tidegate/journal --from 1M --count 20\n  tidegate journal export \
-                      ~/tidegate/journal --out day.tgc && tidegate replay day.tgc"
+        after_help = "Examples:\n  tidegate journal export ~/tidegate --from 1M --count 20\n  tidegate journal export \
+                      ~/tidegate --out day.tgc && tidegate replay day.tgc"
     )]
     Export(JournalExportArgs),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct JournalExportArgs {
-    /// The journal's folder.
+    /// The journal's folder, or the data folder that it is in.
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
     /// A capture (.tgc) of the events with their names, or a file of lines (.jsonl); lines on stdout when left out.

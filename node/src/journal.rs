@@ -1,5 +1,6 @@
 //! `tidegate journal`: what a journal holds, whether it is sound, and its events as something else.
 
+pub(crate) mod place;
 mod snapshots;
 
 use crate::cli::{JournalCommand, JournalExportArgs};
@@ -24,9 +25,9 @@ use tidegate_replay::capture::{CaptureOptions, CaptureWriter, WriteError};
 
 pub(crate) fn run(command: &JournalCommand, ui: &Ui) -> Outcome {
     match command {
-        JournalCommand::Inspect { folder, json } => inspect(folder, *json, ui),
-        JournalCommand::Verify { folder, json } => verify(folder, *json, ui),
-        JournalCommand::Export(args) => export(args, ui),
+        JournalCommand::Inspect { folder, json } => inspect(&place::find(folder, ui)?, *json, ui),
+        JournalCommand::Verify { folder, json } => verify(&place::find(folder, ui)?, *json, ui),
+        JournalCommand::Export(args) => export(&place::find(&args.folder, ui)?, args, ui),
     }
 }
 
@@ -98,19 +99,8 @@ impl Found {
 
 /// A folder as one opens it; the error names it.
 fn open(folder: &Path) -> Result<Disk, Failure> {
-    let mut disk = Disk::open_read_only(folder)
-        .map_err(|error| Failure::new(Exit::Input, anyhow::anyhow!("{}: {error}", folder.display())))?;
-    let segments = disk
-        .segments()
-        .map_err(|error| Failure::new(Exit::Input, anyhow::anyhow!("{}: {error}", folder.display())))?;
-    if segments.is_empty() {
-        let text = format!(
-            "{}: there is no journal here (no segments such as 0000000000000000.tgj)",
-            folder.display()
-        );
-        return Err(Failure::new(Exit::Input, anyhow::anyhow!(text)));
-    }
-    Ok(disk)
+    Disk::open_read_only(folder)
+        .map_err(|error| Failure::new(Exit::Input, anyhow::anyhow!("{}: {error}", folder.display())))
 }
 
 /// Reads all of it with a bar.
@@ -345,17 +335,16 @@ enum Target {
 /// The name of events whose own is over a quota, as the server has it.
 const OVERFLOW_NAME: &str = "(overflow)";
 
-fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
-    open(&args.folder)?;
+fn export(folder: &Path, args: &JournalExportArgs, ui: &Ui) -> Outcome {
     let io = |path: &Path, source| Failure::from(WriteError::Io { path: path.to_owned(), source });
     let mut from_point: Option<Point> = None;
     let mut target = match &args.out {
         None => Target::Lines(Box::new(BufWriter::new(std::io::stdout()))),
         Some(path) if path.extension().is_some_and(|extension| extension == "tgc") => {
             // A journal that lost its front has its names in its snapshots.
-            let names = match begin(&mut open(&args.folder)?) {
+            let names = match begin(&mut open(folder)?) {
                 Ok(Some((lineage, first @ 1..))) => {
-                    let names = snapshots::names(&args.folder, lineage, first)?;
+                    let names = snapshots::names(folder, lineage, first)?;
                     from_point = Some(names.point);
                     ui.note(&format!(
                         "it begins at offset {}: what is in front of the oldest snapshot has no names any more",
@@ -389,7 +378,7 @@ fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     let interrupt = Interrupt::listen()?;
     let mut failed = None;
     let (mut written, most) = (0u64, args.count.unwrap_or(u64::MAX));
-    let mut disk = open(&args.folder)?;
+    let mut disk = open(folder)?;
     let (from_offset, chain) = from_point.map_or((0, None), |point| (point.offset, Some(point.chain)));
     let result = scan_from(&mut disk, from_offset, chain, |view| {
         let mut offset = view.info.first_offset;
@@ -440,7 +429,7 @@ fn export(args: &JournalExportArgs, ui: &Ui) -> Outcome {
     match result {
         Ok(_) => Ok(Exit::Ok),
         Err(error) => {
-            let error = anyhow::Error::from(error).context(args.folder.display().to_string());
+            let error = anyhow::Error::from(error).context(folder.display().to_string());
             Err(Failure::new(Exit::Input, error))
         }
     }

@@ -193,7 +193,7 @@ fn once(args: &ServeArgs, interrupt: &Interrupt, again: bool, ui: &Ui) -> Result
         elsewhere = remote.as_ref().map(|remote| remote.name());
         options.feed.durable = sync != SyncPolicy::Never;
         options.journal = Some(JournalSettings {
-            folder: data.join("journal"),
+            folder: data.join(crate::journal::place::FOLDER),
             remote,
             journal: map::journal(config, lineage(incarnation)),
             commit: CommitOptions { sync, ..CommitOptions::default() },

@@ -72,6 +72,69 @@ fn damage_is_told_with_its_place_and_a_torn_end_is_none() {
 }
 
 #[test]
+fn the_data_folder_of_a_server_is_taken_as_its_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, journal) = (folder.path().to_str().unwrap(), folder.path().join("journal"));
+    std::fs::create_dir(&journal).unwrap();
+    let refused = tidegate(&["journal", "verify", data]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(3) && said.contains("there is no journal here yet"), "{said}");
+
+    copy(&journal, |_| {});
+    let journal = journal.to_str().unwrap();
+    for command in ["inspect", "verify"] {
+        let shown = json(&tidegate(&["journal", command, data, "--json"]));
+        assert_eq!(
+            (shown["path"].as_str(), shown["records"].as_u64()),
+            (Some(journal), Some(10)),
+            "{command}"
+        );
+    }
+    let shown = tidegate(&["journal", "verify", data]);
+    assert!(shown.status.success() && stdout(&shown).starts_with("sound: 10 records"));
+    let note = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(note.contains(&format!("reading {journal}, the journal of this data folder")), "{note}");
+    let [of_data, of_journal] = [data, journal].map(|place| tidegate(&["journal", "export", place]));
+    assert_eq!((stdout(&of_data).lines().count(), of_data.stdout), (10, of_journal.stdout));
+    assert!(of_journal.stderr.is_empty(), "nothing is said of a folder that was named");
+    // Segments in the folder itself come first.
+    copy(folder.path(), |bytes| bytes.truncate(500));
+    assert_eq!(json(&tidegate(&["journal", "verify", data, "--json"]))["path"], data);
+}
+
+#[test]
+fn of_a_clusters_node_it_is_said_what_there_is_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = folder.path().join("node-1");
+    for (log, files) in [("log", 1), ("group-2/log", 2), ("group-10/log", 1)] {
+        std::fs::create_dir_all(node.join(log)).unwrap();
+        for file in 0..files {
+            std::fs::write(node.join(log).join(format!("{file:020}.tgr")), [0; 64]).unwrap();
+        }
+    }
+    std::fs::create_dir(node.join("group-3")).unwrap();
+    let refused = |place: &Path| {
+        let refused = tidegate(&["journal", "verify", place.to_str().unwrap()]);
+        assert_eq!(refused.status.code(), Some(3));
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let said = refused(&node);
+    let log =
+        |group: u16, log: &str, size: &str| format!("group {group} ({}, {size})", node.join(log).display());
+    let all = [
+        log(0, "log", "1 file, 64 B"),
+        log(2, "group-2/log", "2 files, 128 B"),
+        log(10, "group-10/log", "1 file, 64 B"),
+    ];
+    assert!(said.contains("the folder of a cluster's node") && said.contains(&all.join(", ")), "{said}");
+    assert!(!said.contains("group 3"), "{said}");
+    let said = refused(&node.join("group-2/log"));
+    assert!(said.contains("(2 files, 128 B) are the log of a cluster's node"), "{said}");
+    let said = refused(folder.path());
+    assert!(said.contains("a cluster's folder") && said.contains(node.to_str().unwrap()), "{said}");
+}
+
+#[test]
 fn what_is_no_journal_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().to_str().unwrap();

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { ONE_GONE, WELL } from "../mock/cluster";
+import { busy, ONE_GONE, several, WELL } from "../mock/cluster";
 import { Mock } from "../mock/server";
 import type { Cluster } from "../src/api/types";
 import { count } from "../src/lib/format";
@@ -80,8 +80,58 @@ describe("a made-up cluster", () => {
     await expect.poll(() => page.getByTestId("tile-leader").locator("b").innerText(), SOON).toBe("none");
   });
 
-  test("fits a phone, in the dark too", async () => {
-    mock.cluster = ONE_GONE;
+  test("of many groups each is shown, found, and chosen without a mouse", async () => {
+    mock.cluster = several(64);
+    await start();
+    await page.goto(`${base}/#/cluster`);
+    await page.getByText("Each of 64 groups is in sync wherever it is held: 1 may be lost").waitFor();
+    const table = page.getByTestId("cluster-groups");
+    const map = page.getByTestId("slot-map");
+    const detail = page.getByTestId("group-detail");
+    const pick = (name: string) => page.getByRole("button", { name, exact: true });
+    const of = (group: number, column: string) =>
+      table.locator(`.row[data-key="${group}"] [data-column="${column}"]`).innerText();
+    expect(await table.getAttribute("aria-rowcount")).toBe("65");
+    expect(await map.locator("[data-group]").count()).toBe(64);
+    expect(await page.getByRole("region", { name: "zone north" }).locator(".node-box").count()).toBe(2);
+    expect([await of(0, "node-1"), await of(0, "node-2"), await of(0, "node-4")]).toEqual([
+      "leads",
+      "2 behind",
+      "relays 3",
+    ]);
+
+    // What happens is seen without anything being touched; then only what is to be minded is listed.
+    mock.cluster = busy(64);
+    await page.getByTestId("cluster-warnings").locator("[data-code=no_leader]").waitFor();
+    expect(await map.locator(".bad").getAttribute("data-group")).toBe("2");
+    expect(await map.locator(".mark").count()).toBe(3);
+    expect(await page.getByTestId("tile-moving").innerText()).toContain("3 slots");
+    await pick("to mind 3").press("Enter");
+    await expect.poll(() => table.locator(".row").count(), SOON).toBe(3);
+    expect([await of(2, "leader"), await of(5, "node-2")]).toEqual(["none", "out 5.21\u202fk"]);
+    await pick("under way 4").press("Enter");
+    await expect.poll(() => table.locator(".row").count(), SOON).toBe(4);
+    expect([await of(7, "node-1"), await of(0, "slots")]).toEqual(["comes 39 %", "63, 3 leave"]);
+
+    // By keys down to the last of them, whose slots are shown in the map and in words.
+    await table.focus();
+    await page.keyboard.press("End");
+    await page.keyboard.press("Enter");
+    await detail.getByText("a copy comes in place of node 4").waitFor();
+    expect(await detail.innerText()).toContain("448 to 511");
+    expect(await map.locator(".on").getAttribute("data-group")).toBe("7");
+    await map.locator('[data-group="63"]').click();
+    await detail.getByText(`${count(4_032)} to ${count(4_095)}`).waitFor();
+    await pick("all 64").press("Enter");
+    // Twice: what stands worst at a node comes first.
+    const sort = table.getByRole("button", { name: "Node 2" });
+    await sort.press("Enter");
+    await sort.press("Enter");
+    await expect.poll(() => table.locator(".row").first().getAttribute("data-key"), SOON).toBe("5");
+  });
+
+  test.each([1, 64])("fits a phone with %i groups, in the dark too", async (many) => {
+    mock.cluster = many > 1 ? busy(many) : ONE_GONE;
     await start({ viewport: { width: 390, height: 844 }, colorScheme: "dark" });
     await page.goto(`${base}/#/cluster`);
     await box(3).waitFor();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tidegate_cluster::view::{Change, MemberView};
 use tidegate_cluster::{ClusterView, Observer, ReplicaStatus};
 use tidegate_gateway::{
-    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupRelay, GroupReplica,
+    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupCopy, GroupRelay,
+    GroupReplica,
 };
 use tidegate_proto::{GroupLead, GroupMap};
 use tidegate_quic::GroupSource;
@@ -63,10 +64,26 @@ fn state(view: ClusterView) -> ClusterState {
                 node: member.node,
                 age,
                 from: relay.from,
+                caught_up: relay.caught_up,
                 behind: behind.map(|(newest, here)| Duration::from_nanos(newest.saturating_sub(here))),
                 records: relay.records,
                 skipped: relay.skipped,
             })
+        });
+        let coming = group.coming.map(|coming| {
+            let said = view.members.iter().find(|member| member.node == coming.to);
+            let said = said.and_then(|member| of_group(member, number)).map(|(said, _)| said);
+            let taking = said.and_then(|said| said.taking_up.as_ref());
+            GroupCopy {
+                to: coming.to,
+                from: coming.from,
+                // In its last step it is a replica, with its engine.
+                entries: taking
+                    .map(|taking| taking.commit)
+                    .or(said.filter(|said| said.relay.is_none()).map(|said| said.commit)),
+                fetching: taking.and_then(|taking| taking.fetching),
+                problem: taking.and_then(|taking| taking.problem.clone()),
+            }
         });
         ClusterGroup {
             slots: view.meta.slots.count(number),
@@ -79,12 +96,15 @@ fn state(view: ClusterView) -> ClusterState {
             replicas: view.members.iter().filter_map(said).collect(),
             holders: group.holders.clone(),
             relays: relays.collect(),
+            coming,
         }
     };
     let several = view.meta.groups.len() > 1;
+    let moves = view.meta.under_way().map(|(slot, of)| (slot, view.meta.slots.group_of(slot), of.to));
     ClusterState {
         groups: view.meta.numbered().filter(|_| several).map(of).collect(),
         slots: view.meta.slots.runs().to_vec(),
+        moves: moves.collect(),
         cluster: view.cluster,
         node: view.node,
         leader: group.leader.map(|leader| leader.node),
@@ -142,6 +162,7 @@ fn replica(said: ReplicaStatus, age: Duration) -> ClusterReplica {
 fn change((change, age): (Change, Duration)) -> ClusterChange {
     ClusterChange {
         kind: change.kind.name(),
+        group: change.group,
         age,
         epoch: change.epoch,
         lineage: change.lineage,

@@ -17,7 +17,7 @@ pub(super) fn recovering(progress: Progress) {
 
 /// What was found; `elsewhere` is where the log is, if not in the folder.
 pub(super) fn note_recovered(live: &Live, data: &Path, elsewhere: Option<&str>, took: Duration, ui: &Ui) {
-    let (found, folder) = (live.recovered(), data.join("journal"));
+    let (found, folder) = (live.recovered(), data.join(crate::journal::place::FOLDER));
     let folder = elsewhere.map_or_else(|| folder.display().to_string(), str::to_owned);
     for note in &found.notes {
         ui.note(&format!("{}: {note}", ui.paint(Tone::Warn, "warning")));

@@ -1,11 +1,12 @@
 //! Nodes that hold two of three groups each: feeds are led to who leads, readers of every node see the results of all groups, and of what is
 //! derived from them, as from a server that stands alone; and go on when the node dies that a group is relayed from.
 
-use super::common::{Running, ends, fails};
+use super::common::{Running, ends, fails, http};
 use super::derived::{GROUPS, QUIET, SECONDS, SETTINGS, spectra, symbols, told, trades};
-use super::{Cluster, command};
+use super::{Cluster, PATIENCE, command};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// The feed's first part ends before this second.
 const HALF: u64 = 40;
@@ -140,6 +141,68 @@ fn readers_of_every_node_see_all_groups_of_which_each_holds_some() {
     for summary in cluster.end() {
         assert_eq!(summary["imbalance"], 0, "{summary}");
     }
+}
+
+#[test]
+fn a_node_is_ready_once_its_readers_see_the_groups_that_others_hold() {
+    let words = format!("--groups {GROUPS} --copies 2 --min-isr 1");
+    let mut cluster = Cluster::with_settings("--json --http 127.0.0.1:0", &words, SETTINGS);
+    let path = cluster.path().to_owned();
+    std::fs::write(path.join("first.csv"), trades(0, HALF)).expect("room");
+    let ready = |cluster: &Cluster, node: u64| {
+        let answer = http::get(cluster.http[node as usize - 1].expect("a gateway"), "/v1/ready", "");
+        assert!(answer.status == 200 || answer.code() == "not_ready", "{}", answer.text());
+        if answer.status == 200 { String::new() } else { answer.text() }
+    };
+    let until_ready = |cluster: &Cluster, node: u64| {
+        let start = Instant::now();
+        loop {
+            let why = ready(cluster, node);
+            if why.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "node {node} is not ready: {why}");
+        }
+    };
+    // Nothing was fed yet: there is nothing to be read, and everybody has all of it.
+    (1..=3).for_each(|node| until_ready(&cluster, node));
+    let status = cluster.until("two copies of each group, and a relay", is_whole);
+    let (group, _) = relays(&status, 1).expect("node 1 relays one");
+    let servers: Vec<String> = cluster.servers.split(',').map(str::to_owned).collect();
+    let at = |node: u64| format!("--server {} --ca lab/ca-cert.pem", servers[node as usize - 1]);
+    let all = servers.join(",");
+    ends(&path, &format!("publish first.csv --ack committed --server {all} --ca lab/ca-cert.pem"), 0);
+    for holder in [2, 3] {
+        bars(&mut reader(&cluster, &at(holder)), &mut Bars::new(), bars_before(HALF - 1));
+    }
+
+    // What is asked for right after it said that it is ready is there.
+    cluster.kill(1);
+    cluster.serve(1);
+    until_ready(&cluster, 1);
+    let least = if group + 1 < GROUPS { HALF - 1 } else { QUIET } as usize;
+    for (_, name) in symbols().into_iter().filter(|(of, _)| *of == group) {
+        let seen = cluster.seen(1, &format!("/v1/bars?stream=bars.1s&key={name}"));
+        let records = seen["records"].as_array().map_or(0, Vec::len);
+        assert!(
+            records >= least,
+            "{records} of {least} bars of {name}, whose group {group} others hold: {seen:#}"
+        );
+    }
+    // The other nodes hold the group: with both of them gone it waits, and says for what.
+    cluster.kill(2);
+    cluster.kill(3);
+    let start = Instant::now();
+    let waits = format!("group {group} (no node to read them at can be reached, of nodes 2 and 3)");
+    loop {
+        let why = ready(&cluster, 1);
+        if why.contains("less than a majority") && why.contains(&waits) {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "it does not say what it waits for: {why}");
+    }
+    (2..=3).for_each(|node| cluster.serve(node));
+    (1..=3).for_each(|node| until_ready(&cluster, node));
 }
 
 #[test]

@@ -44,6 +44,9 @@ pub struct RelayStatus {
     pub skipped: u64,
     /// Times that it lost its holder.
     pub lost: u64,
+    /// Whether readers of this node have everything that the holder had when it was found; a node of an earlier version does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caught_up: Option<bool>,
 }
 
 /// What a node needs to relay the groups that it does not hold, and to be read by others.
@@ -292,7 +295,7 @@ impl RelayDriver {
         let (group, slots) = (port.group(), Arc::clone(&shared.slots));
         let relay = Relay::new(shared.streams.len() as u16, |slot| slots[usize::from(slot)] == group);
         let driver = Self { shared, links, state, port, relay, lineage: None, avoid: None, status };
-        driver.tell(|_| {});
+        driver.tell(|relay| relay.caught_up = Some(false));
         driver
     }
 
@@ -305,7 +308,7 @@ impl RelayDriver {
                         let over = self.follow(node).await;
                         self.tell(|relay| {
                             relay.lost += u64::from(relay.from.is_some());
-                            relay.from = None;
+                            (relay.from, relay.caught_up) = (None, Some(false));
                         });
                         self.avoid = Some(node);
                         over
@@ -377,6 +380,7 @@ impl RelayDriver {
         self.tell(|relay| relay.from = Some(node));
         let mut buffer = FrameBuffer::new(BUFFER_FRAMES);
         let mut state = self.state.clone();
+        let mut caught_up = false;
         loop {
             let count = tokio::select! {
                 count = receive.read(buffer.space()) => match count {
@@ -409,8 +413,19 @@ impl RelayDriver {
             if !batch.is_empty() && !self.port.send(batch).await {
                 return Over::Ended(Ended::Asked);
             }
+            if !caught_up && ended.is_none() && self.relay.has_caught_up() {
+                // It is said of what readers can see: behind the last batch the hub answers once it has dealt with it.
+                let settled = self.port.settle().await && self.shared.hub.ask(|_, _| ()).await.is_ok();
+                if !settled {
+                    return Over::Ended(Ended::Asked);
+                }
+                caught_up = true;
+            }
             let stats = self.relay.stats();
-            self.tell(|relay| (relay.records, relay.skipped) = (stats.records, stats.skipped));
+            self.tell(|relay| {
+                (relay.records, relay.skipped) = (stats.records, stats.skipped);
+                relay.caught_up = Some(caught_up);
+            });
             match ended {
                 Some(RelayError::Closed(close)) if close.code == CloseCode::SUBSCRIPTION => {
                     return Over::Ended(Ended::Settings(close.reason));

@@ -16,6 +16,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 const LOG_NEARLY_FULL: f64 = 0.8;
 /// Entries a follower may lack before that is worth a word.
 const ENTRIES_BEHIND: u64 = 4_096;
+/// Groups that are named in one sentence about what is waited for.
+const AWAITED_NAMED_MAX: usize = 4;
 
 /// The cluster as the server's node sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct ClusterState {
     pub groups: Vec<ClusterGroup>,
     /// Where runs of slots of one group begin, and of which.
     pub slots: Vec<(u16, u16)>,
+    /// Slots that are on their way: which, from which group, and to which.
+    pub moves: Vec<(u16, u16, u16)>,
     /// What changed since this node's start, the newest first.
     pub changes: Vec<ClusterChange>,
 }
@@ -75,6 +79,23 @@ pub struct ClusterGroup {
     pub holders: Vec<u16>,
     /// What the others said last of how they relay it.
     pub relays: Vec<GroupRelay>,
+    /// A copy that is on its way.
+    pub coming: Option<GroupCopy>,
+}
+
+/// A copy of a group that comes to a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupCopy {
+    /// The node.
+    pub to: u16,
+    /// Whose copy goes once this one is there; none where it is one more.
+    pub from: Option<u16>,
+    /// Entries of the log that are there and committed; `None` before the node says so.
+    pub entries: Option<u64>,
+    /// The snapshot that is fetched: bytes that are there, and all.
+    pub fetching: Option<(u64, u64)>,
+    /// Why it does not come on.
+    pub problem: Option<String>,
 }
 
 /// What a node said last of how it relays a group that it does not hold.
@@ -86,6 +107,8 @@ pub struct GroupRelay {
     pub age: Duration,
     /// The node that it reads at; none while it has found none.
     pub from: Option<u16>,
+    /// Whether its readers have all that was there when it found that node; `None` where a node of an earlier version does not say.
+    pub caught_up: Option<bool>,
     /// Event time that its readers lack of what the leader's have; `None` while that is not known.
     pub behind: Option<Duration>,
     /// Results that it handed on since its start, and those that no holder had any more.
@@ -129,8 +152,13 @@ impl ClusterGroup {
             })
         };
         let relay = |relay: &GroupRelay| {
-            json!({
-                "node": relay.node, "from": relay.from, "behind_ms": relay.behind.map(millis),
+            let moves: serde_json::Map<String, Value> = self
+            .moves
+            .iter()
+            .map(|(slot, from, to)| (slot.to_string(), json!({"from": from, "to": to})))
+            .collect();
+        json!({
+                "node": relay.node, "from": relay.from, "caught_up": relay.caught_up, "behind_ms": relay.behind.map(millis),
                 "results": relay.records, "skipped": relay.skipped, "status_age_ms": millis(relay.age),
             })
         };
@@ -153,7 +181,28 @@ impl ClusterGroup {
             found["holders"] = json!(self.holders);
             found["relays"] = self.relays.iter().map(relay).collect();
         }
+        if let Some(copy) = &self.coming {
+            found["coming"] = json!({
+                "to": copy.to, "from": copy.from, "entries": copy.entries, "problem": copy.problem,
+                "fetching": copy.fetching.map(|(have, all)| json!({"have": have, "all": all})),
+            });
+        }
         found
+    }
+
+    /// What readers of a node wait for before they have the results of this group; `None` when they need not.
+    fn awaited(&self, node: u16) -> Option<String> {
+        // A node to which a copy comes counts as a holder, and relays until that is there.
+        match self.relays.iter().find(|relay| relay.node == node) {
+            Some(GroupRelay { from: None, .. }) => {
+                Some(format!("no node to read them at can be reached, of {}", names(&self.holders)))
+            }
+            Some(GroupRelay { from: Some(from), caught_up: Some(false), .. }) => {
+                Some(format!("those from before are still being read at node {from}"))
+            }
+            None if !self.is_held(node) => Some("this node is about to look for who has them".to_owned()),
+            _ => None,
+        }
     }
 }
 
@@ -208,6 +257,8 @@ pub struct ClusterReplica {
 pub struct ClusterChange {
     /// `fail_over`, `move`, `leaderless`, `elected`, `loss`, `joined`, `left`, `copy` or `slot`.
     pub kind: &'static str,
+    /// In which group.
+    pub group: u16,
     /// How long ago.
     pub age: Duration,
     /// The epoch since.
@@ -313,6 +364,22 @@ impl ClusterState {
             }
             None => format!("node {leader} leads, and was never heard of"),
         })
+    }
+
+    /// What has to come before readers of this node can see the results of all groups; `None` when they can.
+    fn awaited(&self) -> Option<String> {
+        let parts = self.parts();
+        let all: Vec<String> = parts
+            .iter()
+            .enumerate()
+            .filter_map(|(at, part)| Some(format!("group {at} ({})", part.awaited(self.node)?)))
+            .collect();
+        let more = match all.len().saturating_sub(AWAITED_NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let named = all.iter().take(AWAITED_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        (!all.is_empty()).then(|| format!("waits for results of groups that other nodes hold: {named}{more}"))
     }
 
     /// What is wrong, the worst first.
@@ -427,7 +494,7 @@ impl ClusterState {
             let ago = u64::try_from(change.age.as_nanos()).unwrap_or(u64::MAX);
             let at = now_ns.map(|now| Timestamp::from_nanosecond(now.saturating_sub(ago).into()));
             json!({
-                "kind": change.kind, "epoch": change.epoch, "lineage": change.lineage, "from": change.from,
+                "kind": change.kind, "group": change.group, "epoch": change.epoch, "lineage": change.lineage, "from": change.from,
                 "to": change.to, "reason": change.reason, "age_ms": millis(change.age),
                 "time": at.and_then(Result::ok).map(|at| format!("{at:.3}")),
             })
@@ -450,6 +517,8 @@ impl ClusterState {
             "log_bytes": own.map(|own| own.log_bytes),
             "log_bytes_max": self.log_bytes_max,
             "members": self.members.iter().map(member).collect::<Vec<_>>(),
+            "slots": self.slots,
+            "moves": moves,
             "groups": self.parts().iter().enumerate().map(|(at, part)| part.json(at, self.node)).collect::<Vec<_>>(),
             "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
             "warnings": self.warnings().iter().map(|warning| json!({
@@ -560,12 +629,14 @@ impl ClusterState {
     }
 }
 
-/// Whether somebody leads, as far as this server knows.
+/// Whether somebody leads every group, and readers here can see the results of all, as far as this server knows.
 pub(crate) fn readiness(shared: &Shared) -> Result<(), ApiError> {
-    match state(shared).and_then(|state| state.leaderless()) {
-        None => Ok(()),
-        Some(why) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why)),
+    let Some(state) = state(shared) else { return Ok(()) };
+    let reasons: Vec<String> = state.leaderless().into_iter().chain(state.awaited()).collect();
+    if reasons.is_empty() {
+        return Ok(());
     }
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons.join("; ")))
 }
 
 /// Says what the counters are.
@@ -795,7 +866,15 @@ mod tests {
             part.replicas.retain(|of| of.node != away);
             let behind = Some(Duration::from_millis(20));
             let (from, age) = (part.leader, Duration::ZERO);
-            part.relays = vec![GroupRelay { node: away, age, from, behind, records: 9, skipped: 1 }];
+            part.relays = vec![GroupRelay {
+                node: away,
+                age,
+                from,
+                behind,
+                caught_up: Some(true),
+                records: 9,
+                skipped: 1,
+            }];
         }
         let codes = |state: &ClusterState| state.warnings().iter().map(|of| of.code).collect::<Vec<_>>();
         assert_eq!(codes(&state), ["one_more_loss"], "two copies, both needed");
@@ -809,10 +888,73 @@ mod tests {
         assert_eq!([other.place_of(0), other.place_of(4_095)], [(0, Some(0), 3), (3, Some(2), 3)]);
         let explained = state.holders(0);
         assert_eq!(explained["followers"].as_array().map(Vec::len), Some(1), "{explained}");
+        assert_eq!(document["slots"], json!([[0, 0], [1_024, 1], [2_048, 2], [3_072, 3]]));
+        assert_eq!(document["moves"], json!({}));
+        state.moves = vec![(7, 0, 3)];
+        assert_eq!(state.json(None)["moves"], json!({"7": {"from": 0, "to": 3}}));
         state.groups[1].relays[0].from = None;
         assert!(codes(&state).contains(&"not_relayed"));
         // Of a cluster where all hold all nothing is said of it.
         assert!(with_groups().json(None)["groups"][0].get("holders").is_none());
+    }
+
+    #[test]
+    fn who_lacks_the_results_of_a_group_is_not_ready_and_says_what_it_waits_for() {
+        // Node 2 relays groups 0 and 3.
+        let relayed = |from: Option<u16>, caught_up: Option<bool>| {
+            let mut state = with_groups();
+            for part in [0, 3].map(|at| (at, 2)) {
+                let (at, node) = part;
+                let group = &mut state.groups[at];
+                group.holders = vec![1, 3];
+                let (age, behind) = (Duration::ZERO, None);
+                group.relays =
+                    vec![GroupRelay { node, age, from, caught_up, behind, records: 0, skipped: 0 }];
+            }
+            state
+        };
+        assert_eq!(with_groups().awaited(), None, "every node holds every group");
+        assert_eq!(healthy().awaited(), None);
+        assert_eq!(relayed(Some(1), Some(true)).awaited(), None);
+        assert_eq!(relayed(Some(1), None).awaited(), None, "a node of an earlier version does not say");
+        let reading = relayed(Some(1), Some(false));
+        assert_eq!((codes(&reading), reading.leaderless()), (Vec::new(), None), "nothing is wrong");
+        assert_eq!(
+            reading.awaited().unwrap(),
+            "waits for results of groups that other nodes hold: group 0 (those from before are still being read at node 1), \
+             group 3 (those from before are still being read at node 1)"
+        );
+        let mut apart = relayed(None, Some(false));
+        apart.groups.truncate(2);
+        assert_eq!(
+            apart.awaited().unwrap(),
+            "waits for results of groups that other nodes hold: group 0 (no node to read them at can be reached, of nodes 1 and 3)"
+        );
+        // Before the relay has said anything, and for as long as it takes the place of a copy that is to come.
+        apart.groups[0].relays.clear();
+        assert!(apart.awaited().unwrap().contains("group 0 (this node is about to look"));
+        apart.groups[0].holders.push(2);
+        assert_eq!(apart.awaited(), None);
+        apart.groups[0].relays = reading.groups[0].relays.clone();
+        assert!(apart.awaited().unwrap().contains("still being read at node 1"));
+        // Many are counted.
+        let mut many = reading.clone();
+        many.groups = vec![many.groups[0].clone(); 64];
+        let said = many.awaited().unwrap();
+        assert!(
+            said.contains("group 3 (") && !said.contains("group 4 (") && said.ends_with(" and 60 more"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_copy_that_comes_is_shown() {
+        let mut state = with_groups();
+        let copy = GroupCopy { to: 2, from: Some(1), fetching: Some((10, 40)), ..GroupCopy::default() };
+        state.groups[1].coming = Some(copy);
+        let groups = &state.json(None)["groups"];
+        let shown = json!({"to": 2, "from": 1, "entries": null, "problem": null, "fetching": {"have": 10, "all": 40}});
+        assert_eq!((&groups[1]["coming"], groups[0].get("coming")), (&shown, None));
     }
 
     #[test]
@@ -871,6 +1013,7 @@ mod tests {
         let mut state = healthy();
         state.changes = vec![ClusterChange {
             kind: "fail_over",
+            group: 3,
             age: Duration::from_millis(1_500),
             epoch: 4,
             lineage: 1,
@@ -880,6 +1023,7 @@ mod tests {
         }];
         let json = state.json(Some(1_767_623_401_500_000_000));
         assert_eq!(json["changes"][0]["time"], "2026-01-05T14:30:00.000Z");
+        assert_eq!(json["changes"][0]["group"], 3);
         assert_eq!(json["digest"], json!({"value": "00ff", "offset": 100}));
         assert_eq!(state.json(None)["changes"][0]["time"], Value::Null);
     }

@@ -43,7 +43,8 @@ pub use alerts::{
     Acting, AlertCounts, AlertError, AlertFilter, AlertNews, AlertState, AlertVerb, Alerts, Visible,
 };
 pub use cluster::{
-    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupRelay, GroupReplica,
+    ClusterChange, ClusterGroup, ClusterMember, ClusterReplica, ClusterState, GroupCopy, GroupRelay,
+    GroupReplica,
 };
 pub use options::{GatewayError, GatewayOptions};
 pub use server::{Gateway, GatewayReport};

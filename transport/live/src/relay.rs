@@ -31,6 +31,17 @@ impl RelayPort {
         self.waker.wake();
         taken
     }
+
+    /// Waits until the hub has taken everything that was handed on. Returns `false` once the server has ended.
+    pub async fn settle(&self) -> bool {
+        // With as many behind it as have room, it is no longer among those that wait.
+        for _ in 0..BATCHES_MAX {
+            if !self.send(Vec::new()).await {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// The hub's end.

@@ -162,6 +162,12 @@ impl Relay {
         self.past
     }
 
+    /// Whether this connection caught up with its holder: everything that was there when it began is handed on.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        self.stage == Stage::Live && self.streams.iter().all(|numbers| numbers.caught_up)
+    }
+
     /// A connection stands. Writes EDGE frames with the numbers that are wanted, and says whether the past is wanted too.
     pub fn connected(&mut self, out: &mut Vec<u8>) -> bool {
         (self.stage, self.dropped) = (Stage::Past, false);

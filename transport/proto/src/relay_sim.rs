@@ -127,6 +127,7 @@ impl World {
     fn connect(&mut self, holder: usize, piece: usize) {
         let mut ask = Vec::new();
         let past = self.relay.connected(&mut ask);
+        assert!(!self.relay.has_caught_up(), "nothing came of this connection");
         let mut slots = Vec::new();
         frames(&ask, |frame| {
             let Frame::Edge(edge) = frame else { panic!("another frame") };
@@ -298,6 +299,7 @@ fn play(seed: u64, ring: usize, length: usize, steps: u64) -> (u64, u64) {
         turns += 1;
         assert!(turns < 1_000, "it does not catch up");
     }
+    assert!(world.relay.has_caught_up(), "what is complete is here");
     world.read_from_the_first();
     world.read();
     let all = world.log.iter().filter(|of| mine(of.slot)).count() as u64;

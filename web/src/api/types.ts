@@ -168,6 +168,8 @@ export interface ClusterMember {
   self: boolean;
   peers: string;
   clients: string;
+  /** What fails together with it, if anybody said so. */
+  zone: string | null;
   incarnation: number;
   fenced: boolean;
   connected: boolean;
@@ -186,8 +188,66 @@ export interface ClusterMember {
   lag: { entries: number; bytes: number } | null;
 }
 
+/** What a node said last of its replica of a group. */
+export interface GroupReplica {
+  node: number;
+  role: string;
+  epoch: number;
+  end: number;
+  committed: number;
+  log_bytes: number;
+  events: number;
+  digest: string;
+  status_age_ms: number;
+  /** Null for the leader, and while the leader does not know. */
+  lag: { entries: number; bytes: number } | null;
+}
+
+/** How a node has the results of a group that others hold. */
+export interface GroupRelay {
+  node: number;
+  from: number | null;
+  /** Null: a node of an earlier version, which does not say. */
+  caught_up: boolean | null;
+  behind_ms: number | null;
+  results: number;
+  skipped: number;
+  status_age_ms: number;
+}
+
+/** A copy of a group that is on its way. */
+export interface GroupCopy {
+  to: number;
+  from: number | null;
+  entries: number | null;
+  fetching: { have: number; all: number } | null;
+  problem: string | null;
+}
+
+/** A part of the slots, with a log of its own. */
+export interface ClusterGroup {
+  group: number;
+  slots: number;
+  leader: number | null;
+  epoch: number;
+  lineage: number;
+  min_isr: number;
+  isr: number[];
+  eligible: number[];
+  /** As this node has it; null where it does not hold the group. */
+  end: number | null;
+  committed: number | null;
+  events: number | null;
+  replicas: GroupReplica[];
+  /** Absent where every node holds every group. */
+  holders?: number[];
+  relays?: GroupRelay[];
+  coming?: GroupCopy;
+}
+
 export interface ClusterChange {
   kind: string;
+  group: number;
   epoch: number;
   lineage: number;
   from: number | null;
@@ -216,6 +276,12 @@ export interface Cluster {
   log_bytes: number | null;
   log_bytes_max: number;
   members: ClusterMember[];
+  /** By number; what stands beside them is of the first. */
+  groups: ClusterGroup[];
+  /** Where runs of slots of one group begin, and of which. */
+  slots: [first: number, group: number][];
+  /** Slots on their way to another group, where the node says so. */
+  moves?: Record<string, { from?: number; to: number }>;
   /** The newest first. */
   changes: ClusterChange[];
   warnings: { code: string; severity: "bad" | "warn"; text: string }[];

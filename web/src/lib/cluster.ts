@@ -1,5 +1,6 @@
 /** What the cluster's page says of a node, and what its chart draws. */
 import type { Cluster, ClusterMember } from "../api/types";
+import { loadOf } from "./groups";
 
 /** How a node stands, in a colour and a few words. */
 export function standing(state: Cluster, member: ClusterMember): { tone: "good" | "warn" | "bad"; says: string } {
@@ -22,8 +23,12 @@ export interface Lags {
 /** Five minutes at one a second. */
 const SAMPLES_MAX = 300;
 
-/** One more moment; the oldest goes. The leader has no line. */
+/** One more moment; the oldest goes. A leader has no line; with several groups that of a node is the most that it lacks in any. */
 export function lags(before: readonly Lags[], state: Cluster, at_ms: number): readonly Lags[] {
-  const known = state.members.flatMap(({ node, lag }): [number, number][] => (lag ? [[node, lag.entries]] : []));
+  const of = (member: ClusterMember) => (state.groups.length > 1 ? loadOf(state, member).lag : member.lag);
+  const known = state.members.flatMap((member): [number, number][] => {
+    const lag = of(member);
+    return lag ? [[member.node, lag.entries]] : [];
+  });
   return [...before.slice(-(SAMPLES_MAX - 1)), { at_ms, entries: new globalThis.Map(known) }];
 }

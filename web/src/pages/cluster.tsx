@@ -10,6 +10,7 @@ import { status } from "../node";
 import { Badge, Card, Empty, Failure } from "../ui/parts";
 import { Plot } from "../ui/plot";
 import { Table, type Column } from "../ui/table";
+import { GroupMembers, GroupNodes, Groups, GroupTiles } from "./groups";
 import { Waiting } from "./waiting";
 
 const ASK_EVERY_MS = 1_000;
@@ -66,17 +67,19 @@ export function Cluster() {
     );
   }
   const { state, samples } = known;
+  const several = state.groups.length > 1;
   return (
     <>
       <h1 class="quiet">Cluster</h1>
       <Warnings state={state} />
-      <Tiles state={state} />
-      <Map state={state} />
+      {several ? <GroupTiles state={state} /> : <Tiles state={state} />}
+      {several ? <GroupNodes state={state} /> : <Map state={state} />}
+      {several && <Groups state={state} />}
       <div class="split cluster-parts">
-        <Lag state={state} samples={samples} />
-        <Changes state={state} />
+        <Lag state={state} samples={samples} several={several} />
+        <Changes state={state} several={several} />
       </div>
-      <Members state={state} />
+      {several ? <GroupMembers state={state} /> : <Members state={state} />}
     </>
   );
 }
@@ -85,7 +88,12 @@ function Warnings({ state }: { state: State }) {
   return (
     <div class="warnings" role="status" data-testid="cluster-warnings">
       {state.warnings.length === 0 ? (
-        <p class="good">All nodes hold the log: {state.isr.length - state.min_isr} may be lost and feeds go on.</p>
+        <p class="good">
+          {state.groups.length > 1
+            ? `Each of ${state.groups.length} groups is in sync wherever it is held`
+            : "All nodes hold the log"}
+          : {spare(state)} may be lost and feeds go on.
+        </p>
       ) : (
         state.warnings.map(({ code, severity, text }) => (
           <p key={code} class={severity} data-code={code}>
@@ -95,6 +103,11 @@ function Warnings({ state }: { state: State }) {
       )}
     </div>
   );
+}
+
+/** Nodes that may be lost, whichever these are. */
+function spare(state: State): number {
+  return Math.min(...state.groups.map((group) => group.isr.length - group.min_isr));
 }
 
 function Tiles({ state }: { state: State }) {
@@ -182,8 +195,9 @@ function Box({ state, member }: { state: State; member: ClusterMember }) {
   );
 }
 
-function Lag({ state, samples }: { state: State; samples: readonly Lags[] }) {
-  const followers = state.members.filter((member) => member.node !== state.leader);
+function Lag({ state, samples, several }: { state: State; samples: readonly Lags[]; several: boolean }) {
+  // With several groups nearly every node follows somebody.
+  const followers = state.members.filter((member) => several || member.node !== state.leader);
   const ink = (node: number): Ink =>
     INKS[state.members.findIndex((member) => member.node === node) % INKS.length] ?? "series-1";
   const drawing = useMemo(
@@ -195,7 +209,7 @@ function Lag({ state, samples }: { state: State; samples: readonly Lags[] }) {
       },
       panes: [
         {
-          label: "Entries behind the leader",
+          label: several ? "Entries behind the leader, the most in any group" : "Entries behind the leader",
           weight: 1,
           zero: true,
           format: axis(short),
@@ -207,7 +221,7 @@ function Lag({ state, samples }: { state: State; samples: readonly Lags[] }) {
         },
       ],
     }),
-    [samples],
+    [samples, several],
   );
   return (
     <Card
@@ -241,9 +255,19 @@ const KINDS: Record<string, [what: string, tone: string]> = {
   loss: ["declared loss", "bad"],
   joined: ["in sync", "good"],
   left: ["left", "warn"],
+  copy: ["copy", ""],
+  slot: ["slot moved", "good"],
 };
 
 const node = (number: number | null) => (number === null ? DASH : `node ${number}`);
+
+const GROUP_OF: Column<ClusterChange> = {
+  id: "group",
+  title: "Group",
+  width: "3.5rem",
+  numeric: true,
+  cell: (change) => change.group,
+};
 
 const CHANGES: Column<ClusterChange>[] = [
   {
@@ -272,7 +296,9 @@ const CHANGES: Column<ClusterChange>[] = [
   { id: "epoch", title: "Epoch", width: "4rem", numeric: true, cell: (change) => count(change.epoch) },
 ];
 
-function Changes({ state }: { state: State }) {
+const CHANGES_OF_GROUPS = [CHANGES[0]!, GROUP_OF, ...CHANGES.slice(1)];
+
+function Changes({ state, several }: { state: State; several: boolean }) {
   return (
     <Card title="Moves and fail-overs" note="since this node was started, UTC" class="whole">
       <Table
@@ -280,8 +306,8 @@ function Changes({ state }: { state: State }) {
         testid="cluster-changes"
         fill
         rows={state.changes}
-        columns={CHANGES}
-        rowKey={(change) => `${change.epoch}.${change.kind}.${change.from}.${change.to}.${change.time}`}
+        columns={several ? CHANGES_OF_GROUPS : CHANGES}
+        rowKey={(change) => `${change.group}.${change.epoch}.${change.kind}.${change.from}.${change.to}.${change.time}`}
         empty={<Empty title="Nothing has changed since this node was started" />}
       />
     </Card>
@@ -301,6 +327,7 @@ const MEMBERS: Column<ClusterMember>[] = [
       </span>
     ),
   },
+  { id: "zone", title: "Zone", width: "minmax(4rem, .4fr)", by: (m) => m.zone, cell: (m) => text(m.zone) },
   { id: "role", title: "Role", width: "5.5rem", by: (m) => m.role, cell: (m) => text(m.role) },
   {
     id: "in_sync",
@@ -369,7 +396,7 @@ function Members({ state }: { state: State }) {
         label="Nodes of the cluster"
         testid="cluster-nodes"
         rows={state.members}
-        columns={MEMBERS}
+        columns={MEMBERS.filter((column) => column.id !== "zone" || state.members.some((member) => member.zone))}
         rowKey={(member) => String(member.node)}
       />
     </Card>
