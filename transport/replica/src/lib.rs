@@ -12,6 +12,7 @@ pub mod log;
 pub mod meta;
 
 pub mod message;
+pub mod mover;
 pub mod rebalance;
 pub mod replica;
 pub mod snapshot;
@@ -24,9 +25,9 @@ pub use log::{Body, Entry, Log};
 pub use message::{Append, Message, SnapshotId};
 pub use meta::{
     COMING_MAX, Coming, Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS,
-    SlotMove, SlotMoves,
-    Slots,
+    SlotMove, SlotMoves, Slots,
 };
+pub use mover::{Mover, SlotAction, SlotStand, SlotTrip};
 pub use rebalance::{Eagerness, Move, Moves};
 pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};
 pub use rules::{Rule, Rules};
