@@ -1,20 +1,21 @@
-//! Drives slots from one group to another: what metadata wants is asked of the groups that this node leads, and what their logs say is told to
-//! metadata. It decides nothing: whoever dies in between, the next leader's node goes on from metadata and the logs.
+//! Carries out what [`tidegate_replica::Mover`] decides about slots that change their group: asks the groups that this node leads, and tells metadata what
+//! their logs say.
 
 use crate::metadata::Consensus;
-use crate::node::Replicas;
+use crate::node::{ReplicaStatus, Replicas};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_live::{IngestHandle, SlotAsk, SlotStatus};
+use tidegate_live::{IngestHandle, SlotAsk};
 use tidegate_proto::feed::SlotGoes;
-use tidegate_replica::{Command, GroupId, Meta, NodeId};
+use tidegate_replica::{GroupId, Meta, Mover as Decides, NodeId, SlotAction, SlotStand, SlotTrip};
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 /// Between two looks at a move that is under way.
 const LOOK: Duration = Duration::from_millis(2);
-/// How long feeds may take to stop before their slot stays where it is.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long feeds may take to stop before their slot stays where it is, in milliseconds.
+const PATIENCE_MS: u64 = 5_000;
 
 /// Moves of slots, of one node.
 pub(crate) struct Mover {
@@ -24,6 +25,9 @@ pub(crate) struct Mover {
     pub(crate) groups: Vec<Option<IngestHandle>>,
     pub(crate) replicas: Replicas,
 }
+
+/// By group that this node leads: in which epoch, and the end of its log when it was first seen to lead in it.
+type Led = BTreeMap<GroupId, (u32, u64)>;
 
 impl Mover {
     /// Until the node ends.
@@ -36,81 +40,87 @@ impl Mover {
 
     async fn drive(&self) {
         let mut state = self.consensus.state();
-        let (mut under_way, mut since): (u64, Option<Instant>) = (0, None);
+        let (mut decides, begun) = (Decides::new(self.node, PATIENCE_MS), Instant::now());
+        let mut led = Led::new();
         loop {
             let meta = Arc::clone(&state.borrow_and_update());
-            let now = meta.under_way().map(|(slot, of)| (slot, *of)).next();
-            match now {
-                Some((slot, of)) => {
-                    if under_way != of.number {
-                        (under_way, since) = (of.number, None);
-                    }
-                    let goes = SlotGoes { number: of.number, slot, to: of.to };
-                    self.look(&meta, goes, of.step, &mut since).await;
-                    sleep(LOOK).await;
-                }
-                None => {
-                    if under_way > 0 {
-                        self.groups.iter().flatten().for_each(|group| {
-                            // Should it not hear that, it keeps what it has until the next one.
-                            let _ = group.ask_slots(SlotAsk::Over(under_way));
-                        });
-                        under_way = 0;
-                    }
-                    if state.changed().await.is_err() {
-                        return;
-                    }
-                }
+            let actions = if meta.moves.is_empty() {
+                Vec::new()
+            } else {
+                let stands = self.stands(&meta, &mut led);
+                let now = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                decides.look(&meta, now, |group| stands.get(&group).copied())
+            };
+            for action in actions {
+                self.act(action).await;
+            }
+            if decides.is_busy() {
+                sleep(LOOK).await;
+            } else if state.changed().await.is_err() {
+                return;
             }
         }
     }
 
-    fn of(&self, group: GroupId) -> Option<(&IngestHandle, SlotStatus)> {
-        let ingest = self.groups.get(usize::from(group))?.as_ref()?;
-        let status = ingest.slots()?.borrow().clone();
-        Some((ingest, status))
-    }
-
-    /// Does what is to be done next, as far as it is this node's to do.
-    async fn look(&self, meta: &Meta, goes: SlotGoes, step: u64, since: &mut Option<Instant>) {
-        let SlotGoes { number, slot, to } = goes;
-        let from = meta.slots.group_of(slot);
-        let leads = |group: GroupId| {
-            let of = meta.group(group)?;
-            of.leader.filter(|leader| leader.node == self.node).map(|_| of.epoch)
+    /// How the groups stand that this node holds.
+    fn stands(&self, meta: &Meta, led: &mut Led) -> BTreeMap<GroupId, SlotStand> {
+        let replicas = self.replicas.status();
+        let groups = (0..).zip(&self.groups).filter_map(|(group, ingest)| Some((group, ingest.as_ref()?)));
+        let stand = |(group, ingest): (GroupId, &IngestHandle)| {
+            let slots = ingest.slots()?.borrow().clone();
+            let replica = replicas.iter().find(|of| of.group == group)?;
+            let epoch = meta.group(group)?.epoch;
+            let settled = is_settled(group, epoch, replica, led);
+            let refused = slots.refused.map(|(number, _)| number);
+            let (left, arrived, commit) = (slots.left, slots.arrived, replica.commit);
+            Some((group, SlotStand { left, arrived, commit, settled, refused }))
         };
-        let Some((old, left)) = self.of(from) else { return };
-        let Some((new, arrived)) = self.of(to) else { return };
-        let has_left = step % 3 == 2;
-        match leads(from) {
-            Some(epoch) if !has_left && left.left >= number => {
-                let commits = self.replicas.status();
-                let offset = commits.iter().find(|of| of.group == from).map_or(0, |of| of.commit);
-                let _ = self.consensus.decide(Command::SlotLeft { slot, step, epoch, offset }).await;
+        groups.filter_map(stand).collect()
+    }
+
+    async fn act(&self, action: SlotAction) {
+        let goes = |trip: SlotTrip| SlotGoes { number: trip.number, slot: trip.slot, to: trip.to };
+        let of = |group: GroupId| self.groups.get(usize::from(group)).and_then(Option::as_ref);
+        match action {
+            // Whatever a group has no time for now is asked again.
+            SlotAction::Leave { trip, from } => {
+                let _ = of(from).is_some_and(|group| group.ask_slots(SlotAsk::Leave(goes(trip))));
             }
-            Some(epoch) if !has_left => {
-                let begun = *since.get_or_insert_with(Instant::now);
-                let never = left.refused.as_ref().is_some_and(|(of, _)| *of == number);
-                if never || begun.elapsed() >= PATIENCE {
-                    let (reply, given_up) = oneshot::channel();
-                    if old.ask_slots(SlotAsk::GiveUp { number, reply }) && given_up.await == Ok(true) {
-                        let _ = self.consensus.decide(Command::SlotStays { slot, step, epoch }).await;
-                    }
-                } else {
-                    let _ = old.ask_slots(SlotAsk::Leave(goes));
+            SlotAction::GiveUp { trip, from, then } => {
+                let (reply, given_up) = oneshot::channel();
+                let ask = SlotAsk::GiveUp { number: trip.number, reply };
+                if of(from).is_some_and(|group| group.ask_slots(ask)) && given_up.await == Ok(true) {
+                    let _ = self.consensus.decide(then).await;
                 }
             }
-            _ => *since = None,
-        }
-        match leads(to) {
-            Some(epoch) if has_left && arrived.arrived >= number => {
-                let _ = self.consensus.decide(Command::SlotArrived { slot, step, epoch }).await;
+            SlotAction::Arrive { trip, from } => {
+                let ask = SlotAsk::Arrive { goes: goes(trip), from };
+                let _ = of(trip.to).is_some_and(|group| group.ask_slots(ask));
             }
-            // As far as this node's own copy of the old group is.
-            Some(_) if left.left >= number && arrived.arrived < number => {
-                let _ = new.ask_slots(SlotAsk::Arrive { goes, from });
+            // Ingest cannot do that yet: the slot's group takes nothing of it, and no other one.
+            SlotAction::Anew(_) => {}
+            SlotAction::Propose(command) => {
+                let _ = self.consensus.decide(command).await;
             }
-            _ => {}
+            SlotAction::Over(number) => {
+                self.groups.iter().flatten().for_each(|group| {
+                    // Should it not hear that, it keeps what it has until the next one.
+                    let _ = group.ask_slots(SlotAsk::Over(number));
+                });
+            }
         }
     }
+}
+
+/// Whether this node leads a group, and its engine was given all that was in the log when it began to.
+fn is_settled(group: GroupId, epoch: u32, replica: &ReplicaStatus, led: &mut Led) -> bool {
+    if replica.role != "leader" || replica.epoch != epoch {
+        led.remove(&group);
+        return false;
+    }
+    let of = led.entry(group).or_insert((epoch, replica.end));
+    if of.0 != epoch {
+        *of = (epoch, replica.end);
+    }
+    replica.ordered >= of.1
 }

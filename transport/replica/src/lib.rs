@@ -12,6 +12,7 @@ pub mod log;
 pub mod meta;
 
 pub mod message;
+pub mod mover;
 pub mod rebalance;
 pub mod replica;
 pub mod snapshot;
@@ -26,6 +27,7 @@ pub use meta::{
     COMING_MAX, Coming, Command, Group, GroupId, Layout, Member, Meta, MetaStore, NodeId, Rejection, SLOTS,
     SlotMove, SlotMoves, Slots,
 };
+pub use mover::{Mover, SlotAction, SlotStand, SlotTrip};
 pub use rebalance::{Eagerness, Move, Moves};
 pub use replica::{Machine, Output, Replica, ReplicaOptions, Role, Submitted};
 pub use rules::{Rule, Rules};

@@ -6,7 +6,9 @@
 //! command names the count that it goes on from, so one that comes late or twice changes nothing.
 //!
 //! One slot moves at a time. That a move is given up only the old group's leader says, in its epoch: it alone knows that it has not written that
-//! the slot leaves. A declared loss changes nothing here: whoever leads then goes on from what its log has.
+//! the slot leaves. A declared loss changes nothing of that here, but that a move which it falls into is not given up any more: what its log lacks now may
+//! have been there, and known elsewhere. So that what such a loss took can be written again ([`crate::mover`]), each slot keeps by which move it came to its
+//! group, and by which it left each other one.
 
 use super::{Group, GroupId, Meta, Rejection, SLOTS};
 use serde::{Deserialize, Serialize};
@@ -15,8 +17,13 @@ use std::collections::BTreeMap;
 /// Steps of one move: a slot at rest has taken a multiple of it.
 const STEPS: u64 = 3;
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Where a slot stands that has ever been asked to move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotMove {
     /// Steps taken, for the life of the cluster: at rest, leaving, arriving, and at rest again.
     pub step: u64,
@@ -27,6 +34,15 @@ pub struct SlotMove {
     /// The entry of the old group's log behind which it is not that group's any more, once it has left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<u64>,
+    /// The move by which it came to its group; 0 where it was there when the cluster began.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub came: u64,
+    /// By group, the last move by which it left that one; not of the one that it came back to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gone: BTreeMap<GroupId, u64>,
+    /// The history of the old group's log when the move was asked for.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub lineage: u64,
 }
 
 impl SlotMove {
@@ -34,6 +50,12 @@ impl SlotMove {
     #[must_use]
     pub fn is_under_way(&self) -> bool {
         !self.step.is_multiple_of(STEPS)
+    }
+
+    /// Whether it has left its old group, and has not arrived yet, as far as metadata knows.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.step % STEPS == 2
     }
 
     /// At rest again, wherever it is.
@@ -49,8 +71,12 @@ pub type SlotMoves = BTreeMap<u16, SlotMove>;
 /// Whether moves are possible: each is of a slot that there is, into a group that there is.
 pub(super) fn are_sound(moves: &SlotMoves, groups: usize) -> bool {
     moves.iter().all(|(slot, of)| {
-        let left = of.step % STEPS == 2;
-        *slot < SLOTS && usize::from(of.to) < groups && of.number > 0 && of.left.is_some() == left
+        let gone = |(group, number): (&GroupId, &u64)| {
+            usize::from(*group) < groups && (1..=of.number).contains(number)
+        };
+        let known = of.came <= of.number && of.gone.iter().all(gone);
+        let within = *slot < SLOTS && usize::from(of.to) < groups && of.number > 0;
+        within && known && of.left.is_some() == of.has_left()
     })
 }
 
@@ -64,6 +90,29 @@ impl Meta {
     /// Slots that are on their way, and how far.
     pub fn under_way(&self) -> impl Iterator<Item = (u16, &SlotMove)> {
         self.moves.iter().filter(|(_, of)| of.is_under_way()).map(|(slot, of)| (*slot, of))
+    }
+
+    /// Whether the log of a slot's group has begun anew since the slot was asked to move: it may have left, and the log may lack that.
+    #[must_use]
+    pub fn may_have_left(&self, slot: u16) -> bool {
+        let Some(of) = self.moves.get(&slot).filter(|of| of.is_under_way()) else { return false };
+        let lineage = self.group(self.slots.group_of(slot)).map_or(0, |group| group.lineage);
+        of.has_left() || of.lineage > 0 && of.lineage != lineage
+    }
+
+    /// Whether a group may take anything of a slot that its log says it has, when moves up to `arrived` have come to it by that log. Behind a declared
+    /// loss a log may have a slot that is elsewhere, or is on its way: what the group took of it would be lost when the slot leaves
+    /// again, or comes.
+    #[must_use]
+    pub fn serves(&self, group: GroupId, slot: u16, arrived: u64) -> bool {
+        let is_its = self.slots.group_of(slot) == group;
+        let Some(of) = self.moves.get(&slot) else { return is_its };
+        if is_its {
+            arrived >= of.came && !self.may_have_left(slot)
+        } else {
+            // It may have come already, and metadata hears of that last.
+            of.is_under_way() && of.to == group && arrived >= of.number
+        }
     }
 
     /// The group of a slot that has taken so many steps and no other number, if it is to take the `nth` of a move.
@@ -115,7 +164,9 @@ impl Meta {
             return Err(Rejection::Needed { left, least: 1, what: "slots of its group" });
         }
         let number = 1 + self.moves.values().map(|of| of.number).max().unwrap_or(0);
-        self.moves.insert(slot, SlotMove { step: step + 1, to, number, left: None });
+        let lineage = self.groups[usize::from(from)].lineage;
+        let of = self.moves.entry(slot).or_default();
+        (of.step, of.to, of.number, of.left, of.lineage) = (step + 1, to, number, None, lineage);
         Ok(())
     }
 
@@ -130,6 +181,7 @@ impl Meta {
         self.led(from, epoch)?;
         if let Some(of) = self.moves.get_mut(&slot) {
             (of.step, of.left) = (step + 1, Some(offset));
+            of.gone.insert(from, of.number);
         }
         Ok(())
     }
@@ -139,13 +191,22 @@ impl Meta {
         let Some(to) = self.moves.get(&slot).map(|of| of.to) else { return Err(Rejection::Step(0)) };
         self.led(to, epoch)?;
         self.slots.give(slot, to);
-        self.moves.entry(slot).and_modify(SlotMove::rest);
+        if let Some(of) = self.moves.get_mut(&slot) {
+            of.came = of.number;
+            of.gone.remove(&to);
+            of.rest();
+        }
         Ok(())
     }
 
     pub(super) fn slot_stays(&mut self, slot: u16, step: u64, epoch: u32) -> Result<(), Rejection> {
         let from = self.at_step(slot, step, 1)?;
         self.led(from, epoch)?;
+        if self.may_have_left(slot) {
+            return Err(Rejection::Malformed(
+                "its group's log begins anew, and the slot may have left before",
+            ));
+        }
         self.moves.entry(slot).and_modify(SlotMove::rest);
         Ok(())
     }
@@ -199,7 +260,16 @@ mod tests {
         assert!(matches!(meta.apply(&arrived(&meta.clone(), slot)), Err(Rejection::Malformed(_))));
         let gone = left(&meta, slot, 99);
         meta.apply(&gone).unwrap();
-        assert_eq!(meta.moves[&slot], SlotMove { step: 2, to: 2, number: 1, left: Some(99) });
+        let stands = SlotMove {
+            step: 2,
+            to: 2,
+            number: 1,
+            left: Some(99),
+            gone: [(0, 1)].into(),
+            lineage: 1,
+            ..SlotMove::default()
+        };
+        assert_eq!(meta.moves[&slot], stands);
         assert_eq!((meta.slots.group_of(slot), meta.under_way().count()), (0, 1));
         assert_eq!(meta.apply(&gone), Err(Rejection::Step(2)));
         let stays = Command::SlotStays { slot, step: 2, epoch: 1 };
@@ -333,7 +403,7 @@ mod tests {
                         continue;
                     }
                     let moved = matches!(command, Command::SlotArrived { slot: moved, .. } if moved == slot);
-                    let left = before.moves[&slot];
+                    let left = &before.moves[&slot];
                     prop_assert!(moved && left.left.is_some() && left.to == new, "{:?}", command);
                 }
                 let written = serde_json::to_string(&after).unwrap();
