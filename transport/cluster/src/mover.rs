@@ -26,9 +26,6 @@ pub(crate) struct Mover {
     pub(crate) replicas: Replicas,
 }
 
-/// By group that this node leads: in which epoch, and the end of its log when it was first seen to lead in it.
-type Led = BTreeMap<GroupId, (u32, u64)>;
-
 impl Mover {
     /// Until the node ends.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
@@ -41,13 +38,12 @@ impl Mover {
     async fn drive(&self) {
         let mut state = self.consensus.state();
         let (mut decides, begun) = (Decides::new(self.node, PATIENCE_MS), Instant::now());
-        let mut led = Led::new();
         loop {
             let meta = Arc::clone(&state.borrow_and_update());
             let actions = if meta.moves.is_empty() {
                 Vec::new()
             } else {
-                let stands = self.stands(&meta, &mut led);
+                let stands = self.stands(&meta);
                 let now = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 decides.look(&meta, now, |group| stands.get(&group).copied())
             };
@@ -63,14 +59,14 @@ impl Mover {
     }
 
     /// How the groups stand that this node holds.
-    fn stands(&self, meta: &Meta, led: &mut Led) -> BTreeMap<GroupId, SlotStand> {
+    fn stands(&self, meta: &Meta) -> BTreeMap<GroupId, SlotStand> {
         let replicas = self.replicas.status();
         let groups = (0..).zip(&self.groups).filter_map(|(group, ingest)| Some((group, ingest.as_ref()?)));
         let stand = |(group, ingest): (GroupId, &IngestHandle)| {
             let slots = ingest.slots()?.borrow().clone();
             let replica = replicas.iter().find(|of| of.group == group)?;
             let epoch = meta.group(group)?.epoch;
-            let settled = is_settled(group, epoch, replica, led);
+            let settled = slots.settled && (replica.role, replica.epoch) == ("leader", epoch);
             let refused = slots.refused.map(|(number, _)| number);
             let (left, arrived, commit) = (slots.left, slots.arrived, replica.commit);
             Some((group, SlotStand { left, arrived, commit, settled, refused }))
@@ -97,8 +93,9 @@ impl Mover {
                 let ask = SlotAsk::Arrive { goes: goes(trip), from };
                 let _ = of(trip.to).is_some_and(|group| group.ask_slots(ask));
             }
-            // Ingest cannot do that yet: the slot's group takes nothing of it, and no other one.
-            SlotAction::Anew(_) => {}
+            SlotAction::Anew(trip) => {
+                let _ = of(trip.to).is_some_and(|group| group.ask_slots(SlotAsk::Anew(goes(trip))));
+            }
             SlotAction::Propose(command) => {
                 let _ = self.consensus.decide(command).await;
             }
@@ -110,17 +107,4 @@ impl Mover {
             }
         }
     }
-}
-
-/// Whether this node leads a group, and its engine was given all that was in the log when it began to.
-fn is_settled(group: GroupId, epoch: u32, replica: &ReplicaStatus, led: &mut Led) -> bool {
-    if replica.role != "leader" || replica.epoch != epoch {
-        led.remove(&group);
-        return false;
-    }
-    let of = led.entry(group).or_insert((epoch, replica.end));
-    if of.0 != epoch {
-        *of = (epoch, replica.end);
-    }
-    replica.ordered >= of.1
 }

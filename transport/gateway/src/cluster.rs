@@ -153,11 +153,11 @@ impl ClusterGroup {
         };
         let relay = |relay: &GroupRelay| {
             let moves: serde_json::Map<String, Value> = self
-            .moves
-            .iter()
-            .map(|(slot, from, to)| (slot.to_string(), json!({"from": from, "to": to})))
-            .collect();
-        json!({
+                .moves
+                .iter()
+                .map(|(slot, from, to)| (slot.to_string(), json!({"from": from, "to": to})))
+                .collect();
+            json!({
                 "node": relay.node, "from": relay.from, "caught_up": relay.caught_up, "behind_ms": relay.behind.map(millis),
                 "results": relay.records, "skipped": relay.skipped, "status_age_ms": millis(relay.age),
             })
