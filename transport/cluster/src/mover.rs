@@ -2,7 +2,7 @@
 //! their logs say.
 
 use crate::metadata::Consensus;
-use crate::node::{ReplicaStatus, Replicas};
+use crate::node::Replicas;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ impl Mover {
             let slots = ingest.slots()?.borrow().clone();
             let replica = replicas.iter().find(|of| of.group == group)?;
             let epoch = meta.group(group)?.epoch;
-            let settled = slots.settled && (replica.role, replica.epoch) == ("leader", epoch);
+            let settled = slots.settled && replica.role == "leader" && replica.epoch == epoch;
             let refused = slots.refused.map(|(number, _)| number);
             let (left, arrived, commit) = (slots.left, slots.arrived, replica.commit);
             Some((group, SlotStand { left, arrived, commit, settled, refused }))

@@ -152,11 +152,6 @@ impl ClusterGroup {
             })
         };
         let relay = |relay: &GroupRelay| {
-            let moves: serde_json::Map<String, Value> = self
-                .moves
-                .iter()
-                .map(|(slot, from, to)| (slot.to_string(), json!({"from": from, "to": to})))
-                .collect();
             json!({
                 "node": relay.node, "from": relay.from, "caught_up": relay.caught_up, "behind_ms": relay.behind.map(millis),
                 "results": relay.records, "skipped": relay.skipped, "status_age_ms": millis(relay.age),
@@ -518,7 +513,7 @@ impl ClusterState {
             "log_bytes_max": self.log_bytes_max,
             "members": self.members.iter().map(member).collect::<Vec<_>>(),
             "slots": self.slots,
-            "moves": moves,
+            "moves": self.moves.iter().map(|(slot, from, to)| (slot.to_string(), json!({"from": from, "to": to}))).collect::<serde_json::Map<_, _>>(),
             "groups": self.parts().iter().enumerate().map(|(at, part)| part.json(at, self.node)).collect::<Vec<_>>(),
             "changes": self.changes.iter().map(change).collect::<Vec<_>>(),
             "warnings": self.warnings().iter().map(|warning| json!({
