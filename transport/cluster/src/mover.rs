@@ -70,10 +70,10 @@ impl Mover {
             let slots = ingest.slots()?.borrow().clone();
             let replica = replicas.iter().find(|of| of.group == group)?;
             let epoch = meta.group(group)?.epoch;
-            let settled = is_settled(group, epoch, replica, led);
+            let (settled, confirmed) = how_sure(group, epoch, replica, led);
             let refused = slots.refused.map(|(number, _)| number);
             let (left, arrived, commit) = (slots.left, slots.arrived, replica.commit);
-            Some((group, SlotStand { left, arrived, commit, settled, refused }))
+            Some((group, SlotStand { left, arrived, commit, settled, confirmed, refused }))
         };
         groups.filter_map(stand).collect()
     }
@@ -99,6 +99,8 @@ impl Mover {
             }
             // Ingest cannot do that yet: the slot's group takes nothing of it, and no other one.
             SlotAction::Anew(_) => {}
+            // Nor that: it is confirmed by the next input.
+            SlotAction::Confirm(_) => {}
             SlotAction::Propose(command) => {
                 let _ = self.consensus.decide(command).await;
             }
@@ -112,15 +114,16 @@ impl Mover {
     }
 }
 
-/// Whether this node leads a group, and its engine was given all that was in the log when it began to.
-fn is_settled(group: GroupId, epoch: u32, replica: &ReplicaStatus, led: &mut Led) -> bool {
+/// Whether this node leads a group and its engine was given all that was in the log when it began to; and whether something of its own behind that is
+/// committed.
+fn how_sure(group: GroupId, epoch: u32, replica: &ReplicaStatus, led: &mut Led) -> (bool, bool) {
     if replica.role != "leader" || replica.epoch != epoch {
         led.remove(&group);
-        return false;
+        return (false, false);
     }
     let of = led.entry(group).or_insert((epoch, replica.end));
     if of.0 != epoch {
         *of = (epoch, replica.end);
     }
-    replica.ordered >= of.1
+    (replica.ordered >= of.1, replica.commit > of.1)
 }
