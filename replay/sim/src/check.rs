@@ -1,6 +1,8 @@
 //! What must be true after every step, written down a second time and without the code under test.
 
-use crate::machine::{Folded, mix};
+pub mod slots;
+
+use crate::machine::{Folded, Word, mix};
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_replica::{Body, Entry, GroupId, Machine, Member, Meta, NodeId, Replica, Role};
 
@@ -24,6 +26,12 @@ pub struct Checker {
     /// Starts of nodes whose memory is gone, whatever metadata still believes.
     gone: BTreeSet<Member>,
     acked: BTreeMap<u32, u64>,
+    /// What was committed of slots since this was looked at last.
+    news: Vec<Word>,
+    /// A lineage has begun since: everything of slots that it begins with.
+    begun: Option<Vec<Word>>,
+    /// Behind this offset it is new.
+    begun_to: u64,
     /// Entries acknowledged over all lineages.
     pub acks: u64,
     /// Declared losses.
@@ -39,8 +47,10 @@ struct Truth {
     hash: u64,
     /// Source and sequence, of an input.
     input: Option<(u32, u64)>,
-    /// Digest of the state behind it.
-    state: u64,
+    /// Digest of the state behind it, and of what is known of slots.
+    state: (u64, u64),
+    /// If it is about a slot.
+    word: Option<Word>,
 }
 
 /// A promise that was broken.
@@ -131,10 +141,20 @@ impl Checker {
     /// The state behind so many committed entries.
     #[must_use]
     pub fn state(&self, commit: u64) -> Option<u64> {
+        self.states(commit).map(|state| state.0)
+    }
+
+    /// The same, and a digest of what is known of slots.
+    fn states(&self, commit: u64) -> Option<(u64, u64)> {
         if commit == 0 {
-            return Some(Folded::default().0);
+            return Some((Folded::default().0, 0));
         }
         self.truth.get(commit as usize - 1).map(|entry| entry.state)
+    }
+
+    /// What was committed of slots since this was asked last, and if a lineage has begun, what that began with.
+    pub fn of_slots(&mut self) -> (Option<Vec<Word>>, Vec<Word>) {
+        (self.begun.take(), std::mem::take(&mut self.news))
     }
 
     /// A replica has made a step. `seen` is its commit before it, `led` whether it led, `flipped` the commit at which a bit of its state
@@ -180,6 +200,10 @@ impl Checker {
                 }
             }
         }
+        if replica.role() == Role::Leader && !led && self.committed() < self.begun_to {
+            // Whoever began the lineage may have fallen with the end of its log.
+            self.begun_with(replica, self.committed());
+        }
         if replica.commit() == seen {
             return Ok(());
         }
@@ -213,11 +237,27 @@ impl Checker {
             };
             self.truth = front.to_vec();
         }
-        self.state = Folded(self.state(base as u64).unwrap_or_default());
+        self.state = Folded(self.state(base as u64).unwrap_or_default(), None);
+        let words: Vec<Word> = self.truth.iter().filter_map(|entry| entry.word).collect();
+        for word in &words {
+            self.state.1.get_or_insert_default().apply(*word);
+        }
+        self.begun_with(replica, base as u64);
         for (source, sequence) in self.truth.iter().filter_map(|entry| entry.input) {
             self.last.insert(source, sequence);
         }
         Ok(())
+    }
+
+    /// All that a leader has is what a lineage begins with, committed or not.
+    fn begun_with(&mut self, replica: &Replica<Folded>, from: u64) {
+        let words = self.truth.iter().filter_map(|entry| entry.word);
+        let rest = replica.log().slice(from, usize::MAX).iter().filter_map(|entry| match entry.body {
+            Body::Input { input, .. } => Word::of(input),
+            Body::Digest { .. } => None,
+        });
+        (self.begun, self.news) = (Some(words.chain(rest).collect()), Vec::new());
+        self.begun_to = replica.log().end();
     }
 
     /// A replica begins with what its disk or another one's snapshot has.
@@ -231,6 +271,9 @@ impl Checker {
         let (me, commit) = (replica.me(), replica.commit());
         if self.state(commit) != Some(replica.machine().0) {
             return Err(format!("{me} begins with a state that never was, at {commit}"));
+        }
+        if self.states(commit).map(|state| state.1) != Some(replica.machine().held_digest()) {
+            return Err(format!("{me} begins with moves of slots that never were, at {commit}"));
         }
         let front = (replica.log().base() as usize).checked_sub(1);
         let known = front.and_then(|at| self.truth.get(at)).map(|entry| entry.epoch);
@@ -264,7 +307,7 @@ impl Checker {
                     if !leads {
                         return Err(format!("{me} follows and commits offset {offset} before its leader"));
                     }
-                    let mut of = None;
+                    let (mut of, mut word) = (None, None);
                     if let Body::Input { source, sequence, input } = &entry.body {
                         let last = self.last.entry(*source).or_default();
                         if *sequence != *last + 1 {
@@ -273,9 +316,11 @@ impl Checker {
                         *last = *sequence;
                         self.state.apply(input);
                         of = Some((*source, *sequence));
+                        word = Word::of(*input);
+                        self.news.extend(word.filter(|_| offset as u64 >= self.begun_to));
                     }
-                    let state = self.state.0;
-                    self.truth.push(Truth { epoch: entry.epoch, hash: found, input: of, state });
+                    let state = (self.state.0, self.state.held_digest());
+                    self.truth.push(Truth { epoch: entry.epoch, hash: found, input: of, state, word });
                     let committer = *self.committers.entry(replica.epoch()).or_insert(me);
                     if committer != me {
                         return Err(format!("{me} and {committer} commit in epoch {}", replica.epoch()));
@@ -334,7 +379,7 @@ impl Checker {
             if replica.commit() != self.committed() {
                 return Err(format!("{me} has {} of {}", replica.commit(), self.committed()));
             }
-            if replica.machine().0 != self.state.0 {
+            if *replica.machine() != self.state {
                 return Err(format!("the digest of {me} differs"));
             }
         }

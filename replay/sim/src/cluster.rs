@@ -4,8 +4,11 @@ mod copies;
 mod faults;
 mod metadata;
 mod part;
+mod slots;
 
 use self::part::Part;
+use self::slots::{Moving, SlotFeed, WORDS};
+use crate::check::slots::SlotCheck;
 use crate::check::{Broken, Checker};
 use crate::machine::{Folded, mix};
 use crate::plan::{FAULTS_END, PATIENCE, Plan};
@@ -64,6 +67,8 @@ pub struct Life {
     pub acks: u64,
     /// Copies of groups that came to nodes.
     pub copies: u64,
+    /// Slots that came to another group.
+    pub moves: u64,
     /// Declared losses.
     pub losses: u64,
     /// Replicas that fenced themselves because their state differed.
@@ -91,6 +96,9 @@ enum Event {
     Restart { node: usize, boot: u64 },
     Again { node: usize, group: GroupId, boot: u64 },
     Snapshotted { node: usize, group: GroupId, boot: u64, stored: Box<Stored> },
+    SlotFeed(u8),
+    SlotSubmit { to: usize, group: GroupId, slot: u8, sequence: u32 },
+    SlotAnswer { slot: u8, sequence: u32, gap: bool },
     Control,
     Fault,
 }
@@ -144,6 +152,7 @@ struct Node {
     paused_until: u64,
     ticks: u64,
     heard: u64,
+    moving: Moving,
 }
 
 impl Node {
@@ -199,6 +208,10 @@ pub(crate) struct Cluster {
     copies: u64,
     pub(crate) traffic: Traffic,
     feeds: Vec<Feed>,
+    /// Slots that move, and their feeds.
+    slots: Vec<u16>,
+    slot_feeds: Vec<SlotFeed>,
+    slot_check: SlotCheck,
     /// Until when nothing passes from one to another; the last row and column are metadata.
     cuts: Vec<Vec<u64>>,
     pub(crate) checkers: Vec<Checker>,
@@ -234,6 +247,7 @@ pub fn live(seed: u64, options: &Options) -> Life {
     let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0x1405_7b7e_f767_814f);
     let mut plan = Plan::of(&mut random);
     plan.move_copies(seed);
+    plan.move_slots(seed);
     plan.leave_out(&options.without);
     let groups = plan.groups;
     let mut cluster = Cluster::new(seed, random, plan, options.clone());
@@ -246,6 +260,7 @@ pub fn live(seed: u64, options: &Options) -> Life {
         hash: cluster.hash,
         acks: sum(|checker| checker.acks),
         copies: cluster.copies,
+        moves: cluster.slot_check.moves,
         losses: sum(|checker| checker.losses),
         fenced: sum(|checker| checker.fenced),
         installed: cluster.installed,
@@ -271,9 +286,13 @@ impl Cluster {
         let feeds = meta.numbered().flat_map(|(group, _)| {
             (0..plan.feeds).map(move |number| Feed { group, number, lineage: 0, acked: 0 })
         });
+        let slots = slots::numbers(plan.slots);
         Self {
             nodes: Vec::new(),
             feeds: feeds.collect(),
+            slot_feeds: vec![SlotFeed::default(); slots.len()],
+            slot_check: SlotCheck::new(&slots, &meta),
+            slots,
             checkers: meta.numbered().map(|(group, _)| Checker::new(&meta, group)).collect(),
             first: Rc::new(meta.clone()),
             meta: Rc::new(meta),
@@ -330,6 +349,7 @@ impl Cluster {
                 paused_until: 0,
                 ticks: self.plan.ticks[at],
                 heard: 0,
+                moving: Moving::of(id),
             });
             if away {
                 continue;
@@ -344,6 +364,9 @@ impl Cluster {
         }
         for feed in 0..self.feeds.len() {
             self.push(5 + feed as u64 % 100, Event::Feed(feed));
+        }
+        for slot in 0..self.slots.len() {
+            self.push(7 + slot as u64, Event::SlotFeed(slot as u8));
         }
         self.push(20, Event::Control);
         self.push(self.plan.fault_every, Event::Fault);
@@ -371,10 +394,11 @@ impl Cluster {
             }
             if !self.healed {
                 self.heal()?;
+                self.slots_heal();
                 deadline = self.now + 800;
             } else if !self.quiet {
                 // Once more, from every feed, after all of it.
-                self.quiet = self.all_acked(&mut before, 1);
+                self.quiet = self.all_acked(&mut before, 1) && self.slots_acked();
                 deadline = self.now + 100;
             } else if self.converged().is_ok() {
                 return Ok(());
@@ -417,6 +441,7 @@ impl Cluster {
             let parts = members.filter_map(|node| node.parts[usize::from(group)].as_deref());
             checker.converged(&self.meta, group, parts.filter_map(|part| part.replica.as_ref()))?;
         }
+        self.slot_check.converged(&self.meta)?;
         self.copies_are_there()
     }
 
@@ -477,6 +502,7 @@ impl Cluster {
         }
         let waits = replica.log().end().saturating_sub(part.led_from.max(replica.commit()));
         self.checkers[usize::from(group)].step(replica, seen, led, part.flipped)?;
+        let more = (leads && replica.commit() > seen).then_some(seen);
         // Inputs, and a digest for each eight entries that are committed at once.
         if leads && waits > WAITING_MAX + WAITING_MAX / 4 {
             return Err(format!("{waits} entries wait to be committed"));
@@ -485,6 +511,9 @@ impl Cluster {
         if leads && commit > seen {
             let epoch = replica.epoch();
             self.everybody_has(group, epoch, commit)?;
+        }
+        if !self.slots.is_empty() {
+            self.slots_committed(at, group, more)?;
         }
         let Some(replica) = self.nodes[at].replica(group) else { return Ok(()) };
         let mut outputs = std::mem::take(&mut self.outputs);
@@ -562,6 +591,9 @@ impl Cluster {
             Output::Acked { source, sequence } => {
                 let lineage = self.nodes[at].replica(group).map_or(0, |replica| replica.lineage());
                 self.checkers[checker].acked(lineage, source, sequence)?;
+                if source == WORDS {
+                    return Ok(());
+                }
                 let feed = checker * self.plan.feeds + (source % FEEDS) as usize;
                 if self.plan.measured || self.random.chance(9, 10) || self.healed {
                     let delay = self.delay();
@@ -598,16 +630,20 @@ impl Cluster {
                     let boot = self.nodes[at].boot;
                     self.push(30, Event::Restart { node: at, boot });
                 } else {
-                    self.lose_one(at, group, true, 30);
+                    self.lose_one(at, group, true, 30, None);
                 }
             }
         }
         Ok(())
     }
 
-    /// One replica of a node is lost while the others go on, and starts again after a while.
-    fn lose_one(&mut self, at: usize, group: GroupId, lossy: bool, wait: u64) {
+    /// One replica of a node is lost while the others go on, and starts again after a while; perhaps with a part of what it had.
+    fn lose_one(&mut self, at: usize, group: GroupId, lossy: bool, wait: u64, kept: Option<(u64, u64)>) {
+        let kept = kept.and_then(|part| self.front(at, group, part));
         self.lose(at, group, lossy);
+        if let (Some(kept), Some(part)) = (kept, self.nodes[at].part(group)) {
+            kept.put(part);
+        }
         let boot = self.nodes[at].part(group).map_or(0, |part| part.boot);
         self.push(wait, Event::Again { node: at, group, boot });
     }
@@ -616,7 +652,10 @@ impl Cluster {
         let target = match &event {
             Event::Deliver { to, .. } => Some(usize::from(*to) - 1),
             Event::Tick(at) | Event::Synced { node: at, .. } => Some(*at),
-            Event::Submit { to, .. } | Event::Rejected { to, .. } | Event::Told { to, .. } => Some(*to),
+            Event::Submit { to, .. }
+            | Event::SlotSubmit { to, .. }
+            | Event::Rejected { to, .. }
+            | Event::Told { to, .. } => Some(*to),
             _ => None,
         };
         // A node that stands still takes everything later.
@@ -638,7 +677,8 @@ impl Cluster {
             }
             Event::Submit { to, feed, source, sequence } => {
                 let mut became = Submitted::NotLeader;
-                let input = mix(u64::from(source), sequence);
+                // Words of moves have the highest bit.
+                let input = mix(u64::from(source), sequence) >> 1;
                 let group = self.feeds[feed].group;
                 self.step(to, group, |replica| became = replica.submit(source, sequence, input))?;
                 if let Submitted::Gap(last) = became {
@@ -683,6 +723,15 @@ impl Cluster {
                 self.snapshotted(node, group, boot, *stored);
                 Ok(())
             }
+            Event::SlotFeed(slot) => {
+                self.feed_slot(slot);
+                Ok(())
+            }
+            Event::SlotSubmit { to, group, slot, sequence } => self.take_of_slot(to, group, slot, sequence),
+            Event::SlotAnswer { slot, sequence, gap } => {
+                self.slot_answer(slot, sequence, gap);
+                Ok(())
+            }
             Event::Control => self.control(),
             Event::Fault => {
                 if !self.healed {
@@ -711,6 +760,9 @@ impl Cluster {
             self.took_up(at, group);
         }
         if self.nodes[at].up {
+            if !self.slots.is_empty() {
+                self.move_slots(at)?;
+            }
             self.heartbeat(at);
         }
         Ok(())

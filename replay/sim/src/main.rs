@@ -162,7 +162,7 @@ fn many(from: u64, count: u64) -> bool {
     let start = Instant::now();
     let (mut steps, mut faults, mut acks, mut broken) = (0, 0, 0, Vec::new());
     let (mut several, mut worst) = (0, None);
-    let (mut lost, mut fenced, mut installed, mut copies) = (0, 0, 0, 0);
+    let (mut lost, mut fenced, mut installed, mut copies, mut moves) = (0, 0, 0, 0, 0);
     for seed in from..from.saturating_add(count) {
         let life = live(seed, &Options::default());
         // One in a hundred is lived twice.
@@ -173,6 +173,7 @@ fn many(from: u64, count: u64) -> bool {
         (lost, fenced) = (lost + u64::from(life.losses > 0), fenced + life.fenced);
         installed += life.installed;
         copies += life.copies;
+        moves += life.moves;
         several += u64::from(life.groups > 1);
         if let Some((step, what)) = life.broken {
             broken.push(format!("seed {seed}, step {step}: {what}"));
@@ -182,7 +183,7 @@ fn many(from: u64, count: u64) -> bool {
     let took = start.elapsed().as_secs_f64();
     println!(
         "{count} lives, {several} of them with several groups, {:.1} M steps ({:.2} M/s), {:.1} M faults, {acks} inputs acknowledged, {lost} lives with a declared loss, {fenced} \
-         replicas fenced themselves, {installed} snapshots of others put in place, {copies} copies came to other nodes, {took:.1} s",
+         replicas fenced themselves, {installed} snapshots of others put in place, {copies} copies came to other nodes, {moves} slots to other groups, {took:.1} s",
         steps as f64 / 1e6,
         steps as f64 / 1e6 / took,
         faults as f64 / 1e6,

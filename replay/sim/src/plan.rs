@@ -11,7 +11,7 @@ pub(crate) const FAULTS_END: u64 = 3_000;
 pub(crate) const PATIENCE: u64 = 6_000;
 
 /// Kinds of faults.
-pub(crate) const KINDS: usize = 14;
+pub(crate) const KINDS: usize = 15;
 
 pub(crate) struct Plan {
     pub(crate) nodes: Vec<NodeId>,
@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     /// Units between faults.
     pub(crate) fault_every: u64,
     /// Weights of the kinds of faults: crash, pause, cut in one direction, cut off, flip, slow disk, transfer, drain, loss of
-    /// one replica, leads spread anew, join, leave, a copy that comes, copies that come no longer.
+    /// one replica, leads spread anew, join, leave, a copy that comes, copies that come no longer, all copies of a group lost.
     pub(crate) faults: [u64; KINDS],
     /// Crashes that lose memory, and with it what a disk holds, of a hundred.
     pub(crate) lossy: u64,
@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) damage: u64,
     /// Ticks without progress after which a follower counts as lagging.
     pub(crate) lag_ticks: u64,
+    /// Slots that move.
+    pub(crate) slots: usize,
     /// Whether the bytes of commands are counted, and feeds make no mistakes.
     pub(crate) measured: bool,
 }
@@ -101,6 +103,7 @@ impl Plan {
             tail: if random.chance(1, 2) { 0 } else { random.below(40) },
             damage: if random.chance(1, 3) { random.below(300) } else { 0 },
             lag_ticks: 8,
+            slots: 0,
             measured: false,
             nodes,
             spare,
@@ -122,6 +125,20 @@ impl Plan {
     /// Whether copies move.
     pub(crate) fn moves_copies(&self) -> bool {
         self.faults[12] > 0
+    }
+
+    /// Slots move in one of four of the others, between groups that every node holds.
+    pub(crate) fn move_slots(&mut self, seed: u64) {
+        let mut random = Random(seed ^ 0x5107_5107_5107_5107);
+        if self.moves_copies() || !random.chance(1, 4) {
+            return;
+        }
+        self.copies = 0;
+        self.feeds = 1;
+        self.groups = 2 + random.below(3) as usize;
+        self.slots = 2 + random.below(4) as usize;
+        // What a group loses alone is what moves must be safe from.
+        self.faults[14] = if random.chance(1, 2) { 1 + random.below(6) } else { 0 };
     }
 
     /// Without what is left out.

@@ -198,6 +198,7 @@ impl Scale {
             damage: 0,
             // As in a real node: whoever is silent is given up before it lags.
             lag_ticks: 30,
+            slots: 0,
             measured: true,
             nodes,
             spare: 0,

@@ -1,11 +1,13 @@
 //! Snapshots of a node, as bytes.
 
-use crate::machine::{Folded, mix};
+use crate::machine::{Folded, Held, mix};
 use std::collections::BTreeMap;
 use tidegate_replica::{Base, Fit, Log, Rules, SnapshotId};
 
 /// Bytes of one piece on its way to another node.
 const PIECE_BYTES: u64 = 40;
+/// Marks what is not a source's.
+const OF_SLOTS: u64 = 1 << 32;
 /// How many a node keeps.
 const KEPT: usize = 2;
 
@@ -36,6 +38,11 @@ impl Stored {
             bytes.extend_from_slice(&u64::from(*source).to_le_bytes());
             bytes.extend_from_slice(&sequence.to_le_bytes());
         }
+        // What is known of slots, where something is; no source has such a number.
+        for (at, word) in (0..).zip(base.machine.1.iter().flat_map(|held| held.words())) {
+            bytes.extend_from_slice(&(OF_SLOTS | at).to_le_bytes());
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
         let (epoch, hash) = (base.epoch, hash(&bytes));
         let id = SnapshotId { offset: base.offset, epoch, bytes: bytes.len() as u64, hash };
         Self { id, lineage: base.lineage, bytes }
@@ -45,13 +52,15 @@ impl Stored {
     fn base(&self) -> Base<Folded> {
         let words: Vec<u64> = self.bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let word = |at: usize| words.get(at).copied().unwrap_or(0);
-        let committed: BTreeMap<u32, u64> = words[words.len().min(4)..]
-            .as_chunks()
-            .0
-            .iter()
-            .map(|[source, last]| (*source as u32, *last))
-            .collect();
-        Base { lineage: word(0), offset: word(1), epoch: word(2) as u32, machine: Folded(word(3)), committed }
+        let pairs: &[[u64; 2]] = words[words.len().min(4)..].as_chunks().0;
+        let (of_slots, committed): (Vec<[u64; 2]>, Vec<[u64; 2]>) =
+            pairs.iter().partition(|pair| pair[0] & OF_SLOTS != 0);
+        let committed: BTreeMap<u32, u64> =
+            committed.iter().map(|[source, last]| (*source as u32, *last)).collect();
+        let of_slots: Vec<u64> = of_slots.iter().map(|pair| pair[1]).collect();
+        let held = (!of_slots.is_empty()).then(|| Box::new(Held::of_words(&of_slots)));
+        let machine = Folded(word(3), held);
+        Base { lineage: word(0), offset: word(1), epoch: word(2) as u32, machine, committed }
     }
 }
 

@@ -15,7 +15,7 @@ fn a_seed_gives_the_same_life_twice_and_another_seed_another() {
 #[test]
 fn no_life_breaks_a_promise_and_lives_are_not_dull() {
     let (mut acks, mut faults, mut losses, mut fenced, mut installed) = (0, 0, 0, 0, 0);
-    let (mut several, mut copies) = (0, 0);
+    let (mut several, mut copies, mut moves) = (0, 0, 0);
     for seed in 1..400 {
         let life = live(seed, &Options::default());
         assert_eq!(life.broken, None, "cargo xtask sim --seed {seed}");
@@ -24,11 +24,13 @@ fn no_life_breaks_a_promise_and_lives_are_not_dull() {
         installed += life.installed;
         several += u64::from(life.groups > 1);
         copies += life.copies;
+        moves += life.moves;
     }
     assert!(several > 20, "{several} lives with several groups");
     assert!(acks > 50_000 && faults > 50_000, "{acks} acks, {faults} faults");
     assert!(losses > 10 && fenced > 100, "{losses} losses, {fenced} fenced");
     assert!(copies > 100, "{copies} copies came to other nodes");
+    assert!(moves > 100, "{moves} slots came to other groups");
     assert!(installed > 500, "{installed} snapshots of others");
 }
 

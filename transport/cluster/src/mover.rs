@@ -66,10 +66,11 @@ impl Mover {
             let slots = ingest.slots()?.borrow().clone();
             let replica = replicas.iter().find(|of| of.group == group)?;
             let epoch = meta.group(group)?.epoch;
-            let settled = slots.settled && replica.role == "leader" && replica.epoch == epoch;
+            let leads = replica.role == "leader" && replica.epoch == epoch;
+            let (settled, confirmed) = (leads && slots.settled, leads && slots.confirmed);
             let refused = slots.refused.map(|(number, _)| number);
             let (left, arrived, commit) = (slots.left, slots.arrived, replica.commit);
-            Some((group, SlotStand { left, arrived, commit, settled, refused }))
+            Some((group, SlotStand { left, arrived, commit, settled, confirmed, refused }))
         };
         groups.filter_map(stand).collect()
     }
@@ -95,6 +96,9 @@ impl Mover {
             }
             SlotAction::Anew(trip) => {
                 let _ = of(trip.to).is_some_and(|group| group.ask_slots(SlotAsk::Anew(goes(trip))));
+            }
+            SlotAction::Confirm(group) => {
+                let _ = of(group).is_some_and(|group| group.ask_slots(SlotAsk::Confirm));
             }
             SlotAction::Propose(command) => {
                 let _ = self.consensus.decide(command).await;

@@ -19,6 +19,7 @@ pub(crate) const FORM: u32 = 2;
 const WORD_BYTES: usize = 32;
 const LEAVES: u8 = 1;
 const ARRIVES: u8 = 2;
+const NOTHING: u8 = 3;
 /// Bytes of cargo in one input: few enough that others need not wait long behind them.
 pub(crate) const PIECE_BYTES: usize = 512 << 10;
 /// Pieces of one cargo at most.
@@ -39,6 +40,8 @@ pub(crate) enum Word<'a> {
         pieces: u32,
         bytes: &'a [u8],
     },
+    /// Nothing: it is there to be committed.
+    Nothing,
 }
 
 impl<'a> Word<'a> {
@@ -46,6 +49,7 @@ impl<'a> Word<'a> {
     pub(crate) fn input(self) -> Bytes {
         let (kind, goes, from, (piece, pieces, bytes)) = match self {
             Self::Leaves(goes) => (LEAVES, goes, 0, (0, 0, &[][..])),
+            Self::Nothing => (NOTHING, SlotGoes { number: 1, slot: 0, to: 0 }, 0, (0, 0, &[][..])),
             Self::Arrives { goes, from, piece, pieces, bytes } => {
                 (ARRIVES, goes, from, (piece, pieces, bytes))
             }
@@ -89,7 +93,13 @@ impl<'a> Word<'a> {
             ARRIVES if piece < pieces && pieces <= PIECES_MAX && (1..=PIECE_BYTES).contains(&bytes.len()) => {
                 Ok(Self::Arrives { goes, from, piece, pieces, bytes })
             }
-            LEAVES | ARRIVES => Err(wrong("a word of a move that cannot be")),
+            NOTHING
+                if (goes, from, piece, pieces) == (SlotGoes { number: 1, slot: 0, to: 0 }, 0, 0, 0)
+                    && bytes.is_empty() =>
+            {
+                Ok(Self::Nothing)
+            }
+            LEAVES | ARRIVES | NOTHING => Err(wrong("a word of a move that cannot be")),
             kind => Err(EntryError::Kind { at: 0, kind }),
         }
     }
@@ -258,9 +268,11 @@ mod tests {
     #[test]
     fn a_word_is_taken_whole_or_not_at_all() {
         let piece = [1, 2, 3];
-        for word in
-            [Word::Leaves(GOES), Word::Arrives { goes: GOES, from: 2, piece: 1, pieces: 3, bytes: &piece }]
-        {
+        for word in [
+            Word::Leaves(GOES),
+            Word::Nothing,
+            Word::Arrives { goes: GOES, from: 2, piece: 1, pieces: 3, bytes: &piece },
+        ] {
             let bytes = word.input();
             assert_eq!(Word::of(&bytes), Ok(word));
             let input = Input::check(bytes.clone()).unwrap();

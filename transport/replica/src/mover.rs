@@ -5,6 +5,7 @@
 //! of a log are in the order of their moves; what a declared loss took of them is written again in that order, before anything newer.
 
 use crate::meta::{Command, GroupId, Meta, NodeId};
+use crate::rules::Rule;
 use std::collections::BTreeMap;
 
 /// A move of a slot, or what a log lacks of one.
@@ -29,6 +30,8 @@ pub struct SlotStand {
     pub commit: u64,
     /// Whether this node leads the group, and all that was in its log when it began to is committed, and in these numbers.
     pub settled: bool,
+    /// Whether an entry of this node's own epoch is committed: then no copy has the end of an older leader's log any more that could be elected.
+    pub confirmed: bool,
     /// The move by which a slot cannot leave at all.
     pub refused: Option<u64>,
 }
@@ -52,6 +55,9 @@ pub enum SlotAction {
         /// What to propose.
         then: Command,
     },
+    /// Ask the leader here of a group to write something that means nothing: a move is to be given up, and an older leader may have written that the slot
+    /// leaves, which could still come to be committed.
+    Confirm(GroupId),
     /// Ask the leader here of the new group to write what the old one knew of the slot.
     Arrive {
         /// Which slot, by which move.
@@ -131,6 +137,7 @@ impl Mover {
         for (_, trip) in lost.arrivals.iter().filter(|(group, _)| settled(group)) {
             actions.push(SlotAction::Anew(*trip));
         }
+        let hold = |rule: Rule| meta.rules().hold(rule);
         let mut under_way = false;
         let before = self.since.take();
         for (slot, of) in meta.under_way() {
@@ -139,26 +146,31 @@ impl Mover {
             let trip = SlotTrip { number: of.number, slot, to: of.to };
             let (Some(old), Some(new)) = (stand(from), stand(of.to)) else { continue };
             if let Some(epoch) = self.leads(meta, from).filter(|_| !of.has_left()) {
-                if old.left >= trip.number {
+                if old.left >= trip.number || !hold(Rule::LeftOnceCommitted) {
                     let offset = old.commit;
                     actions.push(SlotAction::Propose(Command::SlotLeft { slot, step, epoch, offset }));
-                } else if !lost.is_in(from) {
+                } else if !lost.is_in(from) || !hold(Rule::LostMovesFirst) {
                     let begun = before.filter(|(number, _)| *number == trip.number).map_or(now, |of| of.1);
                     self.since = Some((trip.number, begun));
                     let never = old.refused == Some(trip.number);
                     let enough = never || now.saturating_sub(begun) >= self.patience;
-                    actions.push(if enough && !meta.may_have_left(slot) {
+                    let sure = old.confirmed || !hold(Rule::StaysOnceConfirmed);
+                    actions.push(if !enough || meta.may_have_left(slot) {
+                        SlotAction::Leave { trip, from }
+                    } else if sure {
                         let then = Command::SlotStays { slot, step, epoch };
                         SlotAction::GiveUp { trip, from, then }
                     } else {
-                        SlotAction::Leave { trip, from }
+                        SlotAction::Confirm(from)
                     });
                 }
             }
             if let Some(epoch) = self.leads(meta, of.to) {
-                if of.has_left() && new.arrived >= trip.number {
+                let arrived = new.arrived >= trip.number || !hold(Rule::ArrivedOnceCommitted);
+                let first = !lost.is_in(of.to) || !hold(Rule::LostMovesFirst);
+                if of.has_left() && arrived {
                     actions.push(SlotAction::Propose(Command::SlotArrived { slot, step, epoch }));
-                } else if old.left >= trip.number && new.arrived < trip.number && !lost.is_in(of.to) {
+                } else if old.left >= trip.number && new.arrived < trip.number && first {
                     // As far as this node's own copy of the old group is.
                     actions.push(SlotAction::Arrive { trip, from });
                 }
@@ -182,18 +194,21 @@ fn lost(meta: &Meta, own: &impl Fn(GroupId) -> Option<SlotStand>) -> Lost {
     let mut note = |leaves: bool, group: GroupId, trip: SlotTrip| {
         let of = if leaves { &mut lost.leaves } else { &mut lost.arrivals };
         let first = of.entry(group).or_insert(trip);
-        *first = trip.min(*first);
+        let oldest = meta.rules().hold(Rule::LostMovesFirst);
+        *first = if oldest { trip.min(*first) } else { trip.max(*first) };
     };
     for (&slot, of) in meta.moves.iter().filter(|_| !led.is_empty()) {
         let home = meta.slots.group_of(slot);
         for (&group, &number) in &of.gone {
             let away = group != home || of.has_left();
-            if away && led.get(&group).is_some_and(|stand| stand.left < number) {
+            let again = meta.rules().hold(Rule::LostLeavesAgain);
+            if away && again && led.get(&group).is_some_and(|stand| stand.left < number) {
                 let to = if of.has_left() { of.to } else { home };
                 note(true, group, SlotTrip { number, slot, to });
             }
         }
-        if !of.has_left() && led.get(&home).is_some_and(|stand| stand.arrived < of.came) {
+        let again = meta.rules().hold(Rule::LostArrivesAgain);
+        if !of.has_left() && again && led.get(&home).is_some_and(|stand| stand.arrived < of.came) {
             note(false, home, SlotTrip { number: of.came, slot, to: home });
         }
     }
@@ -220,7 +235,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             let layout = Layout { groups: 2, ..Layout::of(&[1]) };
-            let settled = SlotStand { settled: true, ..SlotStand::default() };
+            let settled = SlotStand { settled: true, confirmed: true, ..SlotStand::default() };
             let mover = Mover::new(1, PATIENCE);
             Self { meta: Meta::laid_out(&layout, Rules::default()), stands: [settled; 2], mover, now: 0 }
         }
@@ -256,6 +271,7 @@ mod tests {
                         }
                         SlotAction::Propose(command) => self.meta.apply(command).unwrap(),
                         SlotAction::GiveUp { then, .. } => self.meta.apply(then).unwrap(),
+                        SlotAction::Confirm(group) => self.stands[usize::from(*group)].confirmed = true,
                         SlotAction::Over(_) => {}
                     }
                     done.push(action);
@@ -317,6 +333,9 @@ mod tests {
             } else {
                 world.now = PATIENCE;
             }
+            world.stands[0].confirmed = false;
+            assert_eq!(world.look(), [SlotAction::Confirm(0)], "an older leader may have written it");
+            world.stands[0].confirmed = true;
             let then = Command::SlotStays { slot: SLOT, step: 1, epoch: 1 };
             assert_eq!(world.look(), [SlotAction::GiveUp { trip, from: 0, then }]);
             world.settle();

@@ -78,11 +78,35 @@ pub enum Rule {
     CopyComesAnew,
     /// A node removes a copy only by metadata that knows this start of it.
     GivesUpConfirmed,
+    /// A command about a slot names how many steps that has taken: one that comes late changes nothing.
+    MovesStepByStep,
+    /// One slot is on its way at a time.
+    OneSlotAtATime,
+    /// A move has a number that no other one of the cluster ever had.
+    MovesNumberedOnce,
+    /// That a slot stays only its group's leader says, in the epoch in which it has not written that it leaves.
+    StaysIsTheLeaders,
+    /// It says so once an entry of that epoch is committed: what an older leader may have written of it is gone by then.
+    StaysOnceConfirmed,
+    /// A slot has left once its group's log has that, committed.
+    LeftOnceCommitted,
+    /// It has come once its new group's log has that, committed.
+    ArrivedOnceCommitted,
+    /// A move that a declared loss of the old group fell into is not given up.
+    LostLeaveStands,
+    /// What a declared loss took of a slot that left is written again.
+    LostLeavesAgain,
+    /// What a declared loss took of a slot that came is written again.
+    LostArrivesAgain,
+    /// What a declared loss took of moves is written again before anything newer, the oldest first.
+    LostMovesFirst,
+    /// Nothing is taken of a slot that only a log says is there, which a declared loss has set back.
+    ServesWhatItHas,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 48] = [
         Self::CleanElection,
         Self::LossyLeaves,
         Self::DedupeFromLog,
@@ -119,6 +143,18 @@ impl Rule {
         Self::CopiesOneByOne,
         Self::CopyComesAnew,
         Self::GivesUpConfirmed,
+        Self::MovesStepByStep,
+        Self::OneSlotAtATime,
+        Self::MovesNumberedOnce,
+        Self::StaysIsTheLeaders,
+        Self::StaysOnceConfirmed,
+        Self::LeftOnceCommitted,
+        Self::ArrivedOnceCommitted,
+        Self::LostLeaveStands,
+        Self::LostLeavesAgain,
+        Self::LostArrivesAgain,
+        Self::LostMovesFirst,
+        Self::ServesWhatItHas,
     ];
 }
 

@@ -24,6 +24,7 @@ const KINDS: [&str; crate::plan::KINDS] = [
     "is to leave",
     "is to get a copy",
     "is there when copies on their way are stopped",
+    "is there when all copies of a group are lost",
 ];
 
 /// One fault of a life.
@@ -138,7 +139,7 @@ impl Cluster {
                 let group = self.any_of(at, own);
                 let (lossy, wait) = (own.chance(self.plan.lossy, 100), 1 + own.below(200));
                 if self.nodes[at].up {
-                    self.lose_one(at, group, lossy, wait);
+                    self.lose_one(at, group, lossy, wait, None);
                 }
             }
             9 => {
@@ -180,6 +181,7 @@ impl Cluster {
                     self.decide(operator, &Command::StopCopy { group, version })?;
                 }
             }
+            14 => self.lose_all(at, own),
             _ => {
                 let group = self.any_of(at, own);
                 let epoch = self.meta.groups[usize::from(group)].epoch;
@@ -190,6 +192,22 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// All replicas of a group are lost, of one of them only the end.
+    fn lose_all(&mut self, at: usize, own: &mut Random) {
+        let moves = self.meta.under_way().next().map(|(slot, of)| [self.meta.slots.group_of(slot), of.to]);
+        let group = match moves {
+            Some(groups) if own.chance(3, 4) => groups[own.below(2) as usize],
+            _ => self.any_of(at, own),
+        };
+        let (keeps, part, of) = (own.chance(2, 3), own.below(1 << 16), 1 << 16);
+        for node in 0..self.nodes.len() {
+            let wait = 1 + own.below(120);
+            if self.nodes[node].up {
+                self.lose_one(node, group, true, wait, (keeps && node == at).then_some((part, of)));
+            }
+        }
     }
 
     /// All faults are over.

@@ -47,6 +47,9 @@ impl Cluster {
             return Ok(());
         }
         self.hold(at, meta)?;
+        if !self.slots.is_empty() {
+            self.hears(at, meta);
+        }
         let node = &mut self.nodes[at];
         // Who joins is not known yet; who has left asks in vain.
         let nobody = NodeState { incarnation: 0, fenced: false };
@@ -161,6 +164,10 @@ impl Cluster {
             self.missed(*node, &before, &after)?;
         }
         self.moved(command, &before, &after)?;
+        self.slot_check.told(command, &before, &after)?;
+        if let Command::DeclareLoss { group, .. } = command {
+            self.slot_check.lost(*group);
+        }
         match command {
             Command::Register { member, lossy, lost } => {
                 for (group, checker) in (0..).zip(&mut self.checkers) {
@@ -219,6 +226,9 @@ impl Cluster {
     /// Gives up nodes that are not heard; and, as an operator would, groups of which no copy is left.
     pub(super) fn control(&mut self) -> Result<(), Broken> {
         self.push(25, Event::Control);
+        if !self.slots.is_empty() {
+            self.ask_for_a_move();
+        }
         let operator = self.nodes.len();
         for at in 0..self.nodes.len() {
             let known = self.meta.nodes.get(&self.nodes[at].id).copied();
@@ -235,7 +245,10 @@ impl Cluster {
         for (group, epoch) in lost {
             let live = |member: &Member| self.meta.is_live(group, *member);
             let whole = |member: &Member| live(member) && !self.meta.is_coming(group, member.node);
-            let target = self.meta.holders(group).find(whole);
+            // Where slots move, an operator names whoever has the most.
+            let has = |member: &Member| self.end_of(group, *member).unwrap_or(0);
+            let most = || self.meta.holders(group).filter(live).max_by_key(has);
+            let target = self.meta.holders(group).find(whole).filter(|_| self.slots.is_empty()).or_else(most);
             if let Some(target) = target.or_else(|| self.meta.holders(group).find(live)) {
                 self.decide(operator, &Command::DeclareLoss { group, epoch, target })?;
             }

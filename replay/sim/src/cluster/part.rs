@@ -1,5 +1,6 @@
 //! A node's replica of one group: what it has on disk, and how it begins, is lost, and begins anew.
 
+use super::slots::{Asked, Moving};
 use super::{Cluster, Event, WAITING_MAX};
 use crate::check::Broken;
 use crate::machine::Folded;
@@ -34,6 +35,8 @@ pub(super) struct Part {
     pub(super) led_from: u64,
     /// Whether it is on its way to its node, as far as that knows. It says that it is there before it is: that is for metadata to see.
     pub(super) coming: bool,
+    /// What it does about slots that move, as a leader.
+    pub(super) asked: Asked,
 }
 
 impl Part {
@@ -42,11 +45,40 @@ impl Part {
     }
 }
 
+/// What is left of a replica that lost its end.
+pub(super) struct Front {
+    disk: Vec<Entry<u64>>,
+    base: u64,
+    epoch: u32,
+    stores: Stores,
+}
+
+impl Front {
+    pub(super) fn put(self, part: &mut Part) {
+        part.disk_valid = self.base + self.disk.len() as u64;
+        (part.disk, part.disk_base, part.disk_epoch) = (self.disk, self.base, self.epoch);
+        part.stores = self.stores;
+        part.stores.stop();
+    }
+}
+
 impl Cluster {
+    /// So much of a replica's log, with its snapshots.
+    pub(super) fn front(&mut self, at: usize, group: GroupId, (part, of): (u64, u64)) -> Option<Front> {
+        let here = self.nodes[at].part(group)?;
+        let log = here.replica.as_ref()?.log();
+        let (base, count) = (log.base(), (log.end() - log.base()) * part / of);
+        let disk = log.slice(base, count as usize).to_vec();
+        let stores = std::mem::take(&mut here.stores);
+        let epoch = here.replica.as_ref()?.log().epoch_before(base);
+        Some(Front { disk, base, epoch, stores })
+    }
+
     /// A node's process starts, and with it all its replicas.
     pub(super) fn boot(&mut self, at: usize) -> Result<(), Broken> {
         let node = &mut self.nodes[at];
         (node.up, node.boot, node.revision, node.heard_of) = (true, node.boot + 1, None, 0);
+        node.moving = Moving::of(node.id);
         if self.plan.moves_copies() {
             // Metadata is read from the past on.
             let meta = Rc::clone(&self.first);
@@ -77,7 +109,7 @@ impl Cluster {
         let (id, durable) = (node.id, node.durable);
         node.revision = None;
         let Some(part) = node.part(group) else { return Ok(()) };
-        (part.boot, part.tick) = (part.boot + 1, 0);
+        (part.boot, part.tick, part.asked) = (part.boot + 1, 0, Asked::default());
         (part.syncing, part.generation, part.flipped) = (None, part.generation + 1, None);
         let options = ReplicaOptions {
             group,

@@ -47,6 +47,9 @@ pub enum SlotAsk {
     },
     /// Write that the slot begins anew: by metadata it is the group's, and the log that had its arrival is lost.
     Anew(SlotGoes),
+    /// Write something that means nothing, so that an entry of this node's own is committed: what an older leader wrote and did not commit is then of
+    /// no log any more that could lead.
+    Confirm,
     /// The move is over: nobody asks for what the old group knew of the slot any more.
     Over(u64),
 }
@@ -60,6 +63,8 @@ pub struct SlotStatus {
     pub arrived: u64,
     /// Whether this node leads the group, and all that was in its log when it began to is in these numbers.
     pub settled: bool,
+    /// Whether an entry is committed that this node wrote as the leader it is now.
+    pub confirmed: bool,
     /// The move that feeds are asked to stop for, while this node leads.
     pub asked: Option<u64>,
     /// Feeds that it waits for, the first few, and why.
@@ -93,6 +98,8 @@ pub(super) struct Slots {
     written: u64,
     given_up: u64,
     sent: u64,
+    /// Whether it wrote something only to have it committed.
+    confirms: bool,
     refused: Option<(u64, String)>,
     /// Committed, and waiting for the group that the slot left.
     held: VecDeque<Input>,
@@ -103,7 +110,7 @@ pub(super) struct Slots {
 impl Slots {
     /// Another epoch: what was written may never be committed, and what was not may be written again.
     pub(super) fn begin_anew(&mut self) {
-        (self.written, self.given_up, self.sent) = (0, 0, 0);
+        (self.written, self.given_up, self.sent, self.confirms) = (0, 0, 0, false);
     }
 }
 
@@ -153,6 +160,11 @@ impl Ingest {
                 let settled = self.replica.as_ref().is_some_and(|replica| replica.settled());
                 if leads && settled && goes.number > self.slots.arrived && self.slots.sent != goes.number {
                     self.send_nothing(goes);
+                }
+            }
+            SlotAsk::Confirm => {
+                if leads && !std::mem::replace(&mut self.slots.confirms, true) {
+                    self.write_word(Word::Nothing);
                 }
             }
             SlotAsk::Over(number) => {
@@ -309,7 +321,7 @@ impl Ingest {
                 }
             }
             // Written by two leaders.
-            Word::Leaves(_) | Word::Arrives { .. } => {}
+            Word::Leaves(_) | Word::Arrives { .. } | Word::Nothing => {}
         }
         self.tell_slots();
     }
@@ -594,6 +606,7 @@ impl Ingest {
             left: self.slots.left,
             arrived: self.slots.arrived,
             settled: self.replica.as_deref().is_some_and(leads),
+            confirmed: self.replica.as_deref().is_some_and(|replica| replica.confirmed && leads(replica)),
             asked,
             waits_for: waits.iter().take(NAMED_MAX).map(says).collect(),
             refused: self.slots.refused.clone(),

@@ -41,6 +41,8 @@ pub(super) struct Replicating {
     /// Inputs that were in the log when leading began and are not committed yet, as far as is known here. Feeds may have been told that
     /// they are, so until then nobody can be told how far they are.
     unsettled: usize,
+    /// Whether an input is committed that was written since.
+    pub(super) confirmed: bool,
 }
 
 impl Replicating {
@@ -58,6 +60,7 @@ impl Replicating {
             arrived: VecDeque::new(),
             received: MonoTime(0),
             unsettled: 0,
+            confirmed: false,
         }
     }
 
@@ -286,7 +289,9 @@ impl Ingest {
                 self.server.durable(rank, session, last);
             }
         }
-        let settles = replica.unsettled == 1;
+        let news =
+            replica.unsettled == 1 || replica.leads.is_some() && replica.settled() && !replica.confirmed;
+        replica.confirmed |= replica.leads.is_some() && replica.settled();
         replica.unsettled = replica.unsettled.saturating_sub(1);
         if replica.leads.is_some()
             && let Some(Some(received)) = replica.arrived.pop_front()
@@ -294,7 +299,7 @@ impl Ingest {
             self.downstream.arrived(received, &self.router);
         }
         self.replica = Some(replica);
-        if settles {
+        if news {
             self.tell_slots();
         }
     }
@@ -402,7 +407,7 @@ impl Ingest {
         self.begin_anew((None, None, epoch));
         let Some(replica) = &mut self.replica else { return };
         replica.leads = Some(epoch);
-        replica.unsettled = tail.len();
+        (replica.unsettled, replica.confirmed) = (tail.len(), false);
         replica.arrived.extend(tail.iter().map(|_| None));
         let mut ranks = replica.ranks.clone();
         for input in tail {

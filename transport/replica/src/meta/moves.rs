@@ -11,6 +11,7 @@
 //! group, and by which it left each other one.
 
 use super::{Group, GroupId, Meta, Rejection, SLOTS};
+use crate::rules::Rule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -97,7 +98,8 @@ impl Meta {
     pub fn may_have_left(&self, slot: u16) -> bool {
         let Some(of) = self.moves.get(&slot).filter(|of| of.is_under_way()) else { return false };
         let lineage = self.group(self.slots.group_of(slot)).map_or(0, |group| group.lineage);
-        of.has_left() || of.lineage > 0 && of.lineage != lineage
+        let began_anew = of.lineage > 0 && of.lineage != lineage;
+        of.has_left() || began_anew && self.rules.hold(Rule::LostLeaveStands)
     }
 
     /// Whether a group may take anything of a slot that its log says it has, when moves up to `arrived` have come to it by that log. Behind a declared
@@ -105,6 +107,9 @@ impl Meta {
     /// again, or comes.
     #[must_use]
     pub fn serves(&self, group: GroupId, slot: u16, arrived: u64) -> bool {
+        if !self.rules.hold(Rule::ServesWhatItHas) {
+            return true;
+        }
         let is_its = self.slots.group_of(slot) == group;
         let Some(of) = self.moves.get(&slot) else { return is_its };
         if is_its {
@@ -124,7 +129,11 @@ impl Meta {
             return Err(Rejection::Malformed("that is not the next step of a slot that has taken so many"));
         }
         let now = self.step_of(slot);
-        if step == now { Ok(self.slots.group_of(slot)) } else { Err(Rejection::Step(now)) }
+        if step == now || !self.rules.hold(Rule::MovesStepByStep) {
+            Ok(self.slots.group_of(slot))
+        } else {
+            Err(Rejection::Step(now))
+        }
     }
 
     /// A group of this epoch that somebody leads.
@@ -156,14 +165,16 @@ impl Meta {
         if self.groups.iter().any(|group| !group.holders.is_empty()) {
             return Err(Rejection::Malformed("where nodes hold some groups only, slots stay in theirs"));
         }
-        if let Some((slot, _)) = self.under_way().next() {
+        if let Some((slot, _)) = self.under_way().next().filter(|_| self.rules.hold(Rule::OneSlotAtATime)) {
             return Err(Rejection::Busy(slot));
         }
         let left = usize::from(self.slots.count(from)).saturating_sub(1);
         if left == 0 {
             return Err(Rejection::Needed { left, least: 1, what: "slots of its group" });
         }
-        let number = 1 + self.moves.values().map(|of| of.number).max().unwrap_or(0);
+        let others = |of: &u16| *of == slot || self.rules.hold(Rule::MovesNumberedOnce);
+        let numbers = self.moves.iter().filter(|(of, _)| others(of)).map(|(_, of)| of.number);
+        let number = 1 + numbers.max().unwrap_or(0);
         let lineage = self.groups[usize::from(from)].lineage;
         let of = self.moves.entry(slot).or_default();
         (of.step, of.to, of.number, of.left, of.lineage) = (step + 1, to, number, None, lineage);
@@ -201,7 +212,9 @@ impl Meta {
 
     pub(super) fn slot_stays(&mut self, slot: u16, step: u64, epoch: u32) -> Result<(), Rejection> {
         let from = self.at_step(slot, step, 1)?;
-        self.led(from, epoch)?;
+        if self.rules.hold(Rule::StaysIsTheLeaders) {
+            self.led(from, epoch)?;
+        }
         if self.may_have_left(slot) {
             return Err(Rejection::Malformed(
                 "its group's log begins anew, and the slot may have left before",
