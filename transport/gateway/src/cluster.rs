@@ -190,7 +190,9 @@ impl ClusterGroup {
         // A node to which a copy comes counts as a holder, and relays until that is there.
         match self.relays.iter().find(|relay| relay.node == node) {
             Some(GroupRelay { from: None, .. }) => {
-                Some(format!("no node to read them at can be reached, of {}", names(&self.holders)))
+                let mut holders = self.holders.clone();
+                holders.sort_unstable();
+                Some(format!("no node to read them at can be reached, of {}", names(&holders)))
             }
             Some(GroupRelay { from: Some(from), caught_up: Some(false), .. }) => {
                 Some(format!("those from before are still being read at node {from}"))

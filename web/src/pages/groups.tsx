@@ -69,7 +69,11 @@ export function GroupTiles({ state }: { state: Cluster }) {
       "lag",
       "Most behind",
       most === null ? DASH : short(most.entries),
-      most === null ? "" : `entries, group ${most.group} at node ${most.node}`,
+      most === null
+        ? ""
+        : most.entries === 0
+          ? "nobody lacks anything"
+          : `entries, group ${most.group} at node ${most.node}`,
     ],
     ["moving", "Under way", under_way[0] ?? "nothing", under_way[1] ?? (under_way.length ? "" : "no copy moves")],
     ["log", "Logs here", bytes(load?.log_bytes), `${percent(share)} of what they may have`],
@@ -192,7 +196,7 @@ function Detail({ state, group }: { state: Cluster; group: ClusterGroup | null }
   const facts: [string, string][] = [
     ["slots", `${count(group.slots)}: ${slotsText(state.slots, group.group) || "none"}`],
     ["leader", group.leader === null ? "none" : `node ${group.leader}, epoch ${count(group.epoch)}`],
-    ["in sync", `${nodes(group.isr)}; ${group.min_isr} are needed to commit`],
+    ["in sync", `${nodes(group.isr)}; ${needed(group)}`],
     [
       "log",
       known ? `committed ${count(known.committed)} of ${count(known.end)}, lineage ${count(group.lineage)}` : DASH,
@@ -226,6 +230,10 @@ function Detail({ state, group }: { state: Cluster; group: ClusterGroup | null }
 function nodes(of: number[]): string {
   if (!of.length) return "no node";
   return `${of.length === 1 ? "node" : "nodes"} ${of.join(", ")}`;
+}
+
+function needed({ min_isr }: ClusterGroup): string {
+  return `${min_isr} ${min_isr === 1 ? "is" : "are"} needed to commit`;
 }
 
 /** The replica of who leads, else any, the newest. */
@@ -357,7 +365,7 @@ function COMMON(state: Cluster, slots: ReturnType<typeof moving>): Column<Cluste
         const all = state.members.filter(({ node }) => holds(group, node) && group.coming?.to !== node).length;
         const tone = group.isr.length < group.min_isr ? "bad" : group.isr.length < all ? "warn" : "";
         return (
-          <span class={tone} title={`${nodes(group.isr)} in sync; ${group.min_isr} are needed to commit`}>
+          <span class={tone} title={`${nodes(group.isr)} in sync; ${needed(group)}`}>
             {group.isr.length} of {all}
           </span>
         );
