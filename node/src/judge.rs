@@ -307,6 +307,8 @@ fn of_alert(alert: &Alert, at: Where<'_>) -> Finding {
         ts: alert.raised_ns,
         proof: at.proof(alert.raised_ns, alert.probability),
         unproven: None,
+        silence_s: (alert.silence_ns > tidegate_flow::detect::alert::EPISODE_NS)
+            .then(|| (alert.silence_ns / 1_000_000_000) as u32),
     }
 }
 
@@ -315,6 +317,7 @@ pub(crate) fn of_hit(hit: Hit, at: Where<'_>) -> Finding {
     Finding {
         proof: at.proof(hit.ts, score),
         unproven: None,
+        silence_s: None,
         kind: hit.kind,
         entity: hit.entity,
         spoofed: false,

@@ -1,7 +1,7 @@
 //! What is told and what is held back.
 
 use crate::episode::{Episode, EpisodeId, Hold};
-use crate::finding::{Finding, Severity};
+use crate::finding::{Finding, SILENCE_S_MAX, Severity};
 use crate::policy::{Calibration, Groups, Quiet, QuietKind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ const ROWS_MAX: usize = 4_096;
 /// How a desk works.
 #[derive(Debug, Clone)]
 pub struct DeskOptions {
-    /// What comes again within so long of the last time belongs to the same episode, ns.
+    /// What comes again within so long of the last time belongs to the same episode, ns; longer where its findings say so.
     pub gap_ns: u64,
     /// Alerts told per group and day of event time (UTC); `None` for no bound.
     pub budget: Option<u32>,
@@ -152,7 +152,8 @@ impl Desk {
         if let Some(id) = self.open.get(&key).copied()
             && let Some(episode) = self.episodes.get_mut(&id)
         {
-            let gap = self.options.gap_ns;
+            let own = episode.silence_s.unwrap_or(0).min(SILENCE_S_MAX);
+            let gap = self.options.gap_ns.max(u64::from(own) * 1_000_000_000);
             let late = finding.ts.saturating_sub(episode.last_ts) > gap;
             let early = episode.first_ts.saturating_sub(finding.ts) > gap;
             if !late && !early {
@@ -278,6 +279,7 @@ mod tests {
             ts,
             proof: None,
             unproven: None,
+            silence_s: None,
         }
     }
 
@@ -303,6 +305,34 @@ mod tests {
         assert_eq!((first.range.first, first.first_ts, first.last_ts), (1_001, 10 * SECOND, 1_001 * SECOND));
         assert_eq!(told(&mut desk, finding("a", 1_602, Low, 0.8)), Told::New);
         assert_eq!(desk.episodes().len(), 3);
+    }
+
+    /// What comes seldom asks for a longer silence: then repeats are one episode for so long, also by a desk that goes on from it.
+    #[test]
+    fn what_comes_seldom_is_one_episode_for_as_long_as_it_asks() {
+        let slow = |seconds, silence_s| Finding { silence_s, ..finding("a", seconds, Medium, 0.8) };
+        let mut desk = desk(None);
+        assert_eq!(told(&mut desk, slow(0, Some(7_200))), Told::New);
+        assert_eq!(told(&mut desk, slow(7_200, Some(28_800))), Told::Again);
+        assert_eq!(told(&mut desk, slow(36_000, None)), Told::Again);
+        let kept = desk.episodes()[0].clone();
+        assert_eq!((kept.silence_s, kept.document()["silence_s"].as_u64()), (Some(28_800), Some(28_800)));
+        let text = serde_json::to_string(&kept).unwrap();
+        let mut next = self::desk(None);
+        next.resume(serde_json::from_str(&text).unwrap());
+        assert_eq!(told(&mut next, slow(64_800, None)), Told::Again);
+        assert_eq!(told(&mut next, slow(93_601, None)), Told::New);
+        // What says nothing is written as before, and ends as before.
+        assert!(!serde_json::to_string(next.episodes()[1]).unwrap().contains("silence_s"));
+        assert_eq!(told(&mut next, slow(94_202, Some(u32::MAX))), Told::New);
+        // Nobody can ask for ever, whatever stands in a file.
+        let week = u64::from(SILENCE_S_MAX);
+        let mut forged = next.episodes()[2].clone();
+        assert_eq!(forged.silence_s, Some(SILENCE_S_MAX));
+        forged.silence_s = Some(u32::MAX);
+        let mut last = self::desk(None);
+        last.resume(forged);
+        assert_eq!(told(&mut last, slow(94_202 + week + 1, None)), Told::New);
     }
 
     /// Whoever reads a score reads what it rests on, whatever else was more severe; of equal scores the more severe says why.

@@ -1,4 +1,5 @@
-//! Episodes: what one entity does that one detector sees, from its beginning until it has been silent for a while.
+//! Episodes: what one entity does that one detector sees, from its beginning until it has been silent for a while: for as long as its
+//! findings say, or as the desk does.
 
 use crate::finding::{Finding, Proof, Range, Reason, Severity};
 use crate::text;
@@ -206,6 +207,9 @@ pub struct Episode {
     pub last_ts: u64,
     /// How often it was found, first and held back included.
     pub count: u64,
+    /// Seconds of silence after which it is over, where its findings asked for more than others get; the longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silence_s: Option<u32>,
     /// The group whose budget it uses.
     pub group: String,
     /// The severity it was last told at; `None` while it was only held back.
@@ -243,6 +247,7 @@ impl Episode {
             first_ts: finding.ts,
             last_ts: finding.ts,
             count: 1,
+            silence_s: finding.silence_s,
             group: group.to_owned(),
             told: None,
             held: Held::default(),
@@ -256,6 +261,7 @@ impl Episode {
         self.count = self.count.saturating_add(1);
         self.first_ts = self.first_ts.min(finding.ts);
         self.last_ts = self.last_ts.max(finding.ts);
+        self.silence_s = self.silence_s.max(finding.silence_s);
         if (finding.score, finding.severity) > (self.score, self.severity) {
             self.technique.clone_from(&finding.technique);
             self.method.clone_from(&finding.method);

@@ -127,7 +127,13 @@ pub struct Finding {
     pub proof: Option<Proof>,
     /// Why there is no proof, where somebody knows.
     pub unproven: Option<String>,
+    /// Seconds of silence after which it is over and the next is another, where that is longer than for others: for what comes seldom by
+    /// nature. At most [`SILENCE_S_MAX`].
+    pub silence_s: Option<u32>,
 }
+
+/// The longest silence that a finding may ask for: a week.
+pub const SILENCE_S_MAX: u32 = 604_800;
 
 impl Finding {
     /// Brings everything into its bounds: texts, the number of reasons, the score.
@@ -141,6 +147,7 @@ impl Finding {
         self.technique.as_mut().map(cut);
         self.unproven.as_mut().map(cut);
         self.reasons.truncate(REASONS_MAX);
+        self.silence_s = self.silence_s.map(|seconds| seconds.min(SILENCE_S_MAX));
         self.score = if self.score.is_nan() { 0.0 } else { self.score.clamp(0.0, 1.0) };
         self
     }

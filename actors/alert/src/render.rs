@@ -195,6 +195,7 @@ mod tests {
             ts: 1_700_000_000_790_123_456,
             proof: Some(Proof { input: "i".to_owned(), units: 80, at_end: false, ts: 1, score_bits: 7 }),
             unproven: None,
+            silence_s: None,
         }
     }
 

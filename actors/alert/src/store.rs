@@ -425,6 +425,7 @@ mod tests {
                 score_bits: 0.9f64.to_bits(),
             }),
             unproven: None,
+            silence_s: None,
         };
         Episode::new(EpisodeId::of(&finding), &finding, "other")
     }

@@ -69,6 +69,7 @@ impl Found {
             ts: output.ts,
             proof: None,
             unproven: None,
+            silence_s: None,
         }
     }
 }

@@ -271,6 +271,7 @@ pub(super) fn finding(
         ts,
         proof: None,
         unproven: None,
+        silence_s: None,
     }
 }
 

@@ -181,6 +181,43 @@ fn a_node_finds_what_detect_finds_in_exports_and_in_files() {
     node.server.summary();
 }
 
+/// A day of calls home every five minutes, a fifth earlier or later, as a log of connections.
+fn calls_home() -> String {
+    let names = "ts\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tduration\torig_bytes\tresp_bytes\tconn_state\thistory\torig_pkts\tresp_pkts";
+    let mut log = format!("#separator \\x09\n#path\tconn\n#fields\t{names}\n");
+    let mut at = f64::from(START);
+    for call in 0..288u32 {
+        let port = 40_000 + call;
+        log += &format!(
+            "{at:.6}\t10.0.0.5\t{port}\t203.0.113.9\t443\ttcp\t0.25\t517\t3000\tSF\tShADadFf\t6\t6\n"
+        );
+        at += 300.0 * (0.8 + 0.4 * (f64::from(call) * 0.618_034).fract());
+    }
+    log
+}
+
+#[test]
+fn a_beacon_is_one_alert_all_day_of_detect_and_of_a_node() {
+    let folder = folder();
+    let path = folder.path();
+    write(path, "conn.log", calls_home());
+    ends(path, "detect conn.log --alerts beside", 1);
+    let want = json(path, "alert list --alerts beside --json", 0);
+    let alert = &want["alerts"][0];
+    assert_eq!((want["alerts"].as_array().unwrap().len(), &alert["kind"]), (1, &json!("beacon")), "{want}");
+    assert!((4_000..6_000).contains(&alert["silence_s"].as_u64().unwrap()), "{alert}");
+    let ts = |name: &str| alert[name].as_str().unwrap().parse::<u64>().unwrap() / 1_000_000_000;
+    assert!(ts("last_ts") - ts("first_ts") > 80_000 && alert["count"].as_u64().unwrap() > 100, "{alert}");
+
+    let node = Node::start(path, "--traffic conn.log");
+    while !node.server.note().contains("units judged") {}
+    let open = node.open(1);
+    node.server.summary();
+    let list = json(path, "alert list --alerts data/alerts --json", 0);
+    assert_eq!(told(&list["alerts"][0]), told(alert));
+    assert_eq!(open[0]["id"], alert["id"]);
+}
+
 #[test]
 fn operators_and_programs_work_with_the_alerts_of_a_node() {
     let folder = folder();

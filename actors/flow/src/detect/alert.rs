@@ -201,7 +201,7 @@ impl Range {
 /// Features of one alert.
 pub const FEATURES_MAX: usize = 5;
 
-/// An accusation. One per episode: what repeats within [`EPISODE_NS`] is counted into it.
+/// An accusation. One per episode: what repeats within [`Alert::silence_ns`] is counted into it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alert {
     /// Number, from 1, in order of being raised.
@@ -232,6 +232,8 @@ pub struct Alert {
     pub seen_ns: u64,
     /// How often it was seen, the first time included.
     pub count: u64,
+    /// Silence after which it is over and the next is another: [`EPISODE_NS`], or more for what comes seldom by nature.
+    pub silence_ns: u64,
 }
 
 impl Alert {
@@ -253,7 +255,15 @@ impl Alert {
             raised_ns: now,
             seen_ns: now,
             count: 1,
+            silence_ns: EPISODE_NS,
         }
+    }
+
+    /// Says what silence ends it, if more than [`EPISODE_NS`]; at most [`SILENCE_NS_MAX`].
+    #[must_use]
+    pub fn ending_after(mut self, silence_ns: u64) -> Self {
+        self.silence_ns = silence_ns.clamp(EPISODE_NS, SILENCE_NS_MAX);
+        self
     }
 
     /// Adds a reason, while there is room.
@@ -285,8 +295,10 @@ impl Alert {
     }
 }
 
-/// What comes again within so long belongs to the same episode.
+/// What comes again within so long belongs to the same episode, unless an alert says more.
 pub const EPISODE_NS: u64 = 600 * SECOND;
+/// The most that an alert may say: two days, so that what comes once a day stays one.
+pub const SILENCE_NS_MAX: u64 = 172_800 * SECOND;
 /// Alerts kept: later episodes are counted only.
 pub const ALERTS_MAX: usize = 10_000;
 /// Episodes that may still go on, at most: also those that are only counted.
@@ -298,6 +310,8 @@ pub const HEARD_MAX: usize = 65_536;
 #[derive(Debug, Clone, Copy)]
 struct Open {
     seen_ns: u64,
+    /// The longest that any of its alerts said.
+    silence_ns: u64,
     /// Where its alert is; `None` where it is only counted.
     at: Option<u32>,
 }
@@ -369,11 +383,12 @@ impl Alerts {
         }
         let key = (alert.kind, alert.source);
         if let Some(open) = self.open.find(&key)
-            && alert.raised_ns.saturating_sub(open.seen_ns) <= EPISODE_NS
+            && alert.raised_ns.saturating_sub(open.seen_ns) <= open.silence_ns
         {
             open.seen_ns = open.seen_ns.max(alert.raised_ns);
+            open.silence_ns = open.silence_ns.max(alert.silence_ns);
             let Some(known) = open.at.and_then(|at| self.alerts.get_mut(at as usize)) else { return };
-            known.seen_ns = open.seen_ns;
+            (known.seen_ns, known.silence_ns) = (open.seen_ns, open.silence_ns);
             known.count += 1;
             known.range.cover(alert.range.first, alert.range.first_ns);
             known.range.cover(alert.range.last, alert.range.last_ns);
@@ -385,7 +400,7 @@ impl Alerts {
             return;
         }
         let at = (self.alerts.len() < ALERTS_MAX).then_some(self.alerts.len() as u32);
-        let open = Open { seen_ns: alert.raised_ns, at };
+        let open = Open { seen_ns: alert.raised_ns, silence_ns: alert.silence_ns, at };
         *self.open.entry(key, || open) = open;
         if at.is_none() {
             self.withheld += 1;
@@ -395,7 +410,15 @@ impl Alerts {
         self.alerts.push(Alert { id, ..alert });
     }
 
-    /// Whether an episode of `kind` by `source` is on.
+    /// Whether an episode of `kind` by `source` has not ended yet, however long it is silent already.
+    #[must_use]
+    pub(super) fn goes_on(&self, kind: Kind, source: Ip, now: u64) -> bool {
+        self.open
+            .look(&(kind, source))
+            .is_some_and(|open| now.saturating_sub(open.seen_ns) <= open.silence_ns)
+    }
+
+    /// Whether `kind` was found of `source` within [`EPISODE_NS`].
     #[must_use]
     pub fn is_on(&self, kind: Kind, source: Ip, now: u64) -> bool {
         self.open.look(&(kind, source)).is_some_and(|open| now.saturating_sub(open.seen_ns) <= EPISODE_NS)
@@ -434,6 +457,29 @@ mod tests {
         assert!(alerts.is_on(Kind::Beacon, ip, 700 * SECOND));
         alerts.raise(at(1_300));
         assert_eq!(alerts.as_slice().len(), 2);
+    }
+
+    /// What comes seldom says so: its episode ends after a silence of its own, which never gets shorter, and has a bound.
+    #[test]
+    fn an_episode_ends_after_the_silence_that_it_says() {
+        let (mut alerts, ip) = (Alerts::default(), Ip::v4([10, 0, 0, 1]));
+        let mut raise = |seconds: u64, silence: u64| {
+            let now = seconds * SECOND;
+            alerts.raise(
+                Alert::new(Kind::Beacon, ip, Range::at(seconds, now), now).ending_after(silence * SECOND),
+            );
+            (alerts.as_slice().len(), alerts.goes_on(Kind::Beacon, ip, now + 7_201 * SECOND))
+        };
+        assert_eq!(raise(0, 7_200), (1, false));
+        assert_eq!(raise(7_200, 20_000), (1, true));
+        // Said by somebody faster: the slow one may still call.
+        assert_eq!(raise(27_200, 1), (1, true));
+        assert_eq!(raise(47_201, 1), (2, false));
+        assert_eq!(raise(47_801, 1), (2, false));
+        assert_eq!(raise(48_402, u64::MAX / SECOND), (3, true));
+        assert_eq!(alerts.as_slice()[2].silence_ns, SILENCE_NS_MAX);
+        assert_eq!(alerts.as_slice()[1].silence_ns, EPISODE_NS);
+        assert!(!alerts.is_on(Kind::Beacon, ip, 50_000 * SECOND));
     }
 
     /// What goes on is known however many alerts there were, and counted once; who comes back is not forgotten for those who do not.

@@ -34,6 +34,11 @@ pub const RAYLEIGH_MIN: f64 = 15.0;
 pub const SIZES_MAX: f64 = 0.05;
 /// Past [`STARTS_MAX`] every eighth call is judged: what calls so often will call eight times more.
 const JUDGED_EVERY: usize = 8;
+/// Of a beacon that is told already each call is judged that waited so long, so that its alert says when it called last.
+const SELDOM_NS: u64 = 60 * SECOND;
+/// Periods without a call that looks like it after which a beacon is over. Half of the calls that are judged together: what comes back
+/// by then is judged with those before.
+pub const SILENT_PERIODS: f64 = 16.0;
 /// Services that are asked at regular times on purpose, by every host: name, time, address and management.
 #[inline]
 pub(super) fn is_regular(port: u16) -> bool {
@@ -110,9 +115,14 @@ impl Calls {
             }
             return;
         };
+        let before = ring.calls[(at - 1) % STARTS_MAX].start_ns;
         ring.calls[at % STARTS_MAX] = call;
         let count = at + 1;
-        let is_due = count >= STARTS_MIN && (count <= STARTS_MAX || count.is_multiple_of(JUDGED_EVERY));
+        let is_due = count >= STARTS_MIN
+            && (count <= STARTS_MAX
+                || count.is_multiple_of(JUDGED_EVERY)
+                || call.start_ns.saturating_sub(before) >= SELDOM_NS
+                    && alerts.goes_on(Kind::Beacon, record.originator, now));
         self.unjudged = self.unjudged.saturating_sub(1);
         if is_due && self.unjudged == 0 {
             self.unjudged = ring.judge(self.count, record, now, logins, hosts, alerts);
@@ -187,9 +197,12 @@ impl Ring {
         let probability = alerts.weigh(Measure::Regular, furthest(hosts, originator), found.times);
         let mut range = Range::at(last[0].number, last[0].start_ns);
         range.cover(record.packets.1, record.last_ns);
+        // Whole seconds, as desks keep it.
+        let silence_ns = (SILENT_PERIODS * found.period_ns / SECOND as f64).ceil() as u64 * SECOND;
         if let Some(guesses) = guesses {
             alerts.raise(
                 Alert::new(Kind::BruteForce, originator, range, now)
+                    .ending_after(silence_ns)
                     .against(responder, Some(responder_port))
                     .rated(Severity::Low, probability, guesses.method)
                     .because("calls at regular times", calls, STARTS_MIN as f64)
@@ -202,6 +215,7 @@ impl Ring {
         }
         alerts.raise(
             Alert::new(Kind::Beacon, originator, range, now)
+                .ending_after(silence_ns)
                 .against(responder, Some(responder_port))
                 .rated(
                     Severity::Medium,

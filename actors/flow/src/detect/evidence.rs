@@ -61,18 +61,20 @@ pub enum Measure {
     Administered,
     /// Time without anything new.
     Quiet,
+    /// Clients of a service and what they ask, against a history.
+    Crowd,
 }
 
 impl Measure {
     /// How many there are.
-    pub const COUNT: usize = Self::Quiet as usize + 1;
+    pub const COUNT: usize = Self::Crowd as usize + 1;
 }
 
 /// Levels: an eighth of the threshold, a quarter, a half, the threshold, twice, four times, eight times and more.
 pub const LEVELS: usize = 7;
 /// The level of the threshold.
 const ACCUSED: usize = 3;
-const _: () = assert!(Measure::COUNT * 3 <= 64 && LEVELS < 8);
+const _: () = assert!(Measure::COUNT <= Furthest::MEASURES && LEVELS < 8);
 
 /// Of ordinary hosts at a level that many reach the next, a priori, and what that is worth in hosts.
 const GO_ON: (f64, f64) = (1.0, 8.0);
@@ -89,18 +91,30 @@ const DOUBLINGS_MAX: usize = 16;
 /// Nothing is sure.
 const SURE: f64 = 0.999;
 
-/// The furthest level a host was seen at, of each measure: three bits each, 0 where it reached none.
+/// The furthest level a host was seen at, of each measure: three bits each, 0 where it reached none. Ten bytes of a [`super::host::Host`],
+/// which has no more to spare.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Furthest(u64);
+pub struct Furthest([u16; 5]);
 
 impl Furthest {
+    /// Measures in one word.
+    const IN_WORD: usize = 5;
+    /// Measures that there is room for.
+    const MEASURES: usize = 5 * Self::IN_WORD;
+
+    const fn place(measure: Measure) -> (usize, usize) {
+        let at = measure as usize;
+        (at / Self::IN_WORD, at % Self::IN_WORD * 3)
+    }
+
     const fn reached(self, measure: Measure) -> usize {
-        (self.0 >> (measure as u32 * 3) & 7) as usize
+        let (word, shift) = Self::place(measure);
+        (self.0[word] >> shift & 7) as usize
     }
 
     fn reach(&mut self, measure: Measure, reached: usize) {
-        let shift = measure as u32 * 3;
-        self.0 = self.0 & !(7 << shift) | (reached as u64) << shift;
+        let (word, shift) = Self::place(measure);
+        self.0[word] = self.0[word] & !(7 << shift) | (reached as u16) << shift;
     }
 }
 
@@ -344,6 +358,28 @@ mod tests {
         };
         let new = Evidence::default().probability(Measure::Hosts, Furthest::default(), 2.0);
         assert!(site(2) < 0.1 && new > 0.8 && site(20) > 0.8, "{} {new} {}", site(2), site(20));
+    }
+
+    /// Each measure has a place of its own.
+    #[test]
+    fn measures_do_not_touch_each_other() {
+        let all = [
+            Measure::Ports,
+            Measure::Failures,
+            Measure::Asked,
+            Measure::Answers,
+            Measure::HeldOpen,
+            Measure::Regular,
+            Measure::Carriers,
+            Measure::Administered,
+            Measure::Quiet,
+            Measure::Crowd,
+        ];
+        let mut furthest = Furthest::default();
+        all.iter().enumerate().for_each(|(at, &measure)| furthest.reach(measure, 7 - at % 7));
+        all.iter().enumerate().for_each(|(at, &measure)| assert_eq!(furthest.reached(measure), 7 - at % 7));
+        furthest.reach(Measure::Crowd, 0);
+        assert_eq!((furthest.reached(Measure::Quiet), furthest.reached(Measure::Crowd)), (7 - 8 % 7, 0));
     }
 
     #[test]

@@ -26,6 +26,12 @@ pub const ANSWERS_MIN: u64 = 50;
 pub const LARGE_BYTES: u32 = 468;
 /// Stalled connections of one client to one service: browsers hold six open, and say something on them.
 pub const STALLED_MIN: u32 = 50;
+/// Of all such connections to a service so many come from one client, on average: each of many clients may have a slow one.
+pub const HELD_EACH_MIN: u64 = 8;
+/// Within so long such connections are counted together: servers end what is slow after a minute or a few, and clients begin again.
+pub const HELD_NS: u64 = 300 * SECOND;
+/// Services with such connections.
+const HELD_MAX: usize = 1 << 12;
 const TRACKED_MAX: usize = 1 << 14;
 
 /// The same of discovery of devices by an address outside: on a link its answers are ordinary, and each is short.
@@ -156,6 +162,8 @@ pub struct Floods {
     asked: Recent<(Ip, Ip, u16), Asked>,
     stalled: Recent<(Ip, Ip, u16), (u32, Range)>,
     requested: Recent<(Ip, Ip, u16), (u32, Range)>,
+    /// Connections on which clients say next to nothing, slowly.
+    held: Recent<(Ip, u16), Rate>,
 }
 
 impl Default for Floods {
@@ -168,6 +176,7 @@ impl Default for Floods {
             asked: Recent::new(TRACKED_MAX),
             stalled: Recent::new(TRACKED_MAX),
             requested: Recent::new(TRACKED_MAX),
+            held: Recent::new(HELD_MAX),
         }
     }
 }
@@ -399,6 +408,34 @@ impl Floods {
         }
     }
 
+    /// A client says next to nothing on a connection that is encrypted, piece by piece, and the server waits.
+    pub fn trickled(&mut self, asked: &Datagram, hosts: &mut Hosts, alerts: &mut Alerts) {
+        let Datagram { source, source_port, target, port, number, now, .. } = *asked;
+        let new = || Rate::new(number, now);
+        let rate = self.held.entry((target, port), new);
+        if now.saturating_sub(rate.start) > HELD_NS {
+            *rate = new();
+        }
+        rate.take(source, source_port, 0, number, now);
+        let few = u64::from(rate.sources.count()) * HELD_EACH_MIN <= rate.count;
+        let least = u64::from(STALLED_MIN);
+        if !few || !steps(rate.count - 1, rate.count, least) && rate.count % least > 0 {
+            return;
+        }
+        let alert = rate.accuse(Kind::SlowDos, target, now);
+        let times = rate.count as f64 / least as f64;
+        if rate.count < least {
+            return alerts.note(Measure::HeldOpen, furthest(hosts, alert.source), times);
+        }
+        let probability = alerts.weigh(Measure::HeldOpen, furthest(hosts, alert.source), times);
+        let mut alert = alert
+            .rated(Severity::High, probability, "held open in TLS")
+            .because("connections on which clients trickle", rate.count as f64, 6.0)
+            .because("clients", rate.sources.count(), rate.count as f64 / HELD_EACH_MIN as f64);
+        alert.port = Some(port);
+        alerts.raise(alert);
+    }
+
     /// A client asks a service for a page.
     pub fn requested(&mut self, asked: &Datagram, hosts: &mut Hosts, alerts: &mut Alerts) {
         let Datagram { source, target, port, number, now, .. } = *asked;
@@ -435,6 +472,7 @@ impl Floods {
             + self.asked.bytes(|_| 0)
             + self.stalled.bytes(|_| 0)
             + self.requested.bytes(|_| 0)
+            + self.held.bytes(rate)
     }
 
     /// Entries forgotten for lack of room.
@@ -447,5 +485,6 @@ impl Floods {
             + self.asked.dropped()
             + self.stalled.dropped()
             + self.requested.dropped()
+            + self.held.dropped()
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::hash::{joined, shorter};
 use crate::packet::Packet;
-use crate::table::Flow;
+use crate::record::FlowRecord;
+use crate::table::{Flow, SECOND};
 
 /// What is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -112,8 +113,9 @@ pub enum Part {
 pub struct Inspection {
     /// What is spoken.
     pub service: Service,
-    /// Server's payload bytes when its part of the key exchange was over (SSH); 0 before.
-    pub keys_at: u32,
+    /// SSH: the server's payload bytes when its part of the key exchange was over; 0 before. TLS: the second of the flow in which the client
+    /// last said something short, see [`Inspection::trickles`].
+    pub mark: u32,
     /// Server's packets since then.
     pub after_keys: u16,
     /// The request in flight is a login.
@@ -136,6 +138,9 @@ pub struct Inspection {
     pub encrypted: bool,
     /// The flow was found guilty of something said once per flow.
     pub told: bool,
+    /// Short things that the client said one after the other, some seconds apart, since the server last spoke (TLS); [`TRICKLE_TOLD`] once
+    /// that was told.
+    pub trickles: u8,
     /// Packets with payload that did not show what is spoken; past [`LOOKS_MAX`] no more are looked at.
     pub looks: u8,
     /// Bytes that interim records told already: sent and received.
@@ -144,6 +149,19 @@ pub struct Inspection {
 
 /// Packets with payload looked at to find out what is spoken. Greetings come first.
 pub const LOOKS_MAX: u8 = 16;
+
+/// Payload of a packet that is short: a header or a few bytes of a form, in a record of TLS. Uploads and questions are longer.
+const TRICKLE_BYTES: u32 = 256;
+/// Seconds between two such packets: what is said at once is one thing. Slow clients wait for ten and more.
+const TRICKLE_PAUSE_S: u32 = 4;
+/// Such packets without a word of the server between. Who waits for an answer asks once; who keeps a connection alive is answered, or answers.
+const TRICKLES_MIN: u8 = 3;
+/// Age of a connection, seconds. Servers wait for a minute at the most for what they are asked, unless more of it comes.
+const TRICKLE_AGE_S: u32 = 30;
+/// What the client said in all: next to nothing, beside its part of the handshake.
+const TRICKLED_BYTES_MAX: u64 = 4_096;
+/// The flow was counted.
+pub const TRICKLE_TOLD: u8 = u8::MAX;
 
 /// What one packet showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +176,8 @@ pub enum Finding {
     Served,
     /// A request for a page begins.
     Requested,
+    /// A client says next to nothing for half a minute and more, piece by piece, and the server waits for more of it (TLS). Once per flow.
+    Trickled,
     /// A share was asked for that only administrators may open.
     AdminShare,
     /// A TLS heartbeat that claims to be longer than it is, or is answered with more than was sent (CVE-2014-0160).
@@ -178,6 +198,24 @@ fn line(bytes: &[u8], code: &[u8]) -> bool {
     bytes.split(|&byte| byte == b'\n').take(16).any(|line| line.starts_with(code))
 }
 
+/// Whether this packet of a client of TLS shows that it trickles, for the first time.
+fn trickles(seen: &mut Inspection, record: &FlowRecord, packet: &Packet<'_>) -> bool {
+    let age_s = (packet.ts.saturating_sub(record.start_ns) / SECOND) as u32;
+    if seen.trickles == TRICKLE_TOLD {
+        return false;
+    }
+    if packet.payload_bytes > TRICKLE_BYTES || record.sent.bytes > TRICKLED_BYTES_MAX {
+        seen.trickles = 0;
+    } else if seen.trickles == 0 || age_s.saturating_sub(seen.mark) >= TRICKLE_PAUSE_S {
+        (seen.trickles, seen.mark) = (seen.trickles.saturating_add(1).min(TRICKLE_TOLD - 1), age_s);
+    }
+    if seen.trickles < TRICKLES_MIN || age_s < TRICKLE_AGE_S {
+        return false;
+    }
+    seen.trickles = TRICKLE_TOLD;
+    true
+}
+
 /// Looks at a packet of a TCP flow. The flow's counts include the packet.
 pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> Option<Finding> {
     let bytes = packet.payload;
@@ -190,6 +228,9 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
         seen.server_turns = seen.server_turns.saturating_add(1);
     }
     seen.server_spoke = !from_originator;
+    if !from_originator && seen.trickles != TRICKLE_TOLD {
+        seen.trickles = 0;
+    }
     if seen.service == Service::Unknown {
         if seen.looks >= LOOKS_MAX {
             return None;
@@ -205,18 +246,19 @@ pub fn inspect(flow: &mut Flow, from_originator: bool, packet: &Packet<'_>) -> O
     }
     match (seen.service, from_originator) {
         (Service::Unknown, _) => None,
+        (Service::Tls, true) if trickles(seen, &flow.record, packet) => Some(Finding::Trickled),
         (Service::Ssh, false) => {
             // The packet NEWKEYS: length 12, padding 10, number 21. What follows is encrypted.
             const NEW_KEYS: &[u8] = &[0, 0, 0, 12, 10, 21];
-            if seen.keys_at > 0 {
+            if seen.mark > 0 {
                 seen.after_keys = seen.after_keys.saturating_add(1);
             }
-            if seen.keys_at == 0
+            if seen.mark == 0
                 && let Some(at) = bytes.windows(NEW_KEYS.len()).position(|window| window == NEW_KEYS)
             {
                 let after = (bytes.len() - at).saturating_sub(16) as u64;
                 let keys_at = flow.record.received.bytes.saturating_sub(after).max(1);
-                seen.keys_at = u32::try_from(keys_at).unwrap_or(u32::MAX);
+                seen.mark = u32::try_from(keys_at).unwrap_or(u32::MAX);
             }
             None
         }

@@ -341,7 +341,9 @@ impl Logins {
                 tries.forms += u32::from(secret != tries.secret || secret == 0);
             }
             Finding::Served => tries.served += 1,
-            Finding::Heartbleed { .. } | Finding::Requested | Finding::AdminShare => return,
+            Finding::Heartbleed { .. } | Finding::Requested | Finding::AdminShare | Finding::Trickled => {
+                return;
+            }
         }
         let method = if finding == Finding::LoginAnswered { "http form" } else { service.name() };
         Self::judge((&before, &*tries), record, method, ts, hosts, alerts);
@@ -568,7 +570,7 @@ impl Logins {
         alerts: &mut Alerts,
     ) {
         let refused = match service {
-            Service::Ssh => match flow.map(|flow| flow.inspection.keys_at) {
+            Service::Ssh => match flow.map(|flow| flow.inspection.mark) {
                 Some(0) => false,
                 Some(keys_at) => {
                     (1..=SSH_REFUSED_BYTES).contains(&record.received.bytes.saturating_sub(keys_at.into()))
@@ -592,7 +594,7 @@ impl Logins {
         let (number, ts) = (record.packets.1, record.last_ns);
         if !refused {
             // Beyond what refusals say somebody was let in.
-            if service == Service::Ssh && flow.is_some_and(|flow| flow.inspection.keys_at > 0) {
+            if service == Service::Ssh && flow.is_some_and(|flow| flow.inspection.mark > 0) {
                 self.together(record, service, false, (number, ts), hosts, alerts);
             }
             return;

@@ -5,6 +5,7 @@
 
 pub mod alert;
 pub mod beacon;
+pub mod crowd;
 pub mod edge;
 pub mod evidence;
 pub mod flood;
@@ -26,7 +27,7 @@ use self::inspect::Finding;
 use self::lately::Lately;
 use self::scan::{Outcome, Probe, failed, tried};
 use crate::dns;
-use crate::hash::{Place, Recent, hash_of};
+use crate::hash::{Place, Recent, hash_of, joined};
 use crate::packet::{Arp, Fragment, Packet, protocol, tcp_flag};
 use crate::record::{ConnState, EndCause, FlowRecord};
 use crate::table::{Answer, Flow, SECOND, Watch};
@@ -38,6 +39,7 @@ pub struct Detectors {
     hosts: Hosts,
     scans: scan::Scans,
     floods: flood::Floods,
+    crowds: crowd::Crowds,
     logins: login::Logins,
     edges: edge::Edges,
     names: names::Names,
@@ -60,6 +62,7 @@ impl Default for Detectors {
             hosts: Recent::in_lines(HOSTS_MAX),
             scans: scan::Scans::default(),
             floods: flood::Floods::default(),
+            crowds: crowd::Crowds::default(),
             logins: login::Logins::default(),
             edges: edge::Edges::default(),
             names: names::Names::default(),
@@ -160,6 +163,7 @@ impl Detectors {
         self.hosts.dropped()
             + self.scans.dropped()
             + self.floods.dropped()
+            + self.crowds.dropped()
             + self.logins.dropped()
             + self.edges.dropped()
             + self.names.dropped()
@@ -175,6 +179,7 @@ impl Detectors {
         self.hosts.bytes(|_| 0)
             + self.scans.bytes()
             + self.floods.bytes()
+            + self.crowds.bytes()
             + self.logins.bytes()
             + self.edges.bytes()
             + self.names.bytes()
@@ -331,6 +336,9 @@ impl Detectors {
         }
         let port = if probe == Probe::Ping { record.originator_port } else { record.responder_port };
         let ends = &ahead.ends;
+        if answer == Answer::Answered && matches!(probe, Probe::Syn | Probe::Udp) {
+            self.asked(record, ends.originator, ahead.service, now);
+        }
         let (tried_at, failed, mut failed_at) = match probe {
             Probe::Syn => (ahead.tried_at, ahead.failed, ahead.failed_at),
             _ => {
@@ -346,6 +354,15 @@ impl Detectors {
         let same_at = ahead.same_at;
         let outcome = Outcome { record, ends, port, probe, answer, now, ttl, tried_at, failed_at, same_at };
         self.scans.take(&outcome, &mut self.hosts, &mut self.alerts);
+    }
+
+    /// A service was asked, by a client from outside or not.
+    #[inline]
+    fn asked(&mut self, record: &FlowRecord, client: u64, service: u64, now: u64) {
+        if !record.originator.is_private() {
+            let service = joined(service, record.protocol.into());
+            self.crowds.asked(record, (client, service), now, &mut self.hosts, &mut self.alerts);
+        }
     }
 
     /// A connection was asked of a service: completed, or `half_open`.
@@ -378,6 +395,12 @@ impl Detectors {
             Some(Finding::Requested) => {
                 let datagram = datagram(&flow.record, packet.ts);
                 self.floods.requested(&datagram, &mut self.hosts, &mut self.alerts);
+                let record = &flow.record;
+                self.asked(record, hash_of(&record.originator), service_of(record), packet.ts);
+            }
+            Some(Finding::Trickled) => {
+                let datagram = datagram(&flow.record, packet.ts);
+                self.floods.trickled(&datagram, &mut self.hosts, &mut self.alerts);
             }
             Some(Finding::AdminShare) => {
                 let (record, at) = (&flow.record, (packet.number, packet.ts));

@@ -1,7 +1,7 @@
 //! Each shape of attack, made small: found, the attacker named, the right kind, nobody else accused.
 
 use crate::net::{ACK, FIN, Net, PSH, RST, Random, SYN, URG, host, ip, told};
-use tidegate_flow::{Detectors, TableOptions};
+use tidegate_flow::{Detectors, Kind, TableOptions};
 
 const EVIL: &str = "10.0.0.66";
 const VICTIM: &str = "10.0.0.10";
@@ -282,6 +282,58 @@ fn calls_home() {
         at += 60.0 * (0.7 + 0.6 * random.unit());
     }
     only(net, "10.0.0.5", "beacon");
+}
+
+/// A call home of every usual period is one alert for as long as it goes on, and says when it called last.
+#[test]
+fn one_alert_for_calls_home_all_day() {
+    for (period, days) in [(60.0, 1.0), (300.0, 1.0), (1_800.0, 1.0), (3_600.0, 3.0)] {
+        let mut net = Net::new();
+        let (mut random, mut at) = (Random::new(5), 0.0);
+        let mut last = 0.0;
+        while at < days * 86_400.0 {
+            let from = (ip("10.0.0.5"), net.ephemeral());
+            net.talk(at, from, (ip("203.0.113.9"), 443), 0.05, &[(true, &[22; 517]), (false, &[23; 3_000])]);
+            (last, at) = (at, at + period * (0.8 + 0.4 * random.unit()));
+        }
+        // Others are there too: a link on which nothing at all comes for more than an hour has a clock that leaps.
+        for n in 0..(days * 144.0) as u32 {
+            net.dns(
+                f64::from(n) * 600.0,
+                ip("10.0.0.7"),
+                ip("10.0.0.1"),
+                b"www.example.org",
+                1,
+                &[192, 0, 2, 1],
+                0,
+            );
+        }
+        let alerts = net.alerts();
+        assert_eq!(alerts.len(), 1, "{period} s: {alerts:#?}");
+        let alert = &alerts[0];
+        assert_eq!((alert.source, alert.kind), (ip("10.0.0.5"), Kind::Beacon));
+        let silent = (last - (alert.seen_ns - 1_700_000_000_000_000_000) as f64 / 1e9).abs();
+        assert!(silent < 9.0 * 60.0 * 1.2, "{period} s: last told {silent} s before the last call");
+        let asked = alert.silence_ns as f64 / 1e9;
+        assert!((8.0 * period..=24.0 * period).contains(&asked), "{period} s: ends after {asked} s");
+    }
+}
+
+/// Who stopped for longer than sixteen periods and calls again is another alert.
+#[test]
+fn calls_home_that_stop_and_begin_again_are_two_alerts() {
+    let mut net = Net::new();
+    let mut random = Random::new(6);
+    for begin in [0.0, 40_000.0] {
+        let mut at = begin;
+        for _ in 0..60 {
+            let from = (ip("10.0.0.5"), net.ephemeral());
+            net.talk(at, from, (ip("203.0.113.9"), 443), 0.05, &[(true, &[22; 517]), (false, &[23; 3_000])]);
+            at += 300.0 * (0.8 + 0.4 * random.unit());
+        }
+    }
+    let told: Vec<_> = net.alerts().iter().map(|alert| (alert.kind, alert.count > 8)).collect();
+    assert_eq!(told, [(Kind::Beacon, true), (Kind::Beacon, true)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod attacks;
 mod benign;
 mod bounded;
 mod carried;
+mod crowds;
 mod edges;
 mod flows;
 mod guesses;
