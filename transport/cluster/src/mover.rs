@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_live::{IngestHandle, SlotAsk};
 use tidegate_proto::feed::SlotGoes;
-use tidegate_replica::{GroupId, Meta, Mover as Decides, NodeId, SlotAction, SlotStand, SlotTrip};
+use tidegate_replica::{Command, GroupId, Meta, Mover as Decides, NodeId, SlotAction, SlotStand, SlotTrip};
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
@@ -85,7 +85,8 @@ impl Mover {
             }
             SlotAction::GiveUp { trip, from, then } => {
                 let (reply, given_up) = oneshot::channel();
-                let ask = SlotAsk::GiveUp { number: trip.number, reply };
+                let Command::SlotStays { epoch, .. } = then else { return };
+                let ask = SlotAsk::GiveUp { number: trip.number, epoch, reply };
                 if of(from).is_some_and(|group| group.ask_slots(ask)) && given_up.await == Ok(true) {
                     let _ = self.consensus.decide(then).await;
                 }

@@ -35,6 +35,8 @@ pub enum SlotAsk {
     GiveUp {
         /// Which move.
         number: u64,
+        /// The epoch in which it is to stay: an answer of another one is worth nothing.
+        epoch: u32,
         /// The answer.
         reply: oneshot::Sender<bool>,
     },
@@ -142,9 +144,10 @@ impl Ingest {
                     }
                 }
             }
-            SlotAsk::GiveUp { number, reply } => {
+            SlotAsk::GiveUp { number, epoch, reply } => {
                 let Slots { left, written, .. } = *self.slots;
-                let may = leads && number > left && written != number;
+                let in_epoch = self.replica.as_ref().is_some_and(|replica| replica.leads == Some(epoch));
+                let may = leads && in_epoch && number > left && written != number;
                 if may {
                     self.slots.given_up = number;
                     self.ask_feeds_to_stop(None);
@@ -220,7 +223,8 @@ impl Ingest {
     pub(super) fn leave_when_stopped(&mut self) {
         let Some(goes) = self.server.leaves() else { return };
         let settled = self.replica.as_ref().is_some_and(|replica| replica.settled());
-        if self.must_lead().is_err() || !settled || !self.waits_for().is_empty() {
+        let is_known = goes.number <= self.slots.left || goes.number == self.slots.given_up;
+        if is_known || self.must_lead().is_err() || !settled || !self.waits_for().is_empty() {
             return;
         }
         let numberings = self.server.numberings();
