@@ -149,9 +149,13 @@ impl SlotCheck {
             return Ok(());
         }
         of.words.insert(word.input());
-        of.stale[at] = false;
-        if let Word::Leaves { number, .. } = word {
-            of.left[at] = number.max(of.left[at]);
+        match word {
+            Word::Leaves { number, .. } => {
+                (of.stale[at], of.left[at]) = (false, number.max(of.left[at]));
+            }
+            // What came again may have left once more before the loss.
+            Word::Arrives { number, .. } => of.stale[at] = of.left[at] > number,
+            Word::Event { .. } | Word::Nothing => {}
         }
         if let Word::Arrives { .. } = word {
             self.moves += 1;
