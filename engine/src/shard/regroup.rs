@@ -362,14 +362,14 @@ impl<'a> Parts<'a> {
 
     fn shares(&mut self, id: u32, name: &'static str) -> Result<Vec<Share<'a>>, RegroupError> {
         let states = self.next(id, name)?;
-        let of = self.allotment.moves.iter().zip(&self.allotment.counts);
-        let share = |(at, (state, (moves, counts))): (usize, (&'a [u8], (&'a Vec<u32>, &bool)))| Share {
+        let Allotment { moves, counts, guests_from, .. } = self.allotment;
+        let share = |(at, state): (usize, &'a [u8])| Share {
             state,
-            moves,
-            counts: *counts,
-            guest: at >= self.allotment.guests_from,
+            moves: &moves[at],
+            counts: counts[at],
+            guest: at >= *guests_from,
         };
-        Ok(states.into_iter().zip(of).enumerate().map(share).collect())
+        Ok(states.into_iter().enumerate().map(share).collect())
     }
 
     fn operator(

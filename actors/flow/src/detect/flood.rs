@@ -419,7 +419,7 @@ impl Floods {
         rate.take(source, source_port, 0, number, now);
         let few = u64::from(rate.sources.count()) * HELD_EACH_MIN <= rate.count;
         let least = u64::from(STALLED_MIN);
-        if !few || !steps(rate.count - 1, rate.count, least) && rate.count % least > 0 {
+        if !few || !steps(rate.count - 1, rate.count, least) && !rate.count.is_multiple_of(least) {
             return;
         }
         let alert = rate.accuse(Kind::SlowDos, target, now);
