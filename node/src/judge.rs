@@ -308,7 +308,7 @@ fn of_alert(alert: &Alert, at: Where<'_>) -> Finding {
         proof: at.proof(alert.raised_ns, alert.probability),
         unproven: None,
         silence_s: (alert.silence_ns > tidegate_flow::detect::alert::EPISODE_NS)
-            .then(|| (alert.silence_ns / 1_000_000_000) as u32),
+            .then_some((alert.silence_ns / 1_000_000_000) as u32),
     }
 }
 
