@@ -165,7 +165,7 @@ impl Node {
     }
 
     /// What readers find of each name: number, begin, open, close, trades and volume of its bars.
-    fn bars(&self) -> BTreeMap<(u16, String), Vec<[u64; 6]>> {
+    fn bars(&self) -> Bars {
         let hub = self.live.hub();
         let asked = hub.ask(|hub, _| {
             let of = |stream: u16, name: &String| {
@@ -211,6 +211,9 @@ impl Node {
         report
     }
 }
+
+/// What readers find by stream and name: number, begin, open, close, trades and volume of each bar.
+type Bars = BTreeMap<(u16, String), Vec<[u64; 6]>>;
 
 /// What is committed, group by group.
 type Logs = [Vec<Input>; GROUPS];
@@ -345,7 +348,7 @@ impl Desk {
 }
 
 /// A node that leads, under a feed; with moves or without. Its logs, what readers have in the end, and its report.
-fn lead(folder: &Path, moves: bool) -> (Logs, BTreeMap<(u16, String), Vec<[u64; 6]>>, LiveReport) {
+fn lead(folder: &Path, moves: bool) -> (Logs, Bars, LiveReport) {
     let node = Node::start(folder, 2);
     let logs = node.leads(1, || {
         let mut desk = Desk::new(&node.live);
@@ -388,7 +391,7 @@ fn by_turns<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// Without what comes of the end of the feed, which one log hears of before the other.
-fn settled(bars: &BTreeMap<(u16, String), Vec<[u64; 6]>>) -> BTreeMap<(u16, String), Vec<[u64; 6]>> {
+fn settled(bars: &Bars) -> Bars {
     let before = |bars: &Vec<[u64; 6]>| bars.iter().filter(|bar| bar[1] < SETTLED).copied().collect();
     bars.iter().map(|(of, bars)| (of.clone(), before(bars))).collect()
 }
@@ -420,7 +423,7 @@ fn a_slot_goes_and_comes_back_and_readers_cannot_tell() {
             // The one that is ahead waits where it needs the other, in its queue of orders.
             scope.spawn(move || give(first));
             if at > 1 {
-                while !node.drivers[first].orders.is_full() && node.drivers[first].orders.len() > 0 {
+                while !node.drivers[first].orders.is_full() && !node.drivers[first].orders.is_empty() {
                     std::thread::yield_now();
                 }
             }
@@ -458,9 +461,9 @@ fn a_slot_goes_and_comes_back_and_readers_cannot_tell() {
                 });
             }
         });
-        for group in 0..GROUPS {
+        for (group, end) in ends.iter().enumerate() {
             let written = node.ways.drivers[group].written.recv_timeout(PATIENCE).unwrap();
-            assert_eq!(written, Ok(ends[group] as u64));
+            assert_eq!(written, Ok(*end as u64));
         }
         node.until_all();
         let whole = node.finish();
@@ -505,10 +508,10 @@ fn a_slot_whose_arrival_is_lost_begins_anew() {
 
     let word = |input: &Input| input.records() == 1 && input.events() == 0;
     let arrival = logs[1].iter().position(word).unwrap();
-    let events = |logs: &Logs| logs.iter().flatten().map(|input| input.events() as u64).sum::<u64>();
+    let events = |logs: &Logs| logs.iter().flatten().map(|input| input.events()).sum::<u64>();
     let follows = |node: &Node, logs: &Logs, all: u64| {
-        for group in 0..GROUPS {
-            logs[group].iter().for_each(|input| node.ways.order(group, Order::Commit(vec![input.clone()])));
+        for (group, log) in logs.iter().enumerate() {
+            log.iter().for_each(|input| node.ways.order(group, Order::Commit(vec![input.clone()])));
         }
         let begun = Instant::now();
         while node.live.ingest().events() < all {
