@@ -490,7 +490,7 @@ fn a_slot_is_taken_up_no_earlier_than_it_was() {
 fn a_slot_of_which_nothing_is_known_goes_on_behind_its_last_numbers() {
     let stages = || {
         let bars = TimeBars::new(width(WIDTH), options(LatePolicy::Amend));
-        vec![Stage::new("time", 4, Box::new(bars) as Box<dyn Operator>).with(roll_up("rolled", 1, 0, WIDTH))]
+        vec![Stage::new("time", 4, Box::new(bars) as Box<dyn Operator>).with(roll_up("rolled", 1, 4, WIDTH))]
     };
     let mut shard = Shard::new(stages());
     let watermark = |to| Event::control(kind::WATERMARK, to, 0, 0, [0; 2]);
@@ -503,7 +503,8 @@ fn a_slot_of_which_nothing_is_known_goes_on_behind_its_last_numbers() {
     let trade = |ts| Event::trade(ts, 0, 0, Price(6), Size(1), 0);
     let define = Event::control(kind::DEFINE, 10, 0, 0, [name, name]);
     let mut numbers = Vec::new();
-    shard.process(&[define, trade(600), trade(1_600), watermark(5_000)], &mut |outputs: &[Output]| {
+    let [end] = end();
+    shard.process(&[define, trade(600), trade(1_600), watermark(5_000), end], &mut |outputs: &[Output]| {
         let numbered = outputs.iter().filter(|output| output.sequence > 0);
         numbers.extend(numbered.map(|output| (output.stream, output.slot, output.sequence)));
     });
