@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 use tidegate_benches::live::bare;
 use tidegate_benches::w1::{W1, generate};
-use tidegate_engine::{Event, name_hash, slot_of};
+use tidegate_engine::Event;
 use tidegate_proto::AckMode;
 use tidegate_quic::{ClientOptions, Publisher, PublisherOptions};
 
@@ -33,8 +33,6 @@ pub(crate) enum Part {
     Acks,
     /// Planned hand-offs under load.
     Moves,
-    /// A hot key's slot that goes from one group to another under load.
-    Slots,
     /// Leaders killed under load.
     Kills,
     /// Events a second, alone and with a follower.
@@ -154,10 +152,6 @@ pub(super) fn run(quick: bool, parts: &[Part], spinner: &Bar) -> Result<Vec<Figu
         spinner.at(0, "hand-offs under load".to_owned());
         found.extend(runtime.block_on(moves(&size, spinner))?);
     }
-    if wanted(Part::Slots) {
-        spinner.at(0, "slots that move under load".to_owned());
-        found.extend(runtime.block_on(slots(&size, spinner))?);
-    }
     if wanted(Part::Kills) {
         spinner.at(0, "leaders killed under load".to_owned());
         found.extend(runtime.block_on(kills(&size, spinner))?);
@@ -234,28 +228,6 @@ async fn moves(size: &Size, spinner: &Bar) -> Result<Vec<Figure>, Failure> {
         if status.leader != target {
             return Err(Failure::internal(format!("node {} leads, and {target} was to", status.leader)));
         }
-    }
-    load.end().await?;
-    Ok(vec![pause, calm])
-}
-
-/// The slot of the one key that a thousand events a second are of goes from group to group, again and again. What a reader sees: the longest time without
-/// a result around each, and around as long a time without one.
-async fn slots(size: &Size, spinner: &Bar) -> Result<Vec<Figure>, Failure> {
-    let nodes = Nodes::of_groups(3, "1t", 2)?;
-    nodes.settled().await?;
-    let load = Load::start(nodes.client(None)?).await?;
-    let mut pause = Figure::new("slot_move_pause", "ns", Goal::P99Below(10e6));
-    let mut calm = Figure::new("slot_move_pause_without_one", "ns", Goal::None);
-    let mut reader = Reader::start(nodes.client(None)?).await?;
-    reader.flows().await?;
-    for done in 0..size.moves {
-        spinner.at(0, format!("slots that move under load, {done} of {}", size.moves));
-        calm.push_span(reader.longest_over(Duration::from_millis(200)).await?);
-        let before = reader.mark();
-        reader.during(nodes.move_slot(slot_of(name_hash(super::nodes::KEY.as_bytes())))).await?;
-        reader.caught_up(load.offered() + 100).await?;
-        pause.push_span(reader.longest_since(before)?);
     }
     load.end().await?;
     Ok(vec![pause, calm])

@@ -16,7 +16,7 @@ use tidegate_engine::{Event, Price, Size};
 use tidegate_proto::AckMode;
 use tidegate_proto::subscription::{Start, Subscription};
 use tidegate_quic::{ClientOptions, Publisher, PublisherOptions, Subscriber, Trust, Update};
-use tidegate_replica::{Command, Member, Meta};
+use tidegate_replica::{Command, Member};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const PACE: Duration = Duration::from_millis(1);
 
 /// What all events of the load are of.
-pub(super) const KEY: &str = "K0";
+const KEY: &str = "K0";
 
 /// One event of the load, with its own window of event time.
 pub(super) fn tick(at: u64) -> Event {
@@ -63,11 +63,6 @@ impl Nodes {
 
     /// A cluster of so many nodes, all of which must have an event before it is committed while all are in sync.
     pub(super) fn start(count: u16, bars: &str) -> Result<Self, Failure> {
-        Self::of_groups(count, bars, 1)
-    }
-
-    /// The same, with so many groups.
-    pub(super) fn of_groups(count: u16, bars: &str, groups: u16) -> Result<Self, Failure> {
         let mut nodes = Self::new(bars)?;
         // Held until all are known, so that none is given twice.
         let sockets: Vec<UdpSocket> = (0..2 * count)
@@ -86,7 +81,7 @@ impl Nodes {
         ClusterConfig::init(
             &nodes.lab(),
             places,
-            Founding { min_isr, groups, durable: false, copies: 0 },
+            Founding { min_isr, groups: 1, durable: false, copies: 0 },
             30,
             now_s(),
         )
@@ -217,38 +212,6 @@ impl Nodes {
                 Err(error) => return Err(Failure::internal(error)),
             }
         }
-    }
-}
-
-impl Nodes {
-    /// What a node that answers knows of metadata, the newest.
-    async fn meta(&self) -> Result<Option<Meta>, Failure> {
-        let operator = Operator::of(&self.lab()).map_err(Failure::internal)?;
-        let found = operator.status().await;
-        let all = found.into_values().filter_map(Result::ok);
-        Ok(all.max_by_key(|status| status.meta.revision).map(|status| status.meta))
-    }
-
-    /// Lets another group have a slot, and waits until it does. Returns that group.
-    pub(super) async fn move_slot(&self, slot: u16) -> Result<u16, Failure> {
-        let operator = Operator::of(&self.lab()).map_err(Failure::internal)?;
-        let meta = self.meta().await?.ok_or_else(|| Failure::internal("no node answers"))?;
-        let from = meta.slots.group_of(slot);
-        let to = (from + 1) % meta.groups.len() as u16;
-        let epoch = |group: u16| meta.group(group).map_or(0, |group| group.epoch);
-        let step = meta.step_of(slot);
-        let command = Command::MoveSlot { slot, step, to, epoch: epoch(from), to_epoch: epoch(to) };
-        operator.decide_within(&command, PATIENCE).await.map_err(Failure::internal)?;
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            let now = self.meta().await?.filter(|meta| meta.step_of(slot) >= step + 3);
-            match now.map(|meta| meta.slots.group_of(slot)) {
-                Some(group) if group == to => return Ok(to),
-                Some(_) => return Err(Failure::internal("the slot stays where it is")),
-                None => sleep(LOOK).await,
-            }
-        }
-        Err(Failure::internal("the slot does not come to its group"))
     }
 }
 
