@@ -250,9 +250,9 @@ impl Departures {
         }
     }
 
-    /// A move is over: its cargo is needed no more. That it left stays known, a few bytes for each move since the start.
+    /// A move is over, and those before it: their cargo is needed no more. That they left stays known, a few bytes for each move since the start.
     pub(crate) fn over(&self, number: u64) {
-        if let Some(departure) = self.all().moves.get_mut(&number) {
+        for (_, departure) in self.all().moves.iter_mut().filter(|(of, _)| **of <= number) {
             departure.cargo = None;
         }
     }
